@@ -1,0 +1,108 @@
+"""python -m bnmodel train | evaluate | sample"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bnmodel import data, figures
+from bnmodel.checkpoint import CheckpointError, load_checkpoint
+from bnmodel.recipes import RECIPES
+from bnmodel.training import TrainingError, evaluate, predict_log_probs, train_from_scratch
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (data.DataError, CheckpointError, TrainingError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted before the end of the first epoch; nothing was saved", file=sys.stderr)
+        return 130
+
+
+def train(options: argparse.Namespace) -> int:
+    """Write best.pt, history.json and loss_curves.png to --out."""
+    changed = {name: getattr(options, name) for name in ("epochs", "patience", "seed")}
+    recipe = replace(RECIPES[options.recipe], **{name: value for name, value in changed.items() if value is not None})
+    out = options.out or Path("checkpoints") / recipe.name
+    training, validation = data.split(data.load(options.dataset, train=True, root=options.data_root))
+    print(f"{recipe.name}: {len(training):,} digits to train, {len(validation):,} to validate, to {out}")
+    _, history = train_from_scratch(recipe, training, validation, options.dataset, out, options.resume, options.device)
+    figures.save(figures.loss_curves(history, f"{recipe.name} on {options.dataset}"), out / "loss_curves.png")
+    best = history.best
+    stop = f"epoch {best.epoch} of {len(history.epochs)} ({history.stopped})"
+    print(f"best validation loss {best.validation_loss:.6f}, {stop}")
+    return 0
+
+
+def evaluate_checkpoint(options: argparse.Namespace) -> int:
+    """Print validation and test loss and accuracy, and the confusion matrix of the test set."""
+    checkpoint = load_checkpoint(options.checkpoint)
+    dataset = options.dataset or checkpoint.dataset
+    _, validation = data.split(data.load(dataset, train=True, root=options.data_root))
+    test = data.load(dataset, train=False, root=options.data_root)
+    for name, digits in (("validation", validation), ("test", test)):
+        loss, accuracy = evaluate(checkpoint.model, digits)
+        print(f"{name:10s}  loss {loss:.6f}  accuracy {accuracy:.2%}  ({len(digits):,} digits of {dataset})")
+    predicted = predict_log_probs(checkpoint.model, test.images).argmax(1)
+    confusion = torch.bincount(test.labels * 10 + predicted, minlength=100).view(10, 10)
+    print("\nconfusion matrix of the test set: a row is a true digit, a column what was read")
+    print("     " + "".join(f"{digit:6d}" for digit in range(10)))
+    for digit, row in enumerate(confusion.tolist()):
+        print(f"{digit:5d}" + "".join(f"{count or '·':>6}" for count in row))
+    return 0
+
+
+def sample(options: argparse.Namespace) -> int:
+    """Make bnmodel/mnist_sample.npz again."""
+    data.write_sample(options.data_root, options.out)
+    print(f"{options.out}: 1,000 training and 1,000 test digits")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bnmodel", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("train", help=train.__doc__)
+    command.add_argument("--recipe", choices=RECIPES, default="lecture")
+    command.add_argument("--dataset", choices=data.DATASETS, default="mnist")
+    _add_data_root(command)
+    command.add_argument("--out", type=Path, help="folder (default: checkpoints/RECIPE)")
+    command.add_argument("--epochs", type=int, help="at most (default: the recipe's)")
+    command.add_argument("--patience", type=int, help="epochs without improvement (default: the recipe's)")
+    command.add_argument("--seed", type=int, help="of weights, order and dropout (default: the recipe's)")
+    command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+    command.add_argument("--resume", action="store_true", help="go on where the training in --out stopped")
+    command.set_defaults(run=train)
+
+    command = commands.add_parser("evaluate", help=evaluate_checkpoint.__doc__)
+    command.add_argument("checkpoint", type=Path, metavar="DIR")
+    command.add_argument("--dataset", choices=data.DATASETS, help="default: the one it was trained on")
+    _add_data_root(command)
+    command.set_defaults(run=evaluate_checkpoint)
+
+    command = commands.add_parser("sample", help=sample.__doc__)
+    _add_data_root(command)
+    command.add_argument("--out", type=Path, default=data.SAMPLE_FILE)
+    command.set_defaults(run=sample)
+    return parser
+
+
+def _add_data_root(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data-root",
+        type=Path,
+        default=data.default_data_root(),
+        help="holds MNIST/raw (default: BNMODEL_DATA or data)",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Checkpoints: one file of plain data, written atomically and never unpickled."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnmodel.files import atomic_write
+from bnmodel.models import SimpleCNN, SimpleCNNConfig
+
+FORMAT = 1
+
+
+class CheckpointError(Exception):
+    """A checkpoint is missing, damaged, or of something else; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network (eval mode, on the CPU) and the plain-data record of how it came to be."""
+
+    model: SimpleCNN
+    recipe: dict[str, Any]
+    results: dict[str, Any]  # of the best epoch: epoch, train_loss, validation_loss, validation_accuracy, …
+    dataset: str
+
+
+def save_checkpoint(
+    path: Path | str, model: SimpleCNN, recipe: dict[str, Any], results: dict[str, Any], dataset: str
+) -> None:
+    """Write `model` with its buffers and its record to `path`, atomically."""
+    content = {
+        "format": FORMAT,
+        "architecture": type(model).__name__,
+        "config": asdict(model.config),
+        "state": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        "recipe": recipe,
+        "results": results,
+        "dataset": dataset,
+    }
+    with atomic_write(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a `best.pt`, or the folder that holds it.
+
+    Raises:
+        CheckpointError: missing, damaged, of another format, architecture or shape, or with non-finite weights.
+    """
+    path = Path(path)
+    path = path / "best.pt" if path.is_dir() else path
+    content = load_plain(path)
+    if content.get("format") != FORMAT or content.get("architecture") != "SimpleCNN":
+        raise CheckpointError(
+            f"{path}: expected a SimpleCNN checkpoint of format {FORMAT}, received {content.get('architecture')!r} of "
+            f"format {content.get('format')!r}; train it again with this version: python -m bnmodel train"
+        )
+    try:
+        model = SimpleCNN(SimpleCNNConfig(**content["config"]))
+        model.load_state_dict(content["state"])
+        checkpoint = Checkpoint(model.eval(), content["recipe"], content["results"], content["dataset"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: the weights do not fit the network described in the file ({error})") from error
+    broken = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise CheckpointError(
+            f"{path}: not finite: {', '.join(broken)}; the training diverged, lower its learning rate"
+        )
+    return checkpoint
+
+
+def load_plain(path: Path) -> dict[str, Any]:
+    """Read a torch file of tensors and plain data; CheckpointError where it is missing, damaged or more than that."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; train one: python -m bnmodel train --out {path.parent}") from None
+    except (RuntimeError, UnpicklingError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint ({reason})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a dictionary, received {type(content).__name__}")
+    return content
+
+
+def copy_state(model: torch.nn.Module) -> dict[str, Tensor]:
+    """A copy of weights and buffers: `state_dict()` alone holds references, which go on training."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

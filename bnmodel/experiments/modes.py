@@ -1,0 +1,156 @@
+"""Eval against train mode: one digit, one network, two sets of statistics.
+
+In eval mode batch norm uses the running statistics; the answer depends on the digit alone. In train mode it uses the
+statistics of the batch, so that the company a digit keeps changes its answer. Dropout stays off in both, to show
+what batch norm does and nothing else.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from bnmodel.batchnorm import CustomBatchNorm, batch_norm
+from bnmodel.data import Digits, load_sample
+
+COMPANY = ("random", "one class", "copies", "noise", "inverted", "blurred")
+MAX_COMPANIONS = 255
+
+
+@dataclass(frozen=True)
+class NormView:
+    """One batch norm, in both modes. Statistics are (C,), the digit's feature maps (C, H, W)."""
+
+    name: str
+    running_mean: np.ndarray
+    running_std: np.ndarray
+    batch_mean: np.ndarray
+    batch_std: np.ndarray
+    eval_input: np.ndarray
+    eval_output: np.ndarray
+    train_input: np.ndarray
+    train_output: np.ndarray
+
+
+@dataclass(frozen=True)
+class Modes:
+    """The same digit in eval mode and in train mode among its company."""
+
+    digit: np.ndarray  # (28, 28)
+    company: np.ndarray  # (count, 28, 28)
+    eval_probabilities: np.ndarray  # (10,)
+    train_probabilities: np.ndarray  # (10,)
+    norms: tuple[NormView, ...]
+
+
+def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | None = None) -> Tensor:
+    """Company for `digit`, float32 (28, 28), out of the shipped sample of MNIST's training digits.
+
+    Args:
+        kind: one of COMPANY. "one class": digits of `label`; "inverted", "blurred": random digits so changed.
+        count: 0 … 255.
+        seed: the same seed gives the same company.
+
+    Returns:
+        float32 (count, 1, 28, 28) in [0, 1].
+    """
+    if kind not in COMPANY:
+        raise ValueError(f"company: expected one of {', '.join(COMPANY)}, received {kind!r}")
+    if not 0 <= count <= MAX_COMPANIONS:
+        raise ValueError(f"companions: expected 0 … {MAX_COMPANIONS}, received {count}")
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "copies":
+        return digit.expand(count, 1, 28, 28).clone()
+    if kind == "noise":
+        return torch.rand(count, 1, 28, 28, generator=generator)
+    pool = load_sample(train=True)
+    if kind == "one class":
+        if label is None or not 0 <= label <= 9:
+            raise ValueError(f"label: expected a digit 0 … 9 for company of one class, received {label}")
+        pool = pool[pool.labels == label]
+    images = _draw(pool, count, generator)
+    if kind == "inverted":
+        return 1 - images
+    return gaussian_blur(images, [9, 9], [2.5, 2.5]) if kind == "blurred" and count else images
+
+
+@torch.no_grad()
+def compare(model: nn.Module, digit: Tensor, company: Tensor) -> Modes:
+    """`digit`, float32 (28, 28) in [0, 1], alone in eval mode and among `company`, (N, 1, 28, 28), in train mode."""
+    batch = torch.cat((digit.view(1, 1, 28, 28), company))
+    eval_log_probs, eval_inputs = norm_inputs(copy.deepcopy(model).eval(), batch[:1])
+    train_log_probs, train_inputs = norm_inputs(with_batch_statistics(model), batch)
+    norms = []
+    for name, norm in named_norms(model).items():
+        output, mean, var = batch_norm(train_inputs[name], norm.gamma, norm.beta, eps=norm.eps)
+        eval_output, running_mean, running_var = batch_norm(
+            eval_inputs[name], norm.gamma, norm.beta, norm.running_mean, norm.running_var, norm.eps
+        )
+        norms.append(
+            NormView(
+                name,
+                *(_array(v) for v in (running_mean, running_var.sqrt(), mean, var.sqrt())),
+                *(_array(v[0]) for v in (eval_inputs[name], eval_output, train_inputs[name], output)),
+            )
+        )
+    return Modes(
+        _array(digit),
+        _array(company[:, 0]),
+        _array(eval_log_probs[0].exp()),
+        _array(train_log_probs[0].exp()),
+        tuple(norms),
+    )
+
+
+def named_norms(model: nn.Module) -> dict[str, CustomBatchNorm]:
+    """The batch norms of `model`, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, CustomBatchNorm)}
+
+
+def with_batch_statistics(model: nn.Module, batches: int = 1) -> nn.Module:
+    """A copy of `model` in eval mode, except that its batch norms use the statistics of what they are given.
+
+    `batches`: the input is that many batches of equal size, one after the other, each normalised by itself.
+    """
+    changed = copy.deepcopy(model).eval()
+    for name, norm in named_norms(changed).items():
+        changed.set_submodule(name, _BatchStatistics(norm, batches))
+    return changed
+
+
+class _BatchStatistics(nn.Module):
+    def __init__(self, norm: CustomBatchNorm, batches: int) -> None:
+        super().__init__()
+        self.gamma, self.beta, self.eps, self.batches = norm.gamma, norm.beta, norm.eps, batches
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.batches == 1:
+            return batch_norm(x, self.gamma, self.beta, eps=self.eps)[0]
+        # (B·N, C, …) → (N, B·C, …): a channel of a batch is a channel of its own
+        grouped = x.unflatten(0, (self.batches, -1)).transpose(0, 1)  # (N, B, C, …)
+        gamma, beta = (None if p is None else p.repeat(self.batches) for p in (self.gamma, self.beta))
+        y = batch_norm(grouped.flatten(1, 2), gamma, beta, eps=self.eps)[0]
+        return y.unflatten(1, (self.batches, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def norm_inputs(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Log-probabilities (N, 10), and what each batch norm received, by name. For private copies: it hangs hooks in."""
+    inputs: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (CustomBatchNorm, _BatchStatistics)):
+            module.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0]))
+    return model(images), inputs
+
+
+def _draw(pool: Digits, count: int, generator: torch.Generator) -> Tensor:
+    """`count` images of `pool`, without repetition as far as it reaches."""
+    rounds = -(-count // len(pool))
+    order = torch.cat([torch.randperm(len(pool), generator=generator) for _ in range(rounds)] or [torch.arange(0)])
+    return pool.images[order[:count]]
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().numpy()

@@ -1,0 +1,109 @@
+"""The one look of all pictures. matplotlib's object API only: no pyplot, so that no figure is kept alive.
+
+Text and axes are drawn in one colour, INK, which `to_svg` turns into CSS `currentColor`, so that a picture on the page
+follows its light or dark theme.
+"""
+
+import io
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from bnmodel.files import atomic_write
+from bnmodel.training import History
+
+EVAL = "#0072b2"  # running statistics; a pair that colour-blind readers can tell apart (Okabe & Ito)
+TRAIN = "#d55e00"  # batch statistics
+INK = "#4b4f56"
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "grid.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.hashsalt": "bnmodel",  # the same picture gives the same file
+}
+
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The house's style, for a `with` block or, as `@style()`, for a function that draws.
+
+    matplotlib's settings are global: one thread at a time, or one would restore what another still draws with.
+    """
+    with _lock, rc_context(STYLE):
+        yield
+
+
+def new_figure(columns: int = 1, rows: int = 1, width: float = 7.0, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` × `height` inches and its axes row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def to_svg(figure: Figure, description: str) -> str:
+    """An inline <svg> that takes its text colour from the page; `description` is what a screen reader says."""
+    buffer = io.StringIO()
+    with style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    described = f'<svg role="img" aria-label="{description.replace(chr(34), "&quot;")}"'
+    return re.sub(r'<svg(?: width="[^"]*"| height="[^"]*")*', described, svg, count=1)
+
+
+def save(figure: Figure, path: Path | str) -> None:
+    """Write a PNG (on white, 150 dpi) or an SVG, by the ending of `path`, atomically."""
+    with style(), atomic_write(path) as temporary:
+        metadata = {"Date": None} if Path(path).suffix == ".svg" else {"Software": None}
+        figure.savefig(temporary, dpi=150, facecolor="white", metadata=metadata)
+
+
+@style()
+def loss_curves(history: History, title: str = "") -> Figure:
+    """Train and validation loss against epochs, with the best epoch and the stop marked."""
+    figure, (axes,) = new_figure()
+    numbers = [epoch.epoch for epoch in history.epochs]
+    axes.plot(numbers, [e.train_loss for e in history.epochs], "--", color=TRAIN, label="training (with dropout)")
+    axes.plot(numbers, [e.validation_loss for e in history.epochs], color=EVAL, label="validation")
+    best, last = history.best, history.epochs[-1]
+    axes.plot(best.epoch, best.validation_loss, "o", color=EVAL, markersize=7)
+    text = f"best: {best.validation_loss:.4f}, epoch {best.epoch}"
+    point = (best.epoch, best.validation_loss)
+    axes.annotate(text, point, xytext=(-6, 12), textcoords="offset points", ha="right", color=EVAL)
+    stopped = {"early": "stopped early", "finished": "finished", "interrupted": "interrupted"}[history.stopped]
+    axes.axvline(last.epoch, color=INK, linestyle=":", label=f"{stopped} after epoch {last.epoch}")
+    axes.set(xlabel="epoch", ylabel="loss (nats)", yscale="log", title=title)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.legend()
+    return figure

@@ -1,0 +1,51 @@
+"""Frozen training presets. A recipe is the one source of the defaults; the command line derives from it."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bnmodel.models import SimpleCNNConfig
+
+SCHEDULES = ("constant", "one_cycle")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a training, but for the data."""
+
+    name: str
+    epochs: int  # at most
+    patience: int  # epochs without a better validation loss before the training stops
+    batch_size: int = 64
+    learning_rate: float = 0.01  # the peak, under one_cycle
+    momentum: float = 0.0  # of SGD; Nesterov's where > 0
+    weight_decay: float = 1e-4
+    schedule: str = "constant"  # or one_cycle (Smith 2018, arXiv 1803.09820)
+    seed: int = 0
+    model: SimpleCNNConfig = field(default_factory=SimpleCNNConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, received {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate: expected a number > 0, received {self.learning_rate}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, received {self.schedule!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON and checkpoints."""
+        return asdict(self)
+
+
+LECTURE = Recipe("lecture", epochs=100, patience=20)
+FAST = Recipe(
+    "fast",
+    epochs=3,
+    patience=3,
+    batch_size=128,
+    learning_rate=0.2,
+    momentum=0.9,
+    schedule="one_cycle",
+    model=SimpleCNNConfig(dropout=0.1),
+)
+RECIPES = {recipe.name: recipe for recipe in (LECTURE, FAST)}
