@@ -89,7 +89,7 @@ class CustomBatchNorm(nn.Module):
         super().__init__()
         if num_features < 1:
             raise ValueError(f"num_features: expected at least 1 channel, received {num_features}")
-        if eps < 0:
+        if not eps >= 0:  # nor NaN
             raise ValueError(f"eps: expected a number ≥ 0, received {eps}")
         if momentum is not None and not 0 <= momentum <= 1:
             raise ValueError(

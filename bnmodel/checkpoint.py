@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor
@@ -76,10 +77,15 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 def load_plain(path: Path) -> dict[str, Any]:
     """Read a torch file of tensors and plain data; CheckpointError where it is missing, damaged or more than that."""
     try:
+        with ZipFile(path) as archive:
+            if (member := archive.testzip()) is not None:  # torch.load checks no sums: a flipped bit would go unnoticed
+                raise BadZipFile(f"the checksum of {member} does not match")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; train one: python -m bnmodel train --out {path.parent}") from None
-    except (RuntimeError, UnpicklingError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except UnpicklingError as error:  # whose text recommends to load it all the same
+        raise CheckpointError(f"{path}: holds more than tensors and plain data, and is not loaded") from error
+    except Exception as error:  # a damaged archive may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: damaged, or not a checkpoint ({reason})") from error
     if not isinstance(content, dict):

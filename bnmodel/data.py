@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -62,8 +64,8 @@ def load(dataset: str, train: bool, root: Path | str | None = None) -> Digits:
     raise ValueError(f"dataset: expected one of {', '.join(DATASETS)}, received {dataset!r}")
 
 
-def load_mnist(train: bool, root: Path | str | None = None) -> Digits:
-    """60,000 training or 10,000 test digits from `root`/MNIST/raw, downloaded by torchvision when absent.
+def load_mnist(train: bool, root: Path | str | None = None, download: bool = True) -> Digits:
+    """60,000 training or 10,000 test digits from `root`/MNIST/raw, downloaded by torchvision where absent.
 
     Raises:
         DataError: the files are damaged, or absent and cannot be downloaded.
@@ -74,7 +76,7 @@ def load_mnist(train: bool, root: Path | str | None = None) -> Digits:
     folder = root / "MNIST" / "raw"
     if not all((folder / name).exists() for name in MNIST_FILES):
         try:
-            MNIST(str(root), download=True)
+            MNIST(str(root), download=download)
         except (RuntimeError, OSError) as error:
             raise DataError(
                 f"MNIST is not in {folder} and could not be downloaded ({error}). Put {', '.join(MNIST_FILES)}, or "
@@ -104,7 +106,7 @@ def load_sample(train: bool, file: Path = SAMPLE_FILE) -> Digits:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"{file}: expected the MNIST sample, but it is missing or damaged ({error}). Restore it from the "
             f"repository, or make it again: python -m bnmodel sample --data-root DIR"

@@ -34,7 +34,7 @@ class Sketch(nn.Module):
         digit = rows @ ink @ columns.t()  # (28, H) (H, W) (W, 28)
         # a thin line on a large canvas covers only part of each pixel: the brightest one becomes full ink again
         digit = digit / digit.max().clamp(min=1e-6)
-        return digit, ink.mean()
+        return digit, ink.mean(dim=1).mean()  # in two steps: a sum of 16 million would round
 
 
 def ink_map(canvas: Tensor, noise: float = NOISE) -> Tensor:
@@ -43,12 +43,14 @@ def ink_map(canvas: Tensor, noise: float = NOISE) -> Tensor:
     Contrast is the largest difference from the background over red, green, blue and alpha, premultiplied, so that
     black on white, white on black, red on green and anything on transparent are alike.
     """
-    planes = canvas.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format) / 255  # (4, H, W)
-    alpha = planes[3:]
-    planes = torch.cat((planes[:3] * alpha, alpha))
-    border = torch.cat((planes[:, 0], planes[:, -1], planes[:, :, 0], planes[:, :, -1]), dim=1)  # (4, 2W + 2H)
-    background = border.sort(dim=1).values[:, border.size(1) // 2]  # (4,), the median: strokes may touch the border
-    contrast = (planes - background[:, None, None]).abs().amax(dim=0)  # (H, W)
+    alpha = canvas[:, :, 3].to(torch.float32) / 255  # (H, W)
+    border = torch.cat((canvas[0], canvas[-1], canvas[:, 0], canvas[:, -1])).to(torch.float32) / 255  # (2W + 2H, 4)
+    border = torch.cat((border[:, :3] * border[:, 3:], border[:, 3:]), dim=1)
+    background = border.sort(dim=0).values[border.size(0) // 2]  # (4,), the median: strokes may touch the border
+    contrast = (alpha - background[3]).abs()  # (H, W)
+    for channel in range(3):  # one at a time, since a canvas may have 16 million pixels
+        plane = canvas[:, :, channel].to(torch.float32) / 255 * alpha
+        contrast = torch.maximum(contrast, (plane - background[channel]).abs())
     strongest = contrast.max()
     return ((contrast - noise) / (strongest - noise).clamp(min=1e-6)).clamp(0, 1) * (strongest > noise)
 

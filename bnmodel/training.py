@@ -232,9 +232,9 @@ class _Run:
 
     def restore(self, path: Path) -> None:
         state = load_plain(path)
-        changed = {
-            k for k, v in self.recipe.to_dict().items() if k not in ("epochs", "patience") and state["recipe"][k] != v
-        }
+        free = {"patience"} if self.recipe.schedule == "one_cycle" else {"epochs", "patience"}  # a cycle has a length
+        before = state["recipe"]
+        changed = {k for k, v in self.recipe.to_dict().items() if k not in free and before.get(k) != v}
         if changed:
             raise CheckpointError(
                 f"{path}: was started with another {', '.join(sorted(changed))}; resume with the same recipe, or train "

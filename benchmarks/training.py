@@ -1,0 +1,148 @@
+"""Time to validation loss 0.0370 on MNIST: the lecture's loop as the lecture wrote it, and the recipe `fast`.
+
+The lecture's loop: a DataLoader that transforms each sample, a batch norm in five naive steps, a loss read at every
+step. Both train the lecture's network on the lecture's split.  python -m benchmarks.training --data-root DIR
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from torchvision import transforms
+from torchvision.datasets import MNIST
+
+from benchmarks import write
+from bnmodel import data
+from bnmodel.models import SimpleCNN
+from bnmodel.recipes import FAST
+from bnmodel.training import Epoch, fit
+
+TARGET = 0.0370
+MAX_EPOCHS = 100
+Curve = list[tuple[float, float]]  # (seconds since the start, validation loss) after each epoch
+
+
+class NaiveBatchNorm(nn.Module):
+    """The formulas line by line, running statistics as plain attributes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.running_mean, self.running_var = torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            mean = x.mean(dim=(0, 2, 3), keepdim=True)
+            var = ((x - mean) ** 2).mean(dim=(0, 2, 3), keepdim=True)
+            normalised = (x - mean) / torch.sqrt(var + 1e-5)
+            self.running_mean = 0.9 * self.running_mean + 0.1 * mean.detach()
+            self.running_var = 0.9 * self.running_var + 0.1 * var.detach()
+        else:
+            normalised = (x - self.running_mean) / torch.sqrt(self.running_var + 1e-5)
+        return self.gamma * normalised + self.beta
+
+
+def lecture_network() -> nn.Module:
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 5), nn.MaxPool2d(2), nn.ReLU(), NaiveBatchNorm(outputs), nn.Dropout(0.5)]
+
+    head = [nn.Flatten(), nn.Linear(320, 50), nn.ReLU(), nn.Linear(50, 10), nn.LogSoftmax(dim=1)]
+    return nn.Sequential(*block(1, 10), *block(10, 20), *head)
+
+
+def lecture_loop(root: Path) -> Curve:
+    """Until TARGET."""
+    torch.manual_seed(0)
+    mnist = MNIST(str(root), train=True, transform=transforms.ToTensor())
+    train_index, validation_index = train_test_split(range(len(mnist)), test_size=0.2, random_state=42)
+    train_loader = DataLoader(Subset(mnist, train_index), batch_size=64, shuffle=True)
+    validation_loader = DataLoader(Subset(mnist, validation_index), batch_size=64)
+    model = lecture_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=1e-4)
+    curve: Curve = []
+    started = time.perf_counter()
+    while len(curve) < MAX_EPOCHS and (not curve or curve[-1][1] > TARGET):
+        model.train()
+        train_loss = 0.0
+        for images, labels in train_loader:
+            optimizer.zero_grad()
+            loss = F.nll_loss(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            train_loss += loss.item()
+        model.eval()
+        total = 0.0
+        with torch.no_grad():
+            for images, labels in validation_loader:
+                total += F.nll_loss(model(images), labels, reduction="sum").item()
+        curve.append((time.perf_counter() - started, total / len(validation_index)))
+        print(
+            f"lecture's loop: epoch {len(curve)}, {curve[-1][0]:.0f} s, validation loss {curve[-1][1]:.4f}", flush=True
+        )
+    return curve
+
+
+def fast(root: Path) -> Curve:
+    """All epochs of the recipe."""
+    torch.manual_seed(FAST.seed)
+    train, validation = data.split(data.load_mnist(True, root))
+    curve: Curve = []
+    started = time.perf_counter()
+
+    def note(epoch: Epoch) -> None:
+        curve.append((time.perf_counter() - started, epoch.validation_loss))
+        print(
+            f"fast: epoch {epoch.epoch}, {curve[-1][0]:.0f} s, validation loss {epoch.validation_loss:.4f}", flush=True
+        )
+
+    fit(SimpleCNN(FAST.model), train, validation, FAST, progress=False, on_epoch=note)
+    return curve
+
+
+def say(name: str, curve: Curve) -> None:
+    seconds, loss = curve[-1]
+    print(f"{name}: epoch {len(curve)}, {seconds:.0f} s, validation loss {loss:.4f}", flush=True)
+
+
+def seconds_to_target(curve: Curve) -> float | None:
+    return next((seconds for seconds, loss in curve if loss <= TARGET), None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-root", type=Path, default=data.default_data_root())
+    root = parser.parse_args().data_root
+    before, slow, after = fast(root), lecture_loop(root), fast(root)  # fast on either side, since the machine drifts
+    ours = [seconds for seconds in map(seconds_to_target, (before, after)) if seconds is not None]
+    theirs = seconds_to_target(slow)
+    if theirs is None or len(ours) < 2:
+        raise SystemExit(f"validation loss {TARGET} was not reached: lecture's loop {theirs}, fast {ours}")
+    result = {
+        "target_validation_loss": TARGET,
+        "lecture_loop": {
+            "epochs": len(slow),
+            "seconds_per_epoch": slow[-1][0] / len(slow),
+            "seconds_to_target": theirs,
+        },
+        "fast": {
+            "epochs": len(before),
+            "seconds_per_epoch": (before[-1][0] + after[-1][0]) / (len(before) + len(after)),
+            "seconds_to_target": ours,
+            "best_validation_loss": min(loss for _, loss in before),
+        },
+        "times_sooner": theirs / max(ours),
+    }
+    write("training", result)
+    print(
+        f"to validation loss {TARGET}: {theirs:.0f} s and {max(ours):.0f} s, {result['times_sooner']:.1f} times sooner"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""python -m export DIR | verify DIR | bench DIR"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bnmodel import CheckpointError
+from bnmodel.data import default_data_root
+from export.bench import bench, table
+from export.certificate import verify
+from export.checks import Check
+from export.freeze import ExportError
+from export.package import export_checkpoint
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m export", description="Export a checkpoint and certify it.")
+    parser.add_argument("command", nargs="?", choices=("verify", "bench"), help="re-check, or time, what was exported")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="holds best.pt, and the exported files")
+    default = default_data_root()
+    parser.add_argument("--data-root", type=Path, default=default, help="holds MNIST/raw, used where it exists")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "bench":
+            print(table(bench(options.folder)))
+            return 0
+        checks = (verify if options.command == "verify" else export_checkpoint)(options.folder, options.data_root)
+    except (CheckpointError, ExportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return report(options.folder, checks)
+
+
+def report(folder: Path, checks: list[Check]) -> int:
+    """Print what was measured, the broken promises last; 0 where there are none, else 1."""
+    width = max(len(check.promise) for check in checks)
+    file_width = max(len(check.file) for check in checks)
+    for check in sorted(checks, key=lambda check: not check.passed):
+        mark = "held  " if check.passed else "BROKEN"
+        print(f"{mark}  {check.promise:{width}}  {check.file:{file_width}}  {check.detail}")
+    broken = sum(not check.passed for check in checks)
+    print(f"\n{folder}: {len(checks)} promises, {broken} broken")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""How fast the exported files answer, against the eager network, in one run and in turns: the machine may be busy."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bnmodel import SimpleCNN, load_checkpoint
+from bnmodel.data import load_sample
+from export.certificate import eager
+from export.checks import torch_threads
+from export.formats import DIGITS, METADATA, WRITERS
+from export.freeze import freeze
+from export.runtime import FORMATS, load_file
+
+BATCHES = (1, 64, 1024)
+THREADS = (1, 2)
+ROUNDS = 15
+WITHOUT_NORM = "onnx, trained without batch norm"
+
+
+def bench(folder: Path) -> list[dict[str, Any]]:
+    """One row for each thread count, batch size and runtime: latency (median, seconds), images a second, × eager."""
+    network = load_checkpoint(folder).model
+    images = load_sample(train=False).images.numpy()
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = freeze(SimpleCNN(replace(network.config, norm="none")), DIGITS.example).module
+        WRITERS["onnx"](plain, DIGITS, {METADATA: ""}, Path(scratch) / "plain.onnx")
+        for threads in THREADS:
+            with torch_threads(threads):
+                runs = {"eager": eager(network)}
+                runs |= {ending: load_file(folder / f"digits.{ending}", threads).run for ending in FORMATS}
+                runs[WITHOUT_NORM] = load_file(Path(scratch) / "plain.onnx", threads).run
+                for size in BATCHES:
+                    batch = np.resize(images, (size, 1, 28, 28))
+                    rows += _rows(threads, size, _times({name: _call(run, batch) for name, run in runs.items()}))
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = ["| threads | batch | runtime | latency | images/s | × eager |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        latency = f"{row['latency_s'] * 1e3:.3f} ms"
+        speed = f"{row['images_per_s']:,.0f} | {row['times_eager']:.1f}"
+        lines.append(f"| {row['threads']} | {row['batch']} | {row['runtime']} | {latency} | {speed} |")
+    return "\n".join(lines)
+
+
+def _call(run: Callable[[np.ndarray], Any], batch: np.ndarray) -> Callable[[], Any]:
+    return lambda: run(batch)
+
+
+def _times(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median seconds a call, of ROUNDS turns in which each runtime works for about 20 ms."""
+    repeats = {}
+    for name, call in calls.items():
+        for _ in range(5):
+            call()
+        started = time.perf_counter()
+        call()
+        repeats[name] = max(1, int(0.02 / (time.perf_counter() - started)))
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            for _ in range(repeats[name]):
+                call()
+            seconds[name].append((time.perf_counter() - started) / repeats[name])
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def _rows(threads: int, size: int, latencies: dict[str, float]) -> list[dict[str, Any]]:
+    return [
+        {
+            "threads": threads,
+            "batch": size,
+            "runtime": name,
+            "latency_s": seconds,
+            "images_per_s": size / seconds,
+            "times_eager": latencies["eager"] / seconds,
+        }
+        for name, seconds in latencies.items()
+    ]
