@@ -82,9 +82,7 @@ def lecture_loop(root: Path) -> Curve:
             for images, labels in validation_loader:
                 total += F.nll_loss(model(images), labels, reduction="sum").item()
         curve.append((time.perf_counter() - started, total / len(validation_index)))
-        print(
-            f"lecture's loop: epoch {len(curve)}, {curve[-1][0]:.0f} s, validation loss {curve[-1][1]:.4f}", flush=True
-        )
+        say("lecture's loop", curve)
     return curve
 
 
@@ -97,9 +95,7 @@ def fast(root: Path) -> Curve:
 
     def note(epoch: Epoch) -> None:
         curve.append((time.perf_counter() - started, epoch.validation_loss))
-        print(
-            f"fast: epoch {epoch.epoch}, {curve[-1][0]:.0f} s, validation loss {epoch.validation_loss:.4f}", flush=True
-        )
+        say("fast", curve)
 
     fit(SimpleCNN(FAST.model), train, validation, FAST, progress=False, on_epoch=note)
     return curve
@@ -123,13 +119,10 @@ def main() -> None:
     theirs = seconds_to_target(slow)
     if theirs is None or len(ours) < 2:
         raise SystemExit(f"validation loss {TARGET} was not reached: lecture's loop {theirs}, fast {ours}")
+    epoch_seconds = slow[-1][0] / len(slow)
     result = {
         "target_validation_loss": TARGET,
-        "lecture_loop": {
-            "epochs": len(slow),
-            "seconds_per_epoch": slow[-1][0] / len(slow),
-            "seconds_to_target": theirs,
-        },
+        "lecture_loop": {"epochs": len(slow), "seconds_per_epoch": epoch_seconds, "seconds_to_target": theirs},
         "fast": {
             "epochs": len(before),
             "seconds_per_epoch": (before[-1][0] + after[-1][0]) / (len(before) + len(after)),
