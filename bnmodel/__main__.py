@@ -1,4 +1,4 @@
-"""python -m bnmodel train | evaluate | sample"""
+"""python -m bnmodel train | evaluate | experiment | sample"""
 
 import argparse
 import sys
@@ -59,6 +59,17 @@ def evaluate_checkpoint(options: argparse.Namespace) -> int:
     return 0
 
 
+def experiment(options: argparse.Namespace) -> int:
+    """Write an experiment's figure (PNG and SVG) and its numbers (JSON) for a drawn digit."""
+    from bnmodel.experiments import catalogue
+
+    digit = catalogue.read_digit(options.image) if options.image else data.load_sample(train=False).images[5, 0]
+    for name in catalogue.EXPERIMENTS if options.name == "all" else [options.name]:
+        for path in catalogue.write(name, options.checkpoint, digit, options.out):
+            print(path)
+    return 0
+
+
 def sample(options: argparse.Namespace) -> int:
     """Make bnmodel/mnist_sample.npz again."""
     data.write_sample(options.data_root, options.out)
@@ -87,6 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--dataset", choices=data.DATASETS, help="default: the one it was trained on")
     _add_data_root(command)
     command.set_defaults(run=evaluate_checkpoint)
+
+    command = commands.add_parser("experiment", help=experiment.__doc__)
+    command.add_argument(
+        "name", help="modes, batch_spread, running_statistics, forgotten_eval, faults, corruption or all"
+    )
+    command.add_argument("--image", type=Path, help="a drawn digit, any size and polarity (default: one of MNIST's)")
+    command.add_argument("--checkpoint", type=Path, default=Path("checkpoints/lecture"), metavar="DIR")
+    command.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: figures)")
+    command.set_defaults(run=experiment)
 
     command = commands.add_parser("sample", help=sample.__doc__)
     _add_data_root(command)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -100,8 +101,9 @@ def load_offline_digits(train: bool) -> Digits:
     return Digits(F.pad(box, (4, 4, 4, 4)), torch.from_numpy(labels[index]).long())
 
 
+@lru_cache
 def load_sample(train: bool, file: Path = SAMPLE_FILE) -> Digits:
-    """The 1,000 digits of MNIST's training or test set that are shipped with the project, 100 of each class."""
+    """The 1,000 digits of MNIST's training or test set shipped here, 100 of each class; read once and shared."""
     part = "train" if train else "test"
     try:
         with np.load(file, allow_pickle=False) as arrays:

@@ -1,0 +1,104 @@
+"""How much chance is in a train-mode answer: the same digit in many random batches.
+
+The statistics of a small batch are noisy estimates, and so is the answer; as the batch grows they settle.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from bnmodel import figures
+from bnmodel.data import load_sample
+from bnmodel.experiments.modes import with_batch_statistics
+from bnmodel.training import predict_log_probs
+
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CHUNK = 2048  # digits computed at once
+
+
+@dataclass(frozen=True)
+class BatchSpread:
+    """Probabilities of eval mode's answer, at one batch size in full and as quantiles over SIZES."""
+
+    label: int  # the answer in eval mode
+    eval_probability: float
+    batch_size: int
+    probabilities: np.ndarray  # (batches,) of `label` in train mode, at batch_size
+    flipped: float  # share of those batches in which another digit won
+    sizes: np.ndarray  # (S,)
+    quantiles: np.ndarray  # (S, 3): 10 %, 50 %, 90 %
+    flipped_by_size: np.ndarray  # (S,)
+
+
+def run(model: nn.Module, digit: Tensor, batch_size: int = 32, batches: int = 200, seed: int = 0) -> BatchSpread:
+    """`digit`, float32 (28, 28), in `batches` random batches of `batch_size` (1 … 256), itself counted."""
+    if not 1 <= batch_size <= 256:
+        raise ValueError(f"batch_size: expected 1 … 256, received {batch_size}")
+    probabilities = predict_log_probs(model, digit.view(1, 1, 28, 28))[0].exp()
+    label = int(probabilities.argmax())
+    chosen = draw_batches(model, digit, batch_size, batches, seed)
+    curve = [draw_batches(model, digit, size, _fewer(size, batches), seed) for size in SIZES]
+    return BatchSpread(
+        label,
+        float(probabilities[label]),
+        batch_size,
+        chosen[:, label].numpy(),
+        _flipped(chosen, label),
+        np.array(SIZES),
+        np.array([np.quantile(p[:, label].numpy(), (0.1, 0.5, 0.9)) for p in curve]),
+        np.array([_flipped(p, label) for p in curve]),
+    )
+
+
+def draw_batches(model: nn.Module, digit: Tensor, size: int, batches: int, seed: int) -> Tensor:
+    """Probabilities (batches, 10) of `digit` in train mode, each time among other `size` − 1 digits of the sample."""
+    pool = load_sample(train=True).images
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.stack([torch.randperm(len(pool), generator=generator)[: size - 1] for _ in range(batches)])
+    answers = []
+    for chosen in order.split(max(1, CHUNK // size)):
+        company = pool[chosen]  # (B, size − 1, 1, 28, 28)
+        own = digit.expand(len(chosen), 1, 1, 28, 28)
+        batch = torch.cat((own, company), dim=1).flatten(0, 1)  # (B · size, 1, 28, 28)
+        with torch.inference_mode():
+            log_probs = with_batch_statistics(model, len(chosen))(batch)
+        answers.append(log_probs.unflatten(0, (len(chosen), size))[:, 0].exp())
+    return torch.cat(answers)
+
+
+@figures.style()
+def figure(result: BatchSpread) -> Figure:
+    """The chosen batch size as a histogram, and all sizes as a band that closes in on eval mode's answer."""
+    drawn, (histogram, curve) = figures.new_figure(columns=2, width=9)
+    bins = [i / 25 for i in range(26)]
+    histogram.hist(result.probabilities, bins, color=figures.TRAIN, alpha=0.75, label="train mode")
+    histogram.axvline(result.eval_probability, color=figures.EVAL, linestyle="--", label="eval mode")
+    histogram.set(
+        title=f"{len(result.probabilities)} batches of {result.batch_size}: answer flips in {result.flipped:.0%}",
+        xlabel=f"probability of “{result.label}”",
+        ylabel="batches",
+        xlim=(0, 1),
+    )
+    histogram.legend()
+    low, middle, high = result.quantiles.T
+    curve.fill_between(result.sizes, low, high, color=figures.TRAIN, alpha=0.2, label="train mode, 10 … 90 %")
+    curve.plot(result.sizes, middle, "o-", color=figures.TRAIN, markersize=4, label="train mode, median")
+    curve.axhline(result.eval_probability, color=figures.EVAL, linestyle="--", label="eval mode")
+    curve.axvline(result.batch_size, color=figures.INK, linestyle=":", linewidth=1)
+    curve.set(title="the larger the batch, the less chance", xlabel="batch size", xscale="log", ylim=(-0.03, 1.03))
+    curve.set_xticks(result.sizes, [str(size) for size in result.sizes])
+    curve.minorticks_off()
+    curve.legend(loc="lower right")
+    return drawn
+
+
+def _fewer(size: int, batches: int) -> int:
+    """The curve makes do with fewer batches where they are large and vary little: it is drawn while a user waits."""
+    return min(batches, max(24, CHUNK // size))
+
+
+def _flipped(probabilities: Tensor, label: int) -> float:
+    return float((probabilities.argmax(1) != label).float().mean())

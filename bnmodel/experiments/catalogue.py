@@ -1,0 +1,89 @@
+"""The experiments by name, for the command line: figure and numbers of one drawn digit, without Gradio."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor, nn
+
+from bnmodel import figures
+from bnmodel.checkpoint import load_checkpoint
+from bnmodel.experiments import batch_spread, corruption, faults, forgotten_eval, modes, running_statistics
+from bnmodel.files import atomic_write
+from bnmodel.sketch import Sketch
+
+Run = Callable[[nn.Module, Tensor, Path], Any]  # network, digit (28, 28), the checkpoint's folder → result
+
+
+def _modes(model: nn.Module, digit: Tensor, folder: Path) -> modes.Modes:
+    return modes.compare(model, digit, modes.companions("random", 31, 0, digit))
+
+
+def _faults(model: nn.Module, digit: Tensor, folder: Path) -> list[faults.Fault]:
+    history = json.loads((folder / "history.json").read_text())
+    return [faults.best_by_reference(history), faults.statistics_not_saved(model), faults.momentum_inverted(model)]
+
+
+EXPERIMENTS: dict[str, tuple[Run, Callable[[Any], Figure]]] = {
+    "modes": (_modes, modes.figure),
+    "batch_spread": (lambda model, digit, _: batch_spread.run(model, digit), batch_spread.figure),
+    "running_statistics": (lambda model, digit, _: running_statistics.run(model, digit), running_statistics.figure),
+    "forgotten_eval": (lambda model, digit, _: forgotten_eval.run(model, digit), forgotten_eval.figure),
+    "faults": (_faults, faults.figure),
+    "corruption": (lambda model, digit, _: corruption.run(model, digit), corruption.figure),
+}
+
+
+def write(name: str, folder: Path, digit: Tensor, out: Path) -> list[Path]:
+    """Run the experiment called `name` with its defaults; `out`/NAME.png, .svg and .json.
+
+    Raises:
+        ValueError: no such experiment.
+        CheckpointError: no sound checkpoint in `folder`.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"experiment: expected one of {', '.join(EXPERIMENTS)} or all, received {name!r}")
+    run, figure = EXPERIMENTS[name]
+    result = run(load_checkpoint(folder).model, digit, folder)
+    drawn = figure(result)
+    paths = [out / f"{name}.{ending}" for ending in ("png", "svg", "json")]
+    for path in paths[:2]:
+        figures.save(drawn, path)
+    with atomic_write(paths[2]) as temporary:
+        temporary.write_text(json.dumps(plain(result), indent=1) + "\n")
+    return paths
+
+
+def plain(result: Any) -> Any:
+    """A result as JSON's types: arrays become lists."""
+    if dataclasses.is_dataclass(result):
+        return {field.name: plain(getattr(result, field.name)) for field in dataclasses.fields(result)}
+    if isinstance(result, dict):
+        return {key: plain(value) for key, value in result.items()}
+    if isinstance(result, (list, tuple)):
+        return [plain(value) for value in result]
+    return result.tolist() if isinstance(result, np.ndarray) else result
+
+
+def read_digit(path: Path) -> Tensor:
+    """An image file of a drawn digit → float32 (28, 28), as the network sees it.
+
+    Raises:
+        ValueError: not an image, or a blank one.
+    """
+    try:
+        with Image.open(path) as image:
+            image.thumbnail((4096, 4096))
+            canvas = np.array(image.convert("RGBA"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: expected an image of a digit, PNG for example ({error})") from error
+    digit, ink = Sketch()(torch.from_numpy(canvas))
+    if not ink > 0:
+        raise ValueError(f"{path}: blank, nothing stands out from the background; draw a digit on it")
+    return digit

@@ -1,0 +1,132 @@
+"""Corrupted digits: running statistics against those of the batch.
+
+When every input shifts alike (all inverted, all faint), the batch's own statistics follow the shift and can undo some
+of it (test-time batch statistics; Nado et al. 2020, arXiv 2006.10963). When the batch is small or clean they only add
+noise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from bnmodel import figures
+from bnmodel.data import Digits, load_sample
+from bnmodel.experiments.modes import with_batch_statistics
+from bnmodel.training import predict_log_probs
+
+SEVERITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+SAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """Accuracy against severity, in either mode, and the digit's own answers."""
+
+    kind: str
+    batch_size: int
+    severities: np.ndarray  # (S,)
+    eval_accuracy: np.ndarray  # (S,) running statistics
+    train_accuracy: np.ndarray  # (S,) statistics of batches of the same corruption
+    label: int  # of the clean digit in eval mode
+    digits: np.ndarray  # (S, 28, 28) the digit, corrupted
+    eval_probability: np.ndarray  # (S,) of `label`
+    train_probability: np.ndarray  # (S,)
+
+
+def noise(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """Normal noise of standard deviation `severity`."""
+    return (images + severity * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+
+
+def blur(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """Gaussian blur of up to 3 pixels' standard deviation."""
+    return gaussian_blur(images, [13, 13], [3 * severity, 3 * severity]) if severity else images
+
+
+def inversion(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """From the image to its negative."""
+    return (1 - severity) * images + severity * (1 - images)
+
+
+def contrast(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """Faint ink: down to 5 % of its brightness."""
+    return images * (1 - 0.95 * severity)
+
+
+KINDS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
+    "noise": noise,
+    "blur": blur,
+    "inversion": inversion,
+    "contrast": contrast,
+}
+
+
+def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int = 50, seed: int = 0) -> Corruption:
+    """`digit`, float32 (28, 28), and 500 test digits of the sample under one kind of corruption.
+
+    Raises:
+        ValueError: an unknown kind, or a batch size that is not a divisor of 500 in 2 … 500.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"corruption: expected one of {', '.join(KINDS)}, received {kind!r}")
+    if batch_size < 2 or SAMPLES % batch_size:
+        raise ValueError(f"batch_size: expected a divisor of {SAMPLES} from 2 on, received {batch_size}")
+    sample = load_sample(train=False)
+    order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
+    sample = sample[order]
+    batched = with_batch_statistics(model, SAMPLES // batch_size)
+    label = int(predict_log_probs(model, digit.view(1, 1, 28, 28)).argmax())
+    rows = []
+    for severity in SEVERITIES:
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.cat((digit.view(1, 1, 28, 28), sample.images))
+        images = KINDS[kind](images, severity, generator)
+        changed = Digits(images[1:], sample.labels)
+        company = torch.cat((images[:1], images[1:batch_size]))
+        rows.append(
+            (
+                _accuracy(model, changed),
+                _accuracy(batched, changed),
+                images[0, 0].numpy(),
+                float(predict_log_probs(model, images[:1])[0, label].exp()),
+                float(predict_log_probs(with_batch_statistics(model), company)[0, label].exp()),
+            )
+        )
+    eval_accuracy, train_accuracy, digits, eval_probability, train_probability = map(np.array, zip(*rows, strict=True))
+    return Corruption(
+        kind,
+        batch_size,
+        np.array(SEVERITIES),
+        eval_accuracy,
+        train_accuracy,
+        label,
+        digits,
+        eval_probability,
+        train_probability,
+    )
+
+
+def _accuracy(model: nn.Module, digits: Digits) -> float:
+    return float((predict_log_probs(model, digits.images).argmax(1) == digits.labels).float().mean())
+
+
+@figures.style()
+def figure(result: Corruption) -> Figure:
+    """Accuracy and the digit's own probability against severity."""
+    drawn, (accuracy, answer) = figures.new_figure(columns=2, width=9)
+    for axes, left, right, title in (
+        (accuracy, result.eval_accuracy, result.train_accuracy, f"accuracy on {SAMPLES} test digits"),
+        (answer, result.eval_probability, result.train_probability, f"probability of “{result.label}” for this digit"),
+    ):
+        axes.plot(result.severities, left, "o--", color=figures.EVAL, label="running statistics")
+        axes.plot(
+            result.severities, right, "s-", color=figures.TRAIN, label=f"statistics of batches of {result.batch_size}"
+        )
+        axes.set(title=title, xlabel=f"severity of {result.kind}", ylim=(0, 1.03))
+    accuracy.legend()
+    return drawn

@@ -1,0 +1,106 @@
+"""Three classic faults of batch-norm code, each as a wrong curve beside the right one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import nn
+
+from bnmodel import figures
+from bnmodel.data import load_sample
+from bnmodel.experiments.modes import named_norms
+from bnmodel.experiments.running_statistics import batch_statistics, running_average, with_statistics
+from bnmodel.training import evaluate
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A wrong curve and a right one over the same axis."""
+
+    name: str
+    x_label: str
+    y_label: str
+    x: np.ndarray  # (P,)
+    wrong: np.ndarray  # (P,)
+    right: np.ndarray  # (P,)
+
+
+def best_by_reference(history: dict[str, Any]) -> Fault:
+    """`best = model.state_dict()` keeps references: what is restored is the last epoch, not the best.
+
+    `history`: the content of a training's history.json. For a stop after each epoch from the tenth on, the
+    validation loss of what is restored.
+    """
+    losses = np.array([epoch["validation_loss"] for epoch in history["epochs"]])
+    epochs = np.arange(1, len(losses) + 1)
+    shown = slice(min(9, len(losses) - 1), None)  # before, the loss falls so fast that nothing else can be seen
+    return Fault(
+        "best weights kept by reference",
+        "training stopped after epoch",
+        "validation loss restored",
+        epochs[shown],
+        losses[shown],
+        np.minimum.accumulate(losses)[shown],
+    )
+
+
+def statistics_not_saved(model: nn.Module, batch_size: int = 32, steps: int = 30, seed: int = 0) -> Fault:
+    """Plain attributes are not in the state_dict: the statistics of a loaded network start again at 0 and 1.
+
+    Accuracy of the loaded network while it sees batches in train mode again, beside the network with its statistics.
+    """
+    stream = batch_statistics(model, batch_size, steps, seed)
+    averages = {name: running_average(values, 0.1) for name, values in stream.items()}
+    test = load_sample(train=False)
+    wrong = [
+        evaluate(with_statistics(model, {name: (m[step], v[step]) for name, (m, v) in averages.items()}), test)[1]
+        for step in range(0, steps + 1, 3)
+    ]
+    right = evaluate(model, test)[1]
+    x = np.arange(0, steps + 1, 3)
+    return Fault(
+        "running statistics not saved",
+        "batches seen after loading",
+        "accuracy",
+        x,
+        np.array(wrong),
+        np.full(len(x), right),
+    )
+
+
+def momentum_inverted(model: nn.Module, batch_size: int = 32, steps: int = 60, seed: int = 0) -> Fault:
+    """running ← momentum · running + (1 − momentum) · batch, with 0.1: nine tenths of it is the newest batch.
+
+    The running mean of the last norm's first channel under either rule; the right rule starts where the network is.
+    """
+    name, norm = list(named_norms(model).items())[-1]
+    means = batch_statistics(model, batch_size, steps, seed)[name][0][:, 0].double().numpy()
+    paths = {}
+    for rule, weight in (("right", 0.1), ("wrong", 0.9)):
+        assert norm.running_mean is not None
+        current, path = float(norm.running_mean[0]), []
+        for mean in means:
+            current = (1 - weight) * current + weight * mean
+            path.append(current)
+        paths[rule] = np.array(path)
+    return Fault(
+        "momentum the wrong way round",
+        "batches seen",
+        f"running mean, {name}",
+        np.arange(1, steps + 1),
+        paths["wrong"],
+        paths["right"],
+    )
+
+
+@figures.style()
+def figure(faults: list[Fault]) -> Figure:
+    """One panel a fault."""
+    drawn, panels = figures.new_figure(columns=len(faults), width=3.7 * len(faults))
+    for axes, fault in zip(panels, faults, strict=True):
+        axes.plot(fault.x, fault.right, "--", color=figures.EVAL, label="right")
+        axes.plot(fault.x, fault.wrong, color=figures.TRAIN, label="wrong")
+        axes.set(title=fault.name, xlabel=fault.x_label, ylabel=fault.y_label)
+        axes.legend()
+    return drawn

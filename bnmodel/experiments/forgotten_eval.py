@@ -1,0 +1,94 @@
+"""The forgotten eval(): an app that predicts in train mode.
+
+Every call normalises with its own batch, and moves the running statistics towards it, so that each prediction changes
+the network for the next one, and for good. Dropout stays off, to show batch norm's part alone.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from bnmodel import CustomBatchNorm, figures
+from bnmodel.data import load_sample
+from bnmodel.experiments.modes import named_norms
+from bnmodel.training import evaluate, predict_log_probs
+
+MAX_CALLS = 200
+POINTS = 16  # at which accuracy is measured
+
+
+@dataclass(frozen=True)
+class ForgottenEval:
+    """After each of `calls` predictions of the same digit in train mode."""
+
+    label: int  # the right network's answer in eval mode
+    right_accuracy: float
+    calls: np.ndarray  # (P,) 0 … calls, where it was measured
+    accuracy: np.ndarray  # (P,) in eval mode, with the statistics drifted so far, on the shipped test sample
+    drift: np.ndarray  # (P,) root mean square over all channels of (drifted − right mean) / right std
+    probability: np.ndarray  # (P,) of `label` for the digit, in eval mode with the drifted statistics
+    answers: np.ndarray  # (P,) the digit's label then
+
+
+def run(model: nn.Module, digit: Tensor, calls: int = 50) -> ForgottenEval:
+    """Predict `digit`, float32 (28, 28), `calls` times (1 … 200) in train mode, one digit a call.
+
+    Raises:
+        ValueError: calls out of range.
+    """
+    if not 1 <= calls <= MAX_CALLS:
+        raise ValueError(f"calls: expected 1 … {MAX_CALLS}, received {calls}")
+    image = digit.view(1, 1, 28, 28)
+    network, test = copy.deepcopy(model).eval(), load_sample(train=False)
+    norms = named_norms(network)
+    right = copy.deepcopy(norms)
+    label = int(predict_log_probs(network, image).argmax())
+    measured_at = sorted({round(x) for x in np.linspace(0, calls, POINTS)})
+    rows = []
+    for call in range(calls + 1):
+        if call in measured_at:
+            probabilities = predict_log_probs(network, image)[0].exp()
+            answer = int(probabilities.argmax())
+            rows.append((evaluate(network, test)[1], _drift(norms, right), float(probabilities[label]), answer))
+        for norm in norms.values():
+            norm.train()  # and nothing else: dropout stays off
+        with torch.no_grad():
+            network(image)
+        network.eval()
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    return ForgottenEval(label, float(columns[0][0]), np.array(measured_at), *columns)
+
+
+def _drift(norms: dict[str, CustomBatchNorm], right: dict[str, CustomBatchNorm]) -> float:
+    """Root mean square over all channels of (mean − right mean) / right standard deviation."""
+    distances = [torch.zeros(0)]
+    for name, norm in norms.items():
+        assert norm.running_mean is not None
+        start, var = right[name].running_mean, right[name].running_var
+        assert start is not None
+        assert var is not None
+        distances.append((norm.running_mean - start) / var.sqrt().clamp(min=1e-3))  # a dead channel has no spread
+    return float(torch.cat(distances).square().mean().sqrt())
+
+
+@figures.style()
+def figure(result: ForgottenEval) -> Figure:
+    """Accuracy lost, the digit's own answer, and the drift, each against the right network."""
+    drawn, (accuracy, answer, drift) = figures.new_figure(columns=3, width=11)
+    accuracy.axhline(result.right_accuracy, color=figures.EVAL, linestyle="--", label="eval() remembered")
+    accuracy.plot(result.calls, result.accuracy, "o-", color=figures.TRAIN, markersize=3, label="eval() forgotten")
+    accuracy.set(title="accuracy on 1,000 test digits", xlabel="predictions in train mode", ylim=(0, 1.03))
+    accuracy.legend()
+    answer.axhline(result.probability[0], color=figures.EVAL, linestyle="--")
+    answer.plot(result.calls, result.probability, "o-", color=figures.TRAIN, markersize=3)
+    answer.set(
+        title=f"probability of “{result.label}” for this digit", xlabel="predictions in train mode", ylim=(0, 1.03)
+    )
+    drift.axhline(0, color=figures.EVAL, linestyle="--")
+    drift.plot(result.calls, result.drift, "o-", color=figures.TRAIN, markersize=3)
+    drift.set(title="drift of the running means (in stds)", xlabel="predictions in train mode")
+    return drawn

@@ -1,0 +1,179 @@
+"""Which statistics? One batch, a running average, a cumulative average, or those of the whole population.
+
+A running average with momentum m remembers about (2 − m)/m batches: a large m jitters, a small one lags. The precise
+statistics (Wu & Johnson 2021, arXiv 2105.07576, §3) are the mean and variance over many samples, each norm's computed
+with the norms in front of it already precise. They depend on the samples, not on how these are split into batches.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from bnmodel import figures
+from bnmodel.data import load_sample
+from bnmodel.experiments.modes import named_norms, norm_inputs, with_batch_statistics
+from bnmodel.training import evaluate, predict_log_probs
+
+Statistics = dict[str, tuple[Tensor, Tensor]]  # norm's name → mean (C,) and unbiased variance (C,)
+
+
+@dataclass(frozen=True)
+class RunningStatistics:
+    """A stream of batches seen by one channel of one norm, and what each way of averaging makes of it."""
+
+    norm: str
+    channel: int
+    momentum: float
+    batch_mean: np.ndarray  # (steps,)
+    batch_std: np.ndarray  # (steps,)
+    running_mean: np.ndarray  # (steps + 1,), from 0 on
+    running_std: np.ndarray  # (steps + 1,), from 1 on
+    cumulative_mean: np.ndarray  # (steps,)
+    cumulative_std: np.ndarray  # (steps,)
+    precise_mean: float
+    precise_std: float
+    accuracy: dict[str, float]  # on the shipped test sample, under each kind of statistics
+    probabilities: dict[str, np.ndarray]  # (10,) of the digit, under each kind
+
+
+def run(
+    model: nn.Module,
+    digit: Tensor,
+    momentum: float = 0.1,
+    batch_size: int = 32,
+    steps: int = 60,
+    norm: str | None = None,
+    channel: int = 0,
+    seed: int = 0,
+) -> RunningStatistics:
+    """Watch `channel` of `norm` (the first by default) over `steps` batches of the sample's training digits.
+
+    Raises:
+        ValueError: momentum outside [0, 1], or no such norm or channel.
+    """
+    norms = named_norms(model)
+    norm = norm or next(iter(norms), "")
+    if norm not in norms:
+        raise ValueError(
+            f"norm: expected one of {', '.join(norms) or 'none, this network has no batch norm'}, received {norm!r}"
+        )
+    if not 0 <= channel < norms[norm].num_features:
+        raise ValueError(f"channel: expected 0 … {norms[norm].num_features - 1}, received {channel}")
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"momentum: expected a number in [0, 1], received {momentum}")
+    stream = batch_statistics(model, batch_size, steps, seed)
+    mean, var = (values[:, channel].double() for values in stream[norm])  # (steps,)
+    averages = {name: running_average(values, momentum) for name, values in stream.items()}
+    precise = precise_statistics(model, load_sample(train=True).images)
+    kinds: dict[str, Statistics] = {
+        "this batch": {name: (m[-1], v[-1]) for name, (m, v) in stream.items()},
+        "running": {name: (m[-1], v[-1]) for name, (m, v) in averages.items()},
+        "cumulative": {name: (m.mean(0), v.mean(0)) for name, (m, v) in stream.items()},
+        "precise": precise,
+    }
+    networks = {"checkpoint": model} | {kind: with_statistics(model, values) for kind, values in kinds.items()}
+    test = load_sample(train=False)
+    running_mean, running_var = (values[:, channel].double() for values in averages[norm])
+    count = torch.arange(1, steps + 1)
+    return RunningStatistics(
+        norm,
+        channel,
+        momentum,
+        mean.numpy(),
+        var.sqrt().numpy(),
+        running_mean.numpy(),
+        running_var.sqrt().numpy(),
+        (mean.cumsum(0) / count).numpy(),
+        (var.cumsum(0) / count).sqrt().numpy(),
+        float(precise[norm][0][channel]),
+        float(precise[norm][1][channel].sqrt()),
+        {kind: evaluate(network, test)[1] for kind, network in networks.items()},
+        {kind: predict_log_probs(net, digit.view(1, 1, 28, 28))[0].exp().numpy() for kind, net in networks.items()},
+    )
+
+
+def batch_statistics(model: nn.Module, batch_size: int, steps: int, seed: int) -> Statistics:
+    """What every norm sees in train mode over `steps` random batches: means and unbiased variances, (steps, C) each."""
+    pool = load_sample(train=True).images
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.cat(
+        [torch.randperm(len(pool), generator=generator) for _ in range(-(-batch_size * steps // len(pool)))]
+    )
+    with torch.no_grad():
+        _, inputs = norm_inputs(with_batch_statistics(model, steps), pool[order[: batch_size * steps]])
+    statistics = {}
+    for name, x in inputs.items():  # (steps · N, C, H, W)
+        var, mean = torch.var_mean(x.unflatten(0, (steps, -1)), dim=(1, *range(3, x.dim() + 1)), correction=1)
+        statistics[name] = (mean, var)
+    return statistics
+
+
+def running_average(stream: tuple[Tensor, Tensor], momentum: float) -> tuple[Tensor, Tensor]:
+    """The layer's own rule from mean 0 and variance 1 on: (steps, C) → (steps + 1, C), for means and variances."""
+    averages = []
+    for values, start in zip(stream, (0.0, 1.0), strict=True):
+        current, path = torch.full_like(values[0], start), []
+        for value in values:
+            path.append(current)
+            current = (1 - momentum) * current + momentum * value
+        averages.append(torch.stack([*path, current]))
+    return averages[0], averages[1]
+
+
+@torch.no_grad()
+def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 500) -> Statistics:
+    """Mean and unbiased variance at every norm over all `images` (N, 1, 28, 28), in float64, norm after norm."""
+    network = copy.deepcopy(model).eval().double()
+    precise: Statistics = {}
+    for name, norm in named_norms(network).items():  # in the order of the forward pass
+        count, mean, squares = 0, torch.zeros(norm.num_features).double(), torch.zeros(norm.num_features).double()
+        for batch in images.double().split(batch_size):
+            x = norm_inputs(copy.deepcopy(network), batch)[1][name].transpose(0, 1).flatten(1)  # (C, values)
+            delta = x.mean(1) - mean  # combined as in Chan, Golub & LeVeque (1979): no cancellation
+            total = count + x.size(1)
+            squares += x.var(1, correction=0) * x.size(1) + delta**2 * (count * x.size(1) / total)
+            mean += delta * (x.size(1) / total)
+            count = total
+        norm.running_mean, norm.running_var = mean, squares / (count - 1)
+        precise[name] = (mean.float(), norm.running_var.float())
+    return precise
+
+
+def with_statistics(model: nn.Module, statistics: Statistics) -> nn.Module:
+    """A copy of `model` in eval mode with other running statistics."""
+    changed = copy.deepcopy(model).eval()
+    for name, (mean, var) in statistics.items():
+        norm = named_norms(changed)[name]
+        norm.running_mean, norm.running_var = mean.clone().float(), var.clone().float()
+    return changed
+
+
+@figures.style()
+def figure(result: RunningStatistics) -> Figure:
+    """Mean and standard deviation of the channel over the stream, and the accuracy under each kind."""
+    drawn, (mean, std, accuracy) = figures.new_figure(columns=3, width=11)
+    for axes, title, batch, running, cumulative, precise in (
+        (mean, "mean", result.batch_mean, result.running_mean, result.cumulative_mean, result.precise_mean),
+        (std, "standard deviation", result.batch_std, result.running_std, result.cumulative_std, result.precise_std),
+    ):
+        steps = np.arange(1, len(batch) + 1)
+        axes.plot(steps, batch, ".", color=figures.TRAIN, markersize=4, label="each batch")
+        axes.plot(np.arange(len(running)), running, color=figures.EVAL, label=f"running, momentum {result.momentum:g}")
+        axes.plot(steps, cumulative, "--", color=figures.INK, linewidth=1.4, label="cumulative")
+        axes.axhline(precise, color=figures.INK, linestyle=":", label="precise")
+        axes.set(title=f"{title}, {result.norm} channel {result.channel}", xlabel="batches seen")
+    mean.legend()
+    kinds = list(result.accuracy)
+    shares = [result.accuracy[kind] for kind in kinds]
+    bars = accuracy.barh(
+        kinds, shares, color=[figures.TRAIN if kind == "this batch" else figures.EVAL for kind in kinds]
+    )
+    accuracy.bar_label(bars, [f" {share:.1%}" for share in shares], color=figures.INK, fontsize=9)
+    accuracy.set(title="accuracy on 1,000 test digits", xlim=(0, 1.18))
+    accuracy.invert_yaxis()
+    accuracy.grid(False)
+    return drawn

@@ -1,0 +1,6 @@
+"""python -m demo"""
+
+from demo.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The page: the pad at the left, the tabs at the right."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from demo.api import build_api
+from demo.page import Page
+from demo.tabs import your_digit
+from demo.theme import Paper
+
+HERE = Path(__file__).parent
+CHECKPOINTS = HERE.parent / "checkpoints"
+TABS = (your_digit,)  # in the order one would teach
+TITLE = "What batch normalisation does to your digit"
+LEAD = "One drawing, one trained network. In every tab only one thing changes: what the network normalises with."
+
+
+def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
+    """The whole app, not yet launched."""
+    page = Page(checkpoints)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as app:
+        gr.HTML(f"<h1>{TITLE}</h1><p>{LEAD}</p>", elem_id="head", apply_default_css=False)
+        with gr.Row(elem_id="page"):
+            with gr.Column(elem_id="left", scale=0, min_width=340):
+                page.build_column()
+            with gr.Column(elem_id="right", scale=1, min_width=340), gr.Tabs():
+                for tab in TABS:
+                    tab.build(page)
+        build_api(lambda name: page.find(name).recognizer, page.model.value)
+    return app
+
+
+def launch_options() -> dict[str, Any]:
+    """On this machine only, unless GRADIO_SERVER_NAME says otherwise; a Hugging Face Space is reached from outside."""
+    on_space = "SPACE_ID" in os.environ
+    options: dict[str, Any] = {
+        "server_name": os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else "127.0.0.1"),
+        "theme": Paper(),
+        "css_paths": [HERE / "style.css"],
+        "footer_links": ["api"],
+        "max_file_size": "20mb",
+        "share": False,
+        "show_error": True,
+        "ssr_mode": False,
+    }
+    return options | ({"server_port": 7860} if on_space else {})
+
+
+def main() -> None:
+    build_app().launch(**launch_options())

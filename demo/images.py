@@ -1,0 +1,48 @@
+"""Pictures between the browser, PIL and arrays."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+CANVAS_SIDE = 280  # pixels, what the pad sends
+LONGEST_DATA_URL = 1_000_000  # characters; a pad's PNG has some 10,000
+
+
+def decode_canvas(url: str) -> np.ndarray:
+    """The pad's PNG data URL → uint8 (280, 280, 4) RGBA.
+
+    Raises:
+        ValueError: something else.
+    """
+    prefix = "data:image/png;base64,"
+    if not url.startswith(prefix) or len(url) > LONGEST_DATA_URL:
+        raise ValueError(f"drawing: expected a PNG data URL, received {len(url):,} characters beginning {url[:30]!r}")
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(url[len(prefix) :])), formats=["PNG"]) as image:
+            if image.size != (CANVAS_SIDE, CANVAS_SIDE):
+                raise ValueError(f"expected {CANVAS_SIDE}×{CANVAS_SIDE} pixels, received {image.width}×{image.height}")
+            return np.array(image.convert("RGBA"))
+    except (OSError, ValueError, SyntaxError) as error:  # PIL's own errors for damaged PNGs are among these
+        raise ValueError(f"drawing: {error}") from error
+
+
+def png_url(pixels: np.ndarray) -> str:
+    """uint8 (H, W) grey or (H, W, 4) RGBA → a PNG data URL."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def grey(digit: np.ndarray) -> np.ndarray:
+    """float (…) in [0, 1] → uint8 (…)."""
+    return (np.clip(digit, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def as_ink(digit: np.ndarray) -> np.ndarray:
+    """float (28, 28), ink bright → uint8 (28, 28, 4): dark ink on nothing, as the pad draws it."""
+    ink = np.zeros((*digit.shape, 4), np.uint8)
+    ink[..., :3] = (0x14, 0x17, 0x1C)
+    ink[..., 3] = grey(digit)
+    return ink

@@ -1,0 +1,138 @@
+"""A running app and a real Chromium, each started once for all the tests that ask for them."""
+
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 120
+# Chromium as it comes asks Google for updates; nothing but the app is to be reached.
+CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+# Strokes, in shares of the sheet from its top left
+ZERO = [(0.5 + 0.2 * math.sin(t / 12 * math.tau), 0.5 - 0.32 * math.cos(t / 12 * math.tau)) for t in range(13)]
+ONE = [(0.5, 0.18), (0.5, 0.82)]
+SEVEN = [(0.27, 0.2), (0.73, 0.2), (0.45, 0.82)]
+
+
+@pytest.fixture(scope="session")
+def app_url() -> Iterator[str]:
+    """The app as a user starts it, `python -m demo`, in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+    command = [sys.executable, "-m", "demo"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(url, process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium: the system's where there is one, Playwright's own otherwise."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def desktop(browser: Browser) -> BrowserContext:
+    """One browser window for many tests, which share no more than its cache."""
+    return browser.new_context(viewport={"width": 1280, "height": 900})
+
+
+@pytest.fixture
+def page(desktop: BrowserContext, app_url: str) -> Iterator[Page]:
+    """The app, opened at 1280×900 and ready; fails the test if the page wrote an error to the console."""
+    page = desktop.new_page()
+    errors = watch_errors(page)
+    open_app(page, app_url)
+    yield page
+    page.close()
+    assert errors == []
+
+
+def watch_errors(page: Page) -> list[str]:
+    """A list that fills with whatever goes wrong on the page."""
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    return errors
+
+
+def open_app(page: Page, url: str) -> None:
+    """Open the app and wait until the pad and the first tab are there."""
+    page.goto(url)
+    page.wait_for_selector(".pad-canvas")
+    page.wait_for_selector(".paired")
+
+
+def points_on_page(page: Page, stroke: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Shares of the sheet → pixels of the page."""
+    box = page.locator(".pad-canvas").bounding_box()
+    assert box is not None
+    return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+
+
+def draw(page: Page, stroke: list[tuple[float, float]]) -> None:
+    """One stroke with the mouse, and wait for the answer after pen-up."""
+    first, *others = points_on_page(page, stroke)
+    before = settled(page)
+    page.mouse.move(*first)
+    page.mouse.down()
+    for point in others:
+        page.mouse.move(*point, steps=4)
+    page.mouse.up()
+    wait_for_settled(page, before)
+
+
+def settled(page: Page) -> int:
+    """The version of the drawing whose answer is final."""
+    return int(page.locator(".pad").get_attribute("data-settled") or 0)
+
+
+def wait_for_settled(page: Page, before: int) -> None:
+    page.wait_for_function("n => Number(document.querySelector('.pad').dataset.settled || 0) > n", arg=before)
+
+
+def act(page: Page, button: str) -> None:
+    before = settled(page)
+    page.get_by_role("button", name=button, exact=True).click()
+    wait_for_settled(page, before)
+
+
+def answer(page: Page) -> str:
+    return page.locator(".pad-digit").inner_text()
+
+
+def _wait_for(url: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            output = process.stdout.read() if process.stdout else ""
+            pytest.fail(f"the app ended with status {process.returncode} before it answered:\n{output}")
+        try:
+            urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the app did not answer at {url} within {START_SECONDS} s")

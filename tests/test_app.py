@@ -1,0 +1,203 @@
+"""The app as a whole: the first tab in Chromium, and the endpoint for programs."""
+
+import re
+import tempfile
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image, ImageDraw
+from playwright.sync_api import Browser, Page, expect
+
+from tests.conftest import ONE, SEVEN, act, draw, open_app
+
+EVAL, TRAIN = ".paired td.eval i", ".paired td.train i"
+
+
+def bars(page: Page, side: str) -> list[float]:
+    """The ten probabilities that the bars of one side show."""
+    return [
+        float(style.split(":")[1])
+        for style in page.locator(side).evaluate_all("all => all.map(i => i.getAttribute('style'))")
+    ]
+
+
+def wait_for_other_bars(page: Page, side: str, before: list[float]) -> list[float]:
+    page.wait_for_function(
+        "([side, before]) => [...document.querySelectorAll(side)].some("
+        "(i, k) => Number(i.getAttribute('style').split(':')[1]) !== before[k])",
+        arg=[side, before],
+    )
+    return bars(page, side)
+
+
+def choose(page: Page, dropdown: str, option: str) -> None:
+    page.locator(f"{dropdown} input").click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def test_the_first_look_shows_an_example_and_says_so(page: Page) -> None:
+    expect(page.locator(".sentence")).to_contain_text("an example, until you draw")
+    assert sum(bars(page, EVAL)) == pytest.approx(1, abs=1e-3)
+    assert sum(bars(page, TRAIN)) == pytest.approx(1, abs=1e-3)
+    draw(page, ONE)
+    expect(page.locator(".sentence")).not_to_contain_text("an example")
+    expect(page.locator(".sentence")).to_contain_text("Eval mode says 1")
+
+
+def test_other_company_changes_the_answer_in_train_mode_and_never_that_in_eval_mode(page: Page) -> None:
+    first = bars(page, TRAIN)
+    draw(page, ONE)
+    train = wait_for_other_bars(page, TRAIN, first)
+    eval_bars = bars(page, EVAL)
+    for change in (
+        lambda: choose(page, "#kind", "blurred digits"),
+        lambda: page.locator("#reshuffle").click(),
+        lambda: page.locator("#count input[type=number]").fill("3"),
+    ):
+        change()
+        train = wait_for_other_bars(page, TRAIN, train)
+        assert bars(page, EVAL) == eval_bars
+
+
+def test_the_answer_in_eval_mode_is_the_one_under_the_pad(page: Page) -> None:
+    draw(page, SEVEN)
+    expect(page.locator(".sentence")).to_contain_text("Eval mode says 7")
+    on_pad = page.locator(".pad-bars li").evaluate_all(
+        "all => all.map(bar => Number(bar.style.getPropertyValue('--p')))"
+    )
+    assert bars(page, EVAL) == pytest.approx(on_pad, abs=1e-4)
+
+
+def test_the_class_can_be_chosen_only_where_the_company_is_of_one_class(page: Page) -> None:
+    expect(page.locator("#class input")).to_be_enabled()
+    choose(page, "#kind", "noise")
+    expect(page.locator("#class input")).to_be_disabled()
+
+
+def test_a_new_digit_costs_the_tab_one_request(page: Page) -> None:
+    page.wait_for_timeout(300)
+    calls: list[str] = []
+    page.on("request", lambda request: calls.append(request.url) if "/queue/join" in request.url else None)
+    draw(page, SEVEN)
+    expect(page.locator(".sentence")).to_contain_text("Eval mode says 7")
+    page.wait_for_timeout(300)
+    assert len(calls) == 1
+
+
+def test_results_arrive_without_moving_the_page(page: Page) -> None:
+    watched = [".pad-bars", ".pad-examples", ".paired", ".batch", "p:text('Both answers')"]
+    before = [page.locator(place).bounding_box() for place in watched]
+    draw(page, SEVEN)
+    expect(page.locator(".sentence")).to_contain_text("Eval mode says 7")
+    assert [page.locator(place).bounding_box() for place in watched] == before
+
+
+def test_two_visitors_do_not_see_each_other(browser: Browser, app_url: str) -> None:
+    pages = [browser.new_context(viewport={"width": 1280, "height": 900}).new_page() for _ in range(2)]
+    for page, stroke in zip(pages, (ONE, SEVEN), strict=True):
+        open_app(page, app_url)
+        draw(page, stroke)
+    for _ in range(5):
+        pages[0].locator("#reshuffle").click()
+    act(pages[1], "Undo")
+    draw(pages[1], SEVEN)
+    expect(pages[0].locator(".sentence")).to_contain_text("Eval mode says 1")
+    expect(pages[1].locator(".sentence")).to_contain_text("Eval mode says 7")
+    for page in pages:
+        page.context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 768, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_is_cut_off_in_either_theme(browser: Browser, app_url: str, width: int, theme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 844})
+    page = context.new_page()
+    open_app(page, f"{app_url}/?__theme={theme}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    text = page.evaluate("getComputedStyle(document.querySelector('#head h1')).color")
+    assert (sum(map(int, re.findall(r"\d+", text)[:3])) > 384) == (theme == "dark")
+    context.close()
+
+
+def test_no_request_leaves_this_machine(browser: Browser, app_url: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    hosts: set[str | None] = set()
+    page.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
+    open_app(page, app_url)
+    draw(page, SEVEN)
+    page.wait_for_timeout(500)
+    assert hosts - {None} == {"127.0.0.1"}  # None: data URLs
+    context.close()
+
+
+# ---- programs
+
+
+@pytest.fixture(scope="module")
+def client(app_url: str) -> Client:
+    return Client(app_url, verbose=False, download_files=tempfile.gettempdir())
+
+
+def seven(mode: str, dark_ink: bool) -> Image.Image:
+    """A 7 in the middle of an image of PIL's `mode`; where there is alpha, on nothing."""
+    paper, chalk = (255, 0) if dark_ink else (0, 255)
+    grey = Image.new("L", (120, 100), paper)
+    ImageDraw.Draw(grey).line([(40, 20), (80, 20), (55, 85)], fill=chalk, width=9, joint="curve")
+    if mode == "RGBA":
+        coverage = Image.fromarray(np.abs(np.asarray(grey, np.int16) - paper).astype(np.uint8))
+        ink = Image.new("RGBA", grey.size, (chalk, chalk, chalk, 0))
+        ink.putalpha(coverage)
+        return ink
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(grey).astype(np.uint16) * 80 + 20_000)  # all of it above 8 bits
+    return grey.convert(mode)
+
+
+@pytest.mark.parametrize("dark_ink", [True, False])
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "RGBA", "P", "LA", "I;16"])
+def test_predict_takes_an_image_of_any_mode_and_polarity(
+    client: Client, tmp_path: Path, mode: str, dark_ink: bool
+) -> None:
+    file = tmp_path / "seven.png"
+    seven(mode, dark_ink).save(file)
+    answer = client.predict(handle_file(file), api_name="/predict")
+    assert answer["label"] == 7
+    assert not answer["blank"]
+    assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-5)
+    assert answer["probabilities"].index(max(answer["probabilities"])) == 7
+
+
+def test_predict_says_that_an_empty_image_is_blank(client: Client, tmp_path: Path) -> None:
+    Image.new("RGB", (50, 50), "white").save(tmp_path / "blank.png")
+    answer = client.predict(handle_file(tmp_path / "blank.png"), api_name="/predict")
+    assert answer["label"] is None
+    assert answer["blank"]
+
+
+def test_predict_reduces_an_image_too_large_for_the_model(client: Client, tmp_path: Path) -> None:
+    seven("L", True).resize((6000, 5000)).save(tmp_path / "large.png")
+    assert client.predict(handle_file(tmp_path / "large.png"), api_name="/predict")["label"] == 7
+
+
+def test_predict_explains_what_is_wrong_with_a_file(client: Client, tmp_path: Path) -> None:
+    text, tiny, bomb = tmp_path / "text.png", tmp_path / "tiny.png", tmp_path / "bomb.png"
+    text.write_text("no image")
+    Image.new("L", (5, 5)).save(tiny)
+    Image.new("1", (20_000, 20_000)).save(bomb)
+    for file, words in ((text, "expected a PNG"), (tiny, "at least 8 pixels"), (bomb, "decompression bomb")):
+        with pytest.raises(AppError, match=words):
+            client.predict(handle_file(file), api_name="/predict")
+
+
+def test_the_api_page_lists_the_named_endpoints_only(client: Client) -> None:
+    endpoints = client.view_api(return_format="dict", print_info=False)
+    assert isinstance(endpoints, dict)
+    assert "/predict" in endpoints["named_endpoints"]
+    assert not endpoints["unnamed_endpoints"]
+    assert all(re.fullmatch(r"/[a-z_]+", name) for name in endpoints["named_endpoints"])
+    assert not [name for name in endpoints["named_endpoints"] if "refresh" in name or "lambda" in name]
