@@ -31,12 +31,17 @@ def batch_norm(
         eps: added to the variance, > 0 unless no channel is constant.
 
     Returns:
-        y, shaped and typed like `x`; the mean (C,) and the *biased* variance (C,) that were used.
+        y, shaped and typed like `x`; the mean (C,) and the *biased* variance (C,) that were used, to be kept, not
+        to be differentiated.
     """
     dtype = x.dtype
     if dtype == torch.float16 or dtype == torch.bfloat16:
         x = x.float()
     if mean is None or var is None:
+        if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
+            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                y, mean, var = _TrainingStep.apply(x, gamma, beta, eps)  # the same, with a faster gradient
+                return y.to(dtype), mean, var
         axes = [0] + [axis for axis in range(2, x.dim())]
         var, mean = torch.var_mean(x, dim=axes, correction=0)  # (C,), (C,)
     # γ·(x − μ)/√(σ² + ε) + β as one multiply-add per element: x · scale + shift
@@ -49,6 +54,58 @@ def batch_norm(
     per_channel = [1, x.size(1)] + [1] * (x.dim() - 2)
     y = torch.addcmul(shift.view(per_channel), x, scale.view(per_channel))
     return y.to(dtype), mean, var
+
+
+class _TrainingStep(torch.autograd.Function):
+    """batch_norm with batch statistics, and its gradient by hand; autograd's own takes three times as long.
+
+    With n values a channel, g = ∂L/∂y, and every sum over a channel:
+
+        ∂L/∂β = Σ g        ∂L/∂γ = Σ g·(x − μ) / √(σ² + ε)
+        ∂L/∂x = γ/√(σ² + ε) · (g − Σ g / n − (x − μ) · Σ g·(x − μ) / (n·(σ² + ε)))
+    """
+
+    @staticmethod
+    def forward(ctx, x, gamma, beta, eps):  # type: ignore[no-untyped-def]
+        centred, mean, var = _centre(x)
+        inverse_std = torch.rsqrt(var + eps)  # (C,)
+        scale = inverse_std if gamma is None else inverse_std * gamma
+        y = centred * _like(scale, x) if beta is None else torch.addcmul(_like(beta, x), centred, _like(scale, x))
+        ctx.eps, ctx.has_beta = eps, beta is not None
+        ctx.save_for_backward(x, gamma, centred, inverse_std)
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx, g, _mean, _var):  # type: ignore[no-untyped-def]
+        x, gamma, centred, inverse_std = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated again: the saved values have no graph
+            centred, _, var = _centre(x)
+            inverse_std = torch.rsqrt(var + ctx.eps)
+        count = x.numel() // x.size(1)
+        sum_g, sum_gx = _channel_sum(g), _channel_sum(g * centred)  # (C,), (C,)
+        scale = inverse_std if gamma is None else inverse_std * gamma
+        grad_x = torch.addcmul(_like(-scale * sum_g / count, x), g, _like(scale, x))
+        grad_x = torch.addcmul(grad_x, centred, _like(-scale * inverse_std**2 * sum_gx / count, x))
+        return grad_x, None if gamma is None else sum_gx * inverse_std, sum_g if ctx.has_beta else None, None
+
+
+def _centre(x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """x − μ, μ and the biased variance, per channel. In two passes, without the cancellation of E[x²] − μ²."""
+    count = x.numel() // x.size(1)
+    mean = _channel_sum(x) / count
+    centred = x - _like(mean, x)
+    return centred, mean, _channel_sum(centred * centred) / count
+
+
+def _channel_sum(x: Tensor) -> Tensor:
+    """(N, C, *spatial) → (C,). Over space first, where the values are neighbours in memory, then over the batch."""
+    return (x.sum(dim=list(range(2, x.dim()))) if x.dim() > 2 else x).sum(0)
+
+
+def _like(values: Tensor, x: Tensor) -> Tensor:
+    """(C,) → (1, C, 1, …), to meet `x`."""
+    return values.view([1, -1] + [1] * (x.dim() - 2))
 
 
 class CustomBatchNorm(nn.Module):

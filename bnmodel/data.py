@@ -15,6 +15,8 @@ from sklearn.datasets import load_digits as load_sklearn_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from bnmodel.files import atomic_write
+
 DATASETS = ("mnist", "digits", "sample")
 SAMPLE_FILE = Path(__file__).with_name("mnist_sample.npz")
 SAMPLE_PER_CLASS = 100
@@ -79,8 +81,9 @@ def load_mnist(train: bool, root: Path | str | None = None, download: bool = Tru
         try:
             MNIST(str(root), download=download)
         except (RuntimeError, OSError) as error:
+            failed = f" and could not be downloaded ({error})" if download else ""
             raise DataError(
-                f"MNIST is not in {folder} and could not be downloaded ({error}). Put {', '.join(MNIST_FILES)}, or "
+                f"MNIST is not in {folder}{failed}. Put {', '.join(MNIST_FILES)}, or "
                 f"the same with .gz, there; or name the folder that holds MNIST/raw with --data-root or BNMODEL_DATA."
             ) from error
     prefix = "train" if train else "t10k"
@@ -121,14 +124,13 @@ def write_sample(root: Path | str | None = None, file: Path = SAMPLE_FILE) -> No
     arrays = {}
     for part, train in (("train", True), ("test", False)):
         digits = load_mnist(train, root)
-        chosen = (
-            torch.cat([torch.nonzero(digits.labels == label)[:SAMPLE_PER_CLASS, 0] for label in range(10)])
-            .sort()
-            .values
-        )
+        of_each = [torch.nonzero(digits.labels == label)[:SAMPLE_PER_CLASS, 0] for label in range(10)]
+        chosen = torch.cat(of_each).sort().values
         arrays[f"{part}_images"] = (digits.images[chosen, 0] * 255).round().byte().numpy()
         arrays[f"{part}_labels"] = digits.labels[chosen].byte().numpy()
-    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    with atomic_write(file) as temporary:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    load_sample.cache_clear()
 
 
 def split(digits: Digits) -> tuple[Digits, Digits]:

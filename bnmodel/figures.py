@@ -1,14 +1,16 @@
 """The one look of all pictures. matplotlib's object API only: no pyplot, so that no figure is kept alive.
 
-Text and axes are drawn in one colour, INK, which `to_svg` turns into CSS `currentColor`, so that a picture on the page
-follows its light or dark theme.
+On a page (`to_svg`, `to_panels`) the colours become the page's own, INK `currentColor` and the two modes `--eval` and
+`--train`, so that a picture follows its light or dark theme.
 """
 
+import hashlib
 import io
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from bnmodel.training import History
 EVAL = "#0072b2"  # running statistics; a pair that colour-blind readers can tell apart (Okabe & Ito)
 TRAIN = "#d55e00"  # batch statistics
 INK = "#4b4f56"
+ON_PAGE = {EVAL: f"var(--eval, {EVAL})", TRAIN: f"var(--train, {TRAIN})", INK: "currentColor"}
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -70,14 +73,63 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 7.0, height: floa
 
 
 def to_svg(figure: Figure, description: str) -> str:
-    """An inline <svg> that takes its text colour from the page; `description` is what a screen reader says."""
+    """An inline <svg> in the colours and the font of its page; `description` is what a screen reader says."""
+    box = " ".join(str(72 * inches) for inches in figure.get_size_inches())
+    return _svg(f"0 0 {box}", _content(figure), description)
+
+
+def to_panels(figure: Figure, description: str) -> str:
+    """The same, one <svg> a panel, so that a page can wrap them: side by side on a wide screen, stacked on a phone.
+
+    Their boxes leave the same room around the axes, so that these stay aligned wherever the panels come to lie.
+    """
+    *parts, rest = re.split(r"(?=\n  <g id=)|(?=\n </g>\n)", _content(figure))
+    panels = [part for part in parts if re.match(r'\n  <g id="\w*axes_', part)]
+    clips = rest[len("\n </g>\n") :]  # shared by all, kept in the first
+    boxes = _boxes(figure)
+    texts = [description, *[""] * (len(panels) - 1)]
+    return "".join(
+        _svg(box, panel if text == "" else panel + clips, text)
+        for box, panel, text in zip(boxes, panels, texts, strict=True)
+    )
+
+
+def _svg(box: str, content: str, description: str) -> str:
+    told = f'role="img" aria-label="{escape(description)}"' if description else 'aria-hidden="true"'
+    space = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {told} {space} viewBox="{box}">{content}</svg>'
+
+
+def _content(figure: Figure) -> str:
+    """What is inside the <svg>: text as text, the page's colours, and ids that no other picture has."""
     buffer = io.StringIO()
-    with style():
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with style(), rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    described = f'<svg role="img" aria-label="{description.replace(chr(34), "&quot;")}"'
-    return re.sub(r'<svg(?: width="[^"]*"| height="[^"]*")*', described, svg, count=1)
+    svg = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # it would style the whole page
+    for colour, on_page in ON_PAGE.items():
+        svg = svg.replace(colour, on_page)
+    # a picture in a hidden tab would otherwise lend its clip paths to this one
+    own = "f" + hashlib.blake2b(svg.encode(), digest_size=4).hexdigest()
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\1{own}_", svg)
+
+
+def _boxes(figure: Figure) -> list[str]:
+    """The viewBox of each axes, in points: the axes, and around them the widest margins that any of them needs."""
+    height = figure.bbox.height
+    inner = [axes.get_window_extent().extents for axes in figure.axes]
+    outer = [axes.get_tightbbox().extents for axes in figure.axes]  # type: ignore[union-attr]
+    left, bottom = (max(i[k] - o[k] for i, o in zip(inner, outer, strict=True)) for k in (0, 1))
+    right, top = (max(o[k] - i[k] for i, o in zip(inner, outer, strict=True)) for k in (2, 3))
+    scale = 72 / figure.dpi
+    return [
+        " ".join(
+            f"{scale * value:.1f}"
+            for value in (x0 - left, height - y1 - top, x1 - x0 + left + right, y1 - y0 + top + bottom)
+        )
+        for x0, y0, x1, y1 in inner
+    ]
 
 
 def save(figure: Figure, path: Path | str) -> None:

@@ -52,7 +52,7 @@ def ink_map(canvas: Tensor, noise: float = NOISE) -> Tensor:
         plane = canvas[:, :, channel].to(torch.float32) / 255 * alpha
         contrast = torch.maximum(contrast, (plane - background[channel]).abs())
     strongest = contrast.max()
-    return ((contrast - noise) / (strongest - noise).clamp(min=1e-6)).clamp(0, 1) * (strongest > noise)
+    return contrast * (contrast > noise) / strongest.clamp(min=noise)
 
 
 def ink_box(ink: Tensor, edge: float = EDGE) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -82,8 +82,8 @@ def _resampling(profile: Tensor, start: Tensor, scale: Tensor, size: int = SIZE)
     """
     left = torch.arange(profile.size(0), device=profile.device, dtype=torch.float32)  # pixel j covers [j, j + 1]
     centre = (profile * (left + 0.5)).sum() / profile.sum().clamp(min=1e-6)
-    # 0.01: symmetric drawings lie on a tie, which rounding errors of two runtimes would break differently
-    shift = torch.floor(size / 2 + 0.5 - (centre - start) / scale + 0.5 + 0.01)
+    # 0.001: symmetric drawings lie on a tie, which rounding errors of two runtimes would break differently
+    shift = torch.floor(size / 2 + 0.5 - (centre - start) / scale + 0.5 + 0.001)
     index = torch.arange(size, device=profile.device, dtype=torch.float32)
     middle = (start + (index + 0.5 - shift) * scale).unsqueeze(1)  # (28, 1)
     width = scale.clamp(min=1.0)

@@ -18,7 +18,7 @@ from bnmodel import CustomBatchNorm, batch_norm
 TORCH_LAYERS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # by the number of spatial axes
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 SHAPES = [(6, 3), (5, 3, 7), (4, 3, 5, 6), (3, 3, 4, 2, 5)]
-quick = settings(deadline=None, derandomize=True, max_examples=60)
+quick = settings(deadline=None, derandomize=True, max_examples=150)
 
 
 def random_input(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

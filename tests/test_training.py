@@ -202,6 +202,13 @@ def test_a_step_goes_down_the_gradient_of_the_nll_loss_with_weight_decay(few: tu
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_model_handed_over_in_eval_mode_is_trained_in_training_mode(few: tuple[Digits, Digits]) -> None:
+    recipe = dataclasses.replace(SHORT, epochs=2)
+    model, states = seeded_model(recipe).eval(), []
+    fit(model, *few, recipe, progress=False, on_epoch=lambda epoch: states.append(state_of(model)))
+    assert [state["block1.norm.num_batches_tracked"].item() for state in states] == [2, 4]  # 100 digits, 64 a batch
+
+
 def test_every_digit_is_shown_once_an_epoch_in_another_order_every_time(few: tuple[Digits, Digits]) -> None:
     numbered = Digits(few[0].images.clone(), few[0].labels)
     numbered.images[:, 0, 0, 0] = torch.arange(100) / 100

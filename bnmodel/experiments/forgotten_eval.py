@@ -78,7 +78,7 @@ def _drift(norms: dict[str, CustomBatchNorm], right: dict[str, CustomBatchNorm])
 @figures.style()
 def figure(result: ForgottenEval) -> Figure:
     """Accuracy lost, the digit's own answer, and the drift, each against the right network."""
-    drawn, (accuracy, answer, drift) = figures.new_figure(columns=3, width=11)
+    drawn, (accuracy, answer, drift) = figures.new_figure(columns=3, width=9.6, height=2.9)
     accuracy.axhline(result.right_accuracy, color=figures.EVAL, linestyle="--", label="eval() remembered")
     accuracy.plot(result.calls, result.accuracy, "o-", color=figures.TRAIN, markersize=3, label="eval() forgotten")
     accuracy.set(title="accuracy on 1,000 test digits", xlabel="predictions in train mode", ylim=(0, 1.03))

@@ -164,7 +164,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 def figure(result: Modes) -> Figure:
     """Why the modes differ: a row a norm, its statistics channel by channel and the digit before and after it."""
     drawn, panels = figures.new_figure(
-        columns=3, rows=max(1, len(result.norms)), width=11, height=3 * len(result.norms)
+        columns=3, rows=max(1, len(result.norms)), width=9.6, height=2.7 * len(result.norms)
     )
     for row, view in enumerate(result.norms):
         statistics, before, after = panels[3 * row : 3 * row + 3]

@@ -155,7 +155,7 @@ def with_statistics(model: nn.Module, statistics: Statistics) -> nn.Module:
 @figures.style()
 def figure(result: RunningStatistics) -> Figure:
     """Mean and standard deviation of the channel over the stream, and the accuracy under each kind."""
-    drawn, (mean, std, accuracy) = figures.new_figure(columns=3, width=11)
+    drawn, (mean, std, accuracy) = figures.new_figure(columns=3, width=12.6, height=3.2)
     for axes, title, batch, running, cumulative, precise in (
         (mean, "mean", result.batch_mean, result.running_mean, result.cumulative_mean, result.precise_mean),
         (std, "standard deviation", result.batch_std, result.running_std, result.cumulative_std, result.precise_std),
