@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bnmodel import CheckpointError
 from bnmodel.data import default_data_root
-from export.bench import bench, table
+from export.bench import bench, table, write_rows
 from export.certificate import verify
 from export.checks import Check
 from export.freeze import ExportError
@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "bench":
-            print(table(bench(options.folder)))
+            rows = bench(options.folder)
+            write_rows(options.folder, rows)
+            print(table(rows))
             return 0
         checks = (verify if options.command == "verify" else export_checkpoint)(options.folder, options.data_root)
     except (CheckpointError, ExportError, OSError) as error:

@@ -1,5 +1,6 @@
 """How fast the exported files answer, against the eager network, in one run and in turns: the machine may be busy."""
 
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -9,15 +10,18 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 
 from bnmodel import SimpleCNN, load_checkpoint
 from bnmodel.data import load_sample
+from bnmodel.files import atomic_write
 from export.certificate import eager
 from export.checks import torch_threads
 from export.formats import DIGITS, METADATA, WRITERS
 from export.freeze import freeze
 from export.runtime import FORMATS, load_file
 
+FILE = "bench.json"
 BATCHES = (1, 64, 1024)
 THREADS = (1, 2)
 ROUNDS = 15
@@ -41,6 +45,12 @@ def bench(folder: Path) -> list[dict[str, Any]]:
                     batch = np.resize(images, (size, 1, 28, 28))
                     rows += _rows(threads, size, _times({name: _call(run, batch) for name, run in runs.items()}))
     return rows
+
+
+def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Keep them in `folder`/bench.json, for the app and the README."""
+    with atomic_write(folder / FILE) as temporary:
+        temporary.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1) + "\n")
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.readme import filled
+
 README = Path("README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 
@@ -29,3 +31,7 @@ def test_every_file_of_the_tree_exists():
 def test_the_test_command_is_the_one_that_ci_runs():
     assert "make test" in README
     assert "make test" in Path(".ci/run").read_text()
+
+
+def test_the_tables_are_those_of_the_benchmarks_results():
+    assert filled(README) == README

@@ -1,0 +1,17 @@
+"""All benchmarks, one after the other, each in a process of its own; then the README's tables."""
+
+import subprocess
+import sys
+
+COMMANDS = (
+    "benchmarks.batchnorm",
+    "export bench checkpoints/lecture",
+    "benchmarks.app",
+    "benchmarks.int8",
+    "benchmarks.training",
+    "benchmarks.readme",
+)
+
+for command in COMMANDS:
+    print(f"== python -m {command}", flush=True)
+    subprocess.run([sys.executable, "-m", *command.split()], check=True)

@@ -1,0 +1,110 @@
+"""How soon the page answers: real strokes in a real Chromium, timed inside the page.  python -m benchmarks.app
+
+The clock starts when the browser hears that the pen was lifted, and stops at the first frame after the answer is on
+the page. Server and browser share the machine, as on a laptop.
+"""
+
+import random
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+from benchmarks import write
+from tests.conftest import CHROMIUM_ARGS, ONE, SEVEN, ZERO, chromium_path, draw, open_app, points_on_page, serve
+
+DRAWINGS = 40
+TAB_DRAWINGS = 7
+VIEW = {"width": 1280, "height": 900}
+# tab → what must have changed when its answer is there
+TABS = {
+    "X-ray": "#xray",
+    "Chance": "#chance",
+    "Why": "#why",
+    "Statistics": "#statistics",
+    "Faults": "#forgotten",
+    "Corruption": "#corruption",
+    "Export": "#parity",
+}
+# Notes when the pen is lifted, and the first frame after each change of the pad's answer and of the watched part.
+CLOCK = """(watched) => {
+    const times = window.times = { up: 0, pad: 0, panel: 0 };
+    const note = (name) => requestAnimationFrame(() => { if (times.up && !times[name]) times[name] = performance.now(); });
+    const watch = (place, name, options) =>
+        new MutationObserver(() => note(name)).observe(document.querySelector(place), options);
+    document.querySelector('.pad-canvas').addEventListener(
+        'pointerup', () => Object.assign(times, { up: performance.now(), pad: 0, panel: 0 }), true);
+    watch('.pad', 'pad', { attributes: true, attributeFilter: ['data-settled'] });
+    watch(watched, 'panel', { childList: true, subtree: true });
+}"""
+
+
+def main() -> None:
+    with serve() as url, browser() as open_page:
+        usable = sorted(seconds_to_usable(open_page(), url) for _ in range(5))
+        page = open_page()
+        open_app(page, url)
+        pad, panel = answer_times(page, "#modes", DRAWINGS)
+        tabs = {}
+        for tab, place in TABS.items():
+            page.get_by_role("tab", name=tab, exact=True).click()
+            page.wait_for_selector(f"{place} .sentence")
+            page.wait_for_timeout(500)
+            tabs[tab] = round(statistics.median(answer_times(page, place, TAB_DRAWINGS)[1]))
+    result: dict[str, Any] = {
+        "drawings": DRAWINGS,
+        "pen_up_to_answer_ms": quantiles(pad),
+        "pen_up_to_eval_train_panel_ms": quantiles(panel),
+        "page_usable_s": {"median": round(usable[2], 2), "slowest": round(usable[-1], 2)},
+        "pen_up_to_tab_p50_ms": tabs,
+    }
+    write("app", result)
+    print("\n".join(f"{name}: {value}" for name, value in result.items()))
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """A function that opens an empty page, in a window of its own with nothing cached."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_ARGS)
+        yield lambda: chromium.new_context(viewport=VIEW).new_page()  # type: ignore[arg-type]
+        chromium.close()
+
+
+def seconds_to_usable(page: Page, url: str) -> float:
+    """From the request to a pad that can be drawn on beside a first tab that shows its answer."""
+    start = time.perf_counter()
+    open_app(page, url)
+    seconds = time.perf_counter() - start
+    page.context.close()
+    return seconds
+
+
+def answer_times(page: Page, place: str, drawings: int) -> tuple[list[float], list[float]]:
+    """Milliseconds from pen-up to the answer on the pad, and to the new content of `place`, for each drawing."""
+    page.evaluate(CLOCK, place)
+    jitter = random.Random(0)
+    pad, panel = [], []
+    for number in range(drawings):
+        page.locator("[data-do=clear]").click()
+        page.wait_for_timeout(300)
+        stroke = (ONE, SEVEN, ZERO)[number % 3]
+        draw(page, [(x + jitter.uniform(-0.03, 0.03), y + jitter.uniform(-0.03, 0.03)) for x, y in stroke])
+        page.wait_for_function("times.panel > 0")
+        times = page.evaluate("times")
+        pad.append(times["pad"] - times["up"])
+        panel.append(times["panel"] - times["up"])
+        page.wait_for_timeout(200)
+    return pad, panel
+
+
+def quantiles(times: list[float]) -> dict[str, int]:
+    cuts = statistics.quantiles(times, n=20, method="inclusive")
+    return {"p50": round(statistics.median(times)), "p95": round(cuts[18])}
+
+
+if __name__ == "__main__":
+    main()

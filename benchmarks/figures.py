@@ -1,0 +1,54 @@
+"""The README's pictures, taken of the real app.  python -m benchmarks.figures"""
+
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page
+
+from benchmarks.app import VIEW, browser
+from tests.conftest import draw, open_app, serve
+
+DOCS = Path(__file__).parent.parent / "docs"
+MOST_BYTES = 300_000
+# a four as many people write it, in two strokes
+FOUR = (
+    [(0.36, 0.2), (0.33, 0.36), (0.31, 0.5), (0.45, 0.5), (0.68, 0.48)],
+    [(0.63, 0.22), (0.6, 0.5), (0.57, 0.83)],
+)
+
+
+def main() -> None:
+    DOCS.mkdir(exist_ok=True)
+    with serve() as url, browser() as open_page:
+        for theme in ("light", "dark"):
+            page = open_page()
+            open_app(page, f"{url}/?__theme={theme}")
+            for stroke in FOUR:
+                draw(page, stroke)
+            page.wait_for_timeout(1000)
+            page.mouse.move(0, 0)
+            save(page, f"app-{theme}.png")
+            if theme == "light":
+                for tab, ready, name in (("Chance", "#chance .figure", "chance"), ("Faults", "#faults .figure", "faults")):
+                    page.get_by_role("tab", name=tab, exact=True).click()
+                    page.wait_for_selector(ready)
+                    page.wait_for_timeout(500)
+                    save(page, f"{name}.png", "#right")
+
+
+def save(page: Page, name: str, part: str | None = None) -> None:
+    """A picture of the page, or of a part of it, in 256 colours, which the page's few do not suffer from."""
+    path = DOCS / name
+    if part is None:
+        page.screenshot(path=path)
+    else:
+        page.locator(part).screenshot(path=path)
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
+    assert path.stat().st_size < MOST_BYTES, f"{path}: {path.stat().st_size:,} bytes"
+    print(f"{path.relative_to(DOCS.parent)}: {image.width}×{image.height}, {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
