@@ -58,10 +58,16 @@ def int8(result: dict[str, Any]) -> str:
 
 
 def app(result: dict[str, Any]) -> str:
-    lines = ["| in Chromium, from pen-up | p50 | p95 |", "|---|---|---|"]
-    for name, times in result["milliseconds"].items():
-        lines.append(f"| {name} | {times['p50']:.0f} ms | {times['p95']:.0f} ms |")
-    return "\n".join(lines)
+    answer, panel = result["pen_up_to_answer_ms"], result["pen_up_to_eval_train_panel_ms"]
+    return "\n".join(
+        (
+            f"| in Chromium, {result['drawings']} drawings | p50 | p95 |",
+            "|---|---|---|",
+            f"| pen up → the answer | {answer['p50']} ms | {answer['p95']} ms |",
+            f"| pen up → eval beside train | {panel['p50']} ms | {panel['p95']} ms |",
+            f"| opening the page → usable | {result['page_usable_s']['median']:.1f} s | |",
+        )
+    )
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -1,35 +1,132 @@
-"""Named endpoints for programs."""
+"""Named endpoints for programs: gradio_client, plain HTTP and MCP alike. `docs/api.md` shows how to call them."""
 
 from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 import numpy as np
+import torch
+from gradio.components import Component
 from PIL import Image, ImageOps
+from torch import Tensor
 
-from export.runtime import Recognizer
+from bnmodel.experiments import modes
+from bnmodel.experiments.batch_spread import run as run_spread
+from bnmodel.experiments.modes import COMPANY, MAX_COMPANIONS
+from demo.page import Model
 
 LONGEST_SIDE = 4096  # pixels; larger images are reduced to this
 SHORTEST_SIDE = 8
-DESCRIPTION = (
-    "Recognise one handwritten digit in an image file of any mode, size and polarity: dark on light, light on dark or "
-    'transparent. Returns {"label": 0 … 9 or null for a blank image, "probabilities": ten numbers, "blank": bool}.'
+MAX_SEED = 2**31 - 1
+IMAGE = "an image file of any mode, size and polarity: dark on light, light on dark or transparent"
+PREDICT = (
+    f"Recognise one handwritten digit in {IMAGE}. "
+    'Returns {"label": 0 … 9 or null for a blank image, "probabilities": ten numbers, "blank": bool}.'
 )
+COMPARE_MODES = (
+    f"What batch normalisation does to one handwritten digit, in {IMAGE}: its probabilities in eval mode (running "
+    "statistics), and in train mode in a batch with `companions` (0 … 255) other digits. `kind` of company: "
+    f"{', '.join(COMPANY)}; `digit_class` (0 … 9) counts for “one class” only; the same `seed` gives the same "
+    'company. Returns {"label_eval", "label_train", "probabilities_eval", "probabilities_train"}.'
+)
+BATCH_SPREAD = (
+    f"How much chance is in a train-mode answer: the digit in {IMAGE}, in 100 random batches of `batch_size` "
+    '(1 … 256). Returns {"label": the answer in eval mode, "eval_probability", "flipped": share of the batches in '
+    'which another digit wins, "quantiles": {batch size: 10 %, 50 % and 90 % quantile of the label\'s probability}}.'
+)
+SPREAD_BATCHES = 100
 
 
-def build_api(find: Callable[[str], Recognizer], model: str) -> None:
-    """`/predict`, answered by the model called `model`."""
+def build_api(model: Model) -> None:
+    """/predict, /compare_modes and /batch_spread, answered by `model`."""
 
     def predict(image: str | None) -> dict[str, Any]:
-        answer = find(model).read(read_canvas(image))
+        answer = model.recognizer.read(read_canvas(image))
         return {"label": answer.label, "probabilities": answer.probabilities.tolist(), "blank": answer.blank}
 
+    def compare_modes(
+        image: str | None, companions: float, kind: str, digit_class: float, seed: float
+    ) -> dict[str, Any]:
+        if kind not in COMPANY:
+            raise gr.Error(f"kind: expected one of {', '.join(COMPANY)}, received {kind!r}; choose one of these")
+        count = whole("companions", companions, 0, MAX_COMPANIONS)
+        label = whole("digit_class", digit_class, 0, 9)
+        seed = whole("seed", seed, 0, MAX_SEED)
+        digit = read_digit(image, model)
+        company = modes.companions(kind, count, seed, digit, label)
+        result = modes.compare(model.network, digit, company)
+        return {
+            "label_eval": int(result.eval_probabilities.argmax()),
+            "label_train": int(result.train_probabilities.argmax()),
+            "probabilities_eval": result.eval_probabilities.tolist(),
+            "probabilities_train": result.train_probabilities.tolist(),
+        }
+
+    def batch_spread(image: str | None, batch_size: float, seed: float) -> dict[str, Any]:
+        size = whole("batch_size", batch_size, 1, 256)
+        seed = whole("seed", seed, 0, MAX_SEED)
+        result = run_spread(model.network, read_digit(image, model), size, SPREAD_BATCHES, seed)
+        return {
+            "label": result.label,
+            "eval_probability": result.eval_probability,
+            "flipped": result.flipped,
+            "quantiles": dict(zip(map(str, result.sizes), result.quantiles.tolist(), strict=True)),
+        }
+
+    _endpoint("predict", PREDICT, predict, [])
+    _endpoint(
+        "compare_modes",
+        COMPARE_MODES,
+        compare_modes,
+        [_number("companions", 31), _text("kind", "random"), _number("digit_class", 1), _number("seed", 0)],
+    )
+    _endpoint("batch_spread", BATCH_SPREAD, batch_spread, [_number("batch_size", 32), _number("seed", 0)])
+
+
+def _endpoint(name: str, description: str, answer: Callable[..., Any], others: list[Component]) -> None:
+    """An endpoint that takes an image and `others`; nothing of it is seen on the page."""
     # gr.File, not gr.Image, which opens the file itself and words its own errors; gr.api would take any path
     image = gr.File(type="filepath", visible=False, label="image")
     result = gr.JSON(visible=False, label="answer")
     gr.Button(visible=False).click(
-        predict, [image], [result], api_name="predict", api_description=DESCRIPTION, concurrency_limit=4
+        answer, [image, *others], [result], api_name=name, api_description=description, concurrency_limit=4
     )
+
+
+def _number(label: str, value: int) -> gr.Number:
+    return gr.Number(value, visible=False, label=label)
+
+
+def _text(label: str, value: str) -> gr.Textbox:
+    return gr.Textbox(value, visible=False, label=label)
+
+
+def whole(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as an integer in low … high.
+
+    Raises:
+        gr.Error: it is none.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or value != value // 1
+        or not low <= value <= high
+    ):
+        raise gr.Error(f"{name}: expected a whole number {low} … {high}, received {value!r}; choose one in that range")
+    return int(value)
+
+
+def read_digit(path: str | None, model: Model) -> Tensor:
+    """An image file → float32 (28, 28), what the network sees of it.
+
+    Raises:
+        gr.Error: no sound image, or a blank one.
+    """
+    answer = model.recognizer.read(read_canvas(path))
+    if answer.blank:
+        raise gr.Error("image: expected a digit, received a blank image; draw one that stands out from the background")
+    return torch.from_numpy(answer.digit)
 
 
 def read_canvas(path: str | None) -> np.ndarray:

@@ -1,19 +1,21 @@
 """The page: the pad at the left, the tabs at the right."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import torch
 
 from demo.api import build_api
 from demo.page import Page
-from demo.tabs import your_digit
+from demo.tabs import chance, corruption, faults, files, statistics, why, xray, your_digit
 from demo.theme import Paper
 
 HERE = Path(__file__).parent
 CHECKPOINTS = HERE.parent / "checkpoints"
-TABS = (your_digit,)  # in the order one would teach
+TABS = (your_digit, xray, chance, why, statistics, faults, corruption, files)  # in the order one would teach
 TITLE = "What batch normalisation does to your digit"
 LEAD = "One drawing, one trained network. In every tab only one thing changes: what the network normalises with."
 
@@ -29,7 +31,7 @@ def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
             with gr.Column(elem_id="right", scale=1, min_width=340), gr.Tabs():
                 for tab in TABS:
                     tab.build(page)
-        build_api(lambda name: page.find(name).recognizer, page.model.value)
+        build_api(page.find(page.model.value))
     return app
 
 
@@ -45,9 +47,11 @@ def launch_options() -> dict[str, Any]:
         "share": False,
         "show_error": True,
         "ssr_mode": False,
+        "mcp_server": find_spec("mcp") is not None,  # with the extra gradio[mcp]
     }
     return options | ({"server_port": 7860} if on_space else {})
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # answers are small and visitors many: threads of one answer would only wait for others
     build_app().launch(**launch_options())

@@ -46,3 +46,15 @@ def as_ink(digit: np.ndarray) -> np.ndarray:
     ink[..., :3] = (0x14, 0x17, 0x1C)
     ink[..., 3] = grey(digit)
     return ink
+
+
+def enlarge(pixels: np.ndarray) -> np.ndarray:
+    """uint8 RGBA (H, W, 4) → (280, 280, 4), smoothly, as the pad enlarges a picture."""
+    return np.array(Image.fromarray(pixels).resize((CANVAS_SIDE, CANVAS_SIDE), Image.Resampling.BICUBIC))
+
+
+def diverging(values: np.ndarray, limit: float) -> np.ndarray:
+    """float (H, W) in ±limit → uint8 (H, W, 4): green above 0, purple below, the stronger the less transparent."""
+    shares = np.clip(values / max(limit, 1e-9), -1, 1)[..., None]
+    colour = np.where(shares > 0, (0x00, 0x9E, 0x73), (0xB0, 0x5A, 0xB8))
+    return np.concatenate((colour, 255 * np.abs(shares)), axis=-1).astype(np.uint8)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -27,7 +28,13 @@ SEVEN = [(0.27, 0.2), (0.73, 0.2), (0.45, 0.82)]
 
 @pytest.fixture(scope="session")
 def app_url() -> Iterator[str]:
-    """The app as a user starts it, `python -m demo`, in a process of its own."""
+    with serve() as url:
+        yield url
+
+
+@contextmanager
+def serve() -> Iterator[str]:
+    """The app as a user starts it, `python -m demo`, in a process of its own; its URL. Benchmarks use it too."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -45,11 +52,15 @@ def app_url() -> Iterator[str]:
         process.wait(10)
 
 
+def chromium_path() -> str | None:
+    """The system's Chromium where there is one; None for Playwright's own."""
+    return shutil.which("chromium")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium: the system's where there is one, Playwright's own otherwise."""
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGS)
+        chromium = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_ARGS)
         yield chromium
         chromium.close()
 

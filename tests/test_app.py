@@ -1,8 +1,11 @@
 """The app as a whole: the first tab in Chromium, and the endpoint for programs."""
 
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -12,7 +15,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect
 
-from tests.conftest import ONE, SEVEN, act, draw, open_app
+from tests.conftest import ONE, ROOT, SEVEN, act, draw, open_app
 
 EVAL, TRAIN = ".paired td.eval i", ".paired td.train i"
 
@@ -201,3 +204,94 @@ def test_the_api_page_lists_the_named_endpoints_only(client: Client) -> None:
     assert not endpoints["unnamed_endpoints"]
     assert all(re.fullmatch(r"/[a-z_]+", name) for name in endpoints["named_endpoints"])
     assert not [name for name in endpoints["named_endpoints"] if "refresh" in name or "lambda" in name]
+
+
+# ---- further endpoints, and the snippets of docs/api.md
+
+
+@pytest.fixture(scope="module")
+def digit_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("api") / "digit.png"
+    seven("L", True).save(file)
+    return file
+
+
+def test_compare_modes_answers_in_both_modes_and_the_same_for_the_same_seed(client: Client, digit_file: Path) -> None:
+    def call(**changes: object) -> dict[str, Any]:
+        arguments = {"companions": 8, "kind": "blurred", "digit_class": 1, "seed": 3, **changes}
+        return client.predict(handle_file(digit_file), **arguments, api_name="/compare_modes")
+
+    answer = call()
+    assert call() == answer
+    assert answer["label_eval"] == 7
+    for mode in ("eval", "train"):
+        probabilities = answer[f"probabilities_{mode}"]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert probabilities.index(max(probabilities)) == answer[f"label_{mode}"]
+    assert answer["probabilities_eval"] == pytest.approx(
+        client.predict(handle_file(digit_file), api_name="/predict")["probabilities"], abs=1e-5
+    )
+    other = call(seed=4)
+    assert other["probabilities_train"] != answer["probabilities_train"]
+    assert other["probabilities_eval"] == answer["probabilities_eval"]
+
+
+def test_batch_spread_tells_how_far_the_answers_scatter(client: Client, digit_file: Path) -> None:
+    answer = client.predict(handle_file(digit_file), batch_size=4, seed=0, api_name="/batch_spread")
+    assert answer["label"] == 7
+    assert 0 <= answer["flipped"] <= 1
+    assert list(answer["quantiles"]) == ["1", "2", "4", "8", "16", "32", "64", "128", "256"]
+    widths = {size: high - low for size, (low, _, high) in answer["quantiles"].items()}
+    assert widths["1"] == 0  # alone: no chance
+    assert widths["256"] < widths["4"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "arguments", "words"),
+    [
+        ("/compare_modes", {"companions": 256}, "companions: expected a whole number 0 … 255, received 256"),
+        ("/compare_modes", {"companions": 1.5}, "companions: expected a whole number"),
+        ("/compare_modes", {"kind": "friends"}, "kind: expected one of random"),
+        ("/compare_modes", {"digit_class": 10}, "digit_class: expected a whole number 0 … 9"),
+        ("/compare_modes", {"seed": -1}, "seed: expected a whole number"),
+        ("/batch_spread", {"batch_size": 0}, "batch_size: expected a whole number 1 … 256, received 0"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_with_what_was_expected(
+    client: Client, digit_file: Path, endpoint: str, arguments: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(AppError, match=words):
+        client.predict(handle_file(digit_file), **arguments, api_name=endpoint)
+
+
+def test_a_blank_image_has_no_modes_to_compare(client: Client, tmp_path: Path) -> None:
+    Image.new("L", (50, 50)).save(tmp_path / "blank.png")
+    with pytest.raises(AppError, match="received a blank image"):
+        client.predict(handle_file(tmp_path / "blank.png"), api_name="/compare_modes")
+
+
+def snippets(app_url: str) -> dict[str, str]:
+    """The code of docs/api.md by its heading, for the app at `app_url`."""
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").replace("http://localhost:7860", app_url)
+    return {
+        title: code for title, code in re.findall(r"^## (\w+)\n.*?```\w+\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize(
+    ("title", "command", "words"),
+    [
+        ("Python", [sys.executable, "-c"], "eval mode: 7 train mode: "),
+        ("HTTP", ["sh", "-c"], '"label": 7'),
+        ("MCP", [sys.executable, "-c"], "['predict', 'compare_modes', 'batch_spread']\n{"),
+    ],
+)
+def test_the_snippets_of_the_documentation_work(
+    app_url: str, digit_file: Path, title: str, command: list[str], words: str
+) -> None:
+    if title == "MCP":
+        pytest.importorskip("mcp")
+    code = snippets(app_url)[title]
+    done = subprocess.run([*command, code], cwd=digit_file.parent, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout

@@ -16,7 +16,7 @@ from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.training import predict_log_probs
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-CHUNK = 2048  # digits computed at once
+CHUNK = 1024  # digits computed at once
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ def run(model: nn.Module, digit: Tensor, batch_size: int = 32, batches: int = 20
     probabilities = predict_log_probs(model, digit.view(1, 1, 28, 28))[0].exp()
     label = int(probabilities.argmax())
     chosen = draw_batches(model, digit, batch_size, batches, seed)
-    curve = [draw_batches(model, digit, size, _fewer(size, batches), seed) for size in SIZES]
+    curve = [
+        chosen if size == batch_size else draw_batches(model, digit, size, _fewer(size, batches), seed)
+        for size in SIZES
+    ]
     return BatchSpread(
         label,
         float(probabilities[label]),
@@ -55,6 +58,8 @@ def run(model: nn.Module, digit: Tensor, batch_size: int = 32, batches: int = 20
 
 def draw_batches(model: nn.Module, digit: Tensor, size: int, batches: int, seed: int) -> Tensor:
     """Probabilities (batches, 10) of `digit` in train mode, each time among other `size` − 1 digits of the sample."""
+    if size == 1 and batches > 1:  # no company, no chance
+        return draw_batches(model, digit, 1, 1, seed).expand(batches, -1)
     pool = load_sample(train=True).images
     generator = torch.Generator().manual_seed(seed)
     order = torch.stack([torch.randperm(len(pool), generator=generator)[: size - 1] for _ in range(batches)])
@@ -82,7 +87,6 @@ def figure(result: BatchSpread) -> Figure:
         ylabel="batches",
         xlim=(0, 1),
     )
-    histogram.legend()
     low, middle, high = result.quantiles.T
     curve.fill_between(result.sizes, low, high, color=figures.TRAIN, alpha=0.2, label="train mode, 10 … 90 %")
     curve.plot(result.sizes, middle, "o-", color=figures.TRAIN, markersize=4, label="train mode, median")
@@ -97,7 +101,7 @@ def figure(result: BatchSpread) -> Figure:
 
 def _fewer(size: int, batches: int) -> int:
     """The curve makes do with fewer batches where they are large and vary little: it is drawn while a user waits."""
-    return min(batches, max(24, CHUNK // size))
+    return min(batches, max(16, CHUNK // size))
 
 
 def _flipped(probabilities: Tensor, label: int) -> float:

@@ -97,10 +97,10 @@ def momentum_inverted(model: nn.Module, batch_size: int = 32, steps: int = 60, s
 @figures.style()
 def figure(faults: list[Fault]) -> Figure:
     """One panel a fault."""
-    drawn, panels = figures.new_figure(columns=len(faults), width=3.2 * len(faults), height=2.9)
+    drawn, panels = figures.new_figure(columns=len(faults), width=3 * len(faults), height=2.8)
     for axes, fault in zip(panels, faults, strict=True):
         axes.plot(fault.x, fault.right, "--", color=figures.EVAL, label="right")
         axes.plot(fault.x, fault.wrong, color=figures.TRAIN, label="wrong")
         axes.set(title=fault.name, xlabel=fault.x_label, ylabel=fault.y_label)
-        axes.legend()
+    panels[0].legend()
     return drawn

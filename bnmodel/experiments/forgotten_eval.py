@@ -18,7 +18,7 @@ from bnmodel.experiments.modes import named_norms
 from bnmodel.training import evaluate, predict_log_probs
 
 MAX_CALLS = 200
-POINTS = 16  # at which accuracy is measured
+POINTS = 11  # at which accuracy is measured
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,16 @@ def _drift(norms: dict[str, CustomBatchNorm], right: dict[str, CustomBatchNorm])
 @figures.style()
 def figure(result: ForgottenEval) -> Figure:
     """Accuracy lost, the digit's own answer, and the drift, each against the right network."""
-    drawn, (accuracy, answer, drift) = figures.new_figure(columns=3, width=9.6, height=2.9)
+    drawn, (accuracy, answer, drift) = figures.new_figure(columns=3, width=9, height=2.8)
     accuracy.axhline(result.right_accuracy, color=figures.EVAL, linestyle="--", label="eval() remembered")
     accuracy.plot(result.calls, result.accuracy, "o-", color=figures.TRAIN, markersize=3, label="eval() forgotten")
-    accuracy.set(title="accuracy on 1,000 test digits", xlabel="predictions in train mode", ylim=(0, 1.03))
+    bottom = max(0.0, float(result.accuracy.min()) - 0.1)
+    accuracy.set(title="accuracy, 1,000 test digits", xlabel="predictions in train mode", ylim=(bottom, 1.01))
     accuracy.legend()
     answer.axhline(result.probability[0], color=figures.EVAL, linestyle="--")
     answer.plot(result.calls, result.probability, "o-", color=figures.TRAIN, markersize=3)
-    answer.set(
-        title=f"probability of “{result.label}” for this digit", xlabel="predictions in train mode", ylim=(0, 1.03)
-    )
+    answer.set(title=f"probability of “{result.label}”, this digit", xlabel="predictions in train mode", ylim=(0, 1.03))
     drift.axhline(0, color=figures.EVAL, linestyle="--")
     drift.plot(result.calls, result.drift, "o-", color=figures.TRAIN, markersize=3)
-    drift.set(title="drift of the running means (in stds)", xlabel="predictions in train mode")
+    drift.set(title="drift of the running means", ylabel="standard deviations", xlabel="predictions in train mode")
     return drawn

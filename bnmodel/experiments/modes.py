@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
@@ -164,7 +165,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 def figure(result: Modes) -> Figure:
     """Why the modes differ: a row a norm, its statistics channel by channel and the digit before and after it."""
     drawn, panels = figures.new_figure(
-        columns=3, rows=max(1, len(result.norms)), width=9.6, height=2.7 * len(result.norms)
+        columns=3, rows=max(1, len(result.norms)), width=9, height=2.6 * len(result.norms)
     )
     for row, view in enumerate(result.norms):
         statistics, before, after = panels[3 * row : 3 * row + 3]
@@ -176,11 +177,13 @@ def figure(result: Modes) -> Figure:
             style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 4, "elinewidth": 1.5, "label": label}
             statistics.errorbar(channels + offset, mean, std, **style)
         statistics.set(title=f"{view.name}: mean ± std", xlabel="channel")
-        statistics.legend()
+        statistics.xaxis.set_major_locator(MaxNLocator(integer=True))
         _outlines(before, view.eval_input, view.train_input)
         before.set(title="your digit before the norm", xlabel="activation")
         _outlines(after, view.eval_output, view.train_output)
         after.set(title="your digit after the norm", xlabel="activation")
+    for axes in panels[:3]:  # a row is enough
+        axes.legend()
     return drawn
 
 
@@ -191,7 +194,7 @@ def _outlines(axes: Axes, eval_values: np.ndarray, train_values: np.ndarray) -> 
     axes.hist(eval_values.ravel(), bins, color=figures.EVAL, linestyle="--", label="eval mode", **shape)
     axes.hist(train_values.ravel(), bins, color=figures.TRAIN, label="train mode", **shape)
     axes.set_ylabel("activations (log)")
-    axes.legend()
+    axes.minorticks_off()
 
 
 @figures.style()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -153,9 +154,10 @@ def with_statistics(model: nn.Module, statistics: Statistics) -> nn.Module:
 
 
 @figures.style()
-def figure(result: RunningStatistics) -> Figure:
+def figure(result: RunningStatistics, accuracy: bool = True) -> Figure:
     """Mean and standard deviation of the channel over the stream, and the accuracy under each kind."""
-    drawn, (mean, std, accuracy) = figures.new_figure(columns=3, width=12.6, height=3.2)
+    columns = 3 if accuracy else 2
+    drawn, (mean, std, *others) = figures.new_figure(columns, width=4.3 * columns, height=3.2)
     for axes, title, batch, running, cumulative, precise in (
         (mean, "mean", result.batch_mean, result.running_mean, result.cumulative_mean, result.precise_mean),
         (std, "standard deviation", result.batch_std, result.running_std, result.cumulative_std, result.precise_std),
@@ -167,13 +169,17 @@ def figure(result: RunningStatistics) -> Figure:
         axes.axhline(precise, color=figures.INK, linestyle=":", label="precise")
         axes.set(title=f"{title}, {result.norm} channel {result.channel}", xlabel="batches seen")
     mean.legend()
+    for axes in others:
+        _accuracies(axes, result)
+    return drawn
+
+
+def _accuracies(axes: Axes, result: RunningStatistics) -> None:
     kinds = list(result.accuracy)
     shares = [result.accuracy[kind] for kind in kinds]
-    bars = accuracy.barh(
-        kinds, shares, color=[figures.TRAIN if kind == "this batch" else figures.EVAL for kind in kinds]
-    )
-    accuracy.bar_label(bars, [f" {share:.1%}" for share in shares], color=figures.INK, fontsize=9)
-    accuracy.set(title="accuracy on 1,000 test digits", xlim=(0, 1.18))
-    accuracy.invert_yaxis()
-    accuracy.grid(False)
-    return drawn
+    colours = [figures.TRAIN if kind == "this batch" else figures.EVAL for kind in kinds]
+    bars = axes.barh(kinds, shares, color=colours)
+    axes.bar_label(bars, [f" {share:.1%}" for share in shares], color=figures.INK, fontsize=9)
+    axes.set(title="accuracy on 1,000 test digits", xlim=(0, 1.18))
+    axes.invert_yaxis()
+    axes.grid(False)

@@ -1,24 +1,16 @@
 """The same digit in eval and in train mode, in a company of one's choice."""
 
 from html import escape
-from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from bnmodel.experiments.modes import COMPANY, companions, compare
+from bnmodel.experiments.modes import compare
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
+from demo.parts import company, company_controls, fold, percent, picture, sentence
 
 SHOWN = 37  # thumbnails at most; style.css keeps room for these and one more
-KINDS = {
-    "random": "random digits",
-    "one class": "all of one class",
-    "copies": "copies of your digit",
-    "noise": "noise",
-    "inverted": "inverted digits",
-    "blurred": "blurred digits",
-}
 
 LOOK = """
 Both answers come from the same weights. **Eval mode** normalises with the running statistics kept from training, so
@@ -40,48 +32,29 @@ Source: `bnmodel/batchnorm.py` (the layer), `bnmodel/experiments/modes.py` (this
 
 def build(page: Page) -> None:
     with page.tab("Your digit", "Does the answer to your digit depend on who else is in the batch?") as tab:
-        with gr.Row(elem_classes="controls"):
-            count = gr.Slider(0, 255, 31, step=1, label="Companions", elem_id="count", min_width=160)
-            choices = [(KINDS[kind], kind) for kind in COMPANY]
-            kind = gr.Dropdown(choices, value="one class", label="Who", elem_id="kind", min_width=150)
-            label = gr.Dropdown(list(range(10)), value=1, label="Which class", elem_id="class", min_width=90, scale=0)
-            reshuffle = gr.Button("Reshuffle", elem_id="reshuffle", min_width=110, scale=0)
-        seed = gr.Number(0, precision=0, visible="hidden")  # mounted, or it would not tell of its change
-        picture = gr.HTML(elem_id="modes", min_height=520, apply_default_css=False)
+        chosen = company_controls()
+        shown = picture(520, "modes")
         gr.Markdown(LOOK, elem_classes="look")
-        with gr.Accordion("The formula and the source", open=False):
-            gr.Markdown(
-                FORMULA,
-                latex_delimiters=[
-                    {"left": "$$", "right": "$$", "display": True},
-                    {"left": "$", "right": "$", "display": False},
-                ],
-            )
-        tab.live(show, inputs=[count, kind, label, seed], outputs=[picture])
-        reshuffle.click(None, [seed], [seed], js="seed => seed + 1", api_visibility="private")
-        only_one_class = "kind => ({ interactive: kind === 'one class', __type__: 'update' })"
-        kind.change(None, [kind], [label], js=only_one_class, api_visibility="private")
+        fold("The formula and the source", FORMULA)
+        tab.live(show, inputs=chosen, outputs=[shown])
 
 
 def show(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> str:
-    company = companions(kind, count, seed, drawn.digit, label if kind == "one class" else None)
-    modes = compare(drawn.model.network, drawn.digit, company)
+    others = company(drawn, count, kind, label, seed)
+    modes = compare(drawn.model.network, drawn.digit, others)
     train = modes.train_probabilities
     return (
-        f"{sentence(drawn, train, count)}{paired_bars(drawn.probabilities, train)}"
-        f"{thumbnails(drawn, company[: SHOWN - 1, 0].numpy(), count)}"
+        f"{sentence(in_words(drawn, train, count), drawn)}{paired_bars(drawn.probabilities, train)}"
+        f"{thumbnails(drawn, others[: SHOWN - 1, 0].numpy(), count)}"
     )
 
 
-def sentence(drawn: Drawn, train: np.ndarray, count: int) -> str:
-    """The picture in words, announced to screen readers."""
+def in_words(drawn: Drawn, train: np.ndarray, count: int) -> str:
     who = "In this company" if count else "All alone"
     verb = "also says" if train.argmax() == drawn.label else "says"
-    note = '<br><span class="note">an example, until you draw</span>' if drawn.is_example else ""
     return (
-        f'<p class="sentence" aria-live="polite"><b class="eval">Eval mode says {drawn.label}</b> '
-        f"({percent(drawn.probabilities.max())}). {who} "
-        f'<b class="train">train mode {verb} {train.argmax()}</b> ({percent(train.max())}).{note}</p>'
+        f'<b class="eval">Eval mode says {drawn.label}</b> ({percent(drawn.probabilities.max())}). {who} '
+        f'<b class="train">train mode {verb} {train.argmax()}</b> ({percent(train.max())}).'
     )
 
 
@@ -117,8 +90,3 @@ def thumbnails(drawn: Drawn, company: np.ndarray, count: int) -> str:
     whose, plural = "the example" if drawn.is_example else "your digit", "" if count == 1 else "s"
     caption = f"The batch: {whose} and {count} companion{plural}"
     return f'<figure class="batch"><figcaption>{escape(caption)}</figcaption><div>{"".join(tiles)}{more}</div></figure>'
-
-
-def percent(p: Any) -> str:
-    """99.95 % must not read as a certainty."""
-    return f"{int(1000 * p) / 10:.1f} %" if 0.99 < p < 1 else f"{100 * p:.0f} %"

@@ -1,0 +1,117 @@
+"""The exported files: what is promised of them, whether they agree on this drawing, and the files themselves."""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from demo.page import Drawn, Model, Page
+from demo.parts import fold, picture, sentence, table
+from export import certificate
+from export.runtime import FORMATS, Recognizer, load
+
+LOOK = """
+Three formats, one network: the batch norms are folded into their neighbours, and the preprocessing is inside. The
+`sketch` files take a drawing of any size, the `digits` files 28×28. What differs above is the rounding of three
+runtimes, far below anything that could change an answer.
+"""
+SNIPPET = """
+```python
+import numpy as np, onnxruntime
+from PIL import Image
+canvas = np.array(Image.open("drawing.png").convert("RGBA"))  # of any size
+session = onnxruntime.InferenceSession("sketch.onnx")
+probabilities, digit, ink = session.run(None, {"canvas": canvas})
+```
+"""
+PROMISES = {
+    "metadata": "the files describe themselves",
+    "names": "inputs and outputs have the promised names",
+    "shapes": "any batch size, any canvas",
+    "batch norm folded": "no batch norm is left to run in the wrong mode",
+    "golden vectors": "known inputs give the recorded answers",
+    "determinism": "the same input gives the same answer",
+    "batch invariance": "an answer does not depend on its batch",
+    "source": "made from this very checkpoint",
+    "the shipped sample": "as the network before export, on 1,000 digits",
+    "MNIST's test set": "as the network before export, on 10,000 digits",
+    "canvas": "as the network before export, on drawings of any size",
+}
+
+
+def build(page: Page) -> None:
+    with page.tab("Export", "Do the files that other apps load give the same answer?") as tab:
+        shown = picture(330, "parity")
+        gr.Markdown(LOOK, elem_classes="look")
+        gr.Markdown("### Take it along\n" + SNIPPET)
+        downloads = gr.File(
+            value=exported(page.find(page.model.value)),
+            label="Exported files",
+            file_count="multiple",
+            interactive=False,
+            elem_id="downloads",
+        )
+        page.model.change(lambda name: exported(page.find(name)), [page.model], [downloads], api_visibility="private")
+        gr.Markdown("### What is promised, and was measured")
+        promises = picture(400, "certificate")
+        fold(
+            "How to check it again", "`python -m export verify checkpoints/lecture`\n\nSource: `export/certificate.py`."
+        )
+        tab.live(show, outputs=[shown, promises])
+
+
+def exported(model: Model) -> list[str]:
+    names = [f"{stem}.{ending}" for stem in ("sketch", "digits") for ending in FORMATS] + [certificate.FILE]
+    return [str(model.folder / name) for name in names if (model.folder / name).is_file()]
+
+
+def show(drawn: Drawn) -> tuple[str, str]:
+    answers = {name: one.read(drawn.canvas).probabilities for name, one in recognizers(drawn.model.folder).items()}
+    difference = largest_difference(list(answers.values()))
+    whose = "the example" if drawn.is_example else "your drawing"
+    words = (
+        f"On {whose} the three formats all read <b>{drawn.label}</b>; their probabilities differ by at most "
+        f"<b>{difference:.1e}</b>."
+        if len({int(p.argmax()) for p in answers.values()}) == 1
+        else f"On {whose} the formats do not agree, which must not be: please report this drawing."
+    )
+    head = ["Digit", *(f".{name}" for name in answers)]
+    rows = [[str(digit), *(f"{p[digit]:.7f}" for p in answers.values())] for digit in range(10)]
+    return sentence(words, drawn) + table(head, rows), certified(drawn.model.folder)
+
+
+def largest_difference(answers: list[np.ndarray]) -> float:
+    """Over all digits and all pairs of (10,) probabilities."""
+    return float(np.ptp(np.stack(answers), axis=0).max())
+
+
+@lru_cache(maxsize=8)
+def recognizers(folder: Path) -> dict[str, Recognizer]:
+    return {name: load(folder, name) for name in FORMATS}
+
+
+@lru_cache(maxsize=8)
+def certified(folder: Path) -> str:
+    """certificate.json, a line a promise."""
+    measured = certificate.read(folder / certificate.FILE)["measured"]
+    promises: dict[str, list[dict[str, Any]]] = {}
+    for check in measured:
+        name = "canvas" if check["promise"].startswith("canvas ") else check["promise"]
+        promises.setdefault(name, []).append(check)
+    rows = []
+    for name, checks in promises.items():
+        kept = sum(check["passed"] for check in checks)
+        rows.append(
+            (PROMISES.get(name, name), f"{'✓' if kept == len(checks) else '✗'} {kept} of {len(checks)}", worst(checks))
+        )
+    return table(("Promise", "Kept", "Measured"), rows)
+
+
+def worst(checks: list[dict[str, Any]]) -> str:
+    """The largest difference among `checks`, or what the first of them says."""
+    found = [re.search(r"largest difference.* (\d\.\de[+-]\d+)", check["detail"]) for check in checks]
+    differences = [float(match[1]) for match in found if match]
+    return f"largest difference {max(differences):.1e}" if differences else str(checks[0]["detail"])

@@ -1,0 +1,95 @@
+"""What the preprocessing makes of a drawing: ink, its box, and the 28×28 numbers that the network gets."""
+
+import gradio as gr
+import numpy as np
+import torch
+
+from bnmodel.sketch import BOX, SIZE, ink_box, ink_map
+from demo.images import grey, png_url
+from demo.page import Drawn, Page
+from demo.parts import fold, picture, sentence
+
+LOOK = """
+The network never sees your sheet. Whatever stands out from the **border's colour** is ink, so that black on white and
+white on black are alike; the **box** around the ink is scaled to 20×20, keeping its shape; and its **centre of mass**
+(the cross) moves to the middle of 28×28. The numbers are what is left: 0 is paper, 255 full ink. Draw small, in a
+corner, or thin: the right side hardly changes. Draw slanted or with a foot: nothing undoes that.
+"""
+FORMULA = r"""
+$$\text{digit} = R \cdot \text{ink} \cdot C^\top, \quad R \in \mathbb R^{28 \times H},\; C \in \mathbb R^{28 \times W}$$
+
+Each row of $R$ and $C$ averages the canvas over the footprint of one digit pixel, which scales, moves and antialiases
+at once. MNIST was made this way (LeCun et al. 1998, §III-A), and it is part of the exported model: no app has to do it
+again.
+
+Source: `bnmodel/sketch.py`.
+"""
+
+
+def build(page: Page) -> None:
+    with page.tab("X-ray", "What of your drawing does the network see?") as tab:
+        shown = picture(500, "xray")
+        gr.Markdown(LOOK, elem_classes="look")
+        fold("The formula and the source", FORMULA)
+        tab.live(show, outputs=[shown])
+
+
+def show(drawn: Drawn) -> str:
+    ink = ink_map(torch.from_numpy(drawn.canvas))  # (H, W)
+    top, bottom, left, right = (float(edge) for edge in ink_box(ink))
+    covered, scale = float(ink.mean()), max(bottom - top, right - left) / BOX
+    width, height = right - left, bottom - top
+    words = (
+        f"{100 * covered:.1f} % of this sheet is ink. Its box of {width:.0f} × {height:.0f} pixels becomes "
+        f"{width / scale:.0f} × {height / scale:.0f}, and the network sees <b>784 numbers</b>."
+    )
+    boxed = _ink(ink.numpy(), (top, bottom, left, right))
+    return (
+        f'{sentence(words, drawn)}<div class="xray"><div class="steps">'
+        f"{_step('Sheet', _canvas(drawn.canvas))}{_step('Ink and its box', boxed)}"
+        f"</div>{_step('What the network sees, 0 … 255', numbers(drawn.digit.numpy()))}</div>"
+    )
+
+
+def _step(caption: str, content: str) -> str:
+    return f"<figure><figcaption>{caption}</figcaption>{content}</figure>"
+
+
+def _canvas(canvas: np.ndarray) -> str:
+    return f'<img src="{png_url(canvas)}" alt="The drawing">'
+
+
+def _ink(ink: np.ndarray, box: tuple[float, float, float, float]) -> str:
+    """(H, W) in [0, 1] as brightness, with its box and its centre of mass."""
+    top, bottom, left, right = box
+    height, width = ink.shape
+    rows, columns = ink.sum(1), ink.sum(0)
+    y = float(rows @ (np.arange(height) + 0.5) / max(rows.sum(), 1e-6))
+    x = float(columns @ (np.arange(width) + 0.5) / max(columns.sum(), 1e-6))
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Ink is bright; a box around it, a cross at its '
+        f'centre of mass"><image href="{png_url(grey(ink))}" width="{width}" height="{height}"/>'
+        f'<rect class="box" x="{left}" y="{top}" width="{right - left}" height="{bottom - top}"/>'
+        f"{_cross(x, y, 9)}</svg>"
+    )
+
+
+def numbers(digit: np.ndarray) -> str:
+    """(28, 28) in [0, 1] as 784 squares, with their value as a byte where there is ink."""
+    values, cell = grey(digit), 10
+    squares = "".join(
+        f'<text x="{cell * column + 5}" y="{cell * row + 5}" fill="{"#000" if value > 140 else "#fff"}">{value}</text>'
+        for row, line in enumerate(values.tolist())
+        for column, value in enumerate(line)
+        if value
+    )
+    side = cell * SIZE
+    return (
+        f'<svg class="numbers" viewBox="0 0 {side} {side}" role="img" aria-label="28 by 28 pixels with their values">'
+        f'<image href="{png_url(values)}" width="{side}" height="{side}"/>{squares}'
+        f"{_cross(side / 2, side / 2, 6)}</svg>"
+    )
+
+
+def _cross(x: float, y: float, arm: float) -> str:
+    return f'<path class="cross" d="M{x - arm:.1f} {y:.1f}h{2 * arm}M{x:.1f} {y - arm:.1f}v{2 * arm}"/>'
