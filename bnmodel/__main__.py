@@ -100,9 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=evaluate_checkpoint)
 
     command = commands.add_parser("experiment", help=experiment.__doc__)
-    command.add_argument(
-        "name", help="modes, batch_spread, running_statistics, forgotten_eval, faults, corruption or all"
-    )
+    command.add_argument("name", help="its name, or all; a wrong name lists them")
     command.add_argument("--image", type=Path, help="a drawn digit, any size and polarity (default: one of MNIST's)")
     command.add_argument("--checkpoint", type=Path, default=Path("checkpoints/lecture"), metavar="DIR")
     command.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: figures)")

@@ -10,12 +10,25 @@ import torch
 
 from demo.api import build_api
 from demo.page import Page
-from demo.tabs import chance, corruption, faults, files, statistics, why, xray, your_digit
+from demo.tabs import (
+    chance,
+    corruption,
+    faults,
+    files,
+    gradients,
+    initialise,
+    inputs,
+    statistics,
+    why,
+    xray,
+    your_digit,
+)
 from demo.theme import Paper
 
 HERE = Path(__file__).parent
 CHECKPOINTS = HERE.parent / "checkpoints"
-TABS = (your_digit, xray, chance, why, statistics, faults, corruption, files)  # in the order one would teach
+# in the order one would teach
+TABS = (your_digit, xray, chance, why, statistics, faults, corruption, initialise, inputs, gradients, files)
 TITLE = "What batch normalisation does to your digit"
 LEAD = "One drawing, one trained network. In every tab only one thing changes: what the network normalises with."
 

@@ -30,7 +30,10 @@ PICTURES = {
     "Statistics": "#statistics table",
     "Faults": "#faults .figure svg >> nth=2",
     "Corruption": "#corruption .strip img >> nth=5",
-    "Export": "#certificate table",
+    "Initialise": "#stack .figure svg",
+    "Inputs": "#inputs .figure svg",
+    "Gradients": "#gradients .figure svg",
+    "Export": "#speed",
 }
 
 

@@ -14,7 +14,17 @@ from torch import Tensor, nn
 
 from bnmodel import figures
 from bnmodel.checkpoint import load_checkpoint
-from bnmodel.experiments import batch_spread, corruption, faults, forgotten_eval, modes, running_statistics
+from bnmodel.experiments import (
+    batch_spread,
+    corruption,
+    faults,
+    forgotten_eval,
+    gradients,
+    initialization,
+    input_normalization,
+    modes,
+    running_statistics,
+)
 from bnmodel.files import atomic_write
 from bnmodel.sketch import Sketch
 
@@ -37,6 +47,11 @@ EXPERIMENTS: dict[str, tuple[Run, Callable[[Any], Figure]]] = {
     "forgotten_eval": (lambda model, digit, _: forgotten_eval.run(model, digit), forgotten_eval.figure),
     "faults": (_faults, faults.figure),
     "corruption": (lambda model, digit, _: corruption.run(model, digit), corruption.figure),
+    # these need no drawn digit
+    "initialization": (lambda *_: initialization.run(), initialization.figure),
+    "initialization_depth": (lambda *_: initialization.stack(), initialization.stack_figure),
+    "input_normalization": (lambda *_: input_normalization.run(), input_normalization.figure),
+    "gradients": (lambda *_: gradients.run(), gradients.figure),
 }
 
 

@@ -1,5 +1,6 @@
 """The exported files: what is promised of them, whether they agree on this drawing, and the files themselves."""
 
+import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from demo.page import Drawn, Model, Page
 from demo.parts import fold, picture, sentence, table
 from export import certificate
+from export.bench import FILE as BENCH
 from export.runtime import FORMATS, Recognizer, load
 
 LOOK = """
@@ -57,10 +59,14 @@ def build(page: Page) -> None:
         page.model.change(lambda name: exported(page.find(name)), [page.model], [downloads], api_visibility="private")
         gr.Markdown("### What is promised, and was measured")
         promises = picture(400, "certificate")
+        gr.Markdown("### How fast they answer, against the network before export")
+        speed = picture(200, "speed")
         fold(
-            "How to check it again", "`python -m export verify checkpoints/lecture`\n\nSource: `export/certificate.py`."
+            "How to check it again",
+            "`python -m export verify checkpoints/lecture`; how fast: `python -m export bench checkpoints/lecture`.\n\n"
+            "Source: `export/certificate.py`, `export/bench.py`.",
         )
-        tab.live(show, outputs=[shown, promises])
+        tab.live(show, outputs=[shown, promises, speed])
 
 
 def exported(model: Model) -> list[str]:
@@ -68,7 +74,7 @@ def exported(model: Model) -> list[str]:
     return [str(model.folder / name) for name in names if (model.folder / name).is_file()]
 
 
-def show(drawn: Drawn) -> tuple[str, str]:
+def show(drawn: Drawn) -> tuple[str, str, str]:
     answers = {name: one.read(drawn.canvas).probabilities for name, one in recognizers(drawn.model.folder).items()}
     difference = largest_difference(list(answers.values()))
     whose = "the example" if drawn.is_example else "your drawing"
@@ -80,7 +86,8 @@ def show(drawn: Drawn) -> tuple[str, str]:
     )
     head = ["Digit", *(f".{name}" for name in answers)]
     rows = [[str(digit), *(f"{p[digit]:.7f}" for p in answers.values())] for digit in range(10)]
-    return sentence(words, drawn) + table(head, rows), certified(drawn.model.folder)
+    folder = drawn.model.folder
+    return sentence(words, drawn) + table(head, rows), certified(folder), timed(folder)
 
 
 def largest_difference(answers: list[np.ndarray]) -> float:
@@ -108,6 +115,21 @@ def certified(folder: Path) -> str:
             (PROMISES.get(name, name), f"{'✓' if kept == len(checks) else '✗'} {kept} of {len(checks)}", worst(checks))
         )
     return table(("Promise", "Kept", "Measured"), rows)
+
+
+def timed(folder: Path) -> str:
+    """bench.json, a line a runtime: one thread, three batch sizes."""
+    path = folder / BENCH
+    if not path.is_file():
+        return f"<p>Not timed yet: <code>python -m export bench checkpoints/{folder.name}</code></p>"
+    rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["threads"] == 1]
+    batches = list(dict.fromkeys(row["batch"] for row in rows))
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        cell = f"{row['times_eager']:.1f} × · {row['images_per_s']:,.0f} digits/s"
+        lines.setdefault(row["runtime"], []).append(cell)
+    head = ["One thread", *(f"batch {batch}" for batch in batches)]
+    return table(head, [[runtime, *cells] for runtime, cells in lines.items()])
 
 
 def worst(checks: list[dict[str, Any]]) -> str:

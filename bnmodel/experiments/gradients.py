@@ -1,0 +1,211 @@
+"""The gradients of SimpleCNN without batch norm, with it before and with it after the activation.
+
+Same weights, same batches, dropout off: the norm is the only difference. Besides the gradients' distribution, layer by
+layer, how far a gradient can be trusted: the loss, and the change of the gradient ‖∇L(θ) − ∇L(θ − η∇L(θ))‖₂, along the
+very step that it recommends. Santurkar et al. (2018, arXiv 1805.11604) call it gradient predictiveness, and hold a
+smoother loss, not less “internal covariate shift”, for the reason why batch norm helps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Generator, Tensor, nn
+
+from bnmodel import figures
+from bnmodel.data import Digits, load_sample
+from bnmodel.experiments.modes import named_norms
+from bnmodel.initializers import initialize
+from bnmodel.models import SimpleCNN, SimpleCNNConfig
+
+PLACES = ("none", "before", "after")  # of the batch norm
+LAYERS = ("block1.conv", "block2.conv", "dense1", "dense2")
+QUANTILES = (0.05, 0.5, 0.95)
+ALONG = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the learning rate: how far along the step
+EDGES = np.linspace(-10, 2, 49)  # of the bins, log10 of the gradient's magnitude
+MOST_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of the weights after some steps of SGD; the first axis is where the norm is, as in `places`."""
+
+    initializer: str
+    steps: int
+    places: tuple[str, ...]
+    layers: tuple[str, ...]
+    edges: np.ndarray  # (B + 1,) log10 |gradient|
+    shares: np.ndarray  # (3, 4, B) of a layer's gradients in each bin; those beyond the edges are in the outermost
+    zero: np.ndarray  # (3, 4) share of gradients that are exactly 0, in no bin
+    quantiles: np.ndarray  # (3, 4, 3): 5 %, 50 %, 95 % of the magnitudes
+    losses: np.ndarray  # (3, steps + 1) of each batch in turn, in nats
+    norm: np.ndarray  # (3,) ‖∇L‖₂ of all parameters
+    rates: np.ndarray  # (S,) step sizes η along −∇L, from 0 on
+    loss_along: np.ndarray  # (3, S)
+    change: np.ndarray  # (3, S) ‖∇L(θ) − ∇L(θ − η∇L(θ))‖₂
+
+
+def run(
+    initializer: str = "he_normal",
+    steps: int = 0,
+    rate: float = 0.1,
+    batch_size: int = 64,
+    std: float = 0.1,
+    seed: int = 0,
+) -> Gradients:
+    """Take `steps` steps of SGD at learning rate `rate` from the same weights, and look at the gradients there.
+
+    Args:
+        initializer: a name in INITIALIZERS; `std` is random normal's. Biases start at 0.
+        batch_size: digits of the sample a batch, 2 … 1000; every step takes the next ones.
+
+    Raises:
+        ValueError: an unknown initialiser, or a number outside its bounds.
+    """
+    for name, good, expected, value in (
+        ("steps", 0 <= steps <= MOST_STEPS, f"0 … {MOST_STEPS}", steps),
+        ("rate", rate > 0, "a number > 0", rate),
+        ("batch_size", 2 <= batch_size <= 1000, "2 … 1000", batch_size),
+    ):
+        if not good:
+            raise ValueError(f"{name}: expected {expected}, received {value}")
+    batches = _batches(steps + 1, batch_size, seed)
+    looks = [_look(model, batches, rate) for model in networks(initializer, std, seed)]
+    shares, zero, quantiles, losses, norm, loss_along, change = map(np.array, zip(*looks, strict=True))
+    rates = rate * np.array((0.0, *ALONG))
+    return Gradients(
+        initializer, steps, PLACES, LAYERS, EDGES, shares, zero, quantiles, losses, norm, rates, loss_along, change
+    )
+
+
+def networks(initializer: str = "he_normal", std: float = 0.1, seed: int = 0) -> list[SimpleCNN]:
+    """A network for each of PLACES, in training mode, with the same weights; γ is 1, biases and β are 0."""
+    models = []
+    for place in PLACES:
+        with torch.device("meta"):  # no weights yet, so that none are drawn from the global random state
+            model = SimpleCNN(SimpleCNNConfig(norm=place, dropout=0.0))
+        model.to_empty(device="cpu")
+        for norm in named_norms(model).values():
+            norm.reset_parameters()
+        generator = Generator().manual_seed(seed)
+        options = {"std": std} if initializer == "random_normal" else {}
+        for name in LAYERS:
+            layer = model.get_submodule(name)
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
+            initialize(layer.weight, initializer, generator, **options)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        models.append(model.train())
+    return models
+
+
+def gradients_of(model: SimpleCNN, batch: Digits) -> tuple[float, list[Tensor]]:
+    """The mean NLL loss of a batch in nats, and its gradient for every parameter, in their order."""
+    loss = F.nll_loss(model(batch.images), batch.labels)
+    return float(loss.detach()), list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+def along_the_step(
+    model: SimpleCNN, batch: Digits, gradient: Sequence[Tensor], rates: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """At θ − η · `gradient` for each η of `rates`: the loss, and how far the gradient there is from `gradient`."""
+    start = [parameter.detach().clone() for parameter in model.parameters()]
+    losses, changes = [], []
+    for rate in rates:
+        _set(model, [p - rate * g for p, g in zip(start, gradient, strict=True)])
+        loss, there = gradients_of(model, batch)
+        losses.append(loss)
+        changes.append(_l2([a - b for a, b in zip(there, gradient, strict=True)]))
+    _set(model, start)
+    return losses, changes
+
+
+def _look(model: SimpleCNN, batches: list[Digits], rate: float) -> tuple[object, ...]:
+    """Train `model` on all batches but the last, and look at its gradients on that one."""
+    losses = []
+    for batch in batches[:-1]:
+        loss, gradient = gradients_of(model, batch)
+        _set(model, [p - rate * g for p, g in zip(model.parameters(), gradient, strict=True)])
+        losses.append(loss)
+    loss, gradient = gradients_of(model, batches[-1])
+    named = dict(zip(dict(model.named_parameters()), gradient, strict=True))
+    magnitudes = [named[f"{layer}.weight"].abs().flatten().double().numpy() for layer in LAYERS]
+    along, change = along_the_step(model, batches[-1], gradient, [rate * share for share in ALONG])
+    return (
+        [_shares(values) for values in magnitudes],
+        [float((values == 0).mean()) for values in magnitudes],
+        [np.quantile(values, QUANTILES) for values in magnitudes],
+        [*losses, loss],
+        _l2(gradient),
+        [loss, *along],
+        [0.0, *change],
+    )
+
+
+def _batches(count: int, size: int, seed: int) -> list[Digits]:
+    """`count` batches of the sample's training digits, without repetition until all have had their turn."""
+    pool = load_sample(train=True)
+    generator = Generator().manual_seed(seed)
+    rounds = -(-count * size // len(pool))
+    order = torch.cat([torch.randperm(len(pool), generator=generator) for _ in range(rounds)])
+    return [pool[order[k * size : (k + 1) * size]] for k in range(count)]
+
+
+def _shares(magnitudes: np.ndarray) -> np.ndarray:
+    """(B,)"""
+    logs = np.log10(magnitudes[magnitudes > 0])
+    return np.histogram(np.clip(logs, EDGES[0], EDGES[-1]), EDGES)[0] / len(magnitudes)
+
+
+def _set(model: SimpleCNN, values: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), values, strict=True):
+            parameter.copy_(value)
+
+
+def _l2(tensors: Sequence[Tensor]) -> float:
+    return float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
+
+
+LOOKS = {  # place → colour, line, label
+    "none": (figures.INK, ":", "none"),
+    "before": (figures.TRAIN, "--", "before"),
+    "after": (figures.EVAL, "-", "after"),
+}
+
+
+@figures.style()
+def figure(result: Gradients) -> Figure:
+    """Histograms and quantiles of the four layers, and the loss and the gradient's change along the step."""
+    drawn, panels = figures.new_figure(columns=3, rows=2, width=9.6, height=5.6)
+    powers = range(-8, 4, 2)
+    top = 1.25 * max(float(result.shares.max()), 0.04)
+    for column, (axes, layer) in enumerate(zip(panels[:4], result.layers, strict=True)):
+        for row, place in enumerate(result.places):
+            _histogram(axes, result, row, column, top * (1.05 + 0.09 * row), LOOKS[place])
+        axes.set(title=layer, xlabel="magnitude of the gradient (log)", xlim=(-8, 2), ylim=(0, 1.35 * top))
+        axes.set_xticks(powers, [f"1e{power}" if power else "1" for power in powers])
+    panels[0].set_ylabel("share of the weights")
+    for axes, values, name in (
+        (panels[4], result.change, "gradient's change"),
+        (panels[5], result.loss_along, "loss (nats)"),
+    ):
+        for place, curve in zip(result.places, values, strict=True):
+            color, line, label = LOOKS[place]
+            axes.plot(result.rates, curve, line, color=color, marker="o", markersize=3, label=label)
+        axes.set(title=f"{name} along the step", xlabel="step size η")
+    panels[0].legend(loc="upper left", title="batch norm", alignment="left")
+    return drawn
+
+
+def _histogram(axes: Axes, result: Gradients, row: int, column: int, height: float, look: tuple[str, str, str]) -> None:
+    """An outline, and above it the quantiles: a dot at the median in a line from 5 to 95 %."""
+    color, line, label = look
+    axes.stairs(result.shares[row, column], result.edges, color=color, linestyle=line, linewidth=1.6, label=label)
+    low, median, high = np.log10(np.maximum(result.quantiles[row, column], 1e-12))
+    axes.plot([low, high], [height, height], line, color=color)
+    axes.plot(median, height, "o", color=color, markersize=5)

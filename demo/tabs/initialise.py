@@ -1,0 +1,144 @@
+"""Six initialisers side by side: one layer, and a stack of up to thirty, without and with batch norm."""
+
+from functools import lru_cache
+
+import gradio as gr
+
+from bnmodel.experiments import initialization
+from bnmodel.experiments.initialization import ACTIVATIONS, Layer, Stack
+from demo.page import Drawn, Page
+from demo.parts import fold, panels, percent, picture, reshuffle_button, table
+
+LOOK = """
+Standard-normal inputs (dashed) go into one dense layer of 256 units; filled, what comes out. Random normal with std 1
+blows the values up by the square root of the width, and zeros say nothing. Glorot and He keep the spread near 1. Now
+choose **sigmoid** with random normal: almost every output sticks to 0 or 1, where no gradient passes.
+"""
+LOOK_STACK = """
+The same layer again and again; dotted, the theory, solid, what was measured. With ReLU only a variance of
+**2 / fan-in** (He) keeps activations and gradients level; 1 / fan-in (Glorot) halves their variance at every layer,
+and is right for **identity**. Dashed, **with batch norm: the activations are level whatever the initialiser**. The
+gradients are not quite: behind ReLU and batch norm they grow by about 1.2 a layer towards the input, whatever the
+initialiser too. And nothing rescues zeros.
+"""
+FORMULA = r"""
+With $n$ inputs of mean square $s$ and weights of mean 0, a unit's value has the variance
+
+$$q = n \operatorname{Var}(w)\, s, \qquad s' = \mathbb E\big[f(\sqrt q\,z)^2\big], \qquad
+\frac{\operatorname{Var}(g_{l})}{\operatorname{Var}(g_{l+1})} =
+n \operatorname{Var}(w)\, \mathbb E\big[f'(\sqrt q\,z)^2\big], \quad z \sim \mathcal N(0, 1).$$
+
+ReLU: both expectations halve, so $\operatorname{Var}(w) = 2/n$ keeps both. Identity: $1/n$. Gradients are those at the
+dense layers' outputs, from a standard-normal one at the top. *Saturated*: the slope is below 1 % of the steepest (for
+ReLU, its left side); *dead*: a unit saturated for every sample. Batch norm stands between dense layer and activation.
+
+Source: `bnmodel/experiments/initialization.py`, `bnmodel/initializers.py`. Glorot & Bengio 2010; He et al. 2015,
+[arXiv 1502.01852](https://arxiv.org/abs/1502.01852). Gradients that grow with batch norm: Yang et al. 2019,
+[arXiv 1902.08129](https://arxiv.org/abs/1902.08129).
+"""
+CODE = """
+from bnmodel import figures
+from bnmodel.experiments import initialization
+layer = initialization.run(activation="relu", width=784, std=1.0, seed=0)
+stack = initialization.stack(activation="relu", depth=30)
+figures.save(initialization.stack_figure(stack), "stack.png")
+"""
+
+
+def build(page: Page) -> None:
+    with page.tab("Initialise", "Where should the weights start?") as tab:
+        with gr.Row(elem_classes="controls"):
+            activation = gr.Radio(list(ACTIVATIONS), value="relu", label="Activation", elem_id="init-activation")
+            seed = reshuffle_button("init-reshuffle")
+        with gr.Row(elem_classes="controls"):
+            mean = gr.Slider(-0.5, 0.5, 0, step=0.01, label="Mean (random normal)", elem_id="init-mean", min_width=150)
+            std = gr.Slider(0.01, 1.5, 1, step=0.01, label="Std (random normal)", elem_id="init-std", min_width=150)
+            gain = gr.Slider(0.1, 3, 1, step=0.1, label="Gain (Glorot, He)", elem_id="init-gain", min_width=150)
+        with gr.Row(elem_classes="controls"):
+            width = gr.Slider(1, 1568, 784, step=1, label="Input width", elem_id="init-width", min_width=160)
+            samples = gr.Dropdown([1, 10, 100, 1000], value=100, label="Samples", min_width=90, scale=0)
+        layer = picture(450, "one-layer")
+        gr.Markdown(LOOK, elem_classes="look")
+        with gr.Row(elem_classes="controls"):
+            depth = gr.Slider(1, 30, 30, step=1, label="Depth, in layers", elem_id="init-depth", min_width=160)
+        stack = picture(690, "stack")
+        gr.Markdown(LOOK_STACK, elem_classes="look")
+        fold("In code", f"```python{CODE}```")
+        fold("The formula and the source", FORMULA)
+        shared = [activation, mean, std, gain, seed]
+        tab.live(show_layer, inputs=[*shared, width, samples], outputs=[layer])
+        tab.live(show_stack, inputs=[*shared, depth], outputs=[stack])
+
+
+def show_layer(
+    drawn: Drawn, activation: str, mean: float, std: float, gain: float, seed: int, width: int, samples: int
+) -> str:
+    return layer_picture(activation, width, samples, mean, std, gain, seed)
+
+
+def show_stack(drawn: Drawn, activation: str, mean: float, std: float, gain: float, seed: int, depth: int) -> str:
+    return stack_picture(activation, depth, mean, std, gain, seed)
+
+
+@lru_cache(maxsize=32)  # it does not depend on the digit
+def layer_picture(activation: str, width: int, samples: int, mean: float, std: float, gain: float, seed: int) -> str:
+    result = initialization.run(activation, width, samples, mean, std, gain, seed)
+    words = layer_in_words(result)
+    return _sentence(words) + panels(initialization.figure(result), words, narrow=True)
+
+
+@lru_cache(maxsize=32)
+def stack_picture(activation: str, depth: int, mean: float, std: float, gain: float, seed: int) -> str:
+    result = initialization.stack(activation, depth, mean=mean, std=std, gain=gain, seed=seed)
+    words = stack_in_words(result)
+    picture = panels(initialization.stack_figure(result), words, narrow=True)
+    return _sentence(words) + picture + shares(result)
+
+
+def layer_in_words(result: Layer) -> str:
+    spread = ", ".join(
+        f"{std:.3g} from {label(name)}"
+        for name, std in zip(result.initializers, result.output_std, strict=True)
+        if not name.endswith("uniform")
+    )
+    worst = int(result.saturated.argmax())
+    return (
+        f"Inputs of standard deviation {result.input_std:.2f} become outputs of {spread}. "
+        f"{label(result.initializers[worst]).capitalize()} leaves {percent(result.saturated[worst])} saturated."
+    )
+
+
+def stack_in_words(result: Stack) -> str:
+    """The factor from the first layer to the last."""
+    first, last = result.activation_std[:, :, 0], result.activation_std[:, :, -1]
+    alive = (first > 0).all(1)
+    plain, normed = (last[alive] / first[alive]).T
+    depth = result.activation_std.shape[-1]
+    return (
+        f"From layer 1 to layer {depth} the spread of the activations changes by factors from {short(plain.min())} to "
+        f"{short(plain.max())} without batch norm, and from {normed.min():.2f} to {normed.max():.2f} with it."
+    )
+
+
+def shares(result: Stack) -> str:
+    """Saturated and dead in the last layer."""
+    rows = [
+        (label(name), *(percent(share[k, norm, -1]) for norm in (0, 1) for share in (result.saturated, result.dead)))
+        for k, name in enumerate(result.initializers)
+    ]
+    head = ("In the last layer", "saturated", "dead units", "saturated, batch norm", "dead units, batch norm")
+    return table(head, rows)
+
+
+def short(factor: float) -> str:
+    """1.2e-5, not 1.2e-05."""
+    mantissa, power = f"{factor:.1e}".split("e")
+    return f"{mantissa}e{int(power)}" if int(power) else mantissa
+
+
+def label(name: str) -> str:
+    return initialization.title(name)
+
+
+def _sentence(words: str) -> str:
+    return f'<p class="sentence" aria-live="polite">{words}</p>'
