@@ -16,7 +16,8 @@ from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.training import predict_log_probs
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-CHUNK = 1024  # digits computed at once
+CURVE_DIGITS = 1024  # in all batches of one size together, as far as 16 batches allow: a user waits for the curve
+CHUNK = 256  # digits computed at once
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def figure(result: BatchSpread) -> Figure:
 
 def _fewer(size: int, batches: int) -> int:
     """The curve makes do with fewer batches where they are large and vary little: it is drawn while a user waits."""
-    return min(batches, max(16, CHUNK // size))
+    return min(batches, max(16, CURVE_DIGITS // size))
 
 
 def _flipped(probabilities: Tensor, label: int) -> float:

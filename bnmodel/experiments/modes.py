@@ -195,6 +195,7 @@ def _outlines(axes: Axes, eval_values: np.ndarray, train_values: np.ndarray) -> 
     axes.hist(train_values.ravel(), bins, color=figures.TRAIN, label="train mode", **shape)
     axes.set_ylabel("activations (log)")
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:g}")  # mathtext's powers take longer to draw than all the rest
 
 
 @figures.style()

@@ -126,7 +126,7 @@ def running_average(stream: tuple[Tensor, Tensor], momentum: float) -> tuple[Ten
 
 
 @torch.no_grad()
-def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 500) -> Statistics:
+def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 50) -> Statistics:
     """Mean and unbiased variance at every norm over all `images` (N, 1, 28, 28), in float64, norm after norm."""
     network = copy.deepcopy(model).eval().double()
     precise: Statistics = {}
