@@ -33,8 +33,9 @@ PICTURES = {
     "Initialise": "#stack .figure svg",
     "Inputs": "#inputs .figure svg",
     "Gradients": "#gradients .figure svg",
-    "Export": "#speed",
+    "Export": "#speed table",
 }
+WITHOUT_DRAWING = ("Initialise", "Inputs", "Gradients")  # the lecture's own pictures
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +146,17 @@ def test_two_pictures_on_a_page_share_no_id_and_each_refers_to_its_own_only() ->
 def test_every_tab_opens_without_an_error_and_says_what_it_shows(page: Page) -> None:
     for title in PICTURES:
         choose_tab(page, title)
-        expect(page.locator(".sentence:visible")).to_contain_text("an example, until you draw")
+        if title in WITHOUT_DRAWING:
+            expect(page.locator(".sentence:visible").first).not_to_be_empty()
+        else:
+            expect(page.locator(".sentence:visible")).to_contain_text("an example, until you draw")
 
 
 def test_every_tab_follows_the_drawing(page: Page) -> None:
     choose_tab(page, "Chance")
     draw(page, SEVEN)
     expect(page.locator("#chance .sentence")).to_contain_text("probability of 7")
-    for title in PICTURES:
+    for title in PICTURES.keys() - WITHOUT_DRAWING:
         choose_tab(page, title)
         expect(page.locator(".sentence:visible")).not_to_contain_text("an example")
     expect(page.locator("#parity .sentence")).to_contain_text("all read 7")
