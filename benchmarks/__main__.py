@@ -8,6 +8,7 @@ COMMANDS = (
     "export bench checkpoints/lecture",
     "benchmarks.app",
     "benchmarks.int8",
+    "benchmarks.rounding",
     "benchmarks.training",
     "benchmarks.readme",
 )
