@@ -18,7 +18,7 @@ from torchvision.datasets import MNIST
 
 from benchmarks import write
 from bnmodel import data
-from bnmodel.models import SimpleCNN
+from bnmodel.models import build
 from bnmodel.recipes import FAST
 from bnmodel.training import Epoch, fit
 
@@ -97,7 +97,7 @@ def fast(root: Path) -> Curve:
         curve.append((time.perf_counter() - started, epoch.validation_loss))
         say("fast", curve)
 
-    fit(SimpleCNN(FAST.model), train, validation, FAST, progress=False, on_epoch=note)
+    fit(build(FAST.model), train, validation, FAST, progress=False, on_epoch=note)
     return curve
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bnmodel.files import atomic_write
-from bnmodel.models import SimpleCNN, SimpleCNNConfig
+from bnmodel.models import NETWORKS, Network
 
 FORMAT = 1
 
@@ -23,14 +23,14 @@ class CheckpointError(Exception):
 class Checkpoint:
     """A trained network (eval mode, on the CPU) and the plain-data record of how it came to be."""
 
-    model: SimpleCNN
+    model: Network
     recipe: dict[str, Any]
     results: dict[str, Any]  # of the best epoch: epoch, train_loss, validation_loss, validation_accuracy, …
     dataset: str
 
 
 def save_checkpoint(
-    path: Path | str, model: SimpleCNN, recipe: dict[str, Any], results: dict[str, Any], dataset: str
+    path: Path | str, model: Network, recipe: dict[str, Any], results: dict[str, Any], dataset: str
 ) -> None:
     """Write `model` with its buffers and its record to `path`, atomically."""
     content = {
@@ -55,13 +55,15 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     path = Path(path)
     path = path / "best.pt" if path.is_dir() else path
     content = load_plain(path)
-    if content.get("format") != FORMAT or content.get("architecture") != "SimpleCNN":
+    if content.get("format") != FORMAT or content.get("architecture") not in NETWORKS:
         raise CheckpointError(
-            f"{path}: expected a SimpleCNN checkpoint of format {FORMAT}, received {content.get('architecture')!r} of "
-            f"format {content.get('format')!r}; train it again with this version: python -m bnmodel train"
+            f"{path}: expected a checkpoint of {' or '.join(NETWORKS)}, format {FORMAT}, received "
+            f"{content.get('architecture')!r} of format {content.get('format')!r}; train it again with this version: "
+            f"python -m bnmodel train"
         )
     try:
-        model = SimpleCNN(SimpleCNNConfig(**content["config"]))
+        network, config = NETWORKS[content["architecture"]]
+        model = network(config(**content["config"]))
         model.load_state_dict(content["state"])
         checkpoint = Checkpoint(model.eval(), content["recipe"], content["results"], content["dataset"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bnmodel.models import SimpleCNNConfig
+from bnmodel.models import RobustCNNConfig, SimpleCNNConfig
 
 SCHEDULES = ("constant", "one_cycle")
 
@@ -21,7 +21,9 @@ class Recipe:
     weight_decay: float = 1e-4
     schedule: str = "constant"  # or one_cycle (Smith 2018, arXiv 1803.09820)
     seed: int = 0
-    model: SimpleCNNConfig = field(default_factory=SimpleCNNConfig)
+    augmented: bool = False  # each digit as another hand and pen would have drawn it, anew in every epoch
+    outliers: float = 0.0  # scribbles beside the digits, as a share of them, in [0, 1]
+    model: SimpleCNNConfig | RobustCNNConfig = field(default_factory=SimpleCNNConfig)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "batch_size"):
@@ -29,6 +31,8 @@ class Recipe:
                 raise ValueError(f"{name}: expected at least 1, received {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate: expected a number > 0, received {self.learning_rate}")
+        if not 0 <= self.outliers <= 1:
+            raise ValueError(f"outliers: expected a share in [0, 1], received {self.outliers}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, received {self.schedule!r}")
 
@@ -48,4 +52,17 @@ FAST = Recipe(
     schedule="one_cycle",
     model=SimpleCNNConfig(dropout=0.1),
 )
-RECIPES = {recipe.name: recipe for recipe in (LECTURE, FAST)}
+ROBUST = Recipe(
+    "robust",
+    epochs=40,
+    patience=40,
+    batch_size=128,
+    learning_rate=0.1,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="one_cycle",
+    augmented=True,
+    outliers=0.125,
+    model=RobustCNNConfig(),
+)
+RECIPES = {recipe.name: recipe for recipe in (LECTURE, FAST, ROBUST)}

@@ -1,76 +1,33 @@
 """Training with early stopping: the best epoch is kept, saved and restored."""
 
-import json
 import math
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from bnmodel.augmentation import augment, outliers
 from bnmodel.checkpoint import CheckpointError, copy_state, load_plain, save_checkpoint
 from bnmodel.data import Digits
+from bnmodel.dropout import draw_from
 from bnmodel.files import atomic_write
-from bnmodel.models import SimpleCNN
+from bnmodel.history import EarlyStopping, Epoch, History
+from bnmodel.models import Network, build
 from bnmodel.recipes import Recipe
 
+OUTLIER_WEIGHT = 0.5  # of outliers in the loss, against that of digits
 EVALUATION_BATCH = 100  # fixed, so that the loss is the same to the last bit; this small, it stays in the cache
+_global_random_state = threading.Lock()
 
 
 class TrainingError(Exception):
     """The training cannot go on; the message says at which epoch and what to change."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Losses are means over samples, in nats; accuracies are shares in [0, 1]."""
-
-    epoch: int
-    train_loss: float  # in training mode, while the weights move
-    train_accuracy: float
-    validation_loss: float  # in eval mode, at the end of the epoch
-    validation_accuracy: float
-    learning_rate: float
-    seconds: float
-
-
-@dataclass
-class History:
-    """What happened, epoch by epoch. `stopped`: "finished", "early" (patience ran out) or "interrupted"."""
-
-    epochs: list[Epoch] = field(default_factory=list)
-    stopped: str = "interrupted"
-
-    @property
-    def best(self) -> Epoch:
-        """The epoch of the lowest validation loss, the first of equals."""
-        return min(self.epochs, key=lambda epoch: epoch.validation_loss)
-
-
-class EarlyStopping:
-    """Stops once the loss has not fallen below its best for `patience` epochs (Prechelt 1998)."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self.best = math.inf
-        self.waited = 0
-
-    def improved(self, loss: float) -> bool:
-        """Note this epoch's loss; True where it is the best so far."""
-        if loss < self.best:
-            self.best, self.waited = loss, 0
-            return True
-        self.waited += 1
-        return False
-
-    @property
-    def should_stop(self) -> bool:
-        return self.waited >= self.patience
 
 
 def train_from_scratch(
@@ -82,17 +39,26 @@ def train_from_scratch(
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
-) -> tuple[SimpleCNN, History]:
+) -> tuple[Network, History]:
     """A new network by `recipe`, from its seed alone: the same call gives the same weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        model = SimpleCNN(recipe.model)
-        history = fit(model, train, validation, recipe, dataset, out, resume, device, progress)
+    model, generator = new_network(recipe)
+    history = fit(model, train, validation, recipe, dataset, out, resume, device, progress, generator=generator)
     return model, history
 
 
+def new_network(recipe: Recipe) -> tuple[Network, Generator]:
+    """An untrained network, and what its dropout is to draw from; both by the recipe's seed alone."""
+    # PyTorch's layers draw their weights from the global state; it is put back, and one thread at a time uses it
+    with _global_random_state, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = build(recipe.model)
+        generator = Generator()
+        generator.set_state(torch.get_rng_state())
+    return model, generator
+
+
 def fit(
-    model: SimpleCNN,
+    model: Network,
     train: Digits,
     validation: Digits,
     recipe: Recipe,
@@ -102,6 +68,7 @@ def fit(
     device: str = "auto",
     progress: bool = True,
     on_epoch: Callable[[Epoch], None] | None = None,
+    generator: Generator | None = None,
 ) -> History:
     """Train `model` in place and leave it in eval mode with the weights and running statistics of its best epoch.
 
@@ -110,6 +77,7 @@ def fit(
         resume: go on from `out`/training.pt where there is one.
         device: "auto" takes CUDA, then MPS, then the CPU.
         on_epoch: called after every epoch.
+        generator: what dropout and augmentation draw from; None: one seeded by the recipe.
 
     Ctrl-C ends the training cleanly after at least one epoch; the best so far is kept.
 
@@ -117,43 +85,54 @@ def fit(
         TrainingError: the loss is not finite. Best and history are saved up to then.
         CheckpointError: the training to resume was of another recipe, or its file is damaged.
     """
-    target = _pick_device(device)
-    model.to(target)
-    train, validation = train.to(target), validation.to(target)
-    run = _Run(model, recipe, math.ceil(len(train) / recipe.batch_size))
+    training = Training(model, train, validation, recipe, device, generator)
     out = Path(out) if out is not None else None
     if resume and out is not None and (out / "training.pt").exists():
-        run.restore(out / "training.pt")
-    bar = tqdm(
-        total=recipe.epochs, initial=len(run.history.epochs), desc=recipe.name, unit="epoch", disable=not progress
-    )
+        training.restore(out / "training.pt")
+    history = training.history
+    bar = tqdm(total=recipe.epochs, initial=len(history.epochs), desc=recipe.name, unit="epoch", disable=not progress)
     try:
-        while len(run.history.epochs) < recipe.epochs and not run.stopping.should_stop:
-            epoch = run.one_epoch(train, validation)
-            run.save(out, dataset)
+        for epoch in training.epochs():
+            training.save(out, dataset)
             bar.update()
             bar.write(_describe(epoch)) if progress else None
             if on_epoch is not None:
                 on_epoch(epoch)
-        run.history.stopped = "early" if run.stopping.should_stop else "finished"
     except KeyboardInterrupt:
-        if not run.history.epochs:
+        if not history.epochs:
             raise
-        bar.write(f"Interrupted after epoch {len(run.history.epochs)}; the best so far is kept.")
+        bar.write(f"Interrupted after epoch {len(history.epochs)}; the best so far is kept.")
     finally:
         bar.close()
-        model.load_state_dict(run.best_state)
-        model.eval().to("cpu")
-        if out is not None and run.history.epochs:
-            write_history(out / "history.json", run.history, recipe, dataset)
-    return run.history
+        training.finish()
+        if out is not None and history.epochs:
+            history.write(out / "history.json", recipe, dataset)
+    return history
 
 
-class _Run:
-    """What a training carries from epoch to epoch."""
+class Training:
+    """A training as something to step through: `fit` writes its files, a page shows each epoch as it comes.
 
-    def __init__(self, model: SimpleCNN, recipe: Recipe, steps_per_epoch: int) -> None:
-        self.model, self.recipe = model, recipe
+    for epoch in Training(model, train, validation, recipe).epochs(): ...   and then `finish()`
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        train: Digits,
+        validation: Digits,
+        recipe: Recipe,
+        device: str = "auto",
+        generator: Generator | None = None,
+    ) -> None:
+        target = _pick_device(device)
+        self.model, self.recipe = model.to(target), recipe
+        self.train, self.validation = train.to(target), validation.to(target)
+        # of dropout and augmentation, which draw on the device; the order of the samples is the same on every device
+        self.random = generator or Generator().manual_seed(recipe.seed)
+        if target.type != "cpu":
+            self.random = Generator(target).manual_seed(self.random.initial_seed())
+        draw_from(model, self.random)
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             lr=recipe.learning_rate,
@@ -163,21 +142,38 @@ class _Run:
         )
         self.scheduler: torch.optim.lr_scheduler.LRScheduler
         if recipe.schedule == "one_cycle":
+            steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
             self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimizer, recipe.learning_rate, total_steps=recipe.epochs * steps_per_epoch
+                self.optimizer, recipe.learning_rate, total_steps=steps
             )
         else:
             self.scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
         self.stopping = EarlyStopping(recipe.patience)
         self.history = History()
         self.best_state = copy_state(model)
-        self.shuffling = torch.Generator().manual_seed(recipe.seed)
+        self.shuffling = Generator().manual_seed(recipe.seed)
 
-    def one_epoch(self, train: Digits, validation: Digits) -> Epoch:
+    def epochs(self) -> Iterator[Epoch]:
+        """Train, an epoch at a time, until patience or the epochs run out.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        while len(self.history.epochs) < self.recipe.epochs and not self.stopping.should_stop:
+            yield self._one_epoch()
+        self.history.stopped = "early" if self.stopping.should_stop else "finished"
+
+    def finish(self) -> None:
+        """Leave the network in eval mode, on the CPU, as it was at the end of its best epoch."""
+        self.model.load_state_dict(self.best_state)
+        self.model.eval().to("cpu")
+        draw_from(self.model, None)
+
+    def _one_epoch(self) -> Epoch:
         started, number = time.perf_counter(), len(self.history.epochs) + 1
         learning_rate = self.optimizer.param_groups[0]["lr"]
-        train_loss, train_accuracy = self._train_epoch(train)
-        validation_loss, validation_accuracy = evaluate(self.model, validation)
+        train_loss, train_accuracy = self._train_epoch()
+        validation_loss, validation_accuracy = evaluate(self.model, self.validation)
         if not math.isfinite(train_loss + validation_loss):
             raise TrainingError(
                 f"epoch {number}: the loss is not finite at learning rate {learning_rate:g}; lower the learning rate. "
@@ -192,22 +188,36 @@ class _Run:
             self.best_state = copy_state(self.model)
         return epoch
 
-    def _train_epoch(self, train: Digits) -> tuple[float, float]:
+    def _train_epoch(self) -> tuple[float, float]:
         """One pass in random order; sample-weighted mean loss and accuracy. One synchronisation, at the end."""
         self.model.train()
-        totals = torch.zeros(2, device=train.labels.device)
-        order = torch.randperm(len(train), generator=self.shuffling).to(train.labels.device)
+        totals = torch.zeros(2, device=self.train.labels.device)
+        order = torch.randperm(len(self.train), generator=self.shuffling).to(self.train.labels.device)
         for index in order.split(self.recipe.batch_size):
-            images, labels = train.images[index], train.labels[index]
-            log_probs = self.model(images)
-            loss = F.nll_loss(log_probs, labels)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            self.scheduler.step()
-            totals += torch.stack((loss.detach() * len(index), (log_probs.detach().argmax(1) == labels).sum()))
-        mean_loss, accuracy = (totals / len(train)).tolist()
+            loss, correct = self._step(self.train[index])
+            totals += torch.stack((loss * len(index), correct))
+        mean_loss, accuracy = (totals / len(self.train)).tolist()
         return mean_loss, accuracy
+
+    def _step(self, batch: Digits) -> tuple[Tensor, Tensor]:
+        """One step down the gradient: the mean loss of the batch's digits, and how many were read right."""
+        images, labels = batch.images, batch.labels
+        if self.recipe.augmented:
+            images = augment(images, labels, self.random)
+        strangers = round(self.recipe.outliers * len(images))
+        if strangers:
+            images = torch.cat((images, outliers(images[:strangers], self.random)))
+        log_probs = self.model(images)
+        of_digits = log_probs[: len(labels)]
+        loss = F.nll_loss(of_digits, labels)
+        objective = loss
+        if strangers:  # as likely one digit as another (Hendrycks et al. 2019, arXiv 1812.04606)
+            objective = loss - OUTLIER_WEIGHT * log_probs[len(labels) :].mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        objective.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+        return loss.detach(), (of_digits.detach().argmax(1) == labels).sum()
 
     def save(self, out: Path | None, dataset: str) -> None:
         """best.pt if this epoch was the best, and training.pt, from which the training goes on as if never stopped."""
@@ -223,7 +233,7 @@ class _Run:
             "best": self.best_state,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "random": torch.get_rng_state(),
+            "random": self.random.get_state(),
             "shuffling": self.shuffling.get_state(),
             "waited": self.stopping.waited,
         }
@@ -246,7 +256,7 @@ class _Run:
         self.best_state = state["best"]
         self.history = History([Epoch(**epoch) for epoch in state["epochs"]])
         self.stopping.best, self.stopping.waited = self.history.best.validation_loss, state["waited"]
-        torch.set_rng_state(state["random"])
+        self.random.set_state(state["random"])
         self.shuffling.set_state(state["shuffling"])
 
 
@@ -270,19 +280,6 @@ def evaluate(model: nn.Module, digits: Digits) -> tuple[float, float]:
         else F.nll_loss(log_probs, digits.labels)
     )
     return loss.item(), (log_probs.argmax(1) == digits.labels).double().mean().item()
-
-
-def write_history(path: Path, history: History, recipe: Recipe, dataset: str) -> None:
-    content: dict[str, Any] = {
-        "recipe": recipe.to_dict(),
-        "dataset": dataset,
-        "stopped": history.stopped,
-        "best_epoch": history.best.epoch,
-        "best_validation_loss": history.best.validation_loss,
-        "epochs": [asdict(epoch) for epoch in history.epochs],
-    }
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _pick_device(device: str) -> torch.device:

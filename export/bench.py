@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnmodel import SimpleCNN, load_checkpoint
+from bnmodel import load_checkpoint
 from bnmodel.data import load_sample
 from bnmodel.files import atomic_write
+from bnmodel.models import build
 from export.certificate import eager
 from export.checks import torch_threads
 from export.formats import DIGITS, METADATA, WRITERS
@@ -34,7 +35,7 @@ def bench(folder: Path) -> list[dict[str, Any]]:
     images = load_sample(train=False).images.numpy()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        plain = freeze(SimpleCNN(replace(network.config, norm="none")), DIGITS.example).module
+        plain = freeze(build(replace(network.config, norm="none")), DIGITS.example).module
         WRITERS["onnx"](plain, DIGITS, {METADATA: ""}, Path(scratch) / "plain.onnx")
         for threads in THREADS:
             with torch_threads(threads):

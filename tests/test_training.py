@@ -25,7 +25,6 @@ from bnmodel.training import (
     fit,
     predict_log_probs,
     train_from_scratch,
-    write_history,
 )
 
 QUICK = Recipe("quick", epochs=4, patience=4, learning_rate=0.1, momentum=0.9, model=SimpleCNNConfig(dropout=0.1))
@@ -608,7 +607,7 @@ def test_a_disk_that_fills_up_leaves_the_files_of_the_epoch_before(
 def test_a_history_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "history.json"
     history = History([Epoch(1, 1.0, 0.5, 1.0, 0.5, 0.1, 1.0)], "finished")
-    write_history(file, history, SHORT, "digits")
+    history.write(file, SHORT, "digits")
     before = file.read_text()
 
     def fail(*_: object, **__: object) -> str:
@@ -616,6 +615,6 @@ def test_a_history_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, mon
 
     monkeypatch.setattr(json, "dumps", fail)
     with pytest.raises(ValueError, match="not JSON"):
-        write_history(file, history, SHORT, "digits")
+        history.write(file, SHORT, "digits")
     assert file.read_text() == before
     assert list(tmp_path.iterdir()) == [file]

@@ -1,0 +1,69 @@
+"""What happened in a training, epoch by epoch, and when it is time to stop."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bnmodel.files import atomic_write
+from bnmodel.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Losses are means over samples, in nats; accuracies are shares in [0, 1]."""
+
+    epoch: int
+    train_loss: float  # in training mode, while the weights move
+    train_accuracy: float
+    validation_loss: float  # in eval mode, at the end of the epoch
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """What happened, epoch by epoch. `stopped`: "finished", "early" (patience ran out) or "interrupted"."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    stopped: str = "interrupted"
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch of the lowest validation loss, the first of equals."""
+        return min(self.epochs, key=lambda epoch: epoch.validation_loss)
+
+    def write(self, path: Path, recipe: Recipe, dataset: str) -> None:
+        content: dict[str, Any] = {
+            "recipe": recipe.to_dict(),
+            "dataset": dataset,
+            "stopped": self.stopped,
+            "best_epoch": self.best.epoch,
+            "best_validation_loss": self.best.validation_loss,
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+        }
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+class EarlyStopping:
+    """Stops once the loss has not fallen below its best for `patience` epochs (Prechelt 1998)."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.best = math.inf
+        self.waited = 0
+
+    def improved(self, loss: float) -> bool:
+        """Note this epoch's loss; True where it is the best so far."""
+        if loss < self.best:
+            self.best, self.waited = loss, 0
+            return True
+        self.waited += 1
+        return False
+
+    @property
+    def should_stop(self) -> bool:
+        return self.waited >= self.patience
