@@ -150,7 +150,8 @@ class RobustCNNConfig:
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON gives a list
         if len(self.channels) != 3:
             raise ValueError(f"channels: expected 3 widths, received {len(self.channels)}")
-        _require_positive(**{f"channels_{number}": width for number, width in enumerate(self.channels, 1)})
+        first, second, third = self.channels
+        _require_positive(first_channels=first, second_channels=second, third_channels=third)
         _require_one_of("norm", self.norm, ("before", "none"))
         _require_share("dropout", self.dropout)
 

@@ -23,6 +23,7 @@ class Recipe:
     seed: int = 0
     augmented: bool = False  # each digit as another hand and pen would have drawn it, anew in every epoch
     outliers: float = 0.0  # scribbles beside the digits, as a share of them, in [0, 1]
+    calibrated: bool = False  # at the end its probabilities are made to mean what they say, on the validation digits
     model: SimpleCNNConfig | RobustCNNConfig = field(default_factory=SimpleCNNConfig)
 
     def __post_init__(self) -> None:
@@ -54,8 +55,8 @@ FAST = Recipe(
 )
 ROBUST = Recipe(
     "robust",
-    epochs=40,
-    patience=40,
+    epochs=30,
+    patience=30,
     batch_size=128,
     learning_rate=0.1,
     momentum=0.9,
@@ -63,6 +64,7 @@ ROBUST = Recipe(
     schedule="one_cycle",
     augmented=True,
     outliers=0.125,
+    calibrated=True,
     model=RobustCNNConfig(),
 )
 RECIPES = {recipe.name: recipe for recipe in (LECTURE, FAST, ROBUST)}

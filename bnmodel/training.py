@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from bnmodel.augmentation import augment, outliers
+from bnmodel.calibration import calibration_error, fit_temperature, fold_temperature
 from bnmodel.checkpoint import CheckpointError, copy_state, load_plain, save_checkpoint
 from bnmodel.data import Digits
 from bnmodel.dropout import draw_from
@@ -107,7 +108,25 @@ def fit(
         training.finish()
         if out is not None and history.epochs:
             history.write(out / "history.json", recipe, dataset)
+    if recipe.calibrated and history.stopped != "interrupted":
+        results = calibrate(model, validation)
+        if out is not None:
+            save_checkpoint(out / "best.pt", model, recipe.to_dict(), asdict(history.best) | results, dataset)
     return history
+
+
+def calibrate(model: Network, validation: Digits) -> dict[str, float]:
+    """Fit a temperature on `validation` and fold it into `model`; what this did to its loss and calibration error."""
+    before = predict_log_probs(model, validation.images)
+    temperature = fit_temperature(before, validation.labels)
+    fold_temperature(model, temperature)
+    after = predict_log_probs(model, validation.images)
+    return {
+        "validation_loss": evaluate(model, validation)[0],
+        "temperature": temperature,
+        "calibration_error_before": calibration_error(before, validation.labels),
+        "calibration_error": calibration_error(after, validation.labels),
+    }
 
 
 class Training:

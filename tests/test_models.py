@@ -1,4 +1,4 @@
-"""The lecture's two networks, against hand counts and the same networks made of torch's layers."""
+"""The networks, against hand counts and the same networks made of torch's layers."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bnmodel import CustomBatchNorm, SimpleCNN, SimpleCNNConfig, SimpleMLP, SimpleMLPConfig
 from bnmodel.initializers import INITIALIZERS
-from bnmodel.models import NORM_PLACES
+from bnmodel.models import NORM_PLACES, RobustCNN, RobustCNNConfig
 
 
 def images(count: int, seed: int = 0) -> Tensor:
@@ -146,6 +146,38 @@ def test_scripted_it_gives_the_same_answers_in_eval_mode(norm: str) -> None:
         torch.testing.assert_close(script(images(count)), model(images(count)), rtol=1e-5, atol=1e-5)
 
 
+# --- RobustCNN -------------------------------------------------------------------------------------------------------
+
+
+def test_the_robust_network_has_fewer_than_300_000_parameters() -> None:
+    convolutions = 1 * 32 * 25 + 9 * (32 * 64 + 64 * 64 + 64 * 128 + 128 * 128)
+    norms = 2 * (32 + 64 + 64 + 128 + 128)
+    dense = 128 * 3 * 3 * 10 + 10
+    assert sum(parameter.numel() for parameter in RobustCNN().parameters()) == convolutions + norms + dense < 300_000
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_robust_network_equals_the_same_made_of_torchs_layers(training: bool) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = RobustCNN(RobustCNNConfig(channels=(4, 6, 8), dropout=0.0)).train()
+        model(images(32))
+    layers: list[nn.Module] = []
+    for number, pooled in enumerate((True, False, True, False, False), 1):
+        block = model.get_submodule(f"conv{number}")
+        norm = block.get_submodule("norm")
+        assert isinstance(norm, CustomBatchNorm)
+        layers += [block.get_submodule("conv"), norm.to_torch(2), nn.ReLU(), *([nn.MaxPool2d(2)] if pooled else [])]
+    reference = nn.Sequential(*layers, nn.Flatten(), model.dense, nn.LogSoftmax(dim=1)).train(training)
+    torch.testing.assert_close(model.train(training)(images(8)), reference(images(8)), rtol=1e-5, atol=1e-5)
+
+
+def test_the_robust_network_without_batch_norm_has_biases_in_their_place() -> None:
+    model = RobustCNN(RobustCNNConfig(norm="none"))
+    assert not list(model.buffers())
+    assert all(module.bias is not None for module in model.modules() if isinstance(module, nn.Conv2d))
+
+
 # --- SimpleMLP -------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +221,11 @@ def test_the_weights_are_those_of_the_named_initialiser(initializer: str) -> Non
         (SimpleCNNConfig, {"hidden": 0}, "hidden: expected at least 1, received 0"),
         (SimpleCNNConfig, {"dropout": 1.0}, "dropout: expected a share in .* received 1.0"),
         (SimpleCNNConfig, {"dropout": -0.1}, "dropout: expected a share in .* received -0.1"),
+        (SimpleCNNConfig, {"initializer": "ones"}, "initializer: expected one of random_normal, .* received 'ones'"),
+        (RobustCNNConfig, {"norm": "after"}, "norm: expected one of before, none, received 'after'"),
+        (RobustCNNConfig, {"channels": (10, 20)}, "channels: expected 3 widths, received 2"),
+        (RobustCNNConfig, {"channels": (10, 20, 0)}, "third_channels: expected at least 1, received 0"),
+        (RobustCNNConfig, {"dropout": 1.0}, "dropout: expected a share in .* received 1.0"),
         (SimpleMLPConfig, {"in_features": 0}, "in_features: expected at least 1, received 0"),
         (SimpleMLPConfig, {"out_features": -3}, "out_features: expected at least 1, received -3"),
         (SimpleMLPConfig, {"activation": "gelu"}, "activation: expected one of relu, sigmoid, tanh, received 'gelu'"),
