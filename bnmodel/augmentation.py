@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 SIZE = 28
+STRENGTHS = (0.0, 1.3)  # of a digit's warp: some are left almost as they are
 ROTATION = 9.0  # degrees, standard deviation
 SHEAR = 0.15  # standard deviation
 STRETCH = 0.12  # of either axis, standard deviation of its logarithm
@@ -25,6 +26,8 @@ HEAD = 0.22  # how far the middle may move up or down, in half heights
 SEVENS_CROSSED = 0.35
 ONES_WITH_FOOT = 0.3
 ONES_WITH_FLAG = 0.3
+PENS_CHANGED = 0.6
+EDGES_CHANGED = 0.5
 GAPS = 0.15
 
 
@@ -41,15 +44,17 @@ def warp(images: Tensor, generator: Generator) -> Tensor:
     """Rotate, shear, stretch and shift; bend smoothly; move the middle, for large heads and small ones."""
     count = len(images)
     normal, uniform = _chances(images, generator)
-    angle = normal(count) * math.radians(ROTATION)
+    strength = STRENGTHS[0] + (STRENGTHS[1] - STRENGTHS[0]) * uniform(count)
+    angle = strength * normal(count) * math.radians(ROTATION)
     cos, sin = angle.cos(), angle.sin()
-    shear = normal(count) * SHEAR
-    stretch_x, stretch_y = (normal(2, count) * STRETCH).exp()
+    shear = strength * normal(count) * SHEAR
+    stretch_x, stretch_y = (strength * normal(2, count) * STRETCH).exp()
+    shift_x, shift_y = strength * normal(2, count) * (SHIFT * 2 / SIZE)
     # from a point of the result to where it comes from, in half sizes
     affine = torch.stack(
         (
-            torch.stack((cos * stretch_x, (shear * cos - sin) * stretch_x, normal(count) * SHIFT * 2 / SIZE), 1),
-            torch.stack((sin * stretch_y, (shear * sin + cos) * stretch_y, normal(count) * SHIFT * 2 / SIZE), 1),
+            torch.stack((cos * stretch_x, (shear * cos - sin) * stretch_x, shift_x), 1),
+            torch.stack((sin * stretch_y, (shear * sin + cos) * stretch_y, shift_y), 1),
         ),
         dim=1,
     )  # (N, 2, 3)
@@ -57,7 +62,8 @@ def warp(images: Tensor, generator: Generator) -> Tensor:
     smooth = _bicubic(CONTROL_POINTS).to(images.device)  # (28, 5)
     bend = smooth @ (normal(count, 2, CONTROL_POINTS, CONTROL_POINTS) * (BEND * 2 / SIZE)) @ smooth.t()
     head = (uniform(count, 1, 1) * 2 - 1) * HEAD * (1 - (grid[..., 1] / 0.75) ** 2).clamp(min=0)
-    grid = grid + bend.permute(0, 2, 3, 1) + torch.stack((torch.zeros_like(head), head), dim=3)
+    moved = bend.permute(0, 2, 3, 1) + torch.stack((torch.zeros_like(head), head), dim=3)
+    grid = grid + strength.view(-1, 1, 1, 1) * moved
     return F.grid_sample(images, grid, align_corners=False)
 
 
@@ -65,6 +71,7 @@ def thickness(images: Tensor, generator: Generator) -> Tensor:
     """A thicker pen for some digits (up to a pixel on either side), a thinner one for others."""
     _, uniform = _chances(images, generator)
     amount = uniform(len(images), 1, 1, 1) * 1.6 - 0.7  # −0.7, thin … 0.9, thick
+    amount = amount * (uniform(len(images), 1, 1, 1) < PENS_CHANGED)
     thick = F.max_pool2d(images, 3, stride=1, padding=1)
     thin = -F.max_pool2d(-images, 3, stride=1, padding=1)
     return torch.where(amount > 0, images.lerp(thick, amount.clamp(min=0)), images.lerp(thin, (-amount).clamp(min=0)))
@@ -89,7 +96,8 @@ def tone(images: Tensor, generator: Generator) -> Tensor:
     images = images.lerp(blurred, 0.6 * (2 * uniform(count, 1, 1, 1) - 1).clamp(min=0))
     images = images / images.amax(dim=(2, 3), keepdim=True).clamp(min=0.3)
     hardness = (uniform(count, 1, 1, 1) * 1.4 - 0.4).exp()  # of the edges: 0.67 … 2.7
-    return ((images - 0.4) * hardness + 0.4).clamp(0, 1) * (images > 0.02)
+    changed = ((images - 0.4) * hardness + 0.4).clamp(0, 1) * (images > 0.02)
+    return torch.where(uniform(count, 1, 1, 1) < EDGES_CHANGED, changed, images)
 
 
 def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
@@ -133,7 +141,7 @@ def outliers(digits: Tensor, generator: Generator) -> Tensor:
     normal, uniform = _chances(digits, generator)
     points = 14 + (uniform(8, count, 2) - 0.5) * 20  # of a zigzag
     width = 0.6 + uniform(count)
-    length = 3 + (uniform(count) * 5).long()  # strokes, 3 … 7
+    length = 4 + (uniform(count) * 4).long()  # strokes, 4 … 7
     scribble = torch.zeros(count, SIZE, SIZE, device=digits.device)
     for number in range(7):
         stroke = segments(points[number], points[number + 1], width) * (number < length).view(-1, 1, 1)

@@ -53,5 +53,5 @@ def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
 def fold_temperature(model: Network, temperature: float) -> None:
     """Divide the logits of `model` by `temperature`, in place, in its last layer."""
     last = model.dense if isinstance(model, RobustCNN) else model.dense2
-    last.weight /= temperature
-    last.bias /= temperature
+    last.weight.div_(temperature)
+    last.bias.div_(temperature)

@@ -55,8 +55,8 @@ FAST = Recipe(
 )
 ROBUST = Recipe(
     "robust",
-    epochs=30,
-    patience=30,
+    epochs=40,
+    patience=40,
     batch_size=128,
     learning_rate=0.1,
     momentum=0.9,

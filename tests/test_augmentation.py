@@ -59,6 +59,7 @@ def test_a_shift_moves_the_centre_of_mass_by_its_pixels(monkeypatch: pytest.Monk
     for name in ("ROTATION", "SHEAR", "STRETCH", "BEND", "HEAD"):
         monkeypatch.setattr(augmentation, name, 0.0)
     monkeypatch.setattr(augmentation, "SHIFT", 1.5)
+    monkeypatch.setattr(augmentation, "STRENGTHS", (1.0, 1.0))
     dot = torch.zeros(4000, 1, 28, 28)
     dot[:, 0, 13:15, 13:15] = 1
     moved = warp(dot, seeded())[:, 0]

@@ -206,7 +206,7 @@ def test_a_folder_without_a_checkpoint_says_how_to_train_one(tmp_path, capsys):
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     torch.save({"format": 1, "architecture": "ResNet", "config": {}, "state": {}}, tmp_path / "best.pt")
-    with pytest.raises(CheckpointError, match=r"expected a SimpleCNN.*received 'ResNet'"):
+    with pytest.raises(CheckpointError, match=r"expected a checkpoint of SimpleCNN or RobustCNN.*received 'ResNet'"):
         export_checkpoint(tmp_path, None, CANVASES)
 
 
