@@ -9,6 +9,8 @@ COMMANDS = (
     "benchmarks.app",
     "benchmarks.int8",
     "benchmarks.rounding",
+    "benchmarks.drawing",
+    "benchmarks.recogniser",
     "benchmarks.training",
     "benchmarks.readme",
 )

@@ -29,10 +29,13 @@ class History:
 
     epochs: list[Epoch] = field(default_factory=list)
     stopped: str = "interrupted"
+    keeps_last: bool = False
 
     @property
     def best(self) -> Epoch:
-        """The epoch of the lowest validation loss, the first of equals."""
+        """The epoch whose weights are kept: of the lowest validation loss, the first of equals; or the last."""
+        if self.keeps_last:
+            return self.epochs[-1]
         return min(self.epochs, key=lambda epoch: epoch.validation_loss)
 
     def write(self, path: Path, recipe: Recipe, dataset: str) -> None:

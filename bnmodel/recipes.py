@@ -21,6 +21,7 @@ class Recipe:
     weight_decay: float = 1e-4
     schedule: str = "constant"  # or one_cycle (Smith 2018, arXiv 1803.09820)
     seed: int = 0
+    keeps_last: bool = False  # the end of its schedule decides, not the validation loss
     augmented: bool = False  # each digit as another hand and pen would have drawn it, anew in every epoch
     outliers: float = 0.0  # scribbles beside the digits, as a share of them, in [0, 1]
     calibrated: bool = False  # at the end its probabilities are made to mean what they say, on the validation digits
@@ -62,6 +63,7 @@ ROBUST = Recipe(
     momentum=0.9,
     weight_decay=5e-4,
     schedule="one_cycle",
+    keeps_last=True,
     augmented=True,
     outliers=0.125,
     calibrated=True,

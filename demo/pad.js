@@ -5,6 +5,7 @@
 const SIDE = 560; // canvas pixels a side, whatever the density of the screen
 const EXPORT = 280; // pixels a side of what the network gets
 const PAUSE = 120; // ms between two answers while drawing
+const DOUBTFUL = 0.5; // an answer less likely than this may be none
 const INK = '#14171c';
 const CHALK = '#f7f7f4'; // on a dark picture
 
@@ -193,9 +194,12 @@ async function ask(canvas) {
 function show(reply) {
   const known = reply && reply.label !== null && !reply.failed;
   const sure = known ? reply.probabilities[reply.label] : 0;
+  const doubtful = Boolean(known) && sure < DOUBTFUL;
   find('.pad-answer').dataset.label = known ? reply.label : '';
-  find('.pad-digit').textContent = known ? reply.label : '?';
-  if (known) say(`The network reads ${reply.label}, ${percent(sure)} % sure.`);
+  find('.pad-answer').classList.toggle('is-doubtful', doubtful);
+  find('.pad-digit').textContent = known && !doubtful ? reply.label : '?';
+  if (doubtful) say(`Perhaps no digit: a ${reply.label} would be likeliest, with ${percent(sure)} %.`);
+  else if (known) say(`The network reads ${reply.label}, ${percent(sure)} % sure.`);
   else if (reply?.failed) say('The server did not answer. Is the app still running? Then draw again.');
   else say('Nothing drawn yet. Draw a digit, 0 to 9.');
   bars.forEach((bar, digit) => {

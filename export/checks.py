@@ -117,7 +117,7 @@ def determinism(path: Path, file: ExportedFile, array: np.ndarray) -> Finding:
             return False, f"repeated runs differ with {threads} threads"
         answers.append(runs[0])
     difference = largest_difference(*answers)
-    return close(*answers), f"3 runs alike, largest difference of 1 and 2 threads {difference:.1e}"
+    return close(answers[0], answers[1]), f"3 runs alike, largest difference of 1 and 2 threads {difference:.1e}"
 
 
 def resized(batches: Sequence[np.ndarray], count: int) -> np.ndarray:

@@ -193,3 +193,14 @@ def test_a_finger_draws_on_a_phone_and_does_not_scroll_the_page(browser: Browser
     assert page.evaluate("document.documentElement.scrollWidth") <= 390  # nothing cut off at the side
     assert errors == []
     context.close()
+
+
+def test_a_scribble_that_no_digit_explains_gets_a_question_mark_and_says_so(page: Page) -> None:
+    scribble = [(0.2, 0.2), (0.8, 0.75), (0.25, 0.7), (0.75, 0.15), (0.5, 0.85), (0.15, 0.45), (0.85, 0.5), (0.4, 0.15)]
+    draw(page, scribble)
+    assert answer(page) == "?"
+    expect(page.locator(".pad-words")).to_have_text(re.compile(r"Perhaps no digit: a \d would be likeliest, .*%\."))
+    draw(page, [(0.3, 0.3), (0.7, 0.7)])  # more of it
+    page.locator("[data-do=clear]").click()
+    draw(page, SEVEN)
+    assert answer(page) == "7"

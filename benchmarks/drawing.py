@@ -1,0 +1,192 @@
+"""How well exported models read what a hand draws: MNIST's test digits as pen strokes, drawn anew in many ways.
+
+python -m benchmarks.drawing [--model FOLDER]… [--digits N] [--data-root DIR]
+
+Each condition changes one thing about a plain drawing. The styles are hands that MNIST hardly has, made from its
+strokes; of these only the digits of one class count, and only those that the style changes.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import write
+from benchmarks.pen import Drawing, draw
+from benchmarks.strokes import Strokes, vectorise
+from benchmarks.styles import STYLES
+from bnmodel import data
+from export.freeze import ExportError
+from export.runtime import Recognizer, available, load_file
+
+STYLE_DIGITS = 500  # of the class, at most
+SEED = 0
+PLAIN = Drawing()
+RED, YELLOW, BLUE = (200, 20, 30, 255), (255, 230, 80, 255), (30, 60, 200, 255)
+LIGHT, MIDDLE, CLEAR = (215, 215, 215, 255), (165, 165, 165, 255), (0, 0, 0, 0)
+
+CONDITIONS: dict[str, Drawing] = {
+    "plain": PLAIN,
+    **{f"canvas {side} × {side}": replace(PLAIN, width=side, height=side) for side in (56, 112, 640)},
+    "canvas 1600 × 1200": replace(PLAIN, width=1600, height=1200),
+    "small, top left": replace(PLAIN, size=0.4, centre=(0.21, 0.21)),
+    "small, bottom right": replace(PLAIN, size=0.4, centre=(0.79, 0.79)),
+    # a brush that shrinks with the digit: the plain one would fill it
+    **{f"size {size} %": replace(PLAIN, size=size / 100, brush=size / 1000) for size in (20, 35)},
+    **{f"size {size} %": replace(PLAIN, size=size / 100) for size in (50, 80, 95)},
+    **{f"brush {brush} %": replace(PLAIN, size=0.7, brush=brush / 100) for brush in (1, 2, 4, 8, 12)},
+    **{f"turned {angle:+d}°": replace(PLAIN, rotation=angle) for angle in (-15, -10, -5, 5, 10, 15)},
+    **{f"slanted {angle:+d}°": replace(PLAIN, slant=angle) for angle in (-15, 15)},
+    "white on black": replace(PLAIN, pen=(255, 255, 255, 255), paper=(0, 0, 0, 255)),
+    "black on transparent": replace(PLAIN, paper=CLEAR),
+    "white on transparent": replace(PLAIN, pen=(255, 255, 255, 255), paper=CLEAR),
+    "red on yellow": replace(PLAIN, pen=RED, paper=YELLOW),
+    "blue on grey": replace(PLAIN, pen=BLUE, paper=MIDDLE),
+    "grey on light grey": replace(PLAIN, pen=MIDDLE, paper=LIGHT),
+    "JPEG, quality 30": replace(PLAIN, jpeg=30),
+    "shaky hand": replace(PLAIN, shake=0.02),
+    "very shaky hand": replace(PLAIN, shake=0.04),
+}
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many of `n` drawings were read as what they are; `low` and `high`: 95 % confidence."""
+
+    n: int
+    correct: int
+    accuracy: float
+    low: float
+    high: float
+
+
+def score(right: np.ndarray) -> Score:
+    """bool (N,), N ≥ 1 → its score."""
+    n, correct = len(right), int(right.sum())
+    return Score(n, correct, correct / n, *wilson(correct, n))
+
+
+def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Confidence interval of a share, 95 % by default (Wilson, Probable inference …, JASA 22, 1927).
+
+    Raises:
+        ValueError: not 0 ≤ correct ≤ n with n ≥ 1.
+    """
+    if not (n >= 1 and 0 <= correct <= n):
+        raise ValueError(f"expected 0 ≤ correct ≤ n and n ≥ 1, received {correct} of {n}")
+    share, spread = correct / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * sqrt(share * (1 - share) / n + spread / (4 * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def choose(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """About `count` indices, as many of each class as there are or as make it even, drawn without replacement."""
+    of_each = [rng.permutation(np.flatnonzero(labels == label)) for label in range(10)]
+    return np.concatenate([index[: -(-(count - label) // 10)] for label, index in enumerate(of_each)])
+
+
+Batch = tuple[str, Drawing, list[Strokes], np.ndarray]  # a condition's name, how to draw, what, and labels (N,)
+
+
+def batches(digits: data.Digits, count: int) -> Iterator[Batch]:
+    """All conditions with the same `count` digits, then the styles, each with up to STYLE_DIGITS of its class."""
+    images, labels = digits.images[:, 0].numpy(), digits.labels.numpy()
+    chosen = choose(labels, count, np.random.default_rng(SEED))
+    plain = [vectorise(images[index]) for index in chosen]
+    for name, drawing in CONDITIONS.items():
+        yield name, drawing, plain, labels[chosen]
+    for name, (label, style) in STYLES.items():
+        index = np.flatnonzero(labels == label)[: min(STYLE_DIGITS, count)]
+        styled = [changed for changed in map(style, map(vectorise, images[index])) if changed is not None]
+        if styled:
+            yield name, PLAIN, styled, np.full(len(styled), label)
+
+
+def read(models: dict[str, Recognizer], batch: Batch) -> dict[str, Score]:
+    """Each canvas is drawn once and read by every model."""
+    _, drawing, drawn, labels = batch
+    read_as: dict[str, list[int | None]] = {name: [] for name in models}
+    for number, strokes in enumerate(drawn):
+        canvas = draw(strokes, drawing, np.random.default_rng((SEED, number)))
+        for name, model in models.items():
+            read_as[name].append(model.read(canvas).label)
+    return {name: score(np.array(answers) == labels) for name, answers in read_as.items()}
+
+
+def summary(pixels: Score, conditions: dict[str, Score]) -> dict[str, Any]:
+    """What is written of one model. `pixels`: the same digits as MNIST has them, which no drawing can beat by much."""
+    worst = min(conditions, key=lambda name: conditions[name].accuracy)
+    return {
+        "mean": float(np.mean([result.accuracy for result in conditions.values()])),
+        "worst": {"condition": worst, "accuracy": conditions[worst].accuracy},
+        "mnist_pixels": asdict(pixels),
+        "conditions": {name: asdict(result) for name, result in conditions.items()},
+    }
+
+
+def recognizer(folder: Path) -> Recognizer:
+    """The ONNX files in `folder`, on one thread: more would wait for each other on canvases as small as these.
+
+    Raises:
+        ExportError: a file is missing or damaged.
+    """
+    digits, sketch = (load_file(folder / f"{part}.onnx", threads=1) for part in ("digits", "sketch"))
+    return Recognizer(folder.name, digits.metadata, digits.run, sketch.run)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drawing", description="Read drawn digits.")
+    parser.add_argument("--model", type=Path, action="append", help="exported folder, repeatable; default: all")
+    parser.add_argument("--digits", type=int, default=1000, help="per condition (default: %(default)s)")
+    parser.add_argument("--data-root", type=Path, default=data.default_data_root())
+    options = parser.parse_args(arguments)
+    if options.digits < 10:
+        parser.error(f"--digits: expected 10 or more, received {options.digits}")
+    try:
+        models = {folder.name: recognizer(folder) for folder in options.model or available()}
+        digits = data.load_mnist(False, options.data_root)
+    except (ExportError, data.DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not models:
+        print("error: no exported folder in checkpoints; export one: python -m export FOLDER", file=sys.stderr)
+        return 1
+    write("drawing", run(models, digits, options.digits))
+    return 0
+
+
+def run(models: dict[str, Recognizer], digits: data.Digits, count: int) -> dict[str, Any]:
+    """Measure, print a row a condition, and return what is to be written."""
+    chosen = choose(digits.labels.numpy(), count, np.random.default_rng(SEED))
+    images, labels = digits.images[chosen].numpy(), digits.labels[chosen].numpy()
+    pixels = {name: score(model.classify(images).argmax(1) == labels) for name, model in models.items()}
+    print(f"{'':26s}{'n':>5s}" + "".join(f"  {name:>22s}" for name in models))
+    _print_row("MNIST's own pixels", pixels)
+    scores: dict[str, dict[str, Score]] = {name: {} for name in models}
+    for batch in batches(digits, count):
+        row = read(models, batch)
+        _print_row(batch[0], row)
+        for name, result in row.items():
+            scores[name][batch[0]] = result
+    results = {name: summary(pixels[name], scores[name]) for name in models}
+    for name, content in results.items():
+        print(f"{name}: mean {content['mean']:.2%}, worst {content['worst']}")
+    return {"digits": count, "seed": SEED, "models": results}
+
+
+def _print_row(name: str, row: dict[str, Score]) -> None:
+    cells = [f"  {r.accuracy:8.2%} ({r.low:5.1%}…{r.high:5.1%})" for r in row.values()]
+    print(f"{name:26s}{next(iter(row.values())).n:5d}" + "".join(cells), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

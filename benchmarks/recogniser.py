@@ -1,0 +1,172 @@
+"""How well the networks read MNIST, how honest their probabilities are, and what they make of what is no digit.
+
+python -m benchmarks.recogniser [--model FOLDER]… [--seeds FOLDER]… [--data-root DIR]
+
+`--seeds`: further checkpoints of the recipe `robust`, trained with other seeds; the test set has no part in any choice.
+What is no digit goes through the exported sketch.onnx, as a visitor's drawing would.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from benchmarks import RESULTS, write
+from bnmodel import data, figures, load_checkpoint
+from bnmodel.calibration import calibration_error
+from bnmodel.training import predict_log_probs
+from export.runtime import Recognizer, available, load
+
+SURE = 0.9  # a false answer of at least this probability is a sure one
+DOUBTFUL = 0.5  # the app shows a question mark below this
+SIDE = 280  # of a canvas, pixels
+FONTS = ("DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono")
+# B I O S Z b g i l o q s z are left out: in one hand or another they are 8 1 0 5 2 6 9 1 1 0 9 5 2
+LETTERS = "ACDEFGHJKLMNPQRTUVWXYacdefhjkmnprtuvwxy"
+MISREAD = Path("docs/misread.png")
+
+
+def letters() -> list[np.ndarray]:
+    """Each of LETTERS in each of FONTS, black on white."""
+    drawn = []
+    for family in FONTS:
+        font = ImageFont.truetype(findfont(family), 180)
+        for letter in LETTERS:
+            image = Image.new("RGBA", (SIDE, SIDE), "white")
+            ImageDraw.Draw(image).text((SIDE / 2, SIDE / 2), letter, "black", font, anchor="mm")
+            drawn.append(np.array(image))
+    return drawn
+
+
+def lines(count: int = 100, seed: int = 0) -> list[np.ndarray]:
+    """Straight lines that lie or lean too much for a one: 40° or more off the vertical."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(count):
+        angle = np.radians(rng.uniform(40, 140))
+        half = rng.uniform(60, 120) * np.array([np.sin(angle), np.cos(angle)])
+        image = Image.new("RGBA", (SIDE, SIDE), "white")
+        ends = [tuple(SIDE / 2 - half), tuple(SIDE / 2 + half)]
+        ImageDraw.Draw(image).line(ends, "black", int(rng.integers(8, 28)))
+        drawn.append(np.array(image))
+    return drawn
+
+
+def scribbles(count: int = 100, seed: int = 0) -> list[np.ndarray]:
+    """A pen that goes to and fro between ten to twenty points, in curves and corners."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for number in range(count):
+        points = rng.uniform(30, SIDE - 30, (int(rng.integers(10, 21)), 2))
+        if number % 2:  # rounded: a moving average along the way
+            way = np.repeat(points, 8, axis=0)
+            points = np.stack([np.convolve(axis, np.hanning(17) / np.hanning(17).sum(), "valid") for axis in way.T], 1)
+        image = Image.new("RGBA", (SIDE, SIDE), "white")
+        ImageDraw.Draw(image).line([tuple(p) for p in points], "black", int(rng.integers(8, 20)), joint="curve")
+        drawn.append(np.array(image))
+    return drawn
+
+
+def noise(count: int = 100, seed: int = 0) -> list[np.ndarray]:
+    """Black squares of 5 to 40 pixels wherever chance has it, from a few to half of the sheet."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(count):
+        cell = int(rng.choice((5, 10, 20, 40)))
+        black = rng.random((SIDE // cell, SIDE // cell)) < rng.uniform(0.05, 0.5)
+        canvas = np.full((SIDE, SIDE, 4), 255, np.uint8)
+        canvas[np.kron(black, np.ones((cell, cell), bool)), :3] = 0
+        drawn.append(canvas)
+    return drawn
+
+
+STRANGERS = {"noise": noise, "lines": lines, "scribbles": scribbles, "letters": letters}
+
+
+def strangers(recogniser: Recognizer) -> dict[str, dict[str, float]]:
+    """Of each kind: how many there were, and the share answered with at least DOUBTFUL and at least SURE."""
+    result = {}
+    for name, make in STRANGERS.items():
+        tops = np.array([recogniser.read(canvas).probabilities.max() for canvas in make()])
+        result[name] = {
+            "n": len(tops),
+            "not_doubtful": float((tops >= DOUBTFUL).mean()),
+            "sure": float((tops >= SURE).mean()),
+        }
+    return result
+
+
+def judge(folder: Path, validation: data.Digits, test: data.Digits) -> tuple[dict[str, Any], Tensor]:
+    """Numbers of a checkpoint, and its log-probabilities (N, 10) of the test digits."""
+    checkpoint = load_checkpoint(folder)
+    of_validation, of_test = (predict_log_probs(checkpoint.model, part.images) for part in (validation, test))
+    read = of_test.argmax(1)
+    sure = of_validation.exp().amax(1) >= DOUBTFUL
+    return {
+        "recipe": checkpoint.recipe["name"],
+        "seed": checkpoint.recipe["seed"],
+        "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
+        "validation_loss": float(F.nll_loss(of_validation.double(), validation.labels)),
+        "validation_accuracy": float((of_validation.argmax(1) == validation.labels).double().mean()),
+        "validation_calibration_error": calibration_error(of_validation, validation.labels),
+        "validation_doubtful": float(1 - sure.double().mean()),
+        "test_accuracy": float((read == test.labels).double().mean()),
+        "test_wrong": int((read != test.labels).sum()),
+        "test_calibration_error": calibration_error(of_test, test.labels),
+        "confusion": torch.bincount(test.labels * 10 + read, minlength=100).view(10, 10).tolist(),
+    }, of_test
+
+
+@figures.style()
+def misread(test: data.Digits, log_probs: Tensor) -> Figure:
+    """Every misread digit: what it is, as what it was read, and how sure the network was."""
+    wrong = torch.nonzero(log_probs.argmax(1) != test.labels)[:, 0].tolist()
+    columns = 10
+    rows = -(-len(wrong) // columns)
+    drawn, panels = figures.new_figure(columns=columns, rows=rows, width=9, height=1.15 * rows)
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, index in zip(panels, wrong, strict=False):
+        probability, answer = log_probs[index].exp().max(0)
+        axes.imshow(test.images[index, 0], cmap="gray_r", vmin=0, vmax=1)
+        title = f"{int(test.labels[index])} → {int(answer)}, {100 * float(probability):.0f} %"
+        axes.set_title(title, fontsize=9, loc="center", pad=2)
+    return drawn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, action="append", help="exported folder, repeatable; default: all")
+    parser.add_argument("--seeds", type=Path, action="append", default=[], help="another seed's folder, repeatable")
+    parser.add_argument("--data-root", type=Path, default=data.default_data_root())
+    options = parser.parse_args()
+    _, validation = data.split(data.load_mnist(True, options.data_root))
+    test = data.load_mnist(False, options.data_root)
+    models: dict[str, Any] = {}
+    for folder in options.model or available():
+        models[folder.name], log_probs = judge(folder, validation, test)
+        models[folder.name] |= {
+            "onnx_bytes": (folder / "digits.onnx").stat().st_size,
+            "strangers": strangers(load(folder, "onnx")),
+        }
+        if models[folder.name]["recipe"] == "robust":
+            figures.save(misread(test, log_probs), MISREAD)
+    seeds = [judge(folder, validation, test)[0] for folder in options.seeds]
+    seeds += [content for content in models.values() if content["recipe"] == "robust"]
+    listed = {str(content["seed"]): content["test_accuracy"] for content in seeds}
+    mean = float(np.mean(list(listed.values()))) if listed else None
+    write("recogniser", {"models": models, "robust_seeds": listed, "robust_mean": mean})
+    for name, content in models.items():
+        print(name, {key: value for key, value in content.items() if key != "confusion"})
+    print(f"{RESULTS / 'recogniser.json'}: robust, test accuracy by seed {listed}, mean {mean}")
+
+
+if __name__ == "__main__":
+    main()
