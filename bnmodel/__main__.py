@@ -1,4 +1,4 @@
-"""python -m bnmodel train | evaluate | experiment | sample"""
+"""python -m bnmodel train | evaluate | experiment | sample | sweep"""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bnmodel import data, figures
+from bnmodel import data, distributed, figures
 from bnmodel.checkpoint import CheckpointError, load_checkpoint
 from bnmodel.recipes import RECIPES
 from bnmodel.training import TrainingError, evaluate, predict_log_probs, train_from_scratch
@@ -32,12 +32,18 @@ def train(options: argparse.Namespace) -> int:
     recipe = replace(RECIPES[options.recipe], **{name: value for name, value in changed.items() if value is not None})
     out = options.out or Path("checkpoints") / recipe.name
     training, validation = data.split(data.load(options.dataset, train=True, root=options.data_root))
-    print(f"{recipe.name}: {len(training):,} digits to train, {len(validation):,} to validate, to {out}")
-    _, history = train_from_scratch(recipe, training, validation, options.dataset, out, options.resume, options.device)
-    figures.save(figures.loss_curves(history, f"{recipe.name} on {options.dataset}"), out / "loss_curves.png")
-    best = history.best
-    stop = f"epoch {best.epoch} of {len(history.epochs)} ({history.stopped})"
-    print(f"best validation loss {best.validation_loss:.6f}, {stop}")
+    with distributed.process_group(options.device):
+        first = distributed.rank() == 0
+        if first:
+            print(f"{recipe.name}: {len(training):,} digits to train, {len(validation):,} to validate, to {out}")
+        _, history = train_from_scratch(
+            recipe, training, validation, options.dataset, out, options.resume, options.device
+        )
+    if first:
+        figures.save(figures.loss_curves(history, f"{recipe.name} on {options.dataset}"), out / "loss_curves.png")
+        best = history.best
+        stop = f"epoch {best.epoch} of {len(history.epochs)} ({history.stopped})"
+        print(f"best validation loss {best.validation_loss:.6f}, {stop}")
     return 0
 
 
@@ -64,7 +70,9 @@ def experiment(options: argparse.Namespace) -> int:
     from bnmodel.experiments import catalogue
 
     digit = catalogue.read_digit(options.image) if options.image else data.load_sample(train=False).images[5, 0]
-    for name in catalogue.EXPERIMENTS if options.name == "all" else [options.name]:
+    if options.every == (options.name is not None):
+        raise ValueError("experiment: expected a name, or --all for every one")
+    for name in catalogue.EXPERIMENTS if options.every or options.name == "all" else [options.name]:
         for path in catalogue.write(name, options.checkpoint, digit, options.out):
             print(path)
     return 0
@@ -74,6 +82,20 @@ def sample(options: argparse.Namespace) -> int:
     """Make bnmodel/mnist_sample.npz again."""
     data.write_sample(options.data_root, options.out)
     print(f"{options.out}: 1,000 training and 1,000 test digits")
+    return 0
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Train many networks shortly, for bnmodel/experiments/convergence_sweep.json; some minutes."""
+    from bnmodel.experiments import convergence_sweep
+
+    training, validation = data.split(data.load(options.dataset, train=True, root=options.data_root))
+    shape = f"--dataset {options.dataset} --steps {options.steps} --every {options.every} --seed {options.seed}"
+    result = convergence_sweep.run(
+        training, validation, f"python -m bnmodel sweep {shape}", options.steps, options.every, options.seed, print
+    )
+    convergence_sweep.write(result, options.out)
+    print(options.out)
     return 0
 
 
@@ -100,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=evaluate_checkpoint)
 
     command = commands.add_parser("experiment", help=experiment.__doc__)
-    command.add_argument("name", help="its name, or all; a wrong name lists them")
+    command.add_argument("name", nargs="?", help="its name, or all; a wrong name lists them")
+    command.add_argument("--all", action="store_true", dest="every", help="the same as the name all")
     command.add_argument("--image", type=Path, help="a drawn digit, any size and polarity (default: one of MNIST's)")
     command.add_argument("--checkpoint", type=Path, default=Path("checkpoints/lecture"), metavar="DIR")
     command.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: figures)")
@@ -110,6 +133,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_data_root(command)
     command.add_argument("--out", type=Path, default=data.SAMPLE_FILE)
     command.set_defaults(run=sample)
+
+    command = commands.add_parser("sweep", help=sweep.__doc__)
+    command.add_argument("--dataset", choices=data.DATASETS, default="mnist")
+    _add_data_root(command)
+    command.add_argument("--steps", type=int, default=400, help="of each training (default: 400)")
+    command.add_argument("--every", type=int, default=40, help="steps between looks at the accuracy (default: 40)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--out", type=Path, default=Path("convergence_sweep.json"))
+    command.set_defaults(run=sweep)
     return parser
 
 

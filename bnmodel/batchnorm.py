@@ -3,13 +3,16 @@
     x̂ = (x − μ) / √(σ² + ε)        y = γ · x̂ + β
 
 Per channel, over the batch and every spatial axis (Ioffe & Szegedy 2015, arXiv 1502.03167, algorithm 1).
-:func:`batch_norm` is the mathematics; :class:`CustomBatchNorm` keeps the running statistics.
+:func:`batch_norm` is the mathematics; :class:`CustomBatchNorm` keeps the running statistics. The statistics of a batch
+that is spread over several processes: `synchronised.py`.
 """
 
 from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+
+from bnmodel.synchronised import processes, synchronised_batch_norm
 
 # `Optional[...]` and no `from __future__ import annotations` here: torch.jit.script reads these annotations.
 
@@ -35,13 +38,12 @@ def batch_norm(
         to be differentiated.
     """
     dtype = x.dtype
-    if dtype == torch.float16 or dtype == torch.bfloat16:
-        x = x.float()
-    if mean is None or var is None:
+    if mean is None or var is None:  # noqa: SIM102
         if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
             if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-                y, mean, var = _TrainingStep.apply(x, gamma, beta, eps)  # the same, with a faster gradient
-                return y.to(dtype), mean, var
+                return _TrainingStep.apply(x, gamma, beta, eps)  # the same, with a faster gradient
+    x = x.to(_at_least_float32(dtype))
+    if mean is None or var is None:
         axes = [0] + [axis for axis in range(2, x.dim())]
         var, mean = torch.var_mean(x, dim=axes, correction=0)  # (C,), (C,)
     # γ·(x − μ)/√(σ² + ε) + β as one multiply-add per element: x · scale + shift
@@ -63,44 +65,56 @@ class _TrainingStep(torch.autograd.Function):
 
         ∂L/∂β = Σ g        ∂L/∂γ = Σ g·(x − μ) / √(σ² + ε)
         ∂L/∂x = γ/√(σ² + ε) · (g − Σ g / n − (x − μ) · Σ g·(x − μ) / (n·(σ² + ε)))
+
+    A batch is larger than the processor's cache, and fetching memory takes longer than arithmetic: operations are in
+    place where the values are our own, and only x is kept for the gradient. (addcmul would save a pass, but works
+    value by value where one factor is per channel.)
     """
 
     @staticmethod
     def forward(ctx, x, gamma, beta, eps):  # type: ignore[no-untyped-def]
-        centred, mean, var = _centre(x)
-        inverse_std = torch.rsqrt(var + eps)  # (C,)
-        scale = inverse_std if gamma is None else inverse_std * gamma
-        y = centred * _like(scale, x) if beta is None else torch.addcmul(_like(beta, x), centred, _like(scale, x))
-        ctx.eps, ctx.has_beta = eps, beta is not None
-        ctx.save_for_backward(x, gamma, centred, inverse_std)
+        values, count = x.to(_at_least_float32(x.dtype)), x.numel() // x.size(1)
+        mean = _channel_sum(values) / count  # (1, C, 1, …)
+        centred = values - mean
+        var = _channel_sum(centred.square()) / count  # in two passes, without the cancellation of E[x²] − μ²
+        inverse_std = torch.rsqrt(var + eps)
+        y = centred.mul_(inverse_std if gamma is None else inverse_std * _like(gamma, x))
+        if beta is not None:
+            y.add_(_like(beta, x))
+        ctx.eps = eps
+        ctx.save_for_backward(x, gamma, beta, mean, inverse_std)
+        mean, var = mean.flatten(), var.flatten()
         ctx.mark_non_differentiable(mean, var)
-        return y, mean, var
+        return y.to(x.dtype), mean, var
 
     @staticmethod
     def backward(ctx, g, _mean, _var):  # type: ignore[no-untyped-def]
-        x, gamma, centred, inverse_std = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated again: the saved values have no graph
-            centred, _, var = _centre(x)
-            inverse_std = torch.rsqrt(var + ctx.eps)
-        count = x.numel() // x.size(1)
-        sum_g, sum_gx = _channel_sum(g), _channel_sum(g * centred)  # (C,), (C,)
-        scale = inverse_std if gamma is None else inverse_std * gamma
-        grad_x = torch.addcmul(_like(-scale * sum_g / count, x), g, _like(scale, x))
-        grad_x = torch.addcmul(grad_x, centred, _like(-scale * inverse_std**2 * sum_gx / count, x))
-        return grad_x, None if gamma is None else sum_gx * inverse_std, sum_g if ctx.has_beta else None, None
+        x, gamma, beta, mean, inverse_std = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated again, and the saved values have no graph
+            return *_gradients_by_autograd(x, gamma, beta, ctx.eps, g), None
+        g, count = g.to(mean.dtype), x.numel() // x.size(1)
+        centred = x.to(mean.dtype) - mean
+        sum_g, sum_gx = _channel_sum(g), _channel_sum(centred * g)  # (1, C, 1, …) each
+        grad_x = centred.mul_(-(inverse_std**2) * sum_gx / count).add_(g).sub_(sum_g / count)
+        grad_x.mul_(inverse_std if gamma is None else inverse_std * _like(gamma, x))
+        grad_gamma = None if gamma is None else (sum_gx * inverse_std).flatten()
+        return grad_x.to(x.dtype), grad_gamma, None if beta is None else sum_g.flatten(), None
 
 
-def _centre(x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-    """x − μ, μ and the biased variance, per channel. In two passes, without the cancellation of E[x²] − μ²."""
-    count = x.numel() // x.size(1)
-    mean = _channel_sum(x) / count
-    centred = x - _like(mean, x)
-    return centred, mean, _channel_sum(centred * centred) / count
+def _gradients_by_autograd(
+    x: Tensor, gamma: Optional[Tensor], beta: Optional[Tensor], eps: float, g: Tensor
+) -> Tuple[Optional[Tensor], ...]:
+    """∂L/∂x, ∂L/∂γ and ∂L/∂β of batch_norm with batch statistics, as functions that can be differentiated."""
+    var, mean = torch.var_mean(x, dim=[0, *range(2, x.dim())], correction=0)
+    y, _, _ = batch_norm(x, gamma, beta, mean, var, eps)
+    wanted = [tensor for tensor in (x, gamma, beta) if tensor is not None and tensor.requires_grad]
+    gradients = iter(torch.autograd.grad(y, wanted, g, create_graph=True))
+    return tuple(next(gradients) if t is not None and t.requires_grad else None for t in (x, gamma, beta))
 
 
 def _channel_sum(x: Tensor) -> Tensor:
-    """(N, C, *spatial) → (C,). Over space first, where the values are neighbours in memory, then over the batch."""
-    return (x.sum(dim=list(range(2, x.dim()))) if x.dim() > 2 else x).sum(0)
+    """(N, C, *spatial) → (1, C, 1, …). Over space first, then over the batch: two short sums round less than a long."""
+    return (x.sum(dim=list(range(2, x.dim())), keepdim=True) if x.dim() > 2 else x).sum(0, keepdim=True)
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:
@@ -124,6 +138,9 @@ class CustomBatchNorm(nn.Module):
         momentum: weight of the newest batch in [0, 1]; None for the cumulative average of all batches.
         affine: learn γ and β (parameters `gamma`, `beta`); otherwise they are 1 and 0.
         track_running_stats: keep running statistics; otherwise batch statistics are used in eval mode too.
+        synchronised: in training mode, take the statistics over the batches of all processes of torch.distributed's
+            group, as `torch.nn.SyncBatchNorm` does; alone, it changes nothing. Then the gradient is not to be
+            differentiated again.
         device, dtype: of parameters and buffers. The running statistics never go below float32.
 
     Shape:
@@ -142,6 +159,7 @@ class CustomBatchNorm(nn.Module):
         track_running_stats: bool = True,
         device: Optional[torch.device] = None,
         dtype: Optional[torch.dtype] = None,
+        synchronised: bool = False,
     ) -> None:
         super().__init__()
         if num_features < 1:
@@ -157,6 +175,7 @@ class CustomBatchNorm(nn.Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
+        self.synchronised = synchronised
         self.gamma = nn.Parameter(torch.ones(num_features, device=device, dtype=dtype)) if affine else None
         self.beta = nn.Parameter(torch.zeros(num_features, device=device, dtype=dtype)) if affine else None
         self.running_mean: Optional[Tensor]
@@ -176,16 +195,30 @@ class CustomBatchNorm(nn.Module):
         self._check_shape(x)
         if not self.training and self.running_mean is not None:
             return batch_norm(x, self.gamma, self.beta, self.running_mean, self.running_var, self.eps)[0]
+        if self.synchronised and self.training:  # noqa: SIM102
+            if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
+                if processes() > 1:
+                    return self._with_other_processes(x)
         values = x.numel() // self.num_features  # per channel
+        self._check_count(values, x)
+        y, mean, var = batch_norm(x, self.gamma, self.beta, None, None, self.eps)
+        if self.training:
+            self._update_running_stats(mean, var, values)
+        return y
+
+    @torch.jit.unused
+    def _with_other_processes(self, x: Tensor) -> Tensor:
+        y, mean, var, values = synchronised_batch_norm(x, self.gamma, self.beta, self.eps)
+        self._check_count(values, x)
+        self._update_running_stats(mean, var, values)
+        return y
+
+    def _check_count(self, values: int, x: Tensor) -> None:
         if values < 2:
             raise ValueError(
                 f"batch statistics: expected at least 2 values per channel, received {values} from shape "
                 f"{list(x.shape)}; use a larger batch, or eval() to use the running statistics"
             )
-        y, mean, var = batch_norm(x, self.gamma, self.beta, None, None, self.eps)
-        if self.training:
-            self._update_running_stats(mean, var, values)
-        return y
 
     def _update_running_stats(self, mean: Tensor, var: Tensor, values: int) -> None:
         """Move the running statistics towards a batch's mean and biased variance, (C,) each, of `values` values."""
@@ -226,15 +259,19 @@ class CustomBatchNorm(nn.Module):
 
     @classmethod
     def from_torch(cls, layer: nn.Module) -> "CustomBatchNorm":
-        """The same layer as a `torch.nn.BatchNorm1d/2d/3d`: copied values, options, mode and device."""
+        """The same layer as a `torch.nn.BatchNorm1d/2d/3d` or SyncBatchNorm: copied values, options, mode, device."""
         if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise TypeError(f"from_torch: expected a torch.nn.BatchNorm1d, 2d or 3d, received {type(layer).__name__}")
-        new = cls(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        options = layer.eps, layer.momentum, layer.affine, layer.track_running_stats
+        new = cls(layer.num_features, *options, synchronised=isinstance(layer, nn.SyncBatchNorm))
         _copy(layer, new, {"weight": "gamma", "bias": "beta"})
         return new
 
     def to_torch(self, dimensions: int = 2) -> nn.Module:
-        """The same layer as torch's own, for inputs of 1, 2 or 3 spatial `dimensions` (1 also takes (N, C))."""
+        """The same layer as torch's own, for inputs of 1, 2 or 3 spatial `dimensions` (1 also takes (N, C)).
+
+        `torch.nn.SyncBatchNorm.convert_sync_batchnorm` makes it synchronised where this one is.
+        """
         if dimensions not in (1, 2, 3):
             raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions}")
         layer = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1]
@@ -256,6 +293,7 @@ class CustomBatchNorm(nn.Module):
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
             f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+            f"{', synchronised=True' if self.synchronised else ''}"
         )
 
 

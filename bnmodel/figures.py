@@ -16,8 +16,11 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from bnmodel.files import atomic_write
 from bnmodel.training import History
@@ -81,16 +84,18 @@ def to_svg(figure: Figure, description: str) -> str:
 def to_panels(figure: Figure, description: str) -> str:
     """The same, one <svg> a panel, so that a page can wrap them: side by side on a wide screen, stacked on a phone.
 
-    Their boxes leave the same room around the axes, so that these stay aligned wherever the panels come to lie.
+    Their boxes leave the same room around the axes, so that these stay aligned wherever the panels come to lie. The
+    room is reckoned from the number of characters, and `figure` laid out anew: somebody waits, and to measure every
+    text takes longer than to draw it.
     """
+    margins = _reckon(figure)
     *parts, rest = re.split(r"(?=\n  <g id=)|(?=\n </g>\n)", _content(figure))
     panels = [part for part in parts if re.match(r'\n  <g id="\w*axes_', part)]
     clips = rest[len("\n </g>\n") :]  # shared by all, kept in the first
-    boxes = _boxes(figure)
     texts = [description, *[""] * (len(panels) - 1)]
     return "".join(
-        _svg(box, panel if text == "" else panel + clips, text)
-        for box, panel, text in zip(boxes, panels, texts, strict=True)
+        _svg(_box(axes, margins), panel if text == "" else panel + clips, text)
+        for axes, panel, text in zip(figure.axes, panels, texts, strict=True)
     )
 
 
@@ -104,7 +109,8 @@ def _content(figure: Figure) -> str:
     """What is inside the <svg>: text as text, the page's colours, and ids that no other picture has."""
     buffer = io.StringIO()
     with style(), rc_context({"svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        canvas = FigureCanvasSVG(figure)  # savefig would draw everything twice
+        canvas.print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = buffer.getvalue()
     svg = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # it would style the whole page
@@ -115,21 +121,52 @@ def _content(figure: Figure) -> str:
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\1{own}_", svg)
 
 
-def _boxes(figure: Figure) -> list[str]:
-    """The viewBox of each axes, in points: the axes, and around them the widest margins that any of them needs."""
-    height = figure.bbox.height
-    inner = [axes.get_window_extent().extents for axes in figure.axes]
-    outer = [axes.get_tightbbox().extents for axes in figure.axes]  # type: ignore[union-attr]
-    left, bottom = (max(i[k] - o[k] for i, o in zip(inner, outer, strict=True)) for k in (0, 1))
-    right, top = (max(o[k] - i[k] for i, o in zip(inner, outer, strict=True)) for k in (2, 3))
+def _reckon(figure: Figure) -> tuple[float, float, float, float]:
+    """Fix all axes, titles and labels. The room around each axes in points: left, right, bottom, top."""
+    drawn = figure.axes
+    ticks = max(len(text) for axes in drawn for text in _tick_labels(axes.yaxis))
+    last = max(len(text) for axes in drawn for text in _tick_labels(axes.xaxis))
+    labels = [axes.get_xlabel() for axes in drawn], [axes.get_ylabel() for axes in drawn]
+    below, beside = 18, 7 + 6 * ticks  # tick labels
+    bottom, left = below + (16 if any(labels[0]) else 0), beside + (14 if any(labels[1]) else 0)
+    right, top = 2 + 3 * last, 20 if any(axes.get_title(loc="left") for axes in drawn) else 4
+    grid = drawn[0].get_gridspec()
+    assert grid is not None
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    across = (width - grid.ncols * (left + right)) / grid.ncols  # of one axes
+    up = (height - grid.nrows * (bottom + top)) / grid.nrows
+    figure.set_layout_engine("none")
+    for axes in drawn:
+        place = axes.get_subplotspec()
+        assert place is not None
+        x = left + place.colspan.start * (left + across + right)
+        y = height - (place.rowspan.start + 1) * (top + up + bottom) + bottom
+        axes.set_position((x / width, y / height, across / width, up / height))
+        # in points from the axes, whose sides may yet change for an equal aspect
+        axes.xaxis.set_label_coords(0.5, 0, axes.transAxes + _shift(figure, 0, -below - 2))
+        axes.yaxis.set_label_coords(0, 0.5, axes.transAxes + _shift(figure, -beside, 0))
+        axes.set_title(axes.get_title(loc="left"), loc="left", y=1.0)
+    return left, right, bottom, top
+
+
+def _shift(figure: Figure, x: float, y: float) -> Transform:
+    return ScaledTranslation(x / 72, y / 72, figure.dpi_scale_trans)
+
+
+def _tick_labels(axis: Axis) -> list[str]:
+    return [*axis.get_major_formatter().format_ticks(list(axis.get_majorticklocs())), ""]
+
+
+def _box(axes: Axes, margins: tuple[float, float, float, float]) -> str:
+    """The viewBox of one axes and the room around it, in points."""
+    left, right, bottom, top = margins
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
     scale = 72 / figure.dpi
-    return [
-        " ".join(
-            f"{scale * value:.1f}"
-            for value in (x0 - left, height - y1 - top, x1 - x0 + left + right, y1 - y0 + top + bottom)
-        )
-        for x0, y0, x1, y1 in inner
-    ]
+    x0, y0, x1, y1 = (scale * float(value) for value in axes.get_window_extent().extents)
+    height = scale * figure.bbox.height
+    numbers = (x0 - left, height - y1 - top, x1 - x0 + left + right, y1 - y0 + top + bottom)
+    return " ".join(f"{number:.1f}" for number in numbers)
 
 
 def save(figure: Figure, path: Path | str) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from bnmodel import distributed
 from bnmodel.augmentation import augment, outliers
 from bnmodel.calibration import calibration_error, fit_temperature, fold_temperature
 from bnmodel.checkpoint import CheckpointError, copy_state, load_plain, save_checkpoint
@@ -80,7 +81,8 @@ def fit(
         on_epoch: called after every epoch.
         generator: what dropout and augmentation draw from; None: one seeded by the recipe.
 
-    Ctrl-C ends the training cleanly after at least one epoch; the best so far is kept.
+    Ctrl-C ends the training cleanly after at least one epoch; the best so far is kept. In a process group (see
+    `distributed.py`) the first process alone writes files and shows the progress.
 
     Raises:
         TrainingError: the loss is not finite. Best and history are saved up to then.
@@ -90,6 +92,8 @@ def fit(
     out = Path(out) if out is not None else None
     if resume and out is not None and (out / "training.pt").exists():
         training.restore(out / "training.pt")
+    if distributed.rank() > 0:
+        out, progress = None, False
     history = training.history
     bar = tqdm(total=recipe.epochs, initial=len(history.epochs), desc=recipe.name, unit="epoch", disable=not progress)
     try:
@@ -146,12 +150,17 @@ class Training:
     ) -> None:
         target = _pick_device(device)
         self.model, self.recipe = model.to(target), recipe
+        if recipe.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.train, self.validation = train.to(target), validation.to(target)
         # of dropout and augmentation, which draw on the device; the order of the samples is the same on every device
         self.random = generator or Generator().manual_seed(recipe.seed)
         if target.type != "cpu":
             self.random = Generator(target).manual_seed(self.random.initial_seed())
+        if distributed.rank() > 0:
+            self.random.manual_seed(recipe.seed + distributed.rank())
         draw_from(model, self.random)
+        self.network = distributed.parallel(self.model)  # what is trained; the same, but where there are processes
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             lr=recipe.learning_rate,
@@ -168,7 +177,7 @@ class Training:
         else:
             self.scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
         self.stopping = EarlyStopping(recipe.patience)
-        self.history = History()
+        self.history = History(keeps_last=recipe.keeps_last)
         self.best_state = copy_state(model)
         self.shuffling = Generator().manual_seed(recipe.seed)
 
@@ -203,7 +212,7 @@ class Training:
             number, train_loss, train_accuracy, validation_loss, validation_accuracy, learning_rate, round(seconds, 3)
         )
         self.history.epochs.append(epoch)
-        if self.stopping.improved(validation_loss):
+        if self.stopping.improved(validation_loss) or self.recipe.keeps_last:
             self.best_state = copy_state(self.model)
         return epoch
 
@@ -213,27 +222,31 @@ class Training:
         totals = torch.zeros(2, device=self.train.labels.device)
         order = torch.randperm(len(self.train), generator=self.shuffling).to(self.train.labels.device)
         for index in order.split(self.recipe.batch_size):
-            loss, correct = self._step(self.train[index])
-            totals += torch.stack((loss * len(index), correct))
-        mean_loss, accuracy = (totals / len(self.train)).tolist()
+            own = distributed.share(index)
+            loss, correct = self._step(self.train[own], len(index))
+            totals += torch.stack((loss * len(own), correct))
+        mean_loss, accuracy = (distributed.total(totals) / len(self.train)).tolist()
         return mean_loss, accuracy
 
-    def _step(self, batch: Digits) -> tuple[Tensor, Tensor]:
-        """One step down the gradient: the mean loss of the batch's digits, and how many were read right."""
+    def _step(self, batch: Digits, of: int) -> tuple[Tensor, Tensor]:
+        """One step down the gradient: the mean loss of the batch's digits, and how many were read right.
+
+        In a process group `batch` is this process's share `of` so many digits, and the step that of the mean over all.
+        """
         images, labels = batch.images, batch.labels
         if self.recipe.augmented:
             images = augment(images, labels, self.random)
         strangers = round(self.recipe.outliers * len(images))
         if strangers:
             images = torch.cat((images, outliers(images[:strangers], self.random)))
-        log_probs = self.model(images)
+        log_probs = self.network(images)
         of_digits = log_probs[: len(labels)]
-        loss = F.nll_loss(of_digits, labels)
+        loss = F.nll_loss(of_digits, labels) if len(labels) else log_probs.sum()  # of an empty share: 0
         objective = loss
         if strangers:  # as likely one digit as another (Hendrycks et al. 2019, arXiv 1812.04606)
             objective = loss - OUTLIER_WEIGHT * log_probs[len(labels) :].mean()
         self.optimizer.zero_grad(set_to_none=True)
-        objective.backward()
+        (objective * distributed.weight(len(labels), of)).backward()
         self.optimizer.step()
         self.scheduler.step()
         return loss.detach(), (of_digits.detach().argmax(1) == labels).sum()
@@ -262,8 +275,8 @@ class Training:
     def restore(self, path: Path) -> None:
         state = load_plain(path)
         free = {"patience"} if self.recipe.schedule == "one_cycle" else {"epochs", "patience"}  # a cycle has a length
-        before = state["recipe"]
-        changed = {k for k, v in self.recipe.to_dict().items() if k not in free and before.get(k) != v}
+        before = Recipe("", 1, 1).to_dict() | state["recipe"]  # what an older file lacks had its default then
+        changed = {k for k, v in self.recipe.to_dict().items() if k not in free and before[k] != v}
         if changed:
             raise CheckpointError(
                 f"{path}: was started with another {', '.join(sorted(changed))}; resume with the same recipe, or train "
@@ -273,9 +286,11 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.best_state = state["best"]
-        self.history = History([Epoch(**epoch) for epoch in state["epochs"]])
-        self.stopping.best, self.stopping.waited = self.history.best.validation_loss, state["waited"]
-        self.random.set_state(state["random"])
+        self.history.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        self.stopping.best = min(epoch.validation_loss for epoch in self.history.epochs)
+        self.stopping.waited = state["waited"]
+        if distributed.rank() == 0:  # the others' chance is not in the file
+            self.random.set_state(state["random"])
         self.shuffling.set_state(state["shuffling"])
 
 

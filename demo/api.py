@@ -37,11 +37,11 @@ BATCH_SPREAD = (
 SPREAD_BATCHES = 100
 
 
-def build_api(model: Model) -> None:
-    """/predict, /compare_modes and /batch_spread, answered by `model`."""
+def build_api(reader: Model, model: Model) -> None:
+    """/predict, answered by `reader`; /compare_modes and /batch_spread, by `model`."""
 
     def predict(image: str | None) -> dict[str, Any]:
-        answer = model.recognizer.read(read_canvas(image))
+        answer = reader.recognizer.read(read_canvas(image))
         return {"label": answer.label, "probabilities": answer.probabilities.tolist(), "blank": answer.blank}
 
     def compare_modes(

@@ -12,6 +12,7 @@ from demo.api import build_api
 from demo.page import Page
 from demo.tabs import (
     chance,
+    convergence,
     corruption,
     faults,
     files,
@@ -19,6 +20,7 @@ from demo.tabs import (
     initialise,
     inputs,
     statistics,
+    stopping,
     why,
     xray,
     your_digit,
@@ -28,9 +30,23 @@ from demo.theme import Paper
 HERE = Path(__file__).parent
 CHECKPOINTS = HERE.parent / "checkpoints"
 # in the order one would teach
-TABS = (your_digit, xray, chance, why, statistics, faults, corruption, initialise, inputs, gradients, files)
+TABS = (
+    your_digit,
+    xray,
+    chance,
+    why,
+    statistics,
+    faults,
+    corruption,
+    initialise,
+    inputs,
+    gradients,
+    convergence,
+    stopping,
+    files,
+)
 TITLE = "What batch normalisation does to your digit"
-LEAD = "One drawing, one trained network. In every tab only one thing changes: what the network normalises with."
+LEAD = "Draw one: it is read at once, and the tabs show what the batch norms of a network do to it."
 
 
 def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
@@ -44,7 +60,7 @@ def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
             with gr.Column(elem_id="right", scale=1, min_width=340), gr.Tabs():
                 for tab in TABS:
                     tab.build(page)
-        build_api(page.find(page.model.value))
+        build_api(page.find(page.reader.value), page.find(page.model.value))
     return app
 
 

@@ -12,7 +12,7 @@ A tab is a file in `demo/tabs` with one function, and one line in the list in `d
 
 `live` calls `show` when the tab is first seen, when its inputs change, and when the digit or the model has changed,
 but only while the tab is visible, one call at a time, and at last with the newest values. Nothing in a `Drawn` may
-be changed: the network is shared by everybody.
+be changed: the network is shared by everybody. Every input can be reset, and stands in the address (`demo.share`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,16 +26,24 @@ import gradio as gr
 import numpy as np
 import torch
 from gradio.components import Component
-from torch import Tensor
+from gradio.context import Context
+from torch import Tensor, nn
 
-from bnmodel import SimpleCNN, load_checkpoint
+from bnmodel import load_checkpoint
 from bnmodel.data import load_sample
+from demo import share
 from demo.images import as_ink, decode_canvas, enlarge
 from demo.pad import build_pad
 from export.runtime import Recognizer, available, load
 
 EXAMPLE = 716  # of the shipped test sample, a 1 that is no longer one in other company: the first look already teaches
 TAB_JS = (Path(__file__).parent / "tab.js").read_text(encoding="utf-8")
+RESET = '<button type="button" data-do="reset" title="All controls of this tab as at first">Reset</button>'
+LINK = (
+    '<button type="button" data-do="link" title="To this tab with its controls as they are; without the drawing">'
+    "Copy link</button>"
+)
+SPOKEN = '<span class="hidden-text" role="status"></span>'
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +52,7 @@ class Model:
 
     folder: Path
     recognizer: Recognizer
-    network: SimpleCNN
+    network: nn.Module
 
     @property
     def name(self) -> str:
@@ -69,13 +77,19 @@ class Drawn:
 class Tab:
     """A tab under construction; `ear` fires when the visible tab has to be drawn anew."""
 
-    def __init__(self, page: "Page", ear: gr.HTML) -> None:
-        self.page, self.ear = page, ear
+    def __init__(self, page: "Page", name: str, ear: gr.HTML) -> None:
+        self.page, self.name, self.ear = page, name, ear
+        self.controls: list[Component] = []
 
     def live(
         self, show: Callable[..., Any], inputs: Sequence[Component] = (), outputs: Sequence[Component] = ()
     ) -> None:
         """Keep `outputs` equal to `show(drawn, *inputs)`."""
+        for control in inputs:
+            control.elem_id = control.elem_id or f"{self.name}-{share.slug(str(control.label))}"
+        new = [control for control in inputs if control not in self.controls]
+        self.controls += new
+        share.note(self.name, new)
 
         def refresh(url: str, model: str, *values: Any) -> Any:
             return show(self.page.drawn(url, model), *values)
@@ -109,26 +123,47 @@ class Page:
             )
         self.models = {folder.name: Model(folder, load(folder), load_checkpoint(folder).model) for folder in folders}
         self.example = enlarge(as_ink(load_sample(train=False).images[EXAMPLE, 0].numpy()))
-        self.model: gr.Dropdown
+        self.reader: gr.Dropdown  # the model that answers on the pad
+        self.model: gr.Dropdown  # the model that the tabs take apart
         self.pad: gr.HTML
 
     def build_column(self) -> None:
-        """The pad and the choice of the model, which stay in reach of every tab."""
+        """The pad and the choice of the models, which stay in reach of every tab."""
         names = list(self.models)
-        first = "lecture" if "lecture" in names else names[0]
-        self.pad = build_pad(lambda name: self.find(name).recognizer, first)
-        self.model = gr.Dropdown(names, value=first, label="Model", visible=len(names) > 1, elem_id="model")
+        reader, examined = (name if name in names else names[0] for name in ("robust", "lecture"))
+        self.pad = build_pad(lambda name: self.find(name).recognizer, reader)
+        with gr.Row(visible=len(names) > 1, elem_classes="controls"):
+            self.reader = gr.Dropdown(names, value=reader, label="Read by", elem_id="reader", min_width=120)
+            self.model = gr.Dropdown(names, value=examined, label="Taken apart", elem_id="model", min_width=120)
         tell = "name => { document.dispatchEvent(new CustomEvent('model', { detail: name })); }"
-        self.model.change(None, [self.model], js=tell, api_visibility="private")
+        self.reader.change(None, [self.reader], js=tell, api_visibility="private")
+        again = "() => { document.dispatchEvent(new CustomEvent('digit')); }"
+        self.model.change(None, None, js=again, api_visibility="private")
+        root = Context.root_block
+        assert root is not None
+        share.start(root)
+        share.note("", [self.reader, self.model])
+        share.restore(root, "", [self.reader, self.model])
 
     @contextmanager
     def tab(self, title: str, question: str) -> Iterator[Tab]:
         """A tab with its question as a heading; what is made inside the `with` follows below."""
-        with gr.Tab(title):
-            ear = gr.HTML(
-                f"<h2>{escape(question)}</h2>", js_on_load=TAB_JS, apply_default_css=False, elem_classes="question"
-            )
-            yield Tab(self, ear)
+        name = share.slug(title)
+        with gr.Tab(title, id=name) as item:
+            ear = gr.HTML(js_on_load=TAB_JS, apply_default_css=False, elem_classes="question")
+            tab = Tab(self, name, ear)
+            yield tab
+        tools = f"{RESET if tab.controls else ''}{LINK}{SPOKEN}"
+        ear.value = f'<h2>{escape(question)}</h2><div class="tools">{tools}</div>'
+        root, tabs = Context.root_block, item.parent
+        assert root is not None
+        assert isinstance(tabs, gr.Tabs)
+        tabs.overflow_behavior = "wrap"  # every tab in sight on a phone too, rather than in a menu
+        share.restore(root, name, tab.controls, [tabs])
+        item.select(None, js=f"() => {{ share.show({name!r}); }}", api_visibility="private")
+        if tab.controls:  # its button, see tab.js
+            defaults = f"() => share.defaults({name!r})"
+            ear.clear(None, None, tab.controls, js=defaults, api_visibility="private")
 
     def find(self, name: str) -> Model:
         if name not in self.models:

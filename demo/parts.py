@@ -13,6 +13,7 @@ from bnmodel import figures
 from bnmodel.experiments.modes import COMPANY, companions
 from demo.page import Drawn
 
+MAX_SEED = 2**31 - 1
 KINDS = {
     "random": "random digits",
     "one class": "all of one class",
@@ -50,7 +51,14 @@ def company(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> Tenso
 def reshuffle_button(name: str) -> gr.Number:
     """A button, and the seed that it raises by one."""
     button = gr.Button("Reshuffle", elem_id=name, min_width=110, scale=0)
-    seed = gr.Number(0, precision=0, visible="hidden")  # mounted, or it would not tell of its change
+    seed = gr.Number(
+        0,
+        precision=0,
+        minimum=0,
+        maximum=MAX_SEED,
+        elem_id=f"{name}-seed",
+        visible="hidden",  # mounted, or it would not tell of its change
+    )
     button.click(None, [seed], [seed], js="seed => seed + 1", api_visibility="private")
     return seed
 
@@ -59,6 +67,11 @@ def fold(title: str, text: str) -> None:
     """Formula and source, folded away."""
     with gr.Accordion(title, open=False):
         gr.Markdown(text, latex_delimiters=LATEX)
+
+
+def code(lines: str) -> None:
+    """The lines that make the tab's picture without the app, folded away. A test runs them."""
+    fold("In code", f"```python{lines}```")
 
 
 def picture(height: int, name: str) -> gr.HTML:

@@ -11,3 +11,16 @@ document.addEventListener('digit', () => {
   refresh();
 });
 new ResizeObserver(refresh).observe(element); // shown, hidden, or only just built
+
+// Beside the heading: the controls as at first (the 'clear' event), and a link to them as they are now.
+element.addEventListener('click', async ({ target }) => {
+  if (target.dataset.do === 'reset') trigger('clear');
+  if (target.dataset.do !== 'link') return;
+  const words = (await share.copy()) ? 'Copied' : 'Not copied: take the address';
+  const say = (label, spoken) => {
+    target.textContent = label;
+    element.querySelector('[role=status]').textContent = spoken;
+  };
+  say(words, words);
+  setTimeout(() => say('Copy link', ''), 2000);
+});

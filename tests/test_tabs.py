@@ -33,9 +33,11 @@ PICTURES = {
     "Initialise": "#stack .figure svg",
     "Inputs": "#inputs .figure svg",
     "Gradients": "#gradients .figure svg",
+    "Convergence": "#convergence .figure svg",
+    "Stopping": "#stopping .figure svg",
     "Export": "#speed table",
 }
-WITHOUT_DRAWING = ("Initialise", "Inputs", "Gradients")  # the lecture's own pictures
+WITHOUT_DRAWING = ("Initialise", "Inputs", "Gradients", "Convergence", "Stopping")  # the lecture's own pictures
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +51,8 @@ def example(frame: Frame) -> Drawn:
 
 
 def choose_tab(page: Page, title: str) -> None:
-    """Click a tab, in the menu of those that have no room where it is there, and wait for its picture."""
-    tab = page.get_by_role("tab", name=title, exact=True)
-    if not tab.is_visible():
-        page.locator(".overflow-menu > button").click()
-        tab = page.locator(".overflow-dropdown button", has_text=title)
-    tab.click()
+    """Click a tab and wait for its picture."""
+    page.get_by_role("tab", name=title, exact=True).click()
     page.wait_for_selector(PICTURES[title])
 
 

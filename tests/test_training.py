@@ -1,76 +1,30 @@
-"""Training on the offline digits: what is learned, what is kept, and how it stops and goes on."""
+"""Training on the offline digits: what is learned, what the recipe says, and the files."""
+
+# ruff: noqa: F401, F811 (fixtures are imported)
 
 import copy
 import dataclasses
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from training_helpers import QUICK, SHORT, digits, few, own_random_state, same, seeded_model, state_of, trained
 
 import bnmodel.training
-from bnmodel import CheckpointError, CustomBatchNorm, Digits, SimpleCNN, SimpleCNNConfig, load_checkpoint
-from bnmodel.data import load_offline_digits, split
-from bnmodel.recipes import FAST, LECTURE, RECIPES, Recipe
+from bnmodel import CustomBatchNorm, Digits, SimpleCNN, SimpleCNNConfig, load_checkpoint
+from bnmodel.data import load_offline_digits
+from bnmodel.recipes import FAST, LECTURE, RECIPES, SPRINT, Recipe
 from bnmodel.training import (
-    EarlyStopping,
     Epoch,
     History,
-    TrainingError,
     evaluate,
     fit,
     predict_log_probs,
     train_from_scratch,
 )
-
-QUICK = Recipe("quick", epochs=4, patience=4, learning_rate=0.1, momentum=0.9, model=SimpleCNNConfig(dropout=0.1))
-SHORT = dataclasses.replace(QUICK, model=SimpleCNNConfig(channels=(3, 4), hidden=8, dropout=0.5))
-State = dict[str, Tensor]
-
-
-def state_of(model: SimpleCNN) -> State:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def same(one: State, other: State) -> bool:
-    """Bit for bit."""
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def seeded_model(recipe: Recipe, seed: int = 0) -> SimpleCNN:
-    torch.manual_seed(seed)
-    return SimpleCNN(recipe.model)
-
-
-@pytest.fixture(autouse=True)
-def own_random_state():
-    """`fit` draws dropout from the global random state; no test may depend on those before it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Digits, Digits]:
-    return split(load_offline_digits(train=True))
-
-
-@pytest.fixture(scope="module")
-def few(digits: tuple[Digits, Digits]) -> tuple[Digits, Digits]:
-    """Enough for mechanics: 100 and 50, so that the last batch is smaller."""
-    return digits[0][:100], digits[1][:50]
-
-
-@pytest.fixture(scope="module")
-def trained(digits: tuple[Digits, Digits], tmp_path_factory: pytest.TempPathFactory) -> tuple[SimpleCNN, History, Path]:
-    out = tmp_path_factory.mktemp("trained")
-    model, history = train_from_scratch(QUICK, *digits, "digits", out, progress=False)
-    return model, history, out
-
 
 # --- end to end ------------------------------------------------------------------------------------------------------
 
@@ -167,8 +121,27 @@ def test_the_fast_recipe_trains_the_same_network_but_for_the_dropout() -> None:
     assert FAST.schedule == "one_cycle"
 
 
+def test_the_sprint_is_one_epoch_of_a_network_with_batch_norm_that_the_lectures_class_describes() -> None:
+    assert SPRINT.epochs == 1
+    assert isinstance(SPRINT.model, SimpleCNNConfig)
+    assert SPRINT.model.norm != "none"
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_network_is_trained_in_the_memory_format_of_the_recipe(
+    channels_last: bool, few: tuple[Digits, Digits]
+) -> None:
+    recipe = dataclasses.replace(SHORT, epochs=1, channels_last=channels_last)
+    model, formats = seeded_model(recipe), set()
+    model.block1.norm.register_forward_pre_hook(
+        lambda _, given: formats.add(given[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    fit(model, *few, recipe, progress=False)
+    assert formats == {channels_last}
+
+
 def test_a_recipe_is_found_by_its_name() -> None:
-    assert {"lecture", "fast"} <= set(RECIPES)
+    assert {"lecture", "fast", "sprint", "robust"} <= set(RECIPES)
     assert all(recipe.name == name for name, recipe in RECIPES.items())
 
 
@@ -271,301 +244,6 @@ def test_evaluating_puts_the_mode_back_and_moves_no_statistics(few: tuple[Digits
     assert same(state_of(model), before)
     predict_log_probs(model.eval(), few[1].images)
     assert not model.training
-
-
-# --- the best is kept, and is a copy ---------------------------------------------------------------------------------
-
-
-class Spoiler:
-    """Called after every epoch: keeps a copy of the weights, and ruins the model after epoch `last_good`."""
-
-    def __init__(self, model: SimpleCNN, last_good: int) -> None:
-        self.model, self.last_good = model, last_good
-        self.states: list[State] = []
-
-    def __call__(self, epoch: Epoch) -> None:
-        self.states.append(state_of(self.model))
-        if epoch.epoch == self.last_good:
-            with torch.no_grad():
-                self.model.dense2.bias.add_(torch.linspace(-30, 30, 10))
-                self.model.block1.norm.running_mean.add_(3)
-
-
-def test_training_past_the_best_epoch_gives_back_the_best_epochs_model(few: tuple[Digits, Digits]) -> None:
-    model = seeded_model(SHORT)
-    spoiler = Spoiler(model, last_good=2)
-    history = fit(model, *few, SHORT, progress=False, on_epoch=spoiler)
-    assert len(history.epochs) == 4
-    assert history.best.epoch <= 2
-    assert evaluate(model, few[1])[0] == history.best.validation_loss < history.epochs[3].validation_loss
-    assert same(state_of(model), spoiler.states[history.best.epoch - 1])
-    assert not same(state_of(model), spoiler.states[3])
-
-
-def test_the_running_statistics_come_back_with_the_best_weights(few: tuple[Digits, Digits]) -> None:
-    model = seeded_model(SHORT)
-    spoiler = Spoiler(model, last_good=2)
-    best = fit(model, *few, SHORT, progress=False, on_epoch=spoiler).best.epoch
-    statistics = [name for name, _ in model.named_buffers()]
-    assert len(statistics) == 6
-    for name in statistics:
-        assert torch.equal(model.state_dict()[name], spoiler.states[best - 1][name])
-        assert not torch.equal(model.state_dict()[name], spoiler.states[3][name])
-
-
-# --- early stopping --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("losses", "patience", "stops_after"),
-    [
-        ([5, 4, 3, 2, 1], 1, None),
-        ([1, 2, 3, 4, 5], 1, 2),
-        ([1, 2, 3, 4, 5], 3, 4),
-        ([3, 4, 2, 3, 3, 3, 1], 3, 6),
-        ([3, 4, 4, 2, 3, 3], 3, None),
-        ([1, 1, 1], 2, 3),  # as good is not better
-        ([1, math.nan, math.nan], 2, 3),
-    ],
-    ids=str,
-)
-def test_it_stops_once_patience_epochs_brought_nothing_better(
-    losses: list[float], patience: int, stops_after: int | None
-) -> None:
-    stopping = EarlyStopping(patience)
-    stopped = []
-    for number, loss in enumerate(losses, start=1):
-        stopping.improved(loss)
-        if stopping.should_stop:
-            stopped.append(number)
-    assert (stopped[0] if stopped else None) == stops_after
-
-
-def scripted_losses(losses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The validation losses of the epochs to come, whatever the model."""
-    remaining = iter(losses)
-    monkeypatch.setattr(bnmodel.training, "evaluate", lambda model, digits: (next(remaining), 0.5))
-
-
-def test_training_stops_early_and_gives_back_the_best_epochs_model(
-    few: tuple[Digits, Digits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scripted_losses([1.0, 0.5, 0.7, 0.6, 0.5, 0.1], monkeypatch)
-    recipe = dataclasses.replace(SHORT, epochs=6, patience=3)
-    model = seeded_model(recipe)
-    spoiler = Spoiler(model, last_good=0)  # only keeps copies
-    history = fit(model, *few, recipe, "digits", tmp_path, progress=False, on_epoch=spoiler)
-    assert history.stopped == json.loads((tmp_path / "history.json").read_text())["stopped"] == "early"
-    assert len(history.epochs) == 5
-    assert history.best.epoch == load_checkpoint(tmp_path).results["epoch"] == 2
-    assert same(state_of(model), spoiler.states[1])
-
-
-def test_the_best_of_equal_epochs_is_the_first() -> None:
-    epochs = [Epoch(number, 1.0, 0.5, loss, 0.5, 0.1, 1.0) for number, loss in enumerate([2.0, 1.0, 1.0], start=1)]
-    assert History(epochs).best.epoch == 2
-
-
-# --- seeds -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_same_seed_gives_the_same_weights_and_losses_to_the_last_bit(few: tuple[Digits, Digits]) -> None:
-    results = []
-    for other_state in (1, 2):
-        torch.manual_seed(other_state)  # the recipe's seed alone must decide
-        model, history = train_from_scratch(SHORT, *few, "digits", progress=False)
-        results.append((state_of(model), [(epoch.train_loss, epoch.validation_loss) for epoch in history.epochs]))
-    assert same(results[0][0], results[1][0])
-    assert results[0][1] == results[1][1]
-
-
-def test_another_seed_gives_other_weights(few: tuple[Digits, Digits]) -> None:
-    one, other = (
-        train_from_scratch(dataclasses.replace(SHORT, epochs=1, seed=seed), *few, "digits", progress=False)[0]
-        for seed in (0, 1)
-    )
-    assert not same(state_of(one), state_of(other))
-
-
-def test_training_from_scratch_leaves_the_callers_random_state_alone(few: tuple[Digits, Digits]) -> None:
-    before = torch.get_rng_state()
-    train_from_scratch(dataclasses.replace(SHORT, epochs=1), *few, "digits", progress=False)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-# --- stopped from outside --------------------------------------------------------------------------------------------
-
-
-def interrupt_after(last: int, then: Callable[[Epoch], None] = lambda epoch: None) -> Callable[[Epoch], None]:
-    def on_epoch(epoch: Epoch) -> None:
-        then(epoch)
-        if epoch.epoch == last:
-            raise KeyboardInterrupt
-
-    return on_epoch
-
-
-def test_ctrl_c_ends_the_training_cleanly_with_the_best_so_far(few: tuple[Digits, Digits], tmp_path: Path) -> None:
-    model = seeded_model(SHORT)
-    spoiler = Spoiler(model, last_good=2)
-    history = fit(model, *few, SHORT, "digits", tmp_path, progress=False, on_epoch=interrupt_after(3, then=spoiler))
-    best = spoiler.states[history.best.epoch - 1]
-    assert history.stopped == "interrupted"
-    assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3]
-    assert history.best.epoch <= 2
-    assert same(state_of(model), best)
-    assert same(state_of(load_checkpoint(tmp_path).model), best)
-    assert not model.training
-    assert json.loads((tmp_path / "history.json").read_text())["stopped"] == "interrupted"
-
-
-def test_ctrl_c_in_the_middle_of_an_epoch_gives_back_the_last_whole_epochs_best(few: tuple[Digits, Digits]) -> None:
-    model, states, batches = seeded_model(SHORT), [], []
-
-    def interrupt(module: SimpleCNN, _: object) -> None:
-        if module.training:
-            batches.append(1)
-        if len(batches) == 4:  # the second of epoch 2
-            batches.append(1)
-            raise KeyboardInterrupt
-
-    model.register_forward_pre_hook(interrupt)
-    history = fit(model, *few, SHORT, progress=False, on_epoch=lambda epoch: states.append(state_of(model)))
-    assert [epoch.epoch for epoch in history.epochs] == [1]
-    assert same(state_of(model), states[0])
-
-
-def test_ctrl_c_before_there_is_anything_to_keep_is_not_swallowed(
-    few: tuple[Digits, Digits], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(bnmodel.training, "evaluate", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        fit(seeded_model(SHORT), *few, SHORT, progress=False)
-
-
-def test_a_learning_rate_that_is_far_too_high_is_an_error_that_says_so(few: tuple[Digits, Digits]) -> None:
-    with pytest.raises(TrainingError, match=r"epoch 1: the loss is not finite at learning rate 1e\+06; lower"):
-        train_from_scratch(dataclasses.replace(SHORT, learning_rate=1e6), *few, "digits", progress=False)
-
-
-def test_a_loss_that_becomes_nan_keeps_the_best_before(few: tuple[Digits, Digits], tmp_path: Path) -> None:
-    model, states = seeded_model(SHORT), []
-
-    def break_after_two(epoch: Epoch) -> None:
-        states.append(state_of(model))
-        if epoch.epoch == 2:
-            with torch.no_grad():
-                model.dense1.weight[0, 0] = math.nan
-
-    with pytest.raises(TrainingError, match=r"epoch 3: the loss is not finite at learning rate 0\.1; lower"):
-        fit(model, *few, SHORT, "digits", tmp_path, progress=False, on_epoch=break_after_two)
-    history = json.loads((tmp_path / "history.json").read_text())
-    best = history["best_epoch"]
-    assert len(history["epochs"]) == 2
-    assert same(state_of(model), states[best - 1])
-    assert same(state_of(load_checkpoint(tmp_path).model), states[best - 1])
-    assert not model.training
-
-
-# --- resumed ---------------------------------------------------------------------------------------------------------
-
-
-def without_seconds(history: History) -> list[Epoch]:
-    return [dataclasses.replace(epoch, seconds=0.0) for epoch in history.epochs]
-
-
-@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
-@pytest.mark.parametrize("interrupted_after", [1, 3])
-def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
-    interrupted_after: int, schedule: str, few: tuple[Digits, Digits], tmp_path: Path
-) -> None:
-    recipe = dataclasses.replace(SHORT, schedule=schedule)
-    whole = seeded_model(recipe)
-    expected = fit(whole, *few, recipe, "digits", tmp_path / "whole", progress=False)
-
-    interrupted = fit(
-        seeded_model(recipe), *few, recipe, "digits", tmp_path / "parts", False, progress=False,
-        on_epoch=interrupt_after(interrupted_after),
-    )  # fmt: skip
-    assert len(interrupted.epochs) == interrupted_after
-    resumed = seeded_model(recipe, seed=99)  # a new process knows nothing of the first one's weights
-    history = fit(resumed, *few, recipe, "digits", tmp_path / "parts", resume=True, progress=False)
-
-    assert without_seconds(history) == without_seconds(expected)
-    assert history.stopped == "finished"
-    assert same(state_of(resumed), state_of(whole))
-    last = [torch.load(tmp_path / folder / "training.pt", weights_only=True)["model"] for folder in ("whole", "parts")]
-    assert same(*last)
-
-
-def test_early_stopping_counts_the_epochs_before_the_interruption(
-    few: tuple[Digits, Digits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scripted_losses([0.5, 0.7, 0.6, 0.6, 0.1], monkeypatch)
-    recipe = dataclasses.replace(SHORT, epochs=5, patience=3)
-    fit(seeded_model(recipe), *few, recipe, "", tmp_path, progress=False, on_epoch=interrupt_after(2))
-    model = seeded_model(recipe)
-    history = fit(model, *few, recipe, "", tmp_path, resume=True, progress=False)
-    assert (len(history.epochs), history.stopped, history.best.epoch) == (4, "early", 1)
-    assert same(state_of(model), state_of(load_checkpoint(tmp_path).model))
-
-
-def test_a_finished_training_goes_on_with_more_epochs_as_if_it_had_them_from_the_start(
-    few: tuple[Digits, Digits], tmp_path: Path
-) -> None:
-    longer, shorter = SHORT, dataclasses.replace(SHORT, epochs=2)
-    expected, _ = train_from_scratch(longer, *few, "digits", progress=False)
-    train_from_scratch(shorter, *few, "digits", tmp_path, progress=False)
-    model, history = train_from_scratch(longer, *few, "digits", tmp_path, resume=True, progress=False)
-    assert len(history.epochs) == 4
-    assert same(state_of(model), state_of(expected))
-
-
-def test_a_finished_training_is_not_trained_again(few: tuple[Digits, Digits], tmp_path: Path) -> None:
-    first, _ = train_from_scratch(SHORT, *few, "digits", tmp_path, progress=False)
-    again, history = train_from_scratch(SHORT, *few, "digits", tmp_path, resume=True, progress=False)
-    assert (len(history.epochs), history.stopped) == (4, "finished")
-    assert same(state_of(again), state_of(first))
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("learning_rate", 0.2), ("batch_size", 32), ("seed", 7), ("model", SimpleCNNConfig(norm="before"))],
-)
-def test_resuming_with_another_recipe_is_refused_by_the_name_of_what_changed(
-    field: str, value: object, few: tuple[Digits, Digits], tmp_path: Path
-) -> None:
-    train_from_scratch(dataclasses.replace(SHORT, epochs=1), *few, "digits", tmp_path, progress=False)
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    with pytest.raises(CheckpointError, match=rf"training\.pt: was started with another {field};"):
-        train_from_scratch(
-            dataclasses.replace(SHORT, **{field: value}), *few, "digits", tmp_path, resume=True, progress=False
-        )
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-
-
-def test_resuming_a_one_cycle_training_with_another_length_is_refused(
-    few: tuple[Digits, Digits], tmp_path: Path
-) -> None:
-    recipe = dataclasses.replace(SHORT, epochs=1, schedule="one_cycle")
-    train_from_scratch(recipe, *few, "digits", tmp_path, progress=False)
-    with pytest.raises(CheckpointError, match="was started with another epochs"):
-        train_from_scratch(dataclasses.replace(recipe, epochs=2), *few, "digits", tmp_path, resume=True, progress=False)
-
-
-def test_resuming_from_a_damaged_file_is_refused(few: tuple[Digits, Digits], tmp_path: Path) -> None:
-    (tmp_path / "training.pt").write_bytes(b"half a file")
-    with pytest.raises(CheckpointError, match=r"training\.pt: damaged"):
-        train_from_scratch(SHORT, *few, "digits", tmp_path, resume=True, progress=False)
-
-
-def test_resuming_where_nothing_was_begun_begins(few: tuple[Digits, Digits], tmp_path: Path) -> None:
-    recipe = dataclasses.replace(SHORT, epochs=1)
-    _, history = train_from_scratch(recipe, *few, "digits", tmp_path / "new", resume=True, progress=False)
-    assert [epoch.epoch for epoch in history.epochs] == [1]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

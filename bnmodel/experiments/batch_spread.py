@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from bnmodel import figures
 from bnmodel.data import load_sample
+from bnmodel.experiments.memory import remembered
 from bnmodel.experiments.modes import with_batch_statistics
+from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training import predict_log_probs
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -57,6 +59,7 @@ def run(model: nn.Module, digit: Tensor, batch_size: int = 32, batches: int = 20
     )
 
 
+@remembered(64)
 def draw_batches(model: nn.Module, digit: Tensor, size: int, batches: int, seed: int) -> Tensor:
     """Probabilities (batches, 10) of `digit` in train mode, each time among other `size` − 1 digits of the sample."""
     if size == 1 and batches > 1:  # no company, no chance
@@ -64,14 +67,17 @@ def draw_batches(model: nn.Module, digit: Tensor, size: int, batches: int, seed:
     pool = load_sample(train=True).images
     generator = torch.Generator().manual_seed(seed)
     order = torch.stack([torch.randperm(len(pool), generator=generator)[: size - 1] for _ in range(batches)])
+    chunks = order.split(max(1, CHUNK // size))
+    networks = {count: with_batch_statistics(model, count) for count in {len(chosen) for chosen in chunks}}
     answers = []
-    for chosen in order.split(max(1, CHUNK // size)):
+    for chosen in chunks:
+        count = len(chosen)
         company = pool[chosen]  # (B, size − 1, 1, 28, 28)
-        own = digit.expand(len(chosen), 1, 1, 28, 28)
+        own = digit.expand(count, 1, 1, 28, 28)
         batch = torch.cat((own, company), dim=1).flatten(0, 1)  # (B · size, 1, 28, 28)
-        with torch.inference_mode():
-            log_probs = with_batch_statistics(model, len(chosen))(batch)
-        answers.append(log_probs.unflatten(0, (len(chosen), size))[:, 0].exp())
+        with torch.inference_mode(), QuickPooling():
+            log_probs = networks[count](batch)
+        answers.append(log_probs.unflatten(0, (count, size))[:, 0].exp())
     return torch.cat(answers)
 
 

@@ -16,7 +16,10 @@ from bnmodel import figures
 from bnmodel.checkpoint import load_checkpoint
 from bnmodel.experiments import (
     batch_spread,
+    convergence,
+    convergence_sweep,
     corruption,
+    early_stopping,
     faults,
     forgotten_eval,
     gradients,
@@ -52,6 +55,9 @@ EXPERIMENTS: dict[str, tuple[Run, Callable[[Any], Figure]]] = {
     "initialization_depth": (lambda *_: initialization.stack(), initialization.stack_figure),
     "input_normalization": (lambda *_: input_normalization.run(), input_normalization.figure),
     "gradients": (lambda *_: gradients.run(), gradients.figure),
+    "convergence": (lambda *_: convergence.run(), convergence.figure),
+    "convergence_sweep": (lambda *_: convergence_sweep.read(), convergence_sweep.figure),
+    "early_stopping": (lambda _, __, folder: early_stopping.of_checkpoint(folder), early_stopping.figure),
 }
 
 

@@ -5,6 +5,7 @@ of it (test-time batch statistics; Nado et al. 2020, arXiv 2006.10963). When the
 noise.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from bnmodel import figures
-from bnmodel.data import Digits, load_sample
+from bnmodel.data import load_sample
+from bnmodel.experiments.memory import remembered
 from bnmodel.experiments.modes import with_batch_statistics
+from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training import predict_log_probs
 
 SEVERITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -76,34 +79,22 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
         raise ValueError(f"corruption: expected one of {', '.join(KINDS)}, received {kind!r}")
     if batch_size < 2 or SAMPLES % batch_size:
         raise ValueError(f"batch_size: expected a divisor of {SAMPLES} from 2 on, received {batch_size}")
-    sample = load_sample(train=False)
-    order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
-    sample = sample[order]
-    batched = with_batch_statistics(model, SAMPLES // batch_size)
+    model = copy.deepcopy(model).eval()
     label = int(predict_log_probs(model, digit.view(1, 1, 28, 28)).argmax())
+    batched = with_batch_statistics(model)
     rows = []
     for severity in SEVERITIES:
-        generator = torch.Generator().manual_seed(seed)
-        images = torch.cat((digit.view(1, 1, 28, 28), sample.images))
-        images = KINDS[kind](images, severity, generator)
-        changed = Digits(images[1:], sample.labels)
-        company = torch.cat((images[:1], images[1:batch_size]))
-        rows.append(
-            (
-                _accuracy(model, changed),
-                _accuracy(batched, changed),
-                images[0, 0].numpy(),
-                float(predict_log_probs(model, images[:1])[0, label].exp()),
-                float(predict_log_probs(with_batch_statistics(model), company)[0, label].exp()),
-            )
-        )
-    eval_accuracy, train_accuracy, digits, eval_probability, train_probability = map(np.array, zip(*rows, strict=True))
+        images = corrupted(digit, kind, severity, seed)
+        with torch.inference_mode(), QuickPooling():
+            alone, among = model(images[:1]), batched(images[:batch_size])
+        rows.append((images[0, 0].numpy(), float(alone[0, label].exp()), float(among[0, label].exp())))
+    digits, eval_probability, train_probability = map(np.array, zip(*rows, strict=True))
     return Corruption(
         kind,
         batch_size,
         np.array(SEVERITIES),
-        eval_accuracy,
-        train_accuracy,
+        accuracies(model, kind, 0, seed),
+        accuracies(model, kind, batch_size, seed),
         label,
         digits,
         eval_probability,
@@ -111,8 +102,29 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
     )
 
 
-def _accuracy(model: nn.Module, digits: Digits) -> float:
-    return float((predict_log_probs(model, digits.images).argmax(1) == digits.labels).float().mean())
+def corrupted(digit: Tensor, kind: str, severity: float, seed: int) -> Tensor:
+    """`digit`, (28, 28), then 500 test digits of the sample, all corrupted alike: (501, 1, 28, 28)."""
+    order = torch.randperm(len(load_sample(train=False)), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
+    images = torch.cat((digit.view(1, 1, 28, 28), load_sample(train=False).images[order]))
+    return KINDS[kind](images, severity, torch.Generator().manual_seed(seed))
+
+
+@remembered(32)
+def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.ndarray:
+    """(S,) on the 500 test digits at each severity, with the statistics of batches of `batch_size`; 0: running ones."""
+    network = with_batch_statistics(model, SAMPLES // batch_size) if batch_size else model
+    sample = load_sample(train=False)
+    order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
+    shares = []
+    for severity in SEVERITIES:
+        images = corrupted(torch.zeros(28, 28), kind, severity, seed)[1:]
+        with (
+            torch.inference_mode(),
+            QuickPooling(),
+        ):  # not predict_log_probs, which cuts its batches to a size of its own
+            answers = network(images).argmax(1)
+        shares.append(float((answers == sample.labels[order]).float().mean()))
+    return np.array(shares)
 
 
 @figures.style()

@@ -8,10 +8,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from bnmodel import figures
-from bnmodel.data import load_sample
-from bnmodel.experiments.modes import named_norms
+from bnmodel.experiments.modes import accuracy, named_norms
 from bnmodel.experiments.running_statistics import batch_statistics, running_average, with_statistics
-from bnmodel.training import evaluate
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,11 @@ def statistics_not_saved(model: nn.Module, batch_size: int = 32, steps: int = 30
     """
     stream = batch_statistics(model, batch_size, steps, seed)
     averages = {name: running_average(values, 0.1) for name, values in stream.items()}
-    test = load_sample(train=False)
     wrong = [
-        evaluate(with_statistics(model, {name: (m[step], v[step]) for name, (m, v) in averages.items()}), test)[1]
+        accuracy(with_statistics(model, {name: (m[step], v[step]) for name, (m, v) in averages.items()}))
         for step in range(0, steps + 1, 3)
     ]
-    right = evaluate(model, test)[1]
+    right = accuracy(model)
     x = np.arange(0, steps + 1, 3)
     return Fault(
         "running statistics not saved",

@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bnmodel import CustomBatchNorm, figures
-from bnmodel.data import load_sample
-from bnmodel.experiments.modes import named_norms
-from bnmodel.training import evaluate, predict_log_probs
+from bnmodel.experiments.modes import accuracy, named_norms
+from bnmodel.training import predict_log_probs
 
 MAX_CALLS = 200
 POINTS = 11  # at which accuracy is measured
@@ -43,7 +42,7 @@ def run(model: nn.Module, digit: Tensor, calls: int = 50) -> ForgottenEval:
     if not 1 <= calls <= MAX_CALLS:
         raise ValueError(f"calls: expected 1 … {MAX_CALLS}, received {calls}")
     image = digit.view(1, 1, 28, 28)
-    network, test = copy.deepcopy(model).eval(), load_sample(train=False)
+    network = copy.deepcopy(model).eval()
     norms = named_norms(network)
     right = copy.deepcopy(norms)
     label = int(predict_log_probs(network, image).argmax())
@@ -53,7 +52,7 @@ def run(model: nn.Module, digit: Tensor, calls: int = 50) -> ForgottenEval:
         if call in measured_at:
             probabilities = predict_log_probs(network, image)[0].exp()
             answer = int(probabilities.argmax())
-            rows.append((evaluate(network, test)[1], _drift(norms, right), float(probabilities[label]), answer))
+            rows.append((accuracy(network), _drift(norms, right), float(probabilities[label]), answer))
         for norm in norms.values():
             norm.train()  # and nothing else: dropout stays off
         with torch.no_grad():

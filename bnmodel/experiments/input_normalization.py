@@ -206,7 +206,7 @@ def figure(result: InputNormalization) -> Figure:
     )
     for axes, descent, color, name, marker, side in both:
         _bowl(axes, descent, color, marker)
-        axes.set_title(f"{name} inputs: condition number {descent.condition_number:.3g}")
+        axes.set_title(f"{name}: condition number {descent.condition_number:.3g}")
         losses.plot(np.maximum(descent.excess, 1e-12), marker, color=color, markersize=4, label=name)
         signs.bar(np.arange(len(SIGNS)) + side, descent.signs, 0.38, color=color, label=name)
     losses.axhline(CONVERGED, color=figures.INK, linestyle=":")

@@ -20,6 +20,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from bnmodel import figures
 from bnmodel.batchnorm import CustomBatchNorm, batch_norm
 from bnmodel.data import Digits, load_sample
+from bnmodel.experiments.memory import remembered
+from bnmodel.experiments.pooling import QuickPooling
+from bnmodel.training import evaluate
 
 COMPANY = ("random", "one class", "copies", "noise", "inverted", "blurred")
 MAX_COMPANIONS = 255
@@ -108,6 +111,13 @@ def compare(model: nn.Module, digit: Tensor, company: Tensor) -> Modes:
         _array(train_log_probs[0].exp()),
         tuple(norms),
     )
+
+
+@remembered(256)
+def accuracy(model: nn.Module) -> float:
+    """The share of the sample's 1,000 test digits that `model` gets right in eval mode."""
+    with QuickPooling():
+        return evaluate(model, load_sample(train=False))[1]
 
 
 def named_norms(model: nn.Module) -> dict[str, CustomBatchNorm]:

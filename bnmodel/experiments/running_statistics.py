@@ -6,7 +6,9 @@ with the norms in front of it already precise. They depend on the samples, not o
 """
 
 import copy
+import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -16,10 +18,25 @@ from torch import Tensor, nn
 
 from bnmodel import figures
 from bnmodel.data import load_sample
-from bnmodel.experiments.modes import named_norms, norm_inputs, with_batch_statistics
-from bnmodel.training import evaluate, predict_log_probs
+from bnmodel.experiments.memory import remembered
+from bnmodel.experiments.modes import accuracy, named_norms, norm_inputs, with_batch_statistics
+from bnmodel.experiments.pooling import QuickPooling
+from bnmodel.training import predict_log_probs
 
 Statistics = dict[str, tuple[Tensor, Tensor]]  # norm's name → mean (C,) and unbiased variance (C,)
+RUN_ON = 20_000  # batches: enough to measure the noise of a momentum of 0.01, which remembers 199
+
+
+@dataclass(frozen=True)
+class Approach:
+    """How soon, and how noisily, a running average comes to the precise value."""
+
+    precise: float
+    batch_spread: float  # σ, the standard deviation of single batches' values
+    batches: int | None  # until it first is within σ of the precise value; None: not in this stream
+    batches_expected: int | None  # by the decay of the start alone; None: never
+    noise: float  # standard deviation of the average while it runs on, over many more batches
+    noise_expected: float  # √(m / (2 − m)) · σ
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,9 @@ class RunningStatistics:
     cumulative_std: np.ndarray  # (steps,)
     precise_mean: float
     precise_std: float
+    effective_batches: float  # (2 − m)/m, what the running average remembers; infinite for m = 0
+    mean: Approach
+    variance: Approach
     accuracy: dict[str, float]  # on the shipped test sample, under each kind of statistics
     probabilities: dict[str, np.ndarray]  # (10,) of the digit, under each kind
 
@@ -77,7 +97,6 @@ def run(
         "precise": precise,
     }
     networks = {"checkpoint": model} | {kind: with_statistics(model, values) for kind, values in kinds.items()}
-    test = load_sample(train=False)
     running_mean, running_var = (values[:, channel].double() for values in averages[norm])
     count = torch.arange(1, steps + 1)
     return RunningStatistics(
@@ -92,11 +111,15 @@ def run(
         (var.cumsum(0) / count).sqrt().numpy(),
         float(precise[norm][0][channel]),
         float(precise[norm][1][channel].sqrt()),
-        {kind: evaluate(network, test)[1] for kind, network in networks.items()},
+        (2 - momentum) / momentum if momentum else math.inf,
+        approach(mean.numpy(), running_mean.numpy(), float(precise[norm][0][channel]), momentum),
+        approach(var.numpy(), running_var.numpy(), float(precise[norm][1][channel]), momentum),
+        {kind: accuracy(network) for kind, network in networks.items()},
         {kind: predict_log_probs(net, digit.view(1, 1, 28, 28))[0].exp().numpy() for kind, net in networks.items()},
     )
 
 
+@remembered(16)
 def batch_statistics(model: nn.Module, batch_size: int, steps: int, seed: int) -> Statistics:
     """What every norm sees in train mode over `steps` random batches: means and unbiased variances, (steps, C) each."""
     pool = load_sample(train=True).images
@@ -104,7 +127,7 @@ def batch_statistics(model: nn.Module, batch_size: int, steps: int, seed: int) -
     order = torch.cat(
         [torch.randperm(len(pool), generator=generator) for _ in range(-(-batch_size * steps // len(pool)))]
     )
-    with torch.no_grad():
+    with torch.no_grad(), QuickPooling():
         _, inputs = norm_inputs(with_batch_statistics(model, steps), pool[order[: batch_size * steps]])
     statistics = {}
     for name, x in inputs.items():  # (steps · N, C, H, W)
@@ -125,6 +148,37 @@ def running_average(stream: tuple[Tensor, Tensor], momentum: float) -> tuple[Ten
     return averages[0], averages[1]
 
 
+def approach(batches: np.ndarray, running: np.ndarray, precise: float, momentum: float) -> Approach:
+    """`batches`: a statistic of each batch, (steps,); `running`: its running average, (steps + 1,), from the start on.
+
+    If batches are independent, the average's variance is m/(2 − m) that of a batch: the sum of m²(1 − m)²ᵏ over k.
+    """
+    spread = float(batches.std(ddof=1))
+    near = np.abs(running - precise) <= spread
+    distance = abs(running[0] - precise)
+    if distance <= spread:
+        expected: int | None = 0
+    elif 0 < momentum < 1 and spread:
+        expected = math.ceil(math.log(spread / distance) / math.log(1 - momentum))
+    else:
+        expected = 1 if momentum == 1 else None
+    return Approach(
+        precise,
+        spread,
+        int(near.argmax()) if near.any() else None,
+        expected,
+        float(run_on(batches, precise, momentum).std()),
+        math.sqrt(momentum / (2 - momentum)) * spread,
+    )
+
+
+def run_on(batches: np.ndarray, start: float, momentum: float) -> np.ndarray:
+    """The running average (RUN_ON,) over many more batches, drawn with repetition from those that there are."""
+    drawn = np.random.default_rng(0).choice(batches, RUN_ON).tolist()
+    return np.fromiter(accumulate(drawn, lambda r, b: (1 - momentum) * r + momentum * b, initial=start), float)[1:]
+
+
+@remembered(8)
 @torch.no_grad()
 def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 50) -> Statistics:
     """Mean and unbiased variance at every norm over all `images` (N, 1, 28, 28), in float64, norm after norm."""
@@ -133,7 +187,9 @@ def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 50) -
     for name, norm in named_norms(network).items():  # in the order of the forward pass
         count, mean, squares = 0, torch.zeros(norm.num_features).double(), torch.zeros(norm.num_features).double()
         for batch in images.double().split(batch_size):
-            x = norm_inputs(copy.deepcopy(network), batch)[1][name].transpose(0, 1).flatten(1)  # (C, values)
+            with QuickPooling():
+                inputs = norm_inputs(copy.deepcopy(network), batch)[1]
+            x = inputs[name].transpose(0, 1).flatten(1)  # (C, values)
             delta = x.mean(1) - mean  # combined as in Chan, Golub & LeVeque (1979): no cancellation
             total = count + x.size(1)
             squares += x.var(1, correction=0) * x.size(1) + delta**2 * (count * x.size(1) / total)

@@ -7,7 +7,7 @@ from bnmodel.experiments import corruption
 from bnmodel.experiments.corruption import KINDS, Corruption
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
-from demo.parts import fold, panels, percent, picture, sentence
+from demo.parts import code, fold, panels, percent, picture, sentence
 
 LOOK = """
 Left, 500 test digits; right, yours; all of them corrupted alike. When **everything shifts the same way**, faint ink for
@@ -24,6 +24,15 @@ and the corruption is gone; with running statistics it is not. Real corruptions 
 
 Source: `bnmodel/experiments/corruption.py`. Nado et al. 2020, [arXiv 2006.10963](https://arxiv.org/abs/2006.10963).
 """
+CODE = """
+from bnmodel import figures, load_checkpoint
+from bnmodel.data import load_sample
+from bnmodel.experiments import corruption
+model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
+result = corruption.run(model, digit, kind="contrast", batch_size=50)
+print(result.eval_accuracy, result.train_accuracy)
+figures.save(corruption.figure(result), "corruption.png")
+"""
 BATCH_SIZES = (2, 5, 10, 50, 100, 500)
 
 
@@ -34,6 +43,7 @@ def build(page: Page) -> None:
             batch_size = gr.Dropdown(list(BATCH_SIZES), value=50, label="Batch size", min_width=90, scale=0)
         shown = picture(500, "corruption")
         gr.Markdown(LOOK, elem_classes="look")
+        code(CODE)
         fold("The formula and the source", FORMULA)
         tab.live(show, inputs=[kind, batch_size], outputs=[shown])
 

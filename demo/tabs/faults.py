@@ -9,7 +9,7 @@ from bnmodel.experiments import faults, forgotten_eval
 from bnmodel.experiments.faults import Fault
 from bnmodel.experiments.forgotten_eval import MAX_CALLS, ForgottenEval
 from demo.page import Drawn, Model, Page
-from demo.parts import fold, panels, percent, picture, sentence
+from demo.parts import code, fold, panels, percent, picture, sentence
 
 LOOK = """
 An app that forgets `eval()` still answers, which is why nobody notices. But **every call moves the running
@@ -39,6 +39,17 @@ running = (1 - momentum) * running + momentum * batch
 Source: `bnmodel/experiments/forgotten_eval.py`, `bnmodel/experiments/faults.py`.
 """
 
+CODE = """
+from bnmodel import figures, load_checkpoint
+from bnmodel.data import load_sample
+from bnmodel.experiments import faults, forgotten_eval
+model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
+result = forgotten_eval.run(model, digit, calls=50)
+figures.save(forgotten_eval.figure(result), "forgotten.png")
+found = [faults.statistics_not_saved(model), faults.momentum_inverted(model)]
+figures.save(faults.figure(found), "faults.png")
+"""
+
 
 def build(page: Page) -> None:
     with page.tab("Faults", "What if somebody forgets eval()?") as tab:
@@ -49,7 +60,8 @@ def build(page: Page) -> None:
         gr.Markdown(OTHERS)
         others = picture(250, "faults")
         gr.Markdown(LOOK_OTHERS, elem_classes="look")
-        fold("The right lines, and the source", FORMULA)
+        code(CODE)
+        fold("The formula and the source", FORMULA)
         tab.live(show, inputs=[calls], outputs=[shown, others])
 
 

@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 
 from demo.page import Drawn, Model, Page
-from demo.parts import fold, picture, sentence, table
+from demo.parts import code, fold, picture, sentence, table
 from export import certificate
 from export.bench import FILE as BENCH
 from export.runtime import FORMATS, Recognizer, load
@@ -28,6 +28,22 @@ canvas = np.array(Image.open("drawing.png").convert("RGBA"))  # of any size
 session = onnxruntime.InferenceSession("sketch.onnx")
 probabilities, digit, ink = session.run(None, {"canvas": canvas})
 ```
+"""
+FORMULA = r"""
+$$|y_\text{file} - y_\text{network}| \le \max\left(10^{-5},\; 10^{-6} \max_k |y_k|\right)$$
+
+for every log-probability $y$: that is what float32 can keep. To check it again, `python -m export verify
+checkpoints/lecture`; how fast, `python -m export bench checkpoints/lecture`.
+
+Source: `export/certificate.py`, `export/bench.py`.
+"""
+CODE = """
+import numpy as np
+from export.runtime import FORMATS, load
+canvas = np.full((200, 150, 4), 255, np.uint8)  # (H, W, 4) RGBA: white paper …
+canvas[30:170, 70:82, :3] = 0  # … and a black stroke
+answers = [load("checkpoints/lecture", name).read(canvas).probabilities for name in FORMATS]
+print(np.ptp(answers, axis=0).max())  # how far the formats are apart
 """
 PROMISES = {
     "metadata": "the files describe themselves",
@@ -61,11 +77,8 @@ def build(page: Page) -> None:
         promises = picture(400, "certificate")
         gr.Markdown("### How fast they answer, against the network before export")
         speed = picture(200, "speed")
-        fold(
-            "How to check it again",
-            "`python -m export verify checkpoints/lecture`; how fast: `python -m export bench checkpoints/lecture`.\n\n"
-            "Source: `export/certificate.py`, `export/bench.py`.",
-        )
+        code(CODE)
+        fold("The formula and the source", FORMULA)
         tab.live(show, outputs=[shown, promises, speed])
 
 

@@ -9,7 +9,7 @@ from bnmodel.experiments.gradients import ALONG, MOST_STEPS, Gradients
 from bnmodel.experiments.initialization import title
 from bnmodel.initializers import INITIALIZERS
 from demo.page import Drawn, Page
-from demo.parts import fold, panels, percent, picture, reshuffle_button, table
+from demo.parts import code, fold, panels, percent, picture, reshuffle_button, table
 
 LOOK = """
 Three networks with the same weights get the same 64 digits; only the batch norm differs. Four panels, a layer each: how
@@ -54,7 +54,7 @@ def build(page: Page) -> None:
             seed = reshuffle_button("grad-reshuffle")
         shown = picture(600, "gradients")
         gr.Markdown(LOOK, elem_classes="look")
-        fold("In code", f"```python{CODE}```")
+        code(CODE)
         fold("The formula and the source", FORMULA)
         tab.live(show, inputs=[initializer, std, steps, rate, seed], outputs=[shown])
 

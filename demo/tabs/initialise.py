@@ -7,7 +7,7 @@ import gradio as gr
 from bnmodel.experiments import initialization
 from bnmodel.experiments.initialization import ACTIVATIONS, Layer, Stack
 from demo.page import Drawn, Page
-from demo.parts import fold, panels, percent, picture, reshuffle_button, table
+from demo.parts import code, fold, panels, percent, picture, reshuffle_button, table
 
 LOOK = """
 Standard-normal inputs (dashed) go into one dense layer of 256 units; filled, what comes out. Random normal with std 1
@@ -63,7 +63,7 @@ def build(page: Page) -> None:
             depth = gr.Slider(1, 30, 30, step=1, label="Depth, in layers", elem_id="init-depth", min_width=160)
         stack = picture(690, "stack")
         gr.Markdown(LOOK_STACK, elem_classes="look")
-        fold("In code", f"```python{CODE}```")
+        code(CODE)
         fold("The formula and the source", FORMULA)
         shared = [activation, mean, std, gain, seed]
         tab.live(show_layer, inputs=[*shared, width, samples], outputs=[layer])

@@ -7,7 +7,7 @@ import gradio as gr
 from bnmodel.experiments import input_normalization
 from bnmodel.experiments.input_normalization import MOST_STEPS, InputNormalization
 from demo.page import Drawn, Page
-from demo.parts import fold, panels, percent, picture, table
+from demo.parts import code, fold, panels, percent, picture, table
 
 LOOK = """
 A neuron with two weights, its real loss as contours, the cross its minimum. On raw inputs the bowl is long and narrow:
@@ -52,7 +52,7 @@ def build(page: Page) -> None:
             )
         shown = picture(890, "inputs")
         gr.Markdown(LOOK, elem_classes="look")
-        fold("In code", f"```python{CODE}```")
+        code(CODE)
         fold("The formula and the source", FORMULA)
         tab.live(show, inputs=[scale, offset, correlation, share, momentum, steps, batch_size], outputs=[shown])
 

@@ -6,21 +6,34 @@ from bnmodel.experiments import running_statistics
 from bnmodel.experiments.modes import named_norms
 from bnmodel.experiments.running_statistics import RunningStatistics
 from demo.page import Drawn, Page
-from demo.parts import fold, panels, picture, sentence, table
+from demo.parts import code, fold, panels, picture, sentence, table
 
 LOOK = """
 The network sees 60 batches, and each way of averaging makes its own statistics of them, from mean 0 and deviation 1 on.
 **Running** forgets: with a momentum near 1 it jitters like the batches, near 0 it is still on its way when the batches
 are over. **Cumulative** counts every batch alike. **Precise** takes 1,000 digits at once, layer after layer, and does
-not depend on how they are cut into batches. Try momentum 0.01, and read what it costs in the table.
+not depend on how they are cut into batches. Try momentum 0.01: the noise falls, and the start stays. Then make the
+batches larger: the noise falls, and the start fades as before. The second table says what it costs.
 """
 FORMULA = r"""
 $$\text{running} \leftarrow (1 - m)\cdot\text{running} + m\cdot\text{batch}$$
 
-remembers about $(2-m)/m$ batches: 19 at $m = 0.1$. After $t$ batches $(1-m)^t$ of the start is still in it.
+remembers about $(2-m)/m$ batches: 19 at $m = 0.1$. After $t$ batches $(1-m)^t$ of the start is still in it, so that it
+comes within $\sigma$ of a value $d$ away after $\ln(\sigma/d) / \ln(1-m)$ of them. Then it wanders with the variance
+$\frac{m}{2-m}\,\sigma^2$, where $\sigma$ is the spread of single batches, which falls as they grow. The noise is
+measured while the average runs on over 20,000 more batches, drawn with repetition from the 60.
 
 Source: `bnmodel/experiments/running_statistics.py`. Wu & Johnson 2021,
 [arXiv 2105.07576](https://arxiv.org/abs/2105.07576), §3.
+"""
+CODE = """
+from bnmodel import figures, load_checkpoint
+from bnmodel.data import load_sample
+from bnmodel.experiments import running_statistics
+model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
+result = running_statistics.run(model, digit, momentum=0.1, batch_size=4)
+print(result.effective_batches, result.accuracy)
+figures.save(running_statistics.figure(result), "statistics.png")
 """
 BATCH_SIZES = (2, 4, 8, 16, 32, 64)
 
@@ -33,8 +46,9 @@ def build(page: Page) -> None:
             batch_size = gr.Dropdown(list(BATCH_SIZES), value=4, label="Batch size", min_width=90, scale=0)
             norm = gr.Dropdown(norms, value=norms[0] if norms else None, label="Batch norm", min_width=170, scale=0)
             channel = gr.Number(0, label="Channel", precision=0, minimum=0, min_width=90, scale=0, elem_id="channel")
-        shown = picture(560, "statistics")
+        shown = picture(670, "statistics")
         gr.Markdown(LOOK, elem_classes="look")
+        code(CODE)
         fold("The formula and the source", FORMULA)
         tab.live(show, inputs=[momentum, batch_size, norm, channel], outputs=[shown])
 
@@ -49,16 +63,38 @@ def show(drawn: Drawn, momentum: float, batch_size: int, norm: str, channel: int
     channel = min(max(channel or 0, 0), norms[norm].num_features - 1)
     result = running_statistics.run(drawn.model.network, drawn.digit, momentum, batch_size, norm=norm, channel=channel)
     words = in_words(result)
-    return sentence(words, drawn) + panels(running_statistics.figure(result, accuracy=False), words) + kinds(result)
+    picture = panels(running_statistics.figure(result, accuracy=False), words)
+    return sentence(words, drawn) + picture + approaches(result) + kinds(result)
 
 
 def in_words(result: RunningStatistics) -> str:
-    last = float(result.running_mean[-1])
-    error, jitter = abs(last - result.precise_mean), result.batch_mean.std()
+    error = abs(float(result.running_mean[-1]) - result.precise_mean)
+    remembered = f"{result.effective_batches:.3g} batch{'' if result.effective_batches < 1.005 else 'es'}"
     return (
-        f"After {len(result.batch_mean)} batches the running mean of channel {result.channel} is {last:.4f}, the "
-        f"precise one {result.precise_mean:.4f}: {error:.4f} apart. Single batches wander by ±{jitter:.4f}."
+        f"Momentum {result.momentum:g} remembers about <b>{remembered}</b>. After {len(result.batch_mean)} batches "
+        f"the running mean of channel {result.channel} is {result.running_mean[-1]:.4f}, {error:.4f} from the precise "
+        f"one; single batches wander by ±{result.mean.batch_spread:.4f}."
     )
+
+
+def approaches(result: RunningStatistics) -> str:
+    """How fast and how noisily the running mean and variance come to the precise ones."""
+    rows = [
+        (
+            name,
+            f"{one.precise:.4g}",
+            f"{one.batch_spread:.2g}",
+            f"{counted(one.batches, len(result.batch_mean))} ({counted(one.batches_expected)})",
+            f"{one.noise:.2g} ({one.noise_expected:.2g})",
+        )
+        for name, one in (("running mean", result.mean), ("running variance", result.variance))
+    ]
+    head = ("Measured (theory)", "Precise value", "σ, of single batches", "Batches until within σ", "Noise")
+    return table(head, rows)
+
+
+def counted(batches: int | None, seen: int = 0) -> str:
+    return str(batches) if batches is not None else f"more than {seen}" if seen else "never"
 
 
 def kinds(result: RunningStatistics) -> str:

@@ -1,5 +1,6 @@
 """Why the modes differ: what each batch norm subtracts and divides by, and what it passes on."""
 
+from dataclasses import replace
 from html import escape
 
 import gradio as gr
@@ -9,8 +10,9 @@ from bnmodel.experiments import modes
 from bnmodel.experiments.modes import NormView
 from demo.images import diverging, png_url
 from demo.page import Drawn, Page
-from demo.parts import company, company_controls, fold, panels, picture, sentence
+from demo.parts import code, company, company_controls, fold, panels, picture, sentence
 
+MAPS = 32
 LOOK = """
 A row is a layer. Left, what it normalises with: where the square lies beside its disc, this batch's mean is another
 than the running one, and a longer whisker is a larger spread. Middle and right, your digit's activations before and
@@ -26,6 +28,16 @@ A shift of the mean moves a whole channel up or down; a ratio of the standard de
 Source: `bnmodel/experiments/modes.py`.
 """
 
+CODE = """
+from bnmodel import figures, load_checkpoint
+from bnmodel.data import load_sample
+from bnmodel.experiments import modes
+model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
+result = modes.compare(model, digit, modes.companions("one class", 31, 0, digit, label=1))
+figures.save(modes.figure(result), "why.png")
+figures.save(modes.feature_maps(result, norm=-1), "maps.png")
+"""
+
 
 def build(page: Page) -> None:
     with page.tab("Why", "What does train mode do to your digit on its way through the network?") as tab:
@@ -37,6 +49,7 @@ def build(page: Page) -> None:
             )
         maps = picture(200, "maps")
         gr.Markdown(LOOK, elem_classes="look")
+        code(CODE)
         fold("The formula and the source", FORMULA)
         tab.live(show, inputs=[*chosen, layer], outputs=[shown, maps])
 
@@ -46,6 +59,8 @@ def show(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int)
     if not result.norms:
         return sentence("This network has no batch norm: both modes are one. Choose another model.", drawn), ""
     words = in_words(result.norms)
+    ends = dict.fromkeys((0, len(result.norms) - 1))  # of a deeper network, where it begins and where it ends
+    result = replace(result, norms=tuple(result.norms[k] for k in ends))
     return (
         sentence(words, drawn)
         + panels(modes.figure(result), "Statistics and activations, layer by layer", narrow=True),
@@ -66,15 +81,17 @@ def in_words(norms: tuple[NormView, ...]) -> str:
 
 
 def feature_maps(view: NormView) -> str:
-    """Every channel of the digit behind one norm, eval mode above train mode, on one scale."""
+    """The channels of the digit behind one norm, MAPS at most, eval mode above train mode, on one scale."""
     limit = float(np.abs(np.concatenate((view.eval_output.ravel(), view.train_output.ravel()))).max())
     columns = "".join(
         f'<figure><img src="{png_url(diverging(left, limit))}" alt="channel {channel}, eval mode">'
         f'<img src="{png_url(diverging(right, limit))}" alt="channel {channel}, train mode">'
         f"<figcaption>{channel}</figcaption></figure>"
-        for channel, (left, right) in enumerate(zip(view.eval_output, view.train_output, strict=True))
+        for channel, (left, right) in enumerate(zip(view.eval_output[:MAPS], view.train_output[:MAPS], strict=True))
     )
+    hidden = len(view.eval_output) - MAPS
+    more = f", the first {MAPS} of {len(view.eval_output)} channels" if hidden > 0 else ""
     return (
         f'<p class="caption"><b>{escape(view.name)}</b>: <span class="eval">eval above</span>, '
-        f'<span class="train">train below</span></p><div class="maps">{columns}</div>'
+        f'<span class="train">train below</span>{more}</p><div class="maps">{columns}</div>'
     )

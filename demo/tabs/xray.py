@@ -7,7 +7,7 @@ import torch
 from bnmodel.sketch import BOX, SIZE, ink_box, ink_map
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
-from demo.parts import fold, picture, sentence
+from demo.parts import code, fold, picture, sentence
 
 LOOK = """
 The network never sees your sheet. Whatever stands out from the **border's colour** is ink, so that black on white and
@@ -25,11 +25,22 @@ again.
 Source: `bnmodel/sketch.py`.
 """
 
+CODE = """
+import numpy as np, torch
+from PIL import Image
+from bnmodel import Sketch
+canvas = np.full((200, 150, 4), 255, np.uint8)  # (H, W, 4) RGBA: white paper …
+canvas[30:170, 70:82, :3] = 0  # … and a black stroke
+digit, ink = Sketch()(torch.from_numpy(canvas))  # (28, 28) in [0, 1], and the share of the sheet that is ink
+Image.fromarray((255 * digit).round().byte().numpy()).resize((280, 280), 0).save("xray.png")
+"""
+
 
 def build(page: Page) -> None:
     with page.tab("X-ray", "What of your drawing does the network see?") as tab:
         shown = picture(500, "xray")
         gr.Markdown(LOOK, elem_classes="look")
+        code(CODE)
         fold("The formula and the source", FORMULA)
         tab.live(show, outputs=[shown])
 

@@ -8,7 +8,7 @@ import numpy as np
 from bnmodel.experiments.modes import compare
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
-from demo.parts import company, company_controls, fold, percent, picture, sentence
+from demo.parts import code, company, company_controls, fold, percent, picture, sentence
 
 SHOWN = 37  # thumbnails at most; style.css keeps room for these and one more
 
@@ -29,12 +29,23 @@ Source: `bnmodel/batchnorm.py` (the layer), `bnmodel/experiments/modes.py` (this
 [arXiv 1502.03167](https://arxiv.org/abs/1502.03167).
 """
 
+CODE = """
+from bnmodel import load_checkpoint
+from bnmodel.data import load_sample
+from bnmodel.experiments import modes
+model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
+company = modes.companions("one class", 31, 0, digit, label=1)  # 31 ones, by seed 0
+result = modes.compare(model, digit, company)
+print(result.eval_probabilities, result.train_probabilities)
+"""
+
 
 def build(page: Page) -> None:
     with page.tab("Your digit", "Does the answer to your digit depend on who else is in the batch?") as tab:
         chosen = company_controls()
         shown = picture(520, "modes")
         gr.Markdown(LOOK, elem_classes="look")
+        code(CODE)
         fold("The formula and the source", FORMULA)
         tab.live(show, inputs=chosen, outputs=[shown])
 

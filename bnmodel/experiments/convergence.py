@@ -1,0 +1,157 @@
+"""Three networks that differ in their batch norm alone, trained side by side, an epoch each in turn.
+
+None, before or after the activation; the same weights and the same order of the digits, by the same seed; dropout off.
+A training whose loss is no longer finite has diverged: it ends, the others go on.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+
+from bnmodel import figures
+from bnmodel.data import load_sample
+from bnmodel.experiments.gradients import LOOKS, PLACES
+from bnmodel.history import Epoch
+from bnmodel.models import SimpleCNNConfig
+from bnmodel.recipes import Recipe
+from bnmodel.training import Training, TrainingError, new_network
+
+RATES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+MOST_EPOCHS = 30
+MOST_LOSS = 10.0  # nats, the top of a picture; guessing costs ln 10 = 2.3
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training so far."""
+
+    name: str
+    epochs: tuple[Epoch, ...] = ()
+    diverged: int | None = None  # the epoch whose loss was not finite, the last
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """The three trainings so far, in the order of PLACES."""
+
+    rate: float
+    initializer: str
+    epochs: int  # asked for
+    seed: int
+    curves: tuple[Curve, ...]
+
+    @property
+    def complete(self) -> bool:
+        return all(curve.diverged or len(curve.epochs) == self.epochs for curve in self.curves)
+
+
+def recipe(place: str, rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, seed: int = 0) -> Recipe:
+    """The lecture's training with the norm at `place`, but without dropout and early stopping.
+
+    Raises:
+        ValueError: an unknown place or initialiser, a rate that is not positive, or less than one epoch.
+    """
+    model = SimpleCNNConfig(norm=place, dropout=0.0, initializer=initializer)
+    return Recipe(f"norm {place}", epochs, patience=epochs, learning_rate=rate, seed=seed, model=model)
+
+
+def start(recipe: Recipe) -> Training:
+    """A training on the shipped sample, 1,000 digits to train and 1,000 others to validate, on the CPU."""
+    model, generator = new_network(recipe)
+    return Training(model, load_sample(train=True), load_sample(train=False), recipe, "cpu", generator)
+
+
+def in_turn(trainings: Mapping[str, Training]) -> Generator[tuple[Curve, ...]]:
+    """Train all of them, an epoch each in turn; yield the curves so far, at first empty, after every epoch of each.
+
+    Closing the generator ends the trainings.
+    """
+    curves = {name: Curve(name) for name in trainings}
+    running = {name: training.epochs() for name, training in trainings.items()}
+    yield tuple(curves.values())
+    while running:
+        for name in list(running):
+            curve = curves[name]
+            try:
+                curves[name] = replace(curve, epochs=(*curve.epochs, next(running[name])))
+            except StopIteration:
+                del running[name]
+                continue
+            except TrainingError:
+                curves[name] = replace(curve, diverged=len(curve.epochs) + 1)
+                del running[name]
+            yield tuple(curves.values())
+
+
+def stream(
+    rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, seed: int = 0
+) -> Generator[Convergence]:
+    """The three trainings on the shipped sample, before the first and after every epoch of each.
+
+    Args:
+        rate: of plain SGD, > 0; initializer: a name in INITIALIZERS (random normal's std is 1).
+        epochs: 1 … MOST_EPOCHS.
+
+    Raises:
+        ValueError: an argument outside its bounds, at the first `next`.
+    """
+    if not 1 <= epochs <= MOST_EPOCHS:
+        raise ValueError(f"epochs: expected 1 … {MOST_EPOCHS}, received {epochs}")
+    trainings = {place: start(recipe(place, rate, initializer, epochs, seed)) for place in PLACES}
+    for curves in in_turn(trainings):
+        yield Convergence(rate, initializer, epochs, seed, curves)
+
+
+def run(rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, seed: int = 0) -> Convergence:
+    """`stream` to its end."""
+    *_, last = stream(rate, initializer, epochs, seed)
+    return last
+
+
+@figures.style()
+def figure(result: Convergence) -> Figure:
+    """Validation accuracy and loss against epochs."""
+    drawn, panels = figures.new_figure(columns=2, width=9.0, height=3.4)
+    for curve in result.curves:
+        numbers = [epoch.epoch for epoch in curve.epochs]
+        accuracies = [epoch.validation_accuracy for epoch in curve.epochs]
+        losses = [epoch.validation_loss for epoch in curve.epochs]
+        draw_curve(panels, curve.name, numbers, accuracies, losses, curve.diverged is not None)
+    dress(panels, "epoch", result.epochs)
+    return drawn
+
+
+def draw_curve(
+    panels: Sequence[Axes],
+    place: str,
+    numbers: Sequence[int],
+    accuracies: Sequence[float],
+    losses: Sequence[float],
+    diverged: bool,
+) -> None:
+    """One network's accuracy and loss, in the look of the place of its norm; a cross where it diverged."""
+    color, line, label = LOOKS[place]
+    for axes, values in zip(panels, (accuracies, losses), strict=True):
+        axes.plot(numbers, values, line, color=color, marker="o", markersize=3, label=label)
+        if diverged:
+            axes.plot(numbers[-1:] or [0], values[-1:] or [0.5], "x", color=color, markersize=10, mew=2.5)
+
+
+def dress(panels: Sequence[Axes], unit: str, last: int) -> None:
+    """Titles and scales of an accuracy and a loss panel; `last`: the most `unit`s there will be."""
+    accuracy, loss = panels
+    accuracy.set(title="validation accuracy", ylim=(0, 1.02))
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+    accuracy.legend(title="batch norm", alignment="left", loc="lower right")
+    loss.set(title="validation loss (nats)", yscale="log")
+    low, high = loss.get_ylim()
+    loss.set_ylim(min(low, 0.3), min(max(high, 3.0), MOST_LOSS))
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    loss.yaxis.set_major_formatter("{x:g}")
+    loss.yaxis.set_minor_formatter(NullFormatter())
+    for axes in panels:
+        axes.set(xlabel=unit, xlim=(0, 1.03 * last))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))

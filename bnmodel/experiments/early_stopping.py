@@ -1,0 +1,187 @@
+"""Against learning by heart: when to stop, and what dropout and weight decay do to the gap between the losses.
+
+`run` asks a recorded training where a given patience would have stopped it. `stream` trains two networks side by side
+on few digits, one plain and one with dropout and weight decay, and takes both losses of both in eval mode: the loss
+that a training reports of its own digits has dropout in it, and comes from weights that still move.
+"""
+
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from bnmodel import figures
+from bnmodel.experiments.convergence import MOST_EPOCHS, Curve, in_turn, start
+from bnmodel.history import EarlyStopping
+from bnmodel.models import SimpleCNNConfig
+from bnmodel.recipes import Recipe
+from bnmodel.training import evaluate
+
+MOST_PATIENCE = 40
+RATE = 0.1  # of the live trainings
+SKIPPED = 2  # epochs whose losses, the largest by far, may lie above the picture
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A recorded training, and what early stopping would have made of it. Epochs count from 1, losses are in nats."""
+
+    patience: int
+    train_losses: np.ndarray  # (E,)
+    losses: np.ndarray  # (E,) of validation
+    stop: int  # the last epoch that would have been trained
+    early: bool  # whether patience ran out
+    kept: int  # the epoch whose weights would have been kept
+    lowest: int  # the best epoch of all that were recorded
+
+    @property
+    def cost(self) -> float:
+        """By how much the kept epoch's validation loss is above the lowest."""
+        return float(self.losses[self.kept - 1] - self.losses[self.lowest - 1])
+
+
+def run(losses: Sequence[float], patience: int = 20, train_losses: Sequence[float] | None = None) -> Stopped:
+    """Give a training's validation losses to `EarlyStopping`, epoch by epoch.
+
+    Raises:
+        ValueError: no epoch, or a patience below 1.
+    """
+    if not len(losses) or patience < 1:
+        raise ValueError(
+            f"expected at least 1 epoch and a patience of at least 1, received {len(losses)} epochs and {patience}"
+        )
+    stopping, kept, number = EarlyStopping(patience), 1, 0
+    for number, loss in enumerate(losses, 1):
+        if stopping.improved(loss):
+            kept = number
+        if stopping.should_stop:
+            break
+    trained = np.array(losses if train_losses is None else train_losses)
+    return Stopped(patience, trained, np.array(losses), number, stopping.should_stop, kept, int(np.argmin(losses)) + 1)
+
+
+def of_checkpoint(folder: Path | str, patience: int = 20) -> Stopped:
+    """`run` over the history.json in a checkpoint's folder."""
+    epochs = json.loads((Path(folder) / "history.json").read_text())["epochs"]
+    return run([e["validation_loss"] for e in epochs], patience, [e["train_loss"] for e in epochs])
+
+
+@figures.style()
+def figure(result: Stopped) -> Figure:
+    """Both losses, and the validation loss near its lowest; what would not have been trained any more is pale."""
+    drawn, (whole, near) = figures.new_figure(columns=2, width=9.0, height=3.6)
+    _loss(whole, result.train_losses, result.stop, "--", figures.TRAIN, "training (with dropout)")
+    for axes in (whole, near):
+        _loss(axes, result.losses, result.stop, "-", figures.EVAL, "validation")
+        axes.axvspan(result.kept, result.stop, color=figures.INK, alpha=0.1, linewidth=0)
+        axes.axvline(result.stop, color=figures.INK, linestyle=":", label=f"stop after epoch {result.stop}")
+        axes.set(xlabel="epoch", xlim=(0, len(result.losses) + 1))
+    whole.set(title="loss (nats)", yscale="log")
+    whole.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    whole.yaxis.set_major_formatter("{x:g}")
+    whole.yaxis.set_minor_formatter(NullFormatter())
+    whole.legend(loc="upper right")
+    lowest, kept = result.losses[result.lowest - 1], result.losses[result.kept - 1]
+    near.plot(result.kept, kept, "o", color=figures.EVAL, markersize=8, label=f"kept: epoch {result.kept}")
+    if result.lowest != result.kept:
+        label = f"lowest of all: epoch {result.lowest}"
+        near.plot(result.lowest, lowest, "D", color=figures.INK, markersize=6, label=label)
+    near.set(title="validation loss near its lowest", ylim=(0.95 * lowest, max(2 * lowest, 1.15 * kept)))
+    handles, labels = near.get_legend_handles_labels()
+    near.legend(handles[2:], labels[2:], loc="upper right")
+    return drawn
+
+
+def _loss(axes: Axes, losses: np.ndarray, stop: int, line: str, color: str, label: str) -> None:
+    numbers = np.arange(1, len(losses) + 1)
+    axes.plot(numbers[stop - 1 :], losses[stop - 1 :], line, color=color, alpha=0.4, linewidth=1.2)
+    axes.plot(numbers[:stop], losses[:stop], line, color=color, label=label)
+
+
+@dataclass(frozen=True)
+class Regularised:
+    """Two trainings so far: "plain", and "regularised" with dropout and weight decay."""
+
+    dropout: float
+    weight_decay: float
+    epochs: int  # asked for
+    seed: int
+    curves: tuple[Curve, ...]
+    train_losses: tuple[tuple[float, ...], ...]  # of both, in eval mode at the end of each epoch, in nats
+
+    @property
+    def complete(self) -> bool:
+        return all(curve.diverged or len(curve.epochs) == self.epochs for curve in self.curves)
+
+    @property
+    def gaps(self) -> list[tuple[float, ...]]:
+        """Of both: validation loss − train loss, at every epoch, in nats."""
+        pairs = zip(self.curves, self.train_losses, strict=True)
+        return [tuple(e.validation_loss - loss for e, loss in zip(c.epochs, of, strict=True)) for c, of in pairs]
+
+
+def recipe(name: str, dropout: float, weight_decay: float, epochs: int = 20, seed: int = 0) -> Recipe:
+    """The lecture's network at a rate that learns few digits by heart soon.
+
+    Raises:
+        ValueError: a dropout outside [0, 1), or a weight decay below 0.
+    """
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay: expected a number ≥ 0, received {weight_decay}")
+    model = SimpleCNNConfig(dropout=dropout)
+    return Recipe(name, epochs, epochs, learning_rate=RATE, weight_decay=weight_decay, seed=seed, model=model)
+
+
+def stream(
+    dropout: float = 0.5, weight_decay: float = 0.001, epochs: int = 20, seed: int = 0
+) -> Generator[Regularised]:
+    """Both trainings on the shipped sample, as they come; closing the generator ends them.
+
+    Args:
+        dropout: [0, 1); weight_decay: ≥ 0, λ in w ← w − η(∇L + λw); epochs: 1 … MOST_EPOCHS.
+
+    Raises:
+        ValueError: an argument outside its bounds, at the first `next`.
+    """
+    if not 1 <= epochs <= MOST_EPOCHS:
+        raise ValueError(f"epochs: expected 1 … {MOST_EPOCHS}, received {epochs}")
+    of_name = {"plain": (0.0, 0.0), "regularised": (dropout, weight_decay)}
+    trainings = {name: start(recipe(name, *values, epochs, seed)) for name, values in of_name.items()}
+    train_losses: dict[str, tuple[float, ...]] = dict.fromkeys(trainings, ())
+    for curves in in_turn(trainings):
+        for curve in curves:
+            if len(curve.epochs) > len(train_losses[curve.name]):
+                training = trainings[curve.name]
+                train_losses[curve.name] += (evaluate(training.model, training.train)[0],)
+        yield Regularised(dropout, weight_decay, epochs, seed, curves, tuple(train_losses.values()))
+
+
+def regularise(dropout: float = 0.5, weight_decay: float = 0.001, epochs: int = 20, seed: int = 0) -> Regularised:
+    """`stream` to its end."""
+    *_, last = stream(dropout, weight_decay, epochs, seed)
+    return last
+
+
+@figures.style()
+def gap_figure(result: Regularised) -> Figure:
+    """A panel a network: its two losses, and the gap between them shaded."""
+    drawn, panels = figures.new_figure(columns=2, width=9.0, height=3.4)
+    titles = ("without either", f"dropout {result.dropout:g}, weight decay {result.weight_decay:g}")
+    validations = [[epoch.validation_loss for epoch in curve.epochs] for curve in result.curves]
+    skipped = SKIPPED if min(map(len, validations)) > SKIPPED else 0
+    top = 1.1 * max((loss for losses in (*validations, *result.train_losses) for loss in losses[skipped:]), default=1.0)
+    for axes, title, validation, train in zip(panels, titles, validations, result.train_losses, strict=True):
+        numbers = range(1, len(train) + 1)
+        axes.plot(numbers, train, "--", color=figures.TRAIN, marker="o", markersize=3, label="train loss")
+        axes.plot(numbers, validation, "-", color=figures.EVAL, marker="o", markersize=3, label="validation loss")
+        axes.fill_between(numbers, train, validation, color=figures.INK, alpha=0.12, linewidth=0, label="gap")
+        axes.set(title=title, xlabel="epoch", xlim=(0.5, result.epochs + 0.5), ylim=(0, top))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[0].legend(loc="upper right")
+    panels[0].set_ylabel("loss (nats), eval mode")
+    return drawn

@@ -1,0 +1,137 @@
+"""Against learning by heart: early stopping on the recorded training, dropout and weight decay on a live one."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import gradio as gr
+
+from bnmodel.experiments import early_stopping
+from bnmodel.experiments.convergence import MOST_EPOCHS
+from bnmodel.experiments.early_stopping import MOST_PATIENCE, Regularised, Stopped
+from demo.live import State, buttons, wire
+from demo.page import Drawn, Page
+from demo.parts import code, fold, panels, picture, reshuffle_button
+
+LOOK = """
+**Early stopping** waits `patience` epochs (shaded) for a better validation loss, then gives up and keeps the best
+weights so far. The curve is that of the network taken apart; what it would not have trained is pale. A
+validation loss jitters: a short patience takes a jitter for the end, a long one trains many epochs for the fourth
+decimal.
+
+**The gap** is what a network knows by heart: it reads the digits it has seen better than others. With only 1,000 digits
+the plain network soon knows all of them: its train loss goes to nothing, its validation loss does not. Dropout and
+weight decay make that harder. *Look at both lines, not at the gap alone:* in this small network with batch norm they
+raise the train loss more than they lower the validation loss, and the gap also closes if nothing is learned.
+"""
+FORMULA = r"""
+Stop once $\min_{i \le t} L_i$ has not fallen for $t - \arg\min = \text{patience}$ epochs. Dropout zeroes a share $p$ of
+the activations in training and divides the others by $1 - p$; weight decay shrinks the weights in every step,
+$w \leftarrow w - \eta\,(\nabla L + \lambda w)$, here with $\eta = 0.1$, and γ and β of the batch norms as well.
+
+Both losses of the live trainings are taken in eval mode at the end of each epoch, dropout off: so they differ in the
+digits only. In the recorded training the train loss is an epoch's mean *with* dropout, hence above the other.
+
+Sources: `bnmodel/experiments/early_stopping.py`; Prechelt 1998, *Early Stopping — But When?*; Srivastava et al. 2014,
+*Dropout*; Krogh & Hertz 1991, *A Simple Weight Decay Can Improve Generalization*.
+"""
+DECAYS = (0.0, 0.0001, 0.001, 0.003, 0.01, 0.03, 0.1)
+CODE = """
+from bnmodel import figures
+from bnmodel.experiments import early_stopping
+stopped = early_stopping.of_checkpoint("checkpoints/lecture", patience=5)
+figures.save(early_stopping.figure(stopped), "stopping.png")
+live = early_stopping.regularise(dropout=0.5, weight_decay=0.01, epochs=2)
+figures.save(early_stopping.gap_figure(live), "gap.png")
+"""
+
+
+def build(page: Page) -> None:
+    with page.tab("Stopping", "When does a network begin to learn by heart?") as tab:
+        with gr.Row(elem_classes="controls"):
+            patience = gr.Slider(
+                1, MOST_PATIENCE, 5, step=1, label="Patience (epochs)", elem_id="stop-patience", min_width=150
+            )
+        shown = picture(390, "stopping")
+        with gr.Row(elem_classes="controls"):
+            dropout = gr.Slider(0, 0.8, 0.5, step=0.05, label="Dropout", elem_id="stop-dropout", min_width=130)
+            decay = gr.Dropdown(
+                list(DECAYS), value=0.001, label="Weight decay", elem_id="stop-decay", min_width=105, scale=0
+            )
+            epochs = gr.Slider(5, MOST_EPOCHS, 20, step=1, label="Epochs", elem_id="stop-epochs", min_width=130)
+            seed = reshuffle_button("stop-reshuffle")
+            train, stop = buttons("stop")
+        caption = gr.HTML(elem_id="stop-caption", apply_default_css=False)
+        live = gr.HTML(elem_id="stop-live", elem_classes="picture", apply_default_css=False)
+        gr.Markdown(LOOK, elem_classes="look")
+        code(CODE)
+        fold("The formula and the source", FORMULA)
+        tab.live(show, inputs=[patience], outputs=[shown])
+        tab.live(describe, inputs=[dropout, decay, epochs, seed], outputs=[caption])
+        wire(train, stop, [dropout, decay, epochs, seed], live, early_stopping.stream, draw)
+
+
+def show(drawn: Drawn, patience: int) -> str:
+    return recorded(drawn.model.folder, patience)
+
+
+@lru_cache(maxsize=128)
+def recorded(folder: Path, patience: int) -> str:
+    result = early_stopping.of_checkpoint(folder, patience)
+    words = in_words(result)
+    return f'<p class="sentence" aria-live="polite">{words}</p>{panels(early_stopping.figure(result), words)}'
+
+
+def in_words(result: Stopped) -> str:
+    kept, total = result.losses[result.kept - 1], len(result.losses)
+    if not result.early:
+        return (
+            f"With patience {result.patience} the training goes through all {total} epochs: it never waits so long for "
+            f"a better validation loss. The best is {kept:.4f}, in epoch {result.kept}."
+        )
+    saved = total - result.stop
+    lead = (
+        f"With patience {result.patience} it stops after epoch {result.stop} of {total} and keeps epoch {result.kept}, "
+        f"validation loss {kept:.4f}. That saves {saved} epoch{'' if saved == 1 else 's'} and costs "
+    )
+    if result.kept == result.lowest:
+        return f"{lead}nothing: no later epoch is better."
+    return f"{lead}<b>{result.cost:.4f}</b>: epoch {result.lowest} comes to {result.losses[result.lowest - 1]:.4f}."
+
+
+def describe(drawn: Drawn, dropout: float, decay: float, epochs: int, seed: int) -> str:
+    return (
+        f'<p class="caption">“Train live” trains two networks on 1,000 digits for {epochs} epochs each, from the same '
+        f"first weights: one without either, one with dropout {dropout:g} and weight decay {decay:g}.</p>"
+    )
+
+
+def draw(result: Regularised, state: State) -> str:
+    """The live curves so far (HTML)."""
+    words = progress(result, state)
+    status = "polite" if state != "training" else "off"  # or it would be read out at every epoch
+    picture = panels(early_stopping.gap_figure(result), words)
+    return f'<p class="sentence" aria-live="{status}">{words}</p>{picture}'
+
+
+def progress(result: Regularised, state: State) -> str:
+    done = max(len(curve.epochs) for curve in result.curves)
+    if state == "training":
+        return f"Training live: epoch {done} of {result.epochs}."
+    lead = "Trained live" if state == "finished" else "Stopped"
+    ends = []
+    for name, curve, train, gaps in zip(
+        ("without either", f"with dropout {result.dropout:g} and weight decay {result.weight_decay:g}"),
+        result.curves,
+        result.train_losses,
+        result.gaps,
+        strict=True,
+    ):
+        if curve.diverged or not gaps:
+            ends.append(f"{name} {f'it diverged in epoch {curve.diverged}' if curve.diverged else 'nothing yet'}")
+            continue
+        accuracy = 100 * curve.epochs[-1].validation_accuracy
+        ends.append(
+            f"{name} validation loss {curve.epochs[-1].validation_loss:.3f} ({accuracy:.1f} % right), train loss "
+            f"{train[-1]:.3f}, gap <b>{gaps[-1]:.3f}</b>"
+        )
+    return f"{lead} after {done} of {result.epochs} epochs: {'; '.join(ends)}."

@@ -1,0 +1,96 @@
+"""CustomBatchNorm's derivatives, against torch's own layers and finite differences."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from batchnorm_helpers import SHAPES, TOLERANCE, TORCH_LAYERS, Case, cases, largest_error, quick, random_input
+from hypothesis import given
+from torch import Tensor
+
+from bnmodel import CustomBatchNorm, batch_norm
+
+
+@quick
+@given(cases())
+def test_gradients_of_input_gamma_and_beta_equal_torchs(case: Case) -> None:
+    ours, theirs = case.layers()
+    for step, training in enumerate(case.modes):
+        x = random_input(case.seed + step, *case.shape, dtype=case.dtype)
+        upstream = random_input(case.seed + step + 1, *case.shape, dtype=case.dtype)
+        mine, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+        ours.zero_grad(), theirs.zero_grad()
+        ours.train(training)(mine).backward(upstream)
+        theirs.train(training)(other).backward(upstream)
+        assert largest_error(mine.grad, other.grad) <= TOLERANCE[case.dtype]
+        if case.affine:
+            # a sum over the batch may cancel to nearly nothing: relative to what was summed
+            summed = upstream.abs().sum(dim=[axis for axis in range(x.dim()) if axis != 1]).max()
+            assert largest_error(ours.gamma.grad, theirs.weight.grad, summed) <= TOLERANCE[case.dtype]
+            assert largest_error(ours.beta.grad, theirs.bias.grad, summed) <= TOLERANCE[case.dtype]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_second_derivatives_equal_torchs(shape: tuple[int, ...]) -> None:
+    penalties = []
+    for layer in (CustomBatchNorm(3), TORCH_LAYERS[len(shape) - 2](3)):
+        x = random_input(0, *shape, dtype=torch.float64).requires_grad_()
+        (gradient,) = torch.autograd.grad(layer.double()(x).sin().sum(), x, create_graph=True)
+        penalties.append(torch.autograd.grad(gradient.square().sum(), [x, *layer.parameters()]))
+    for mine, other in zip(*penalties, strict=True):
+        assert largest_error(mine, other) <= 1e-11
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (3, 2, 2, 2)], ids=str)
+@pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
+def test_first_and_second_derivatives_agree_with_finite_differences(check, shape: tuple[int, ...]) -> None:  # type: ignore[no-untyped-def]
+    x = random_input(0, *shape, dtype=torch.float64).requires_grad_()
+    gamma = torch.tensor([0.7, -1.3], dtype=torch.float64, requires_grad=True)
+    beta = torch.tensor([0.2, 0.5], dtype=torch.float64, requires_grad=True)
+    assert check(lambda *inputs: batch_norm(*inputs)[0], (x, gamma, beta))
+
+
+@pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
+def test_derivatives_with_given_statistics_agree_with_finite_differences(check) -> None:  # type: ignore[no-untyped-def]
+    x = random_input(0, 3, 2, 2, dtype=torch.float64).requires_grad_()
+    gamma, beta = torch.tensor([[0.7, -1.3], [0.2, 0.5]], dtype=torch.float64, requires_grad=True)
+    mean, var = torch.tensor([[0.1, -0.4], [0.9, 1.6]], dtype=torch.float64, requires_grad=True)
+    assert check(lambda *inputs: batch_norm(*inputs)[0], (x, gamma, beta, mean, var))
+
+
+def test_the_layer_in_training_mode_can_be_differentiated_twice() -> None:
+    layer = CustomBatchNorm(2, dtype=torch.float64)
+    x = random_input(0, 3, 2, 2, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradgradcheck(layer, (x,))
+
+
+def test_running_statistics_hold_no_graph() -> None:
+    layer = CustomBatchNorm(3)
+    layer(random_input(0, 8, 3).requires_grad_())
+    for name, buffer in layer.named_buffers():
+        assert not buffer.requires_grad, name
+        assert buffer.grad_fn is None, name
+
+
+def test_the_layer_does_not_keep_the_graph_of_a_batch_alive() -> None:
+    class Saved:
+        """What the graph keeps of a tensor for the backward pass; dies with the graph."""
+
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor.detach()  # itself, it would hold the graph that holds it
+
+    kept: list[weakref.ref[Saved]] = []
+
+    def pack(tensor: Tensor) -> Saved:
+        saved = Saved(tensor)
+        kept.append(weakref.ref(saved))
+        return saved
+
+    layer = CustomBatchNorm(3)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
+        y = layer(random_input(0, 8, 3).requires_grad_())
+    assert any(reference() is not None for reference in kept)
+    del y
+    gc.collect()
+    assert all(reference() is None for reference in kept)
