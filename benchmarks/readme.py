@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import RESULTS
+from bnmodel.experiments import convergence_sweep
+from bnmodel.experiments.convergence import PLACES
+from bnmodel.experiments.convergence_sweep import EASIER, SLOW, SWEEP_FILE, TARGET
 from bnmodel.files import atomic_write
 
-BENCH = RESULTS.parents[1] / "checkpoints/lecture/bench.json"
-README = RESULTS.parents[1] / "README.md"
+ROOT = RESULTS.parents[1]
+README = ROOT / "README.md"
+ELSEWHERE = {"export": ROOT / "checkpoints/lecture/bench.json", "convergence": SWEEP_FILE}  # the others: RESULTS
 
 
 def training(result: dict[str, Any]) -> str:
@@ -70,19 +74,78 @@ def app(result: dict[str, Any]) -> str:
     )
 
 
+def recogniser(result: dict[str, Any]) -> str:
+    lines = [
+        "| | parameters | ONNX | validation | test | calibration error | noise | lines | scribbles | letters |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, model in result["models"].items():
+        taken = " | ".join(f"{kind['not_doubtful']:.0%}" for kind in model["strangers"].values())
+        lines.append(
+            f"| `{name}` | {model['parameters']:,} | {model['onnx_bytes'] / 1e6:.1f} MB | "
+            f"{model['validation_accuracy']:.2%} | {model['test_accuracy']:.2%} ({model['test_wrong']} wrong) | "
+            f"{model['validation_calibration_error']:.2%} | {taken} |"
+        )
+    return "\n".join(lines)
+
+
+def drawing(result: dict[str, Any]) -> str:
+    models = result["models"]
+    chosen = ["plain", "brush 1 %", "brush 12 %", "very shaky hand", "turned +15°"]
+    chosen += ["crossed sevens", "ones with foot and flag", "small-headed nines", "closed fours"]
+    head = "".join(f" {name} |" for name in models)
+    lines = [f"| drawn digits, {result['digits']:,} a condition |{head}", "|---|" + "---|" * len(models)]
+    count = len(next(iter(models.values()))["conditions"])
+    mean = "".join(f" **{model['mean']:.1%}** |" for model in models.values())
+    worst = "".join(f" {m['worst']['accuracy']:.1%}, {m['worst']['condition']} |" for m in models.values())
+    lines += [f"| mean of {count} conditions |{mean}", f"| worst of them |{worst}"]
+    for name in chosen:
+        lines.append(f"| {name} |" + "".join(f" {m['conditions'][name]['accuracy']:.1%} |" for m in models.values()))
+    return "\n".join(lines)
+
+
+def convergence(_: dict[str, Any]) -> str:
+    sweep = convergence_sweep.read()
+    found = convergence_sweep.claims(sweep)
+    rows: dict[str, dict[str, Any]] = {
+        f"settings of {found.settings} that reach {TARGET:.0%} within {sweep.steps} steps": found.learned,
+        f"median steps to {EASIER:.0%}, where all three come to it ({found.shared} settings)": found.median_steps,
+        "largest learning rate that trains with some initialiser": found.largest_rate,
+        "largest learning rate that trains with each of Glorot and He": found.largest_rate_of_all,
+        f"spread over Glorot and He at learning rate {SLOW:g}, points": _points(found.spread_scaled_slow),
+        "the same at each one's best learning rate": _points(found.spread_scaled),
+        "with random normal (standard deviation 1) as well": _points(found.spread),
+    }
+    lines = ["| | " + " | ".join(f"batch norm {place}" for place in PLACES) + " |", "|---" * 4 + "|"]
+    for name, values in rows.items():
+        lines.append(f"| {name} | " + " | ".join(_plain(values[place]) for place in PLACES) + " |")
+    return "\n".join(lines)
+
+
+def _points(shares: dict[str, float]) -> dict[str, float]:
+    return {place: round(100 * share, 1) for place, share in shares.items()}
+
+
+def _plain(number: float | None) -> str:
+    return "none" if number is None else f"{number:g}"
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": training,
     "batchnorm": batchnorm,
     "export": export,
     "int8": int8,
     "app": app,
+    "recogniser": recogniser,
+    "drawing": drawing,
+    "convergence": convergence,
 }
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
     """`text` with every table whose result exists written anew."""
     for name, table in TABLES.items():
-        path = BENCH if name == "export" else results / f"{name}.json"
+        path = ELSEWHERE.get(name, results / f"{name}.json")
         if path.exists() and f"<!-- {name} -->" in text:
             before, _, rest = text.partition(f"<!-- {name} -->\n")
             _, _, after = rest.partition("<!-- end -->")
