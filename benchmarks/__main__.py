@@ -11,6 +11,7 @@ COMMANDS = (
     "benchmarks.rounding",
     "benchmarks.drawing",
     "benchmarks.recogniser",
+    "benchmarks.race",
     "benchmarks.training",
     "benchmarks.readme",
 )

@@ -1,17 +1,21 @@
 """Time to validation loss 0.0370 on MNIST: the lecture's loop as the lecture wrote it, and the recipe `fast`.
 
 The lecture's loop: a DataLoader that transforms each sample, a batch norm in five naive steps, a loss read at every
-step. Both train the lecture's network on the lecture's split.  python -m benchmarks.training --data-root DIR
+step. Both train the lecture's network on the lecture's split. And what either of them spends its time on.
+python -m benchmarks.training --data-root DIR
 """
 
 import argparse
 import time
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from torchvision.datasets import MNIST
@@ -20,10 +24,11 @@ from benchmarks import write
 from bnmodel import data
 from bnmodel.models import build
 from bnmodel.recipes import FAST
-from bnmodel.training import Epoch, fit
+from bnmodel.training import Epoch, Training, fit
 
 TARGET = 0.0370
 MAX_EPOCHS = 100
+PROFILED_STEPS, PROFILED_OPERATIONS = 100, 8
 Curve = list[tuple[float, float]]  # (seconds since the start, validation loss) after each epoch
 
 
@@ -56,32 +61,47 @@ def lecture_network() -> nn.Module:
     return nn.Sequential(*block(1, 10), *block(10, 20), *head)
 
 
-def lecture_loop(root: Path) -> Curve:
-    """Until TARGET."""
-    torch.manual_seed(0)
+def lecture_data(root: Path) -> tuple[DataLoader, DataLoader]:
     mnist = MNIST(str(root), train=True, transform=transforms.ToTensor())
     train_index, validation_index = train_test_split(range(len(mnist)), test_size=0.2, random_state=42)
     train_loader = DataLoader(Subset(mnist, train_index), batch_size=64, shuffle=True)
-    validation_loader = DataLoader(Subset(mnist, validation_index), batch_size=64)
+    return train_loader, DataLoader(Subset(mnist, validation_index), batch_size=64)
+
+
+def lecture_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[tuple[Tensor, Tensor]]
+) -> float:
+    model.train()
+    train_loss = 0.0
+    for images, labels in batches:
+        optimizer.zero_grad()
+        loss = F.nll_loss(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        train_loss += loss.item()
+    return train_loss
+
+
+def lecture_model() -> tuple[nn.Module, torch.optim.Optimizer]:
     model = lecture_network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=1e-4)
+    return model, torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=1e-4)
+
+
+def lecture_loop(root: Path) -> Curve:
+    """Until TARGET."""
+    torch.manual_seed(0)
+    train_loader, validation_loader = lecture_data(root)
+    model, optimizer = lecture_model()
     curve: Curve = []
     started = time.perf_counter()
     while len(curve) < MAX_EPOCHS and (not curve or curve[-1][1] > TARGET):
-        model.train()
-        train_loss = 0.0
-        for images, labels in train_loader:
-            optimizer.zero_grad()
-            loss = F.nll_loss(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            train_loss += loss.item()
+        lecture_epoch(model, optimizer, train_loader)
         model.eval()
         total = 0.0
         with torch.no_grad():
             for images, labels in validation_loader:
                 total += F.nll_loss(model(images), labels, reduction="sum").item()
-        curve.append((time.perf_counter() - started, total / len(validation_index)))
+        curve.append((time.perf_counter() - started, total / len(validation_loader.dataset)))  # type: ignore[arg-type]
         say("lecture's loop", curve)
     return curve
 
@@ -99,6 +119,26 @@ def fast(root: Path) -> Curve:
 
     fit(build(FAST.model), train, validation, FAST, progress=False, on_epoch=note)
     return curve
+
+
+def spent(work: Callable[[], object]) -> dict[str, float]:
+    """The operations that take most of `work`'s time, with their shares of it (each without those it calls)."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        work()
+    times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    longest = sorted(times, key=times.__getitem__, reverse=True)[:PROFILED_OPERATIONS]
+    return {name: round(times[name] / sum(times.values()), 3) for name in longest}
+
+
+def profiles(root: Path) -> dict[str, dict[str, float]]:
+    """Before and after: so many steps of training, without the validation."""
+    batches = islice(lecture_data(root)[0], PROFILED_STEPS)
+    digits = data.load_mnist(True, root)
+    fast_training = Training(build(FAST.model), digits[: PROFILED_STEPS * FAST.batch_size], digits[:100], FAST, "cpu")
+    return {
+        "lecture_loop": spent(lambda: lecture_epoch(*lecture_model(), batches)),
+        "fast": spent(lambda: next(fast_training.epochs())),
+    }
 
 
 def say(name: str, curve: Curve) -> None:
@@ -130,6 +170,7 @@ def main() -> None:
             "best_validation_loss": min(loss for _, loss in before),
         },
         "times_sooner": theirs / max(ours),
+        "share_of_the_time": profiles(root),
     }
     write("training", result)
     print(

@@ -66,7 +66,7 @@ SPRINT = Recipe(
     momentum=0.9,
     schedule="one_cycle",
     channels_last=True,
-    model=SimpleCNNConfig(norm="before", channels=(16, 32), hidden=128, dropout=0.0),
+    model=SimpleCNNConfig(channels=(8, 32), hidden=128, dropout=0.0),
 )
 ROBUST = Recipe(
     "robust",
