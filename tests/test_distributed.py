@@ -1,9 +1,12 @@
 """Two real processes give what one gives: statistics, gradients, a training and its files."""
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -178,3 +181,15 @@ def test_a_sync_batch_norm_of_torch_becomes_a_synchronised_layer() -> None:
 def test_alone_a_batch_is_one_share_and_counts_as_it_is() -> None:
     assert torch.equal(share(torch.arange(5)), torch.arange(5))
     assert weight(5, of=5) == 1.0
+
+
+def test_a_synchronised_layer_can_be_copied_pickled_and_scripted() -> None:
+    layer = CustomBatchNorm(3, synchronised=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and still what other apps load
+        script = torch.jit.script(copy.deepcopy(layer))
+    copied = pickle.loads(pickle.dumps(layer))
+    assert copied.synchronised
+    expected = layer(batch())
+    torch.testing.assert_close(script(batch()), expected)
+    assert torch.equal(copied(batch()), expected)
