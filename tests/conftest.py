@@ -52,6 +52,16 @@ def serve() -> Iterator[str]:
         process.wait(10)
 
 
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reaches for another machine gets an OSError."""
+
+    def refuse(*_: object) -> None:
+        raise OSError("a test reached for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
 def chromium_path() -> str | None:
     """The system's Chromium where there is one; None for Playwright's own."""
     return shutil.which("chromium")
