@@ -20,8 +20,9 @@ from torch import nn
 from benchmarks import write
 from bnmodel import data
 from bnmodel.data import Digits
+from bnmodel.evaluation import evaluate
 from bnmodel.recipes import SPRINT
-from bnmodel.training import Training, evaluate, new_network
+from bnmodel.training_loop import Training, new_network
 
 SEEDS = range(5)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks import RESULTS, write
 from bnmodel import data, figures, load_checkpoint
 from bnmodel.calibration import calibration_error
-from bnmodel.training import predict_log_probs
+from bnmodel.evaluation import predict_log_probs
 from export.runtime import Recognizer, available, load
 
 SURE = 0.9  # a false answer of at least this probability is a sure one

@@ -22,9 +22,11 @@ from torchvision.datasets import MNIST
 
 from benchmarks import write
 from bnmodel import data
+from bnmodel.history import Epoch
 from bnmodel.models import build
 from bnmodel.recipes import FAST
-from bnmodel.training import Epoch, Training, fit
+from bnmodel.training import fit
+from bnmodel.training_loop import Training
 
 TARGET = 0.0370
 MAX_EPOCHS = 100

@@ -10,8 +10,10 @@ import torch
 
 from bnmodel import data, distributed, figures
 from bnmodel.checkpoint import CheckpointError, load_checkpoint
+from bnmodel.evaluation import evaluate, predict_log_probs
 from bnmodel.recipes import RECIPES
-from bnmodel.training import TrainingError, evaluate, predict_log_probs, train_from_scratch
+from bnmodel.training import train_from_scratch
+from bnmodel.training_loop import TrainingError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted before the end of the first epoch; nothing was saved", file=sys.stderr)
+        print("interrupted; nothing of the epoch under way was saved, everything before it stands", file=sys.stderr)
         return 130
 
 

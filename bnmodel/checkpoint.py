@@ -1,5 +1,6 @@
 """Checkpoints: one file of plain data, written atomically and never unpickled."""
 
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -42,8 +43,7 @@ def save_checkpoint(
         "results": results,
         "dataset": dataset,
     }
-    with atomic_write(path) as temporary:
-        torch.save(content, temporary)
+    save_plain(path, content)
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -74,6 +74,18 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             f"{path}: not finite: {', '.join(broken)}; the training diverged, lower its learning rate"
         )
     return checkpoint
+
+
+def save_plain(path: Path | str, content: dict[str, Any]) -> None:
+    """Write a torch file of tensors and plain data, atomically.
+
+    Raises:
+        OSError: the folder cannot be written to or the disk is full; whatever was at `path` is untouched.
+    """
+    buffer = io.BytesIO()  # torch.save into a file that cannot grow ends in an error of C++
+    torch.save(content, buffer)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_plain(path: Path) -> dict[str, Any]:

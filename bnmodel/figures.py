@@ -23,7 +23,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from bnmodel.files import atomic_write
-from bnmodel.training import History
+from bnmodel.history import History
 
 EVAL = "#0072b2"  # running statistics; a pair that colour-blind readers can tell apart (Okabe & Ito)
 TRAIN = "#d55e00"  # batch statistics

@@ -19,8 +19,8 @@ from torch import nn
 
 from bnmodel import CheckpointError, SketchClassifier, load_checkpoint
 from bnmodel.data import DataError, load_mnist, load_sample
+from bnmodel.evaluation import EVALUATION_BATCH
 from bnmodel.files import atomic_write
-from bnmodel.training import EVALUATION_BATCH
 from export import checks, golden
 from export.checks import CANVASES, Check, Finding, held
 from export.freeze import ExportError

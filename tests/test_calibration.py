@@ -10,8 +10,9 @@ from torch import Tensor
 from bnmodel import SimpleCNN
 from bnmodel.calibration import calibration_error, fit_temperature, fold_temperature
 from bnmodel.data import load_sample
+from bnmodel.evaluation import predict_log_probs
 from bnmodel.models import Network, RobustCNN
-from bnmodel.training import calibrate, predict_log_probs
+from bnmodel.training import calibrate
 
 
 def answers(winner: list[float]) -> Tensor:

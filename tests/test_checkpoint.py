@@ -1,5 +1,6 @@
 """Checkpoints: exact, atomic, and refused when they are anything but a checkpoint."""
 
+import errno
 import json
 import os
 import pickle
@@ -11,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-import bnmodel.checkpoint
 from bnmodel import CheckpointError, CustomBatchNorm, SimpleCNN, SimpleCNNConfig, load_checkpoint
 from bnmodel.checkpoint import copy_state, save_checkpoint
 from bnmodel.files import atomic_write
@@ -239,12 +239,12 @@ def test_a_save_that_fails_halfway_leaves_the_old_checkpoint_and_nothing_else(
 ) -> None:
     before = path.read_bytes()
 
-    def disk_full(_: object, file: Path) -> None:
-        file.write_bytes(b"half a checkp")
-        raise OSError("No space left on device")
+    def disk_full(file: Path, content: bytes) -> None:
+        file.write_text("half a checkp")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(bnmodel.checkpoint.torch, "save", disk_full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(Path, "write_bytes", disk_full)
+    with pytest.raises(OSError, match=r"best\.pt: cannot be written \(No space left on device\); free some space"):
         save_checkpoint(path, a_model(), {}, {}, "")
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]

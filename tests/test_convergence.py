@@ -17,7 +17,8 @@ from bnmodel.experiments.convergence import RATES, Convergence, in_turn, recipe,
 from bnmodel.experiments.convergence_sweep import EASIER, LEARNED, TARGET, Cell, Sweep, claims, steps_to
 from bnmodel.experiments.gradients import PLACES
 from bnmodel.initializers import INITIALIZERS
-from bnmodel.training import Training, new_network, train_from_scratch
+from bnmodel.training import train_from_scratch
+from bnmodel.training_loop import Training, new_network
 from demo.tabs import convergence as tab
 
 SMALL = data.load_sample(train=True)[slice(128)], data.load_sample(train=False)[slice(100)]

@@ -19,7 +19,7 @@ from bnmodel import CustomBatchNorm, SimpleCNNConfig, load_checkpoint
 from bnmodel.data import load_sample
 from bnmodel.distributed import share, synchronise, weight
 from bnmodel.recipes import FAST, Recipe
-from bnmodel.training import Training, new_network
+from bnmodel.training_loop import Training, new_network
 
 PROCESSES = 2
 LAYER_CASES = {  # name → the sizes of both parts, synchronised
@@ -155,7 +155,13 @@ def test_torchrun_trains_and_the_first_process_alone_prints_and_writes(tmp_path:
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("800 digits to train") == finished.stdout.count("best validation loss") == 1
-    assert {file.name for file in tmp_path.iterdir()} == {"best.pt", "history.json", "training.pt", "loss_curves.png"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "best.pt",
+        "history.json",
+        "training.pt",
+        "loss_curves.png",
+        ".lock",
+    }
     assert json.loads((tmp_path / "history.json").read_text())["recipe"]["batch_size"] == FAST.batch_size
     assert load_checkpoint(tmp_path).model.block1.norm.num_batches_tracked == -(-800 // FAST.batch_size)
 

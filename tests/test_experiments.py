@@ -14,9 +14,9 @@ from torch import nn
 from bnmodel import CustomBatchNorm, SimpleCNN, SimpleCNNConfig, figures, load_checkpoint
 from bnmodel.__main__ import main
 from bnmodel.data import load_sample
+from bnmodel.evaluation import evaluate
 from bnmodel.experiments import batch_spread, catalogue, corruption, faults, forgotten_eval, modes
 from bnmodel.experiments import running_statistics as statistics
-from bnmodel.training import evaluate
 
 NETWORK = load_checkpoint("checkpoints/lecture").model
 DIGIT = load_sample(train=False).images[5, 0]  # a 1

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnmodel.data import load_sample
+from bnmodel.evaluation import evaluate
 from bnmodel.experiments import early_stopping
 from bnmodel.experiments.early_stopping import gap_figure, of_checkpoint, recipe, regularise, run, stream
 from bnmodel.history import EarlyStopping
-from bnmodel.training import evaluate, train_from_scratch
+from bnmodel.training import train_from_scratch
 from demo.app import CHECKPOINTS
 from demo.tabs import stopping as tab
 

@@ -13,18 +13,13 @@ import torch
 import torch.nn.functional as F
 from training_helpers import QUICK, SHORT, digits, few, own_random_state, same, seeded_model, state_of, trained
 
-import bnmodel.training
+import bnmodel.evaluation
 from bnmodel import CustomBatchNorm, Digits, SimpleCNN, SimpleCNNConfig, load_checkpoint
 from bnmodel.data import load_offline_digits
+from bnmodel.evaluation import evaluate, predict_log_probs
+from bnmodel.history import Epoch, History
 from bnmodel.recipes import FAST, LECTURE, RECIPES, SPRINT, Recipe
-from bnmodel.training import (
-    Epoch,
-    History,
-    evaluate,
-    fit,
-    predict_log_probs,
-    train_from_scratch,
-)
+from bnmodel.training import fit, train_from_scratch
 
 # --- end to end ------------------------------------------------------------------------------------------------------
 
@@ -232,7 +227,7 @@ def test_the_train_loss_counts_every_sample_the_same_however_small_the_last_batc
 def test_the_validation_loss_counts_every_sample_the_same_however_small_the_last_batch(
     trained: tuple[SimpleCNN, History, Path], few: tuple[Digits, Digits], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bnmodel.training, "EVALUATION_BATCH", 49)  # 49 and 1
+    monkeypatch.setattr(bnmodel.evaluation, "EVALUATION_BATCH", 49)  # 49 and 1
     assert evaluate(trained[0], few[1]) == pytest.approx(mean_over_samples(trained[0], few[1]), rel=1e-5)
 
 
@@ -249,8 +244,8 @@ def test_evaluating_puts_the_mode_back_and_moves_no_statistics(few: tuple[Digits
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def test_training_leaves_three_files_and_no_temporary_ones(trained: tuple[SimpleCNN, History, Path]) -> None:
-    assert {file.name for file in trained[2].iterdir()} == {"best.pt", "history.json", "training.pt"}
+def test_training_leaves_three_files_its_lock_and_no_temporary_ones(trained: tuple[SimpleCNN, History, Path]) -> None:
+    assert {file.name for file in trained[2].iterdir()} == {"best.pt", "history.json", "training.pt", ".lock"}
 
 
 def test_without_a_folder_no_file_is_written(
@@ -259,27 +254,6 @@ def test_without_a_folder_no_file_is_written(
     monkeypatch.chdir(tmp_path)
     train_from_scratch(dataclasses.replace(SHORT, epochs=1), *few, "digits", progress=False)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_disk_that_fills_up_leaves_the_files_of_the_epoch_before(
-    few: tuple[Digits, Digits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before: dict[str, bytes] = {}
-
-    def fill_the_disk(epoch: Epoch) -> None:
-        before.update({file.name: file.read_bytes() for file in tmp_path.iterdir()})
-
-        def disk_full(_: object, file: Path) -> None:
-            file.write_bytes(b"half")
-            raise OSError("No space left on device")
-
-        monkeypatch.setattr(torch, "save", disk_full)
-
-    with pytest.raises(OSError, match="No space left"):
-        fit(seeded_model(SHORT), *few, SHORT, "digits", tmp_path, progress=False, on_epoch=fill_the_disk)
-    assert {"best.pt", "training.pt"} == set(before)
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
-    assert {file.name for file in tmp_path.iterdir()} == {*before, "history.json"}
 
 
 def test_a_history_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,12 +20,8 @@ from training_helpers import (
 )
 
 from bnmodel import CheckpointError, Digits, SimpleCNNConfig, load_checkpoint
-from bnmodel.training import (
-    Epoch,
-    History,
-    fit,
-    train_from_scratch,
-)
+from bnmodel.history import Epoch, History
+from bnmodel.training import fit, train_from_scratch
 
 
 def without_seconds(history: History) -> list[Epoch]:

@@ -8,15 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import bnmodel.training
+import bnmodel.training_loop
 from bnmodel import Digits, SimpleCNN, SimpleCNNConfig
 from bnmodel.data import load_offline_digits, split
+from bnmodel.history import Epoch, History
 from bnmodel.recipes import Recipe
-from bnmodel.training import (
-    Epoch,
-    History,
-    train_from_scratch,
-)
+from bnmodel.training import train_from_scratch
 
 QUICK = Recipe("quick", epochs=4, patience=4, learning_rate=0.1, momentum=0.9, model=SimpleCNNConfig(dropout=0.1))
 SHORT = dataclasses.replace(QUICK, model=SimpleCNNConfig(channels=(3, 4), hidden=8, dropout=0.5))
@@ -81,7 +78,7 @@ class Spoiler:
 def scripted_losses(losses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """The validation losses of the epochs to come, whatever the model."""
     remaining = iter(losses)
-    monkeypatch.setattr(bnmodel.training, "evaluate", lambda model, digits: (next(remaining), 0.5))
+    monkeypatch.setattr(bnmodel.training_loop, "evaluate", lambda model, digits: (next(remaining), 0.5))
 
 
 def interrupt_after(last: int, then: Callable[[Epoch], None] = lambda epoch: None) -> Callable[[Epoch], None]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from bnmodel import figures
 from bnmodel.data import load_sample
+from bnmodel.evaluation import predict_log_probs
 from bnmodel.experiments.memory import remembered
 from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
-from bnmodel.training import predict_log_probs
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CURVE_DIGITS = 1024  # in all batches of one size together, as far as 16 batches allow: a user waits for the curve

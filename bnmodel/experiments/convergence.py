@@ -17,7 +17,7 @@ from bnmodel.experiments.gradients import LOOKS, PLACES
 from bnmodel.history import Epoch
 from bnmodel.models import SimpleCNNConfig
 from bnmodel.recipes import Recipe
-from bnmodel.training import Training, TrainingError, new_network
+from bnmodel.training_loop import Training, TrainingError, new_network
 
 RATES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MOST_EPOCHS = 30

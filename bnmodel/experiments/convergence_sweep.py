@@ -23,13 +23,14 @@ from torch import Generator
 
 from bnmodel import figures
 from bnmodel.data import Digits
+from bnmodel.evaluation import evaluate
 from bnmodel.experiments.convergence import RATES, draw_curve, dress, recipe
 from bnmodel.experiments.gradients import LOOKS, PLACES
 from bnmodel.files import atomic_write
 from bnmodel.initializers import INITIALIZERS
 from bnmodel.models import SimpleCNNConfig
 from bnmodel.recipes import Recipe
-from bnmodel.training import evaluate, new_network
+from bnmodel.training_loop import new_network
 
 SWEEP_FILE = Path(__file__).with_name("convergence_sweep.json")
 STEPS, EVERY, WATCHED = 400, 40, 2_000  # of SGD; between two looks at the accuracy; digits looked at

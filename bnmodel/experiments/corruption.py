@@ -17,10 +17,10 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from bnmodel import figures
 from bnmodel.data import load_sample
+from bnmodel.evaluation import predict_log_probs
 from bnmodel.experiments.memory import remembered
 from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
-from bnmodel.training import predict_log_probs
 
 SEVERITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 SAMPLES = 500

@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from bnmodel import figures
+from bnmodel.evaluation import evaluate
 from bnmodel.experiments.convergence import MOST_EPOCHS, Curve, in_turn, start
 from bnmodel.history import EarlyStopping
 from bnmodel.models import SimpleCNNConfig
 from bnmodel.recipes import Recipe
-from bnmodel.training import evaluate
 
 MOST_PATIENCE = 40
 RATE = 0.1  # of the live trainings

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bnmodel import CustomBatchNorm, figures
+from bnmodel.evaluation import predict_log_probs
 from bnmodel.experiments.modes import accuracy, named_norms
-from bnmodel.training import predict_log_probs
 
 MAX_CALLS = 200
 POINTS = 11  # at which accuracy is measured

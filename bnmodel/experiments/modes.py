@@ -20,9 +20,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from bnmodel import figures
 from bnmodel.batchnorm import CustomBatchNorm, batch_norm
 from bnmodel.data import Digits, load_sample
+from bnmodel.evaluation import evaluate
 from bnmodel.experiments.memory import remembered
 from bnmodel.experiments.pooling import QuickPooling
-from bnmodel.training import evaluate
 
 COMPANY = ("random", "one class", "copies", "noise", "inverted", "blurred")
 MAX_COMPANIONS = 255

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from bnmodel import figures
 from bnmodel.data import load_sample
+from bnmodel.evaluation import predict_log_probs
 from bnmodel.experiments.memory import remembered
 from bnmodel.experiments.modes import accuracy, named_norms, norm_inputs, with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
-from bnmodel.training import predict_log_probs
 
 Statistics = dict[str, tuple[Tensor, Tensor]]  # norm's name → mean (C,) and unbiased variance (C,)
 RUN_ON = 20_000  # batches: enough to measure the noise of a momentum of 0.01, which remembers 199

@@ -1,0 +1,31 @@
+"""What a network answers, and how good that is; always in eval mode."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnmodel.data import Digits
+
+EVALUATION_BATCH = 100  # fixed, so that the loss is the same to the last bit; this small, it stays in the cache
+
+
+def predict_log_probs(model: nn.Module, images: Tensor) -> Tensor:
+    """(N, 1, 28, 28) → (N, 10), in eval mode and in fixed batches; the model's mode is put back."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            return torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH)])
+    finally:
+        model.train(was_training)
+
+
+def evaluate(model: nn.Module, digits: Digits) -> tuple[float, float]:
+    """Mean loss (nats) and accuracy in eval mode, every sample counting the same."""
+    log_probs = predict_log_probs(model, digits.images)
+    loss = (
+        F.nll_loss(log_probs.double(), digits.labels)
+        if log_probs.device.type != "mps"
+        else F.nll_loss(log_probs, digits.labels)
+    )
+    return loss.item(), (log_probs.argmax(1) == digits.labels).double().mean().item()
