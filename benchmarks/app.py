@@ -7,18 +7,21 @@ answer is on the page. Server and browser share the machine, as on a laptop.
 import random
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, TimeoutError, sync_playwright
 
 from benchmarks import write
+from bnmodel.experiments.convergence import MOST_EPOCHS
+from demo.live import MOST
 from tests.conftest import CHROMIUM_ARGS, ONE, SEVEN, ZERO, chromium_path, draw, open_app, serve
 
 DRAWINGS = 40
 TAB_DRAWINGS = 7
-CHANGES = 9  # of a control; the first does not count, since what it needs is not yet remembered
+CHANGES = 6  # of each control; the first does not count, since what it needs is not yet remembered
+LONGEST = 4000  # ms to wait for a picture that may not come
 VIEW = {"width": 1280, "height": 900}
 # tab → what must have changed when its answer is there
 TABS = {
@@ -30,32 +33,21 @@ TABS = {
     "Corruption": "#corruption",
     "Export": "#parity",
 }
-# tab → a control, the keys that change it, and what must then have changed
-SLIDER, RADIO, DROPDOWN = (
-    (" input[type=range]", "ArrowRight"),
-    (" input", "Space"),
-    (" input", "ArrowDown Enter"),
-)
-CONTROLS = {
-    "Your digit": ("#count", SLIDER, "#modes"),
-    "Chance": ("#batch-size", RADIO, "#chance"),
-    "Why": ("#why-count", SLIDER, "#why"),
-    "Statistics": ("#momentum", SLIDER, "#statistics"),
-    "Faults": ("#calls", SLIDER, "#forgotten"),
-    "Corruption": ("#corruption-kind", RADIO, "#corruption"),
-    "Initialise": ("#init-std", SLIDER, "#stack"),
-    "Inputs": ("#in-offset", SLIDER, "#inputs"),
-    "Gradients": ("#grad-steps", SLIDER, "#gradients"),
-    "Convergence": ("#conv-rate", DROPDOWN, "#convergence"),
-    "Stopping": ("#stop-patience", SLIDER, "#stopping"),
-}
-# Notes when a key is pressed, and the first frame after the watched part has changed; once a page
-KEY_CLOCK = """(watched) => {
+TABS_WITH_CONTROLS = (
+    "Your digit", "Chance", "Why", "Statistics", "Faults", "Corruption", "Initialise", "Inputs", "Gradients",
+    "Convergence", "Stopping",
+)  # fmt: skip
+CONTROLS = "#right .controls .block[id], #right .controls button[id$=reshuffle]"
+# Notes when a key or a button is pressed, and the first frame after the last change of the tab's pictures; once a page
+KEY_CLOCK = """() => {
     window.times = { start: 0, shown: 0 };
-    document.addEventListener('keydown', () => { times = { start: performance.now(), shown: 0 }; }, true);
-    new MutationObserver(() => requestAnimationFrame(() => { times.shown ||= performance.now(); })).observe(
-        document.querySelector(watched + ' .html-container > *'), // Gradio changes no more of it than it must
-        { childList: true, subtree: true, attributes: true, characterData: true });
+    const start = () => { times = { start: performance.now(), shown: 0 }; };
+    document.addEventListener('keydown', start, true);
+    const changed = () => requestAnimationFrame(() => { times.shown = performance.now(); });
+    for (const shown of document.querySelectorAll('.picture .html-container > *')) { // Gradio keeps what it can of it
+        new MutationObserver(changed).observe(
+            shown, { childList: true, subtree: true, attributes: true, characterData: true });
+    }
 }"""
 # Notes when the pen is lifted, and the first frame after each change of the pad's answer and of the watched part.
 CLOCK = """(watched) => {
@@ -83,7 +75,8 @@ def main() -> None:
             page.wait_for_timeout(500)
             tabs[tab] = round(statistics.median(answer_times(page, place, TAB_DRAWINGS)[1]))
         page.context.close()
-        changes = {tab: round(statistics.median(change_times(open_page(), url, tab))) for tab in CONTROLS}
+        changes = {tab: summary(change_times(open_page(), url, tab)) for tab in TABS_WITH_CONTROLS}
+        first_point, while_training = live_times(open_page, url)
     result: dict[str, Any] = {
         "drawings": DRAWINGS,
         "pen_up_to_answer_ms": quantiles(pad),
@@ -91,6 +84,8 @@ def main() -> None:
         "page_usable_s": {"median": round(usable[2], 2), "slowest": round(usable[-1], 2)},
         "pen_up_to_tab_p50_ms": tabs,
         "control_to_picture_p50_ms": changes,
+        "live_training_first_point_ms": first_point,
+        "pen_up_to_answer_while_three_train_ms": while_training,
     }
     write("app", result)
     print("\n".join(f"{name}: {value}" for name, value in result.items()))
@@ -133,25 +128,71 @@ def answer_times(page: Page, place: str, drawings: int) -> tuple[list[float], li
     return pad, panel
 
 
-def change_times(page: Page, url: str, tab: str) -> list[float]:
-    """Milliseconds from the last key that changes a tab's control to its new picture, for each change."""
-    control, (part, keys), place = CONTROLS[tab]
+def change_times(page: Page, url: str, tab: str) -> dict[str, list[float]]:
+    """Control → milliseconds from the key or click that changes it to the last new picture, for each change.
+
+    Without the controls that change no picture, as those of a live training.
+    """
     open_app(page, url)
     page.get_by_role("tab", name=tab, exact=True).click()
-    page.wait_for_selector(f"{place} .sentence")
-    page.wait_for_timeout(500)
-    page.evaluate(KEY_CLOCK, place)
-    times = []
-    for change in range(CHANGES):
-        inputs = page.locator(control + part)  # of a radio as many as it has choices
-        inputs.nth(change % inputs.count()).focus()
-        for key in keys.split():
-            page.keyboard.press(key)
-        page.wait_for_function("times.shown > 0")
-        times.append(page.evaluate("times.shown - times.start"))
-        page.wait_for_timeout(400)
+    page.wait_for_selector("#right .tabitem:visible .picture svg, #right .tabitem:visible .paired")
+    page.wait_for_timeout(1500)
+    page.evaluate(KEY_CLOCK)
+    times = {}
+    visible = page.locator(CONTROLS).filter(visible=True)
+    for name in visible.evaluate_all("all => all.map(control => control.id)"):
+        changes = [change(page, page.locator(f"#{name}"), number) for number in range(CHANGES)][1:]
+        if found := [time for time in changes if time is not None]:
+            times[name] = found
     page.context.close()
-    return times[1:]
+    return times
+
+
+def change(page: Page, control: Locator, number: int) -> float | None:
+    """Change a slider, radio, dropdown or seed once; the milliseconds, None where nothing came of it."""
+    page.evaluate("times = { start: 0, shown: 0 }")
+    inputs = control.locator("input[type=range], input[type=radio], input:not([type=number])").filter(visible=True)
+    if control.evaluate("control => control.tagName") == "BUTTON":
+        page.evaluate("times.start = performance.now()")
+        control.click()
+    elif not inputs.count() or inputs.first.is_disabled():
+        return None
+    else:
+        kind = inputs.first.get_attribute("type")
+        inputs.nth(number % inputs.count() if kind == "radio" else 0).focus()
+        for key in {"range": ["ArrowRight"], "radio": ["Space"]}.get(str(kind), ["ArrowDown", "Enter"]):
+            page.keyboard.press(key)
+    try:
+        page.wait_for_function("times.shown > 0", timeout=LONGEST)
+    except TimeoutError:
+        return None
+    page.wait_for_function("performance.now() - times.shown > 400")  # nothing more comes
+    return float(page.evaluate("times.shown - times.start"))
+
+
+def summary(times: dict[str, list[float]]) -> dict[str, Any]:
+    """The median over all changes of a tab, and that of each control."""
+    every = [time for of_control in times.values() for time in of_control]
+    controls = {control: round(statistics.median(of_control)) for control, of_control in times.items()}
+    return {"all": round(statistics.median(every)), "controls": controls}
+
+
+def live_times(open_page: Callable[[], Page], url: str) -> tuple[int, dict[str, int]]:
+    """From the click on “Train live” to the first point, and from pen-up to the answer while three visitors train."""
+    drawing = open_page()
+    open_app(drawing, url)
+    first = []
+    for _ in range(MOST):
+        page = open_page()
+        page.goto(f"{url}/?tab=convergence&conv-epochs={MOST_EPOCHS}")
+        page.wait_for_selector("#convergence svg")
+        page.wait_for_timeout(1000)
+        started = time.perf_counter()
+        page.locator("#conv-train").click()
+        page.wait_for_function("document.querySelector('#conv-live').innerText.includes('epoch 1')", polling=20)
+        first.append(1000 * (time.perf_counter() - started))
+    pad, _ = answer_times(drawing, "#modes", DRAWINGS // 2)
+    return round(first[0]), quantiles(pad)
 
 
 def quantiles(times: list[float]) -> dict[str, int]:

@@ -40,8 +40,8 @@ def batch_norm(
     dtype = x.dtype
     if mean is None or var is None:  # noqa: SIM102
         if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
-            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-                return _TrainingStep.apply(x, gamma, beta, eps)  # the same, with a faster gradient
+            if not torch.compiler.is_compiling():
+                return _TrainingStep.apply(x, gamma, beta, eps)  # the same, and faster
     x = x.to(_at_least_float32(dtype))
     if mean is None or var is None:
         axes = [0] + [axis for axis in range(2, x.dim())]

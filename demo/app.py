@@ -1,5 +1,6 @@
 """The page: the pad at the left, the tabs at the right."""
 
+import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,4 +84,6 @@ def launch_options() -> dict[str, Any]:
 
 def main() -> None:
     torch.set_num_threads(1)  # answers are small and visitors many: threads of one answer would only wait for others
-    build_app().launch(**launch_options())
+    app = build_app()
+    gc.freeze()  # what is there now stays: to go through all of it again takes half a second out of an answer
+    app.launch(**launch_options())

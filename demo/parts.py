@@ -9,8 +9,8 @@ from gradio.components import Component
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from bnmodel import figures
 from bnmodel.experiments.modes import COMPANY, companions
+from bnmodel.panels import to_panels
 from demo.page import Drawn
 
 MAX_SEED = 2**31 - 1
@@ -81,7 +81,7 @@ def picture(height: int, name: str) -> gr.HTML:
 
 def panels(figure: Figure, description: str, narrow: bool = False) -> str:
     """A figure on the page, its panels side by side as far as there is room. `narrow`: three in a row, not two."""
-    return f'<div class="figure{" narrow" if narrow else ""}">{figures.to_panels(figure, description)}</div>'
+    return f'<div class="figure{" narrow" if narrow else ""}">{to_panels(figure, description)}</div>'
 
 
 def sentence(words: str, drawn: Drawn) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from bnmodel import CustomBatchNorm, SimpleCNN, SimpleCNNConfig, figures, load_checkpoint
+from bnmodel import CustomBatchNorm, SimpleCNN, SimpleCNNConfig, figures, load_checkpoint, panels
 from bnmodel.__main__ import main
 from bnmodel.data import load_sample
 from bnmodel.evaluation import evaluate
@@ -230,7 +230,7 @@ def test_every_picture_takes_its_text_colour_from_the_page_and_says_what_it_is()
     results = everything()
     drawn = [catalogue.EXPERIMENTS[name][1](result) for name, result in results.items()]
     for figure in [*drawn, modes.feature_maps(results["modes"])]:
-        svg = figures.to_svg(figure, 'a "picture"')
+        svg = panels.to_svg(figure, 'a "picture"')
         assert svg.startswith('<svg role="img" aria-label="a &quot;picture&quot;"')
         assert "currentColor" in svg
         assert figures.INK not in svg

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnmodel import SimpleMLP, SimpleMLPConfig, figures
+from bnmodel import SimpleMLP, SimpleMLPConfig, panels
 from bnmodel.experiments import catalogue, initialization
 from bnmodel.experiments.initialization import ACTIVATIONS, NAMES, draw_weight, propagate, theory
 from demo.tabs import initialise
@@ -145,7 +145,7 @@ def test_weights_with_a_mean_have_no_theory_and_are_drawn_all_the_same():
     result = initialization.stack("relu", depth=4, mean=0.3)
     assert np.isnan(result.theory_activation_std[NAMES.index("random_normal")]).all()
     assert np.isfinite(result.activation_std).all()
-    assert figures.to_svg(initialization.stack_figure(result), "a stack")
+    assert panels.to_svg(initialization.stack_figure(result), "a stack")
 
 
 @pytest.mark.parametrize(

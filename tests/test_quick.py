@@ -68,7 +68,7 @@ def test_the_corrupted_digits_are_normalised_in_batches_of_the_chosen_size(model
     network = copy.deepcopy(model).eval()
     for name in named_norms(model):
         network.set_submodule(name, named_norms(network)[name].to_torch(2).train())
-    images = corruption.corrupted(torch.zeros(28, 28), "contrast", 0.8, 0)[1:]
+    images = corruption.corrupted_sample("contrast", 0.8, 0)
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:500]
     with torch.no_grad():
         answers = torch.cat([network(batch).argmax(1) for batch in images.split(batch_size)])

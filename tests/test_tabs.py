@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from torch import nn
 
-from bnmodel import CustomBatchNorm, figures
+from bnmodel import CustomBatchNorm, figures, panels
 from bnmodel.experiments.modes import COMPANY, companions
 from demo.app import CHECKPOINTS
 from demo.images import diverging, grey
@@ -107,7 +107,7 @@ def two_panels(low: float) -> str:
         left.plot([0, 1], [low, 1], color=figures.EVAL)
         right.plot([0, 1], [low, 1], color=figures.TRAIN)
         right.set_title("a title")
-    return figures.to_panels(figure, 'curves, "both"')
+    return panels.to_panels(figure, 'curves, "both"')
 
 
 def test_a_figure_is_cut_into_a_picture_for_each_of_its_panels() -> None:

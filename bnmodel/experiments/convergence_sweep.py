@@ -259,7 +259,7 @@ def _against_rate(axes: Axes, sweep: Sweep) -> None:
         axes.plot(RATES, [median(values) for values in at], line, color=color, marker="o", markersize=3, label=label)
         axes.fill_between(RATES, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.12, linewidth=0)
     axes.set(title="median and range over five initialisers", xscale="log", xlabel="learning rate", ylim=(0, 1.02))
-    axes.set_xticks(RATES, [f"{rate:g}" for rate in RATES])
+    figures.ticks(axes.xaxis, RATES, [f"{rate:g}" for rate in RATES])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.legend(title="batch norm", alignment="left", loc="upper right")

@@ -8,6 +8,7 @@ noise.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -84,9 +85,10 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
     batched = with_batch_statistics(model)
     rows = []
     for severity in SEVERITIES:
-        images = corrupted(digit, kind, severity, seed)
+        own = KINDS[kind](digit.view(1, 1, 28, 28), severity, torch.Generator().manual_seed(seed))
+        images = torch.cat((own, corrupted_sample(kind, severity, seed)[: batch_size - 1]))
         with torch.inference_mode(), QuickPooling():
-            alone, among = model(images[:1]), batched(images[:batch_size])
+            alone, among = model(own), batched(images)
         rows.append((images[0, 0].numpy(), float(alone[0, label].exp()), float(among[0, label].exp())))
     digits, eval_probability, train_probability = map(np.array, zip(*rows, strict=True))
     return Corruption(
@@ -102,28 +104,27 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
     )
 
 
-def corrupted(digit: Tensor, kind: str, severity: float, seed: int) -> Tensor:
-    """`digit`, (28, 28), then 500 test digits of the sample, all corrupted alike: (501, 1, 28, 28)."""
-    order = torch.randperm(len(load_sample(train=False)), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
-    images = torch.cat((digit.view(1, 1, 28, 28), load_sample(train=False).images[order]))
+@lru_cache(maxsize=2 * len(SEVERITIES))
+def corrupted_sample(kind: str, severity: float, seed: int) -> Tensor:
+    """500 test digits of the sample, all corrupted alike: (500, 1, 28, 28)."""
+    images = load_sample(train=False).images[_order(seed)]
     return KINDS[kind](images, severity, torch.Generator().manual_seed(seed))
+
+
+def _order(seed: int) -> Tensor:
+    return torch.randperm(len(load_sample(train=False)), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
 
 
 @remembered(32)
 def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.ndarray:
     """(S,) on the 500 test digits at each severity, with the statistics of batches of `batch_size`; 0: running ones."""
     network = with_batch_statistics(model, SAMPLES // batch_size) if batch_size else model
-    sample = load_sample(train=False)
-    order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
+    labels = load_sample(train=False).labels[_order(seed)]
     shares = []
-    for severity in SEVERITIES:
-        images = corrupted(torch.zeros(28, 28), kind, severity, seed)[1:]
-        with (
-            torch.inference_mode(),
-            QuickPooling(),
-        ):  # not predict_log_probs, which cuts its batches to a size of its own
-            answers = network(images).argmax(1)
-        shares.append(float((answers == sample.labels[order]).float().mean()))
+    with torch.inference_mode(), QuickPooling():  # not predict_log_probs, which cuts its batches to a size of its own
+        for severity in SEVERITIES:
+            answers = network(corrupted_sample(kind, severity, seed)).argmax(1)
+            shares.append(float((answers == labels).float().mean()))
     return np.array(shares)
 
 

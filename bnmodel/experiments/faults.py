@@ -34,7 +34,7 @@ def best_by_reference(history: dict[str, Any]) -> Fault:
     epochs = np.arange(1, len(losses) + 1)
     shown = slice(min(9, len(losses) - 1), None)  # before, the loss falls so fast that nothing else can be seen
     return Fault(
-        "best weights kept by reference",
+        "best kept by reference",
         "training stopped after epoch",
         "validation loss restored",
         epochs[shown],
@@ -82,7 +82,7 @@ def momentum_inverted(model: nn.Module, batch_size: int = 32, steps: int = 60, s
             path.append(current)
         paths[rule] = np.array(path)
     return Fault(
-        "momentum the wrong way round",
+        "momentum inverted",
         "batches seen",
         f"running mean, {name}",
         np.arange(1, steps + 1),

@@ -17,7 +17,7 @@ from bnmodel.evaluation import predict_log_probs
 from bnmodel.experiments.modes import accuracy, named_norms
 
 MAX_CALLS = 200
-POINTS = 11  # at which accuracy is measured
+POINTS = 9  # at which accuracy is measured
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def figure(result: ForgottenEval) -> Figure:
     accuracy.legend()
     answer.axhline(result.probability[0], color=figures.EVAL, linestyle="--")
     answer.plot(result.calls, result.probability, "o-", color=figures.TRAIN, markersize=3)
-    answer.set(title=f"probability of “{result.label}”, this digit", xlabel="predictions in train mode", ylim=(0, 1.03))
+    answer.set(title=f"probability of this “{result.label}”", xlabel="predictions in train mode", ylim=(0, 1.03))
     drift.axhline(0, color=figures.EVAL, linestyle="--")
     drift.plot(result.calls, result.drift, "o-", color=figures.TRAIN, markersize=3)
     drift.set(title="drift of the running means", ylabel="standard deviations", xlabel="predictions in train mode")

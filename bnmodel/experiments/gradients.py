@@ -8,6 +8,7 @@ smoother loss, not less “internal covariate shift”, for the reason why batch
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,13 +20,14 @@ from torch import Generator, Tensor, nn
 from bnmodel import figures
 from bnmodel.data import Digits, load_sample
 from bnmodel.experiments.modes import named_norms
+from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.initializers import initialize
 from bnmodel.models import SimpleCNN, SimpleCNNConfig
 
 PLACES = ("none", "before", "after")  # of the batch norm
 LAYERS = ("block1.conv", "block2.conv", "dense1", "dense2")
 QUANTILES = (0.05, 0.5, 0.95)
-ALONG = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the learning rate: how far along the step
+ALONG = (0.5, 1.0, 2.0, 4.0)  # of the learning rate: how far along the step
 EDGES = np.linspace(-10, 2, 49)  # of the bins, log10 of the gradient's magnitude
 MOST_STEPS = 20
 
@@ -73,8 +75,12 @@ def run(
     ):
         if not good:
             raise ValueError(f"{name}: expected {expected}, received {value}")
-    batches = _batches(steps + 1, batch_size, seed)
-    looks = [_look(model, batches, rate) for model in networks(initializer, std, seed)]
+    own_std = std if initializer == "random_normal" else 0.1
+    batch = _batches(steps + 1, batch_size, seed)[-1]
+    looks = [
+        _look(place, *_trained(place, steps, initializer, rate, batch_size, own_std, seed), batch, rate)
+        for place in PLACES
+    ]
     shares, zero, quantiles, losses, norm, loss_along, change = map(np.array, zip(*looks, strict=True))
     rates = rate * np.array((0.0, *ALONG))
     return Gradients(
@@ -84,28 +90,50 @@ def run(
 
 def networks(initializer: str = "he_normal", std: float = 0.1, seed: int = 0) -> list[SimpleCNN]:
     """A network for each of PLACES, in training mode, with the same weights; γ is 1, biases and β are 0."""
-    models = []
-    for place in PLACES:
-        with torch.device("meta"):  # no weights yet, so that none are drawn from the global random state
-            model = SimpleCNN(SimpleCNNConfig(norm=place, dropout=0.0))
-        model.to_empty(device="cpu")
-        for norm in named_norms(model).values():
-            norm.reset_parameters()
-        generator = Generator().manual_seed(seed)
-        options = {"std": std} if initializer == "random_normal" else {}
-        for name in LAYERS:
-            layer = model.get_submodule(name)
-            assert isinstance(layer, nn.Conv2d | nn.Linear)
-            initialize(layer.weight, initializer, generator, **options)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-        models.append(model.train())
-    return models
+    return [_network(place, initializer, std, seed) for place in PLACES]
+
+
+def _network(place: str, initializer: str, std: float, seed: int) -> SimpleCNN:
+    model = _blank(place)
+    generator = Generator().manual_seed(seed)
+    options = {"std": std} if initializer == "random_normal" else {}
+    for name in LAYERS:
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        initialize(layer.weight, initializer, generator, **options)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
+    return model
+
+
+def _blank(place: str) -> SimpleCNN:
+    """Its weights are yet to be set; none are drawn from the global random state."""
+    with torch.device("meta"):
+        model = SimpleCNN(SimpleCNNConfig(norm=place, dropout=0.0))
+    model.to_empty(device="cpu")
+    for norm in named_norms(model).values():
+        norm.reset_parameters()
+    return model.train()
+
+
+@lru_cache(maxsize=128)  # 100 KB each; a slider that moves by one step then costs one step, not all of them
+def _trained(
+    place: str, steps: int, initializer: str, rate: float, batch_size: int, std: float, seed: int
+) -> tuple[list[Tensor], list[float]]:
+    """The weights after `steps` steps, and the losses of the batches on the way. Not to be changed."""
+    if steps == 0:
+        return _weights(_network(place, initializer, std, seed)), []
+    weights, losses = _trained(place, steps - 1, initializer, rate, batch_size, std, seed)
+    model = _blank(place)
+    _set(model, weights)
+    loss, gradient = gradients_of(model, _batches(steps, batch_size, seed)[-1])
+    return [p - rate * g for p, g in zip(weights, gradient, strict=True)], [*losses, loss]
 
 
 def gradients_of(model: SimpleCNN, batch: Digits) -> tuple[float, list[Tensor]]:
     """The mean NLL loss of a batch in nats, and its gradient for every parameter, in their order."""
-    loss = F.nll_loss(model(batch.images), batch.labels)
+    with QuickPooling():
+        loss = F.nll_loss(model(batch.images), batch.labels)
     return float(loss.detach()), list(torch.autograd.grad(loss, list(model.parameters())))
 
 
@@ -113,7 +141,7 @@ def along_the_step(
     model: SimpleCNN, batch: Digits, gradient: Sequence[Tensor], rates: Sequence[float]
 ) -> tuple[list[float], list[float]]:
     """At θ − η · `gradient` for each η of `rates`: the loss, and how far the gradient there is from `gradient`."""
-    start = [parameter.detach().clone() for parameter in model.parameters()]
+    start = _weights(model)
     losses, changes = [], []
     for rate in rates:
         _set(model, [p - rate * g for p, g in zip(start, gradient, strict=True)])
@@ -124,17 +152,14 @@ def along_the_step(
     return losses, changes
 
 
-def _look(model: SimpleCNN, batches: list[Digits], rate: float) -> tuple[object, ...]:
-    """Train `model` on all batches but the last, and look at its gradients on that one."""
-    losses = []
-    for batch in batches[:-1]:
-        loss, gradient = gradients_of(model, batch)
-        _set(model, [p - rate * g for p, g in zip(model.parameters(), gradient, strict=True)])
-        losses.append(loss)
-    loss, gradient = gradients_of(model, batches[-1])
+def _look(place: str, weights: list[Tensor], losses: list[float], batch: Digits, rate: float) -> tuple[object, ...]:
+    """The gradients on `batch` of a network with these weights."""
+    model = _blank(place)
+    _set(model, weights)
+    loss, gradient = gradients_of(model, batch)
     named = dict(zip(dict(model.named_parameters()), gradient, strict=True))
     magnitudes = [named[f"{layer}.weight"].abs().flatten().double().numpy() for layer in LAYERS]
-    along, change = along_the_step(model, batches[-1], gradient, [rate * share for share in ALONG])
+    along, change = along_the_step(model, batch, gradient, [rate * share for share in ALONG])
     return (
         [_shares(values) for values in magnitudes],
         [float((values == 0).mean()) for values in magnitudes],
@@ -159,6 +184,10 @@ def _shares(magnitudes: np.ndarray) -> np.ndarray:
     """(B,)"""
     logs = np.log10(magnitudes[magnitudes > 0])
     return np.histogram(np.clip(logs, EDGES[0], EDGES[-1]), EDGES)[0] / len(magnitudes)
+
+
+def _weights(model: SimpleCNN) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
 
 
 def _set(model: SimpleCNN, values: Sequence[Tensor]) -> None:
@@ -188,7 +217,7 @@ def figure(result: Gradients) -> Figure:
         for row, place in enumerate(result.places):
             _histogram(axes, result, row, column, top * (1.05 + 0.09 * row), LOOKS[place])
         axes.set(title=layer, xlabel="magnitude of the gradient (log)", xlim=(-8, 2), ylim=(0, 1.35 * top))
-        axes.set_xticks(powers, [f"1e{power}" if power else "1" for power in powers])
+        figures.ticks(axes.xaxis, powers, figures.powers_of_ten(powers))
     panels[0].set_ylabel("share of the weights")
     for axes, values, name in (
         (panels[4], result.change, "gradient's change"),
@@ -205,7 +234,9 @@ def figure(result: Gradients) -> Figure:
 def _histogram(axes: Axes, result: Gradients, row: int, column: int, height: float, look: tuple[str, str, str]) -> None:
     """An outline, and above it the quantiles: a dot at the median in a line from 5 to 95 %."""
     color, line, label = look
-    axes.stairs(result.shares[row, column], result.edges, color=color, linestyle=line, linewidth=1.6, label=label)
+    figures.stairs(
+        axes, result.shares[row, column], result.edges, color=color, linestyle=line, linewidth=1.6, label=label
+    )
     low, median, high = np.log10(np.maximum(result.quantiles[row, column], 1e-12))
     axes.plot([low, high], [height, height], line, color=color)
     axes.plot(median, height, "o", color=color, markersize=5)

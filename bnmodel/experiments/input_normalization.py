@@ -212,10 +212,10 @@ def figure(result: InputNormalization) -> Figure:
     losses.axhline(CONVERGED, color=figures.INK, linestyle=":")
     powers = range(-6, 3, 2)
     losses.set(title="loss above the minimum, start = 1", xlabel="step", yscale="log", ylim=(1e-6, 1e2))
-    losses.set_yticks([10.0**p for p in powers], [f"1e{p}" if p else "1" for p in powers])
+    figures.ticks(losses.yaxis, [10.0**power for power in powers], figures.powers_of_ten(powers))
     losses.minorticks_off()
     signs.set(title="signs of the two weights' gradients", ylabel="share of samples and steps", ylim=(0, 1))
-    signs.set_xticks(range(len(SIGNS)), SIGNS)
+    figures.ticks(signs.xaxis, range(len(SIGNS)), SIGNS)
     signs.set_axisbelow(True)
     signs.legend()
     return drawn

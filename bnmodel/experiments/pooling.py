@@ -1,7 +1,7 @@
-"""Max-pooling as the largest of four slices: the very same values, several times sooner.
+"""Max-pooling several times sooner, to the very same values: for experiments while somebody waits.
 
-torch's own also notes where each maximum was, for the gradient; with one thread and small pictures that takes a third
-of a network's time. For experiments that evaluate thousands of digits while somebody waits.
+torch's own takes a third of a small network's time, on one thread. Where no gradient is wanted, the largest of four
+slices does without the note of where each maximum was; where one is, torch is quicker with the channels last in memory.
 """
 
 from typing import Any
@@ -12,13 +12,16 @@ from torch.overrides import TorchFunctionMode
 
 
 class QuickPooling(TorchFunctionMode):
-    """Within `with QuickPooling():` every max-pool 2×2 of this thread is quick, as long as gradients are off."""
+    """Within `with QuickPooling():` every max-pool 2×2 of this thread is quick."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if getattr(function, "__name__", "") == "max_pool2d" and not torch.is_grad_enabled():
-            return _max_pool2d(function, *args, **kwargs)
-        return function(*args, **kwargs)
+        if getattr(function, "__name__", "") != "max_pool2d":
+            return function(*args, **kwargs)
+        if torch.is_grad_enabled():
+            x, *others = args
+            return function(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x, *others, **kwargs)
+        return _max_pool2d(function, *args, **kwargs)
 
 
 def _max_pool2d(function: Any, x: Tensor, kernel_size: Any, stride: Any = None, *others: Any, **named: Any) -> Any:

@@ -30,7 +30,7 @@ result = batch_spread.run(model, digit, batch_size=2, batches=200, seed=0)
 print(result.flipped)
 figures.save(batch_spread.figure(result), "chance.png")
 """
-MOST_DIGITS = 6400  # in all batches of the chosen size together: somebody is waiting
+MOST_DIGITS = 3200  # in all batches of the chosen size together: somebody is waiting
 
 
 def build(page: Page) -> None:
@@ -46,7 +46,7 @@ def build(page: Page) -> None:
 
 
 def show(drawn: Drawn, size: int, seed: int) -> str:
-    batches = max(50, min(200, MOST_DIGITS // size))
+    batches = max(20, min(200, MOST_DIGITS // size))
     result = batch_spread.run(drawn.model.network, drawn.digit, size, batches, seed)
     words = in_words(result)
     return sentence(words, drawn) + panels(batch_spread.figure(result), words.replace("<b>", "").replace("</b>", ""))

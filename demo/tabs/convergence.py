@@ -4,13 +4,13 @@ from functools import lru_cache
 
 import gradio as gr
 
-from bnmodel import figures
 from bnmodel.experiments import convergence, convergence_sweep
 from bnmodel.experiments.convergence import MOST_EPOCHS, RATES, Convergence
 from bnmodel.experiments.convergence_sweep import EASIER, LEARNED, SLOW, TARGET, Cell, Claims, Sweep
 from bnmodel.experiments.gradients import PLACES
 from bnmodel.experiments.initialization import title
 from bnmodel.initializers import INITIALIZERS
+from bnmodel.panels import to_svg
 from demo.live import State, buttons, wire
 from demo.page import Drawn, Page
 from demo.parts import code, fold, panels, picture, reshuffle_button
@@ -85,7 +85,7 @@ def recorded(initializer: str, rate: float) -> str:
     words = in_words(sweep(), initializer, rate)
     curves = panels(convergence_sweep.curves_figure(sweep(), initializer, rate), words)
     maps = "".join(in_map(sweep(), place, initializer, rate) for place in PLACES)
-    lines = figures.to_svg(convergence_sweep.rates_figure(sweep()), "the accuracies of the maps, as lines")
+    lines = to_svg(convergence_sweep.rates_figure(sweep()), "the accuracies of the maps, as lines")
     said = f'<p class="sentence" aria-live="polite">{words}</p>'
     return f'{said}{curves}{in_claims(sweep())}<div class="figure">{maps}<div>{lines}</div></div>'
 

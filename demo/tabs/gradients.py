@@ -12,7 +12,7 @@ from demo.page import Drawn, Page
 from demo.parts import code, fold, panels, percent, picture, reshuffle_button, table
 
 LOOK = """
-Three networks with the same weights get the same 64 digits; only the batch norm differs. Four panels, a layer each: how
+Three networks with the same weights get the same 32 digits; only the batch norm differs. Four panels, a layer each: how
 large the gradients of its weights are, above them a line from the 5 % to the 95 % quantile with the median as a dot.
 **At step 0 the difference is batch norm's alone**; with Glorot it is widest, since there the gradients without it are
 smallest. The last two panels follow the gradient downhill: how far it has changed by then, and the loss.
@@ -27,17 +27,18 @@ $$\text{predictiveness}(\eta) = \big\lVert \nabla L(\theta) - \nabla L\big(\thet
 The lecture explains batch norm by “internal covariate shift”, inputs of a layer that change while it learns. Santurkar
 et al. measured that shift and found it no smaller with batch norm; what became smaller was this change of the gradient
 (in a deep VGG network, in the course of training). It is over all parameters. Dropout is off; the steps are plain SGD,
-each on the next 64 digits of the sample.
+each on the next 32 digits of the sample.
 
 Source: `bnmodel/experiments/gradients.py`. Santurkar et al. 2018, [arXiv 1805.11604](https://arxiv.org/abs/1805.11604).
 """
 CODE = """
 from bnmodel import figures
 from bnmodel.experiments import gradients
-result = gradients.run(initializer="he_normal", steps=0, rate=0.1)
+result = gradients.run(initializer="he_normal", steps=0, rate=0.1, batch_size=32)
 print(dict(zip(result.places, result.norm)))
 figures.save(gradients.figure(result), "gradients.png")
 """
+BATCH = 32  # digits
 WORDS = {"none": "no batch norm", "before": "before the activation", "after": "after the activation"}
 
 
@@ -65,7 +66,7 @@ def show(drawn: Drawn, initializer: str, std: float, steps: int, rate: float, se
 
 @lru_cache(maxsize=64)  # it does not depend on the digit
 def comparison(initializer: str, std: float, steps: int, rate: float, seed: int) -> str:
-    result = gradients.run(initializer, steps, rate, std=std, seed=seed)
+    result = gradients.run(initializer, steps, rate, BATCH, std=std, seed=seed)
     words = in_words(result)
     picture = panels(gradients.figure(result), words, narrow=True)
     return f'<p class="sentence" aria-live="polite">{words}</p>{picture}{numbers(result)}'

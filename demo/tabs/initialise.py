@@ -89,7 +89,7 @@ def layer_picture(activation: str, width: int, samples: int, mean: float, std: f
 
 @lru_cache(maxsize=32)
 def stack_picture(activation: str, depth: int, mean: float, std: float, gain: float, seed: int) -> str:
-    result = initialization.stack(activation, depth, mean=mean, std=std, gain=gain, seed=seed)
+    result = initialization.stack(activation, depth, samples=50, mean=mean, std=std, gain=gain, seed=seed)
     words = stack_in_words(result)
     picture = panels(initialization.stack_figure(result), words, narrow=True)
     return _sentence(words) + picture + shares(result)

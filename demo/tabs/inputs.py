@@ -50,7 +50,7 @@ def build(page: Page) -> None:
             batch_size = gr.Dropdown(
                 [("1", 1), ("10", 10), ("all", 200)], value=200, label="Batch", min_width=80, scale=0
             )
-        shown = picture(890, "inputs")
+        shown = picture(815, "inputs")
         gr.Markdown(LOOK, elem_classes="look")
         code(CODE)
         fold("The formula and the source", FORMULA)
