@@ -6,8 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bnmodel.checkpoint import CheckpointError
 from bnmodel.files import atomic_write
 from bnmodel.recipes import Recipe
+
+HISTORY = "history.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,25 @@ class History:
         if self.keeps_last:
             return self.epochs[-1]
         return min(self.epochs, key=lambda epoch: epoch.validation_loss)
+
+    @classmethod
+    def read(cls, path: Path) -> "History":
+        """What `write` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or no history.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            epochs = [Epoch(**epoch) for epoch in content["epochs"]]
+            finite = all(math.isfinite(number) for epoch in epochs for number in asdict(epoch).values())
+            if not epochs or not finite:
+                raise ValueError("expected at least one epoch, and finite numbers")
+            return cls(epochs, content["stopped"], content["recipe"].get("keeps_last", False))
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: no such file; python -m bnmodel train writes one") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: damaged, or not the history of a training ({error!r})") from error
 
     def write(self, path: Path, recipe: Recipe, dataset: str) -> None:
         content: dict[str, Any] = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from bnmodel.experiments import modes
 from bnmodel.experiments.batch_spread import run as run_spread
 from bnmodel.experiments.modes import COMPANY, MAX_COMPANIONS
-from demo.page import Model
+from demo.models import Model
 
 LONGEST_SIDE = 4096  # pixels; larger images are reduced to this
 SHORTEST_SIDE = 8

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
     page = Page(checkpoints)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as app:
         gr.HTML(f"<h1>{TITLE}</h1><p>{LEAD}</p>", elem_id="head", apply_default_css=False)
+        if page.unsound:
+            gr.HTML(damaged(page.unsound), elem_id="damaged", apply_default_css=False)
         with gr.Row(elem_id="page"):
             with gr.Column(elem_id="left", scale=0, min_width=340):
                 page.build_column()
@@ -63,6 +66,12 @@ def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
                     tab.build(page)
         build_api(page.find(page.reader.value), page.find(page.model.value))
     return app
+
+
+def damaged(unsound: dict[str, str]) -> str:
+    """Which models are missing from the choice, and why."""
+    reasons = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in unsound.items())
+    return f'<div role="alert">Left out, since their files are damaged:<ul>{reasons}</ul></div>'
 
 
 def launch_options() -> dict[str, Any]:

@@ -27,14 +27,13 @@ import numpy as np
 import torch
 from gradio.components import Component
 from gradio.context import Context
-from torch import Tensor, nn
+from torch import Tensor
 
-from bnmodel import load_checkpoint
 from bnmodel.data import load_sample
 from demo import share
 from demo.images import as_ink, decode_canvas, enlarge
+from demo.models import Model, load_models
 from demo.pad import build_pad
-from export.runtime import Recognizer, available, load
 
 EXAMPLE = 716  # of the shipped test sample, a 1 that is no longer one in other company: the first look already teaches
 TAB_JS = (Path(__file__).parent / "tab.js").read_text(encoding="utf-8")
@@ -44,19 +43,6 @@ LINK = (
     "Copy link</button>"
 )
 SPOKEN = '<span class="hidden-text" role="status"></span>'
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """One checkpoint folder, loaded once: the exported files, and the network they were made from (eval mode)."""
-
-    folder: Path
-    recognizer: Recognizer
-    network: nn.Module
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
 
 @dataclass(frozen=True)
@@ -110,18 +96,8 @@ class Page:
     """The frame around the tabs. Built inside `gr.Blocks`; holds no value of any user."""
 
     def __init__(self, checkpoints: Path) -> None:
-        """Load every exported model below `checkpoints`.
-
-        Raises:
-            ExportError, CheckpointError: a file is missing or damaged.
-            FileNotFoundError: there is no exported model.
-        """
-        folders = available(checkpoints)
-        if not folders:
-            raise FileNotFoundError(
-                f"{checkpoints}: no exported model in any folder; export one: python -m export {checkpoints}/lecture"
-            )
-        self.models = {folder.name: Model(folder, load(folder), load_checkpoint(folder).model) for folder in folders}
+        """Load every sound model below `checkpoints`; FileNotFoundError where there is none."""
+        self.models, self.unsound = load_models(checkpoints)
         self.example = enlarge(as_ink(load_sample(train=False).images[EXAMPLE, 0].numpy()))
         self.reader: gr.Dropdown  # the model that answers on the pad
         self.model: gr.Dropdown  # the model that the tabs take apart

@@ -19,7 +19,7 @@ from bnmodel.models import build
 from export.certificate import eager
 from export.checks import torch_threads
 from export.formats import DIGITS, METADATA, WRITERS
-from export.freeze import freeze
+from export.freeze import ExportError, freeze
 from export.runtime import FORMATS, load_file
 
 FILE = "bench.json"
@@ -52,6 +52,22 @@ def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Keep them in `folder`/bench.json, for the app and the README."""
     with atomic_write(folder / FILE) as temporary:
         temporary.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1) + "\n")
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """What `write_rows` wrote; nothing where it did not.
+
+    Raises:
+        ExportError: the file is damaged.
+    """
+    path = folder / FILE
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return [{**row, "times_eager": float(row["times_eager"]), "batch": int(row["batch"])} for row in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{path}: damaged ({error!r}); measure again: python -m export bench {folder}") from error
 
 
 def table(rows: list[dict[str, Any]]) -> str:

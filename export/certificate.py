@@ -42,15 +42,30 @@ def verify(folder: Path | str, data_root: Path | None = None, canvases: Sizes = 
         ExportError: there is no certificate, or it cannot be read. Anything else that is wrong is a failed Check.
     """
     folder = Path(folder)
+    return intact(folder) + measure(folder, read(folder / FILE)["models"], data_root, canvases)
+
+
+def intact(folder: Path) -> list[Check]:
+    """That the certificate is whole and the files, and the checkpoint they come from, are those it was made for.
+
+    Raises:
+        ExportError: there is no certificate, or it cannot be read.
+    """
     certificate = read(folder / FILE)
     files, models = certificate["files"], certificate["models"]
     needed = {f"{stem}.{ending}" for stem in models for ending in FORMATS} | {golden.FILE}
-    found = [
+    return [
         held("seal", FILE, lambda: (certificate["seal"] == _seal(certificate), "SHA-256 of its contents")),
         held("complete", FILE, lambda: (needed <= set(files), f"{len(files)} files of {', '.join(models)}")),
+        *(held("unchanged", name, _unchanged, folder / name, record) for name, record in files.items()),
+        *sources(folder, models),
     ]
-    found += [held("unchanged", name, _unchanged, folder / name, record) for name, record in files.items()]
-    return found + measure(folder, models, data_root, canvases)
+
+
+def sources(folder: Path, models: Models) -> list[Check]:
+    """That the checkpoint is the one that was exported; nothing where no checkpoint was."""
+    records = {model["source"]["file"]: model["source"] for model in models.values() if "source" in model}
+    return [held("source", name, _unchanged, folder / name, record) for name, record in records.items()]
 
 
 def measure(folder: Path, models: Models, data_root: Path | None, canvases: Sizes) -> list[Check]:
@@ -104,7 +119,7 @@ def _measure_against_source(
     except CheckpointError as error:
         return [Check("source", source["file"], False, str(error))]
     model, sketch = checkpoint.model, eager(SketchClassifier(checkpoint.model))
-    found = [held("source", source["file"], _unchanged, folder / source["file"], source)]
+    found: list[Check] = []
     for title, images in _real_digits(data_root).items():
         batches = np.array_split(images, -(-len(images) // EVALUATION_BATCH))
         expected, single = ([run(batch) for batch in batches] for run in (exact(model), eager(model)))

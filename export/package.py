@@ -87,7 +87,8 @@ def export_checkpoint(
     with _staging(folder) as staging:
         shutil.copy(folder / "best.pt", staging)
         _write_files(staging, modules, signatures, models, vectors)
-        measured = _require_held(certificate.measure(staging, models, data_root, canvases))
+        sources = certificate.sources(staging, models)
+        measured = _require_held(sources + certificate.measure(staging, models, data_root, canvases))
         certificate.write(staging, models, measured)
         (staging / "best.pt").unlink()
         (staging / "README.md").write_text(model_card(folder.name, models["digits"], measured))

@@ -17,6 +17,7 @@ from bnmodel.data import load_sample
 from bnmodel.evaluation import evaluate
 from bnmodel.experiments import batch_spread, catalogue, corruption, faults, forgotten_eval, modes
 from bnmodel.experiments import running_statistics as statistics
+from bnmodel.history import Epoch, History
 
 NETWORK = load_checkpoint("checkpoints/lecture").model
 DIGIT = load_sample(train=False).images[5, 0]  # a 1
@@ -167,7 +168,7 @@ def test_forgotten_eval_is_what_torchs_layers_do_when_they_are_left_in_train_mod
 
 def test_by_reference_restores_the_last_epoch_and_by_copy_the_best():
     losses = [0.9, 0.5, 0.7, 0.4, 0.6]
-    fault = faults.best_by_reference({"epochs": [{"validation_loss": loss} for loss in losses]})
+    fault = faults.best_by_reference(History([Epoch(1, 1.0, 0.5, loss, 0.5, 0.1, 1.0) for loss in losses]))
     assert fault.wrong.tolist() == [0.6]  # short histories are shown from their end
     assert fault.right.tolist() == [0.4]
 

@@ -29,6 +29,7 @@ from bnmodel.experiments import (
     running_statistics,
 )
 from bnmodel.files import atomic_write
+from bnmodel.history import HISTORY, History
 from bnmodel.sketch import Sketch
 
 Run = Callable[[nn.Module, Tensor, Path], Any]  # network, digit (28, 28), the checkpoint's folder → result
@@ -39,7 +40,7 @@ def _modes(model: nn.Module, digit: Tensor, folder: Path) -> modes.Modes:
 
 
 def _faults(model: nn.Module, digit: Tensor, folder: Path) -> list[faults.Fault]:
-    history = json.loads((folder / "history.json").read_text())
+    history = History.read(folder / HISTORY)
     return [faults.best_by_reference(history), faults.statistics_not_saved(model), faults.momentum_inverted(model)]
 
 

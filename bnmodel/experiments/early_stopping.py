@@ -5,7 +5,6 @@ on few digits, one plain and one with dropout and weight decay, and takes both l
 that a training reports of its own digits has dropout in it, and comes from weights that still move.
 """
 
-import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from bnmodel import figures
 from bnmodel.evaluation import evaluate
 from bnmodel.experiments.convergence import MOST_EPOCHS, Curve, in_turn, start
-from bnmodel.history import EarlyStopping
+from bnmodel.history import HISTORY, EarlyStopping, History
 from bnmodel.models import SimpleCNNConfig
 from bnmodel.recipes import Recipe
 
@@ -67,8 +66,8 @@ def run(losses: Sequence[float], patience: int = 20, train_losses: Sequence[floa
 
 def of_checkpoint(folder: Path | str, patience: int = 20) -> Stopped:
     """`run` over the history.json in a checkpoint's folder."""
-    epochs = json.loads((Path(folder) / "history.json").read_text())["epochs"]
-    return run([e["validation_loss"] for e in epochs], patience, [e["train_loss"] for e in epochs])
+    epochs = History.read(Path(folder) / HISTORY).epochs
+    return run([epoch.validation_loss for epoch in epochs], patience, [epoch.train_loss for epoch in epochs])
 
 
 @figures.style()

@@ -1,7 +1,6 @@
 """Three classic faults of batch-norm code, each as a wrong curve beside the right one."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,6 +9,7 @@ from torch import nn
 from bnmodel import figures
 from bnmodel.experiments.modes import accuracy, named_norms
 from bnmodel.experiments.running_statistics import batch_statistics, running_average, with_statistics
+from bnmodel.history import History
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,12 @@ class Fault:
     right: np.ndarray  # (P,)
 
 
-def best_by_reference(history: dict[str, Any]) -> Fault:
+def best_by_reference(history: History) -> Fault:
     """`best = model.state_dict()` keeps references: what is restored is the last epoch, not the best.
 
-    `history`: the content of a training's history.json. For a stop after each epoch from the tenth on, the
-    validation loss of what is restored.
+    For a stop after each epoch from the tenth on, the validation loss of what is restored.
     """
-    losses = np.array([epoch["validation_loss"] for epoch in history["epochs"]])
+    losses = np.array([epoch.validation_loss for epoch in history.epochs])
     epochs = np.arange(1, len(losses) + 1)
     shown = slice(min(9, len(losses) - 1), None)  # before, the loss falls so fast that nothing else can be seen
     return Fault(

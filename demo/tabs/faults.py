@@ -1,6 +1,5 @@
 """What goes wrong in practice: eval() forgotten, and three other classic faults."""
 
-import json
 from functools import lru_cache
 
 import gradio as gr
@@ -8,7 +7,9 @@ import gradio as gr
 from bnmodel.experiments import faults, forgotten_eval
 from bnmodel.experiments.faults import Fault
 from bnmodel.experiments.forgotten_eval import MAX_CALLS, ForgottenEval
-from demo.page import Drawn, Model, Page
+from bnmodel.history import HISTORY, History
+from demo.models import Model
+from demo.page import Drawn, Page
 from demo.parts import code, fold, panels, percent, picture, sentence
 
 LOOK = """
@@ -85,9 +86,8 @@ def in_words(result: ForgottenEval) -> str:
 @lru_cache(maxsize=8)  # they do not depend on the digit
 def other_faults(model: Model) -> str:
     found: list[Fault] = []
-    history = model.folder / "history.json"
-    if history.is_file():
-        found.append(faults.best_by_reference(json.loads(history.read_text(encoding="utf-8"))))
+    if (model.folder / HISTORY).is_file():
+        found.append(faults.best_by_reference(History.read(model.folder / HISTORY)))
     if any(True for _ in faults.named_norms(model.network)):
         found += [faults.statistics_not_saved(model.network), faults.momentum_inverted(model.network)]
     if not found:

@@ -1,6 +1,5 @@
 """The exported files: what is promised of them, whether they agree on this drawing, and the files themselves."""
 
-import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from demo.page import Drawn, Model, Page
+from demo.models import Model
+from demo.page import Drawn, Page
 from demo.parts import code, fold, picture, sentence, table
 from export import certificate
-from export.bench import FILE as BENCH
+from export.bench import read_rows
 from export.runtime import FORMATS, Recognizer, load
 
 LOOK = """
@@ -132,10 +132,9 @@ def certified(folder: Path) -> str:
 
 def timed(folder: Path) -> str:
     """bench.json, a line a runtime: one thread, three batch sizes."""
-    path = folder / BENCH
-    if not path.is_file():
+    rows = [row for row in read_rows(folder) if row["threads"] == 1]
+    if not rows:
         return f"<p>Not timed yet: <code>python -m export bench checkpoints/{folder.name}</code></p>"
-    rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["threads"] == 1]
     batches = list(dict.fromkeys(row["batch"] for row in rows))
     lines: dict[str, list[str]] = {}
     for row in rows:

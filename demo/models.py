@@ -1,0 +1,66 @@
+"""The checkpoint folders that the app offers: those whose files are sound."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from bnmodel import CheckpointError, load_checkpoint
+from bnmodel.history import HISTORY, History
+from export import bench, certificate
+from export.freeze import ExportError
+from export.runtime import Recognizer, available, load
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One checkpoint folder, loaded once: the exported files, and the network they were made from (eval mode)."""
+
+    folder: Path
+    recognizer: Recognizer
+    network: nn.Module
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def load_models(checkpoints: Path) -> tuple[dict[str, Model], dict[str, str]]:
+    """Every exported model below `checkpoints`, by name; and of those that are damaged, by name, what is wrong.
+
+    Raises:
+        FileNotFoundError: none of them is sound.
+    """
+    sound, unsound = {}, {}
+    for folder in available(checkpoints):
+        try:
+            sound[folder.name] = load_model(folder)
+        except (CheckpointError, ExportError) as error:
+            unsound[folder.name] = str(error).replace(f"{checkpoints}/", "")  # where it is, is not the visitors' affair
+            logging.getLogger(__name__).warning("%s is left out: %s", folder.name, error)
+    if not sound:
+        damaged = "; ".join(unsound.values())
+        raise FileNotFoundError(
+            f"{checkpoints}: expected a folder with exported files, received {damaged or 'none'}; export one: "
+            f"python -m export {checkpoints}/lecture"
+        )
+    return sound, unsound
+
+
+def load_model(folder: Path) -> Model:
+    """One folder; every file that the app will read is read.
+
+    Raises:
+        CheckpointError, ExportError: a file is missing, damaged or another than the certificate says.
+    """
+    broken = [check for check in certificate.intact(folder) if not check.passed]
+    if broken:
+        raise ExportError(
+            f"{folder}: {'; '.join(f'{check.file}: {check.detail}' for check in broken)}; export it again: "
+            f"python -m export {folder}"
+        )
+    if (folder / HISTORY).exists():
+        History.read(folder / HISTORY)
+    bench.read_rows(folder)
+    return Model(folder, load(folder), load_checkpoint(folder).model)
