@@ -9,6 +9,8 @@ from typing import Any
 
 import gradio as gr
 import torch
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from demo.api import build_api
 from demo.page import Page
@@ -47,6 +49,8 @@ TABS = (
     stopping,
     files,
 )
+SPACE_PORT = 7860  # where a Space is looked for
+MOST_WAITING = 200  # events in Gradio's queue; who comes then is told that it is full
 TITLE = "What batch normalisation does to your digit"
 LEAD = "Draw one: it is read at once, and the tabs show what the batch norms of a network do to it."
 
@@ -65,7 +69,7 @@ def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
                 for tab in TABS:
                     tab.build(page)
         build_api(page.find(page.reader.value), page.find(page.model.value))
-    return app
+    return app.queue(max_size=MOST_WAITING)
 
 
 def damaged(unsound: dict[str, str]) -> str:
@@ -75,7 +79,10 @@ def damaged(unsound: dict[str, str]) -> str:
 
 
 def launch_options() -> dict[str, Any]:
-    """On this machine only, unless GRADIO_SERVER_NAME says otherwise; a Hugging Face Space is reached from outside."""
+    """On this machine only, unless GRADIO_SERVER_NAME says otherwise; a Hugging Face Space is reached from outside.
+
+    No `allowed_paths`: what is not uploaded, or given out by a tab, cannot be read. `/health` answers while it runs.
+    """
     on_space = "SPACE_ID" in os.environ
     options: dict[str, Any] = {
         "server_name": os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else "127.0.0.1"),
@@ -87,8 +94,9 @@ def launch_options() -> dict[str, Any]:
         "show_error": True,
         "ssr_mode": False,
         "mcp_server": find_spec("mcp") is not None,  # with the extra gradio[mcp]
+        "app_kwargs": {"routes": [Route("/health", lambda request: JSONResponse({"status": "ok"}))]},
     }
-    return options | ({"server_port": 7860} if on_space else {})
+    return options | ({"server_port": int(os.environ.get("GRADIO_SERVER_PORT", SPACE_PORT))} if on_space else {})
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -30,7 +31,13 @@ def decode_canvas(url: str) -> np.ndarray:
 
 def png_url(pixels: np.ndarray) -> str:
     """uint8 (H, W) grey or (H, W, 4) RGBA → a PNG data URL."""
+    return _png_url(pixels.shape, pixels.tobytes())
+
+
+@lru_cache(maxsize=4096)  # the same companions are shown to everybody
+def _png_url(shape: tuple[int, ...], content: bytes) -> str:
     buffer = io.BytesIO()
+    pixels = np.frombuffer(content, np.uint8).reshape(shape)
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 

@@ -1,0 +1,181 @@
+"""Fifty visitors draw at the same time, then ten minutes' soak.  python -m benchmarks.load [--soak MINUTES]
+
+A visitor is what the page is to the server: while the pen moves, one request for an answer at a time; at pen-up the
+first tab, through Gradio's queue; then two seconds' pause. In the soak there is neither pace nor pause. Every answer is
+compared with the one that the same drawing got when nobody else was there. Server and visitors share the machine.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from benchmarks import write
+from bnmodel.data import load_sample
+from demo.images import as_ink, enlarge, png_url
+from tests.conftest import serve
+
+VISITORS = 50
+SECONDS = 60
+STROKES = 8  # answers asked for while a digit is drawn
+PACE = 0.15  # seconds between two of them: a digit takes somewhat more than a second
+PAUSE = 2.0  # seconds to look at it before the next
+SOAK_VISITORS = 8  # without pauses
+TIMEOUT = 30.0
+Answer = dict[str, Any]
+Drawings = dict[str, tuple[Answer, str]]  # a drawing → what is answered to it when nobody else is there
+
+
+@dataclass
+class Seen:
+    """What visitors experienced: seconds to answers under the pad and on the tab, and what went wrong."""
+
+    pad: list[float] = field(default_factory=list)
+    tab: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class App:
+    """What a page knows of the app it talks to."""
+
+    client: httpx.AsyncClient
+    pad: int  # the component's id
+    refresh: int  # the event that draws the first tab
+    others: list[Any]  # that event's further inputs, as at first
+
+    @classmethod
+    async def open(cls, client: httpx.AsyncClient) -> "App":
+        config = (await client.get("/config")).json()
+        place = {part["props"].get("elem_id"): part["id"] for part in config["components"]}
+        value = {part["id"]: part["props"].get("value") for part in config["components"]}
+        (event,) = (
+            event
+            for event in config["dependencies"]
+            if event["outputs"] == [place["modes"]] and event["inputs"][0] == place["pad"]
+        )
+        return cls(client, place["pad"], event["id"], [value[part] for part in event["inputs"][1:]])
+
+    async def read(self, session: str, drawing: str) -> Answer:
+        """The answer under the pad."""
+        body = {
+            "session_hash": session,
+            "component_id": self.pad,
+            "fn_name": "recognize",
+            "data": {"canvas": drawing, "model": "robust"},
+        }
+        response = await self.client.post("/gradio_api/component_server", json=body)
+        response.raise_for_status()
+        return response.json()
+
+    async def show(self, session: str, drawing: str) -> str:
+        """The first tab's picture (HTML)."""
+        body = {"data": [drawing, *self.others], "fn_index": self.refresh, "session_hash": session, "event_data": None}
+        (await self.client.post("/gradio_api/queue/join", json=body)).raise_for_status()
+        async with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
+            async for line in stream.aiter_lines():
+                message = json.loads(line[5:]) if line.startswith("data:") else {}
+                if message.get("msg") == "process_completed":
+                    if not message["success"]:
+                        raise RuntimeError(str(message["output"]))
+                    return str(message["output"]["data"][0])
+        raise RuntimeError("the stream ended without an answer")
+
+
+async def visit(app: App, drawings: Drawings, start: int, until: float, hurried: bool, seen: Seen):  # type: ignore[no-untyped-def]
+    """Draw one digit after the other, until the time `until`."""
+    session = uuid4().hex
+    for drawing, (answer, picture) in itertools.islice(itertools.cycle(drawings.items()), start, None):
+        if time.monotonic() > until:
+            return
+        try:
+            for _ in range(STROKES):
+                began = time.perf_counter()
+                if await app.read(session, drawing) != answer:
+                    seen.errors.append("another answer than alone")
+                seen.pad.append(time.perf_counter() - began)
+                await asyncio.sleep(0 if hurried else max(0, PACE - seen.pad[-1]))
+            began = time.perf_counter()
+            if await app.show(session, drawing) != picture:
+                seen.errors.append("another picture than alone")
+            seen.tab.append(time.perf_counter() - began)
+        except (httpx.HTTPError, RuntimeError) as error:
+            seen.errors.append(f"{type(error).__name__}: {error}")
+        await asyncio.sleep(0 if hurried else PAUSE)
+
+
+async def crowd(app: App, drawings: Drawings, visitors: int, seconds: float, hurried: bool) -> Seen:
+    seen = Seen()
+    until = time.monotonic() + seconds
+    await asyncio.gather(*(visit(app, drawings, number, until, hurried, seen) for number in range(visitors)))
+    return seen
+
+
+async def measure(url: str, process: int, soak_minutes: float) -> dict[str, Any]:
+    limits = httpx.Limits(max_connections=2 * VISITORS)
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits) as client:
+        app = await App.open(client)
+        drawings = {}
+        for digit in load_sample(train=False).images[:VISITORS, 0].numpy():
+            drawing = png_url(enlarge(as_ink(digit)))
+            drawings[drawing] = (await app.read("alone", drawing), await app.show("alone", drawing))
+        began = time.perf_counter()
+        seen = await crowd(app, drawings, VISITORS, SECONDS, hurried=False)
+        result = {
+            "visitors": VISITORS,
+            "answers_per_s": round(len(seen.pad) / (time.perf_counter() - began)),
+            "answers": len(seen.pad),
+            "answer_ms": quantiles(seen.pad),
+            "tab_ms": quantiles(seen.tab),
+            "errors": len(seen.errors),
+        }
+        print(result, seen.errors[:3], flush=True)
+        memory, answers, errors = [resident_mb(process)], 0, list(seen.errors)
+        for _ in range(max(1, round(soak_minutes))):
+            seen = await crowd(app, drawings, SOAK_VISITORS, 60, hurried=True)
+            answers += len(seen.pad)
+            errors += seen.errors
+            memory.append(resident_mb(process))
+            print(f"soak: {answers:,} answers, {memory[-1]} MB, {len(errors)} errors", flush=True)
+    soak = {"minutes": len(memory) - 1, "answers": answers, "memory_mb": memory, "errors": len(errors)}
+    return {**result, "soak": {**soak, "growth_mb_per_10000_answers": round(growth(memory) / answers * 10_000, 1)}}
+
+
+def growth(memory: list[int]) -> float:
+    """Of the straight line through the measurements, from first to last; the first minute fills caches."""
+    settled = memory[1:] if len(memory) > 2 else memory
+    return (len(memory) - 1) * statistics.linear_regression(range(len(settled)), settled).slope
+
+
+def quantiles(seconds: list[float]) -> dict[str, int]:
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    return {name: round(1000 * cuts[cut]) for name, cut in (("p50", 49), ("p95", 94), ("p99", 98))}
+
+
+def resident_mb(process: int) -> int:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return round(next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--soak", type=float, default=10, metavar="MINUTES")
+    options = parser.parse_args()
+    with serve() as url:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        result = asyncio.run(measure(url, int(children[0]), options.soak))
+    write("load", result)
+    return 1 if result["soak"]["errors"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
