@@ -4,7 +4,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 MODEL  ?= checkpoints/lecture
 
-.PHONY: demo test check train export verify bench figures chromium clean
+.PHONY: demo test check audit train export verify bench figures chromium clean
 
 demo: $(VENV)/.demo          ## the app, at http://localhost:7860
 	$(PY) -m demo
@@ -16,6 +16,10 @@ check: $(VENV)/.dev          ## lint, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+audit: $(VENV)/.demo         ## known vulnerabilities of what is installed
+	$(PY) -m pip install --quiet --disable-pip-version-check "pip-audit>=2.9,<3"
+	$(PY) -m pip_audit
 
 train: $(VENV)/.demo         ## the shipped checkpoint again, from MNIST
 	$(PY) -m bnmodel train --recipe lecture --dataset mnist --out checkpoints/lecture

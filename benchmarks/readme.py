@@ -17,7 +17,11 @@ from bnmodel.files import atomic_write
 
 ROOT = RESULTS.parents[1]
 README = ROOT / "README.md"
-ELSEWHERE = {"export": ROOT / "checkpoints/lecture/bench.json", "convergence": SWEEP_FILE}  # the others: RESULTS
+ELSEWHERE = {
+    "export": ROOT / "checkpoints/lecture/bench.json",
+    "convergence": SWEEP_FILE,
+    "holds": RESULTS / "load.json",
+}  # the others: RESULTS
 
 
 def training(result: dict[str, Any]) -> str:
@@ -95,6 +99,38 @@ def app(result: dict[str, Any]) -> str:
     )
 
 
+def holds(load: dict[str, Any]) -> str:
+    hostile, space = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("hostile", "space"))
+    answer, tab, soak = load["answer_ms"], load["tab_ms"], load["soak"]
+    rows = (
+        (
+            f"{hostile['cases']:,} hostile requests of {len(hostile['kinds'])} kinds",
+            f"{hostile['broken']} met with a traceback, a leak, a request elsewhere, or no answer",
+            "hostile",
+        ),
+        (
+            f"{load['visitors']} visitors drawing at once",
+            f"{load['answers_per_s']} answers/s; p50 {answer['p50']}, p95 {answer['p95']}, p99 {answer['p99']} ms; "
+            f"first tab p50 {tab['p50']}, p95 {tab['p95']} ms; {load['errors']} errors, every answer as when alone",
+            "load",
+        ),
+        (
+            f"{soak['minutes']} minutes' soak, {soak['answers']:,} answers",
+            f"{soak['errors']} errors; memory {soak['memory_mb'][0]:,} → {soak['memory_mb'][-1]:,} MB, "
+            f"{soak['growth_mb_per_10000_answers']:g} MB in 10,000 answers",
+            "load",
+        ),
+        (
+            "a fresh clone in an empty environment",
+            f"installed in {space['install_s']} s ({space['environment_gb']} GB); answers {space['first_start_s']} s "
+            f"after its first start, {space['later_starts_s']} s after later ones",
+            "space",
+        ),
+    )
+    lines = [f"| {tried} | {seen} | `benchmarks.{by}` |" for tried, seen, by in rows]
+    return "\n".join(["| tried | seen | by |", "|---|---|---|", *lines])
+
+
 def recogniser(result: dict[str, Any]) -> str:
     lines = [
         "| | parameters | ONNX | validation | test | calibration error | noise | lines | scribbles | letters |",
@@ -158,6 +194,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "export": export,
     "int8": int8,
     "app": app,
+    "holds": holds,
     "recogniser": recogniser,
     "drawing": drawing,
     "convergence": convergence,

@@ -24,8 +24,6 @@ class Recipe:
     keeps_last: bool = False  # the end of its schedule decides, not the validation loss
     augmented: bool = False  # each digit as another hand and pen would have drawn it, anew in every epoch
     channels_last: bool = False  # the network's memory format; quicker on a CPU the more channels there are
-    bfloat16: bool = False  # forward and backward in half the bits, weights and statistics in float32; quicker where
-    # the processor has instructions for it
     outliers: float = 0.0  # scribbles beside the digits, as a share of them, in [0, 1]
     calibrated: bool = False  # at the end its probabilities are made to mean what they say, on the validation digits
     model: SimpleCNNConfig | RobustCNNConfig = field(default_factory=SimpleCNNConfig)

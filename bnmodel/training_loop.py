@@ -149,8 +149,7 @@ class Training:
         strangers = round(self.recipe.outliers * len(images))
         if strangers:
             images = torch.cat((images, outliers(images[:strangers], self.random)))
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            log_probs = self.network(images).float()
+        log_probs = self.network(images)
         of_digits = log_probs[: len(labels)]
         loss = F.nll_loss(of_digits, labels) if len(labels) else log_probs.sum()  # of an empty share: 0
         objective = loss

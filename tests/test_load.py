@@ -1,0 +1,44 @@
+"""Visitors at the same time: each gets what he would have got alone."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from benchmarks.load import App, Drawings, Seen, crowd, growth, quantiles
+from bnmodel.data import load_sample
+from demo.images import as_ink, enlarge, png_url
+
+
+async def visit_together(url: str, visitors: int, seconds: float, spoil: bool = False) -> Seen:
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        app = await App.open(client)
+        drawings: Drawings = {}
+        for digit in load_sample(train=False).images[:visitors, 0].numpy():
+            drawing = png_url(enlarge(as_ink(digit)))
+            drawings[drawing] = (await app.read("alone", drawing), await app.show("alone", drawing))
+        if spoil:  # one visitor's answers for those of another
+            names, answers = list(drawings), list(drawings.values())
+            drawings = dict(zip(names, answers[1:] + answers[:1], strict=True))
+        return await crowd(app, drawings, visitors, seconds, hurried=True)
+
+
+def test_answers_at_the_same_time_equal_those_one_after_the_other(app_url: str) -> None:
+    seen = asyncio.run(visit_together(app_url, visitors=8, seconds=3))
+    assert seen.errors == []
+    assert len(seen.pad) >= 8 * 8
+    assert len(seen.tab) >= 8
+
+
+def test_another_visitors_answer_would_be_noticed(app_url: str) -> None:
+    seen = asyncio.run(visit_together(app_url, visitors=2, seconds=0.1, spoil=True))
+    assert set(seen.errors) == {"another answer than alone", "another picture than alone"}
+
+
+def test_memory_that_grows_steadily_is_told_from_memory_that_settled() -> None:
+    assert growth([100, 500, 500, 500]) == pytest.approx(0)
+    assert growth([100, 110, 120, 130]) == pytest.approx(30)
+
+
+def test_quantiles_are_in_milliseconds() -> None:
+    assert quantiles([second / 1000 for second in range(101)]) == {"p50": 50, "p95": 95, "p99": 99}
