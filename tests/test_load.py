@@ -1,6 +1,8 @@
 """Visitors at the same time: each gets what he would have got alone."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -8,6 +10,12 @@ import pytest
 from benchmarks.load import App, Drawings, Seen, crowd, growth, quantiles
 from bnmodel.data import load_sample
 from demo.images import as_ink, enlarge, png_url
+
+
+def together(*arguments: Any, **options: Any) -> Seen:
+    """`visit_together` in a thread of its own: Playwright's loop may run in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(visit_together(*arguments, **options))).result()
 
 
 async def visit_together(url: str, visitors: int, seconds: float, spoil: bool = False) -> Seen:
@@ -24,14 +32,14 @@ async def visit_together(url: str, visitors: int, seconds: float, spoil: bool = 
 
 
 def test_answers_at_the_same_time_equal_those_one_after_the_other(app_url: str) -> None:
-    seen = asyncio.run(visit_together(app_url, visitors=8, seconds=3))
+    seen = together(app_url, visitors=8, seconds=3)
     assert seen.errors == []
     assert len(seen.pad) >= 8 * 8
     assert len(seen.tab) >= 8
 
 
 def test_another_visitors_answer_would_be_noticed(app_url: str) -> None:
-    seen = asyncio.run(visit_together(app_url, visitors=2, seconds=0.1, spoil=True))
+    seen = together(app_url, visitors=2, seconds=0.1, spoil=True)
     assert set(seen.errors) == {"another answer than alone", "another picture than alone"}
 
 
