@@ -1,5 +1,7 @@
 """Named endpoints for programs: gradio_client, plain HTTP and MCP alike. `docs/api.md` shows how to call them."""
 
+import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +15,20 @@ from torch import Tensor
 from bnmodel.experiments import modes
 from bnmodel.experiments.batch_spread import run as run_spread
 from bnmodel.experiments.modes import COMPANY, MAX_COMPANIONS
+from demo.checks import is_number, refusal, shown
 from demo.models import Model
 
-LONGEST_SIDE = 4096  # pixels; larger images are reduced to this
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # of PIL's; another of them starts a program
+MOST_PIXELS = 50_000_000  # 200 MB while it is decoded
+LONGEST_SIDE = 2048  # pixels; larger images are reduced to this
 SHORTEST_SIDE = 8
+AT_ONCE = 4  # calls of all three endpoints together
+DECODING = threading.Lock()  # one image at a time: many large ones would need more memory than there is
 MAX_SEED = 2**31 - 1
-IMAGE = "an image file of any mode, size and polarity: dark on light, light on dark or transparent"
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `read_canvas` refuses such an image
+IMAGE = (
+    "an image file of any mode, size and polarity: dark on light, light on dark or transparent; over MCP a data: URL"
+)
 PREDICT = (
     f"Recognise one handwritten digit in {IMAGE}. "
     'Returns {"label": 0 … 9 or null for a blank image, "probabilities": ten numbers, "blank": bool}.'
@@ -40,19 +50,19 @@ SPREAD_BATCHES = 100
 def build_api(reader: Model, model: Model) -> None:
     """/predict, answered by `reader`; /compare_modes and /batch_spread, by `model`."""
 
-    def predict(image: str | None) -> dict[str, Any]:
-        answer = reader.recognizer.read(read_canvas(image))
+    def predict(image: dict[str, Any] | None) -> dict[str, Any]:
+        answer = reader.recognizer.read(read_canvas(path_of(image)))
         return {"label": answer.label, "probabilities": answer.probabilities.tolist(), "blank": answer.blank}
 
     def compare_modes(
-        image: str | None, companions: float, kind: str, digit_class: float, seed: float
+        image: dict[str, Any] | None, companions: float, kind: str, digit_class: float, seed: float
     ) -> dict[str, Any]:
         if kind not in COMPANY:
-            raise gr.Error(f"kind: expected one of {', '.join(COMPANY)}, received {kind!r}; choose one of these")
+            raise refusal(f"kind: expected one of {', '.join(COMPANY)}, received {shown(kind)}; choose one of these")
         count = whole("companions", companions, 0, MAX_COMPANIONS)
         label = whole("digit_class", digit_class, 0, 9)
         seed = whole("seed", seed, 0, MAX_SEED)
-        digit = read_digit(image, model)
+        digit = read_digit(path_of(image), model)
         company = modes.companions(kind, count, seed, digit, label)
         result = modes.compare(model.network, digit, company)
         return {
@@ -62,10 +72,10 @@ def build_api(reader: Model, model: Model) -> None:
             "probabilities_train": result.train_probabilities.tolist(),
         }
 
-    def batch_spread(image: str | None, batch_size: float, seed: float) -> dict[str, Any]:
+    def batch_spread(image: dict[str, Any] | None, batch_size: float, seed: float) -> dict[str, Any]:
         size = whole("batch_size", batch_size, 1, 256)
         seed = whole("seed", seed, 0, MAX_SEED)
-        result = run_spread(model.network, read_digit(image, model), size, SPREAD_BATCHES, seed)
+        result = run_spread(model.network, read_digit(path_of(image), model), size, SPREAD_BATCHES, seed)
         return {
             "label": result.label,
             "eval_probability": result.eval_probability,
@@ -89,8 +99,20 @@ def _endpoint(name: str, description: str, answer: Callable[..., Any], others: l
     image = gr.File(type="filepath", visible=False, label="image")
     result = gr.JSON(visible=False, label="answer")
     gr.Button(visible=False).click(
-        answer, [image, *others], [result], api_name=name, api_description=description, concurrency_limit=4
+        answer,
+        [image, *others],
+        [result],
+        api_name=name,
+        api_description=description,
+        preprocess=False,  # gr.File's leaves an empty file behind; demo/door.py has checked the values
+        concurrency_limit=AT_ONCE,
+        concurrency_id="programs",
     )
+
+
+def path_of(image: dict[str, Any] | None) -> str | None:
+    """Gradio's description of an uploaded file → where it lies."""
+    return image["path"] if image else None
 
 
 def _number(label: str, value: int) -> gr.Number:
@@ -107,13 +129,10 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
     Raises:
         gr.Error: it is none.
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or value != value // 1
-        or not low <= value <= high
-    ):
-        raise gr.Error(f"{name}: expected a whole number {low} … {high}, received {value!r}; choose one in that range")
+    if not is_number(value) or value != value // 1 or not low <= value <= high:
+        raise refusal(
+            f"{name}: expected a whole number {low} … {high}, received {shown(value)}; choose one in that range"
+        )
     return int(value)
 
 
@@ -125,32 +144,37 @@ def read_digit(path: str | None, model: Model) -> Tensor:
     """
     answer = model.recognizer.read(read_canvas(path))
     if answer.blank:
-        raise gr.Error("image: expected a digit, received a blank image; draw one that stands out from the background")
+        raise refusal("image: expected a digit, received a blank image; draw one that stands out from the background")
     return torch.from_numpy(answer.digit)
 
 
 def read_canvas(path: str | None) -> np.ndarray:
-    """An image file of any mode → uint8 (H, W, 4) RGBA, sides of 8 … 4096.
+    """An image file of any mode → uint8 (H, W, 4) RGBA, sides of 8 … 2048.
 
     Raises:
         gr.Error: none, not an image, damaged, too large or too small.
     """
     if path is None:
-        raise gr.Error("image: expected an image file, received none; pass one with gradio_client.handle_file(path)")
+        raise refusal("image: expected an image file, received none; pass one with gradio_client.handle_file(path)")
     try:
-        with Image.open(path) as image:
+        with DECODING, Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError  # PIL itself does so for more than thrice as many
             canvas = _to_rgba(image)
     except Image.DecompressionBombError as error:
-        raise gr.Error(f"image: expected at most 178 million pixels, received more ({error}); reduce it") from error
-    except (OSError, ValueError, SyntaxError) as error:  # PIL raises each of these for one damage or another
+        raise refusal(
+            f"image: expected at most {MOST_PIXELS / 1e6:.0f} million pixels, received more, as a decompression bomb; "
+            "reduce it"
+        ) from error
+    except Exception as error:  # PIL raises this for one damage and that for another
         received = type(error).__name__ if str(path) in str(error) else error  # no path of this machine to the outside
-        raise gr.Error(
+        raise refusal(
             f"image: expected a PNG, JPEG or the like, received what cannot be read as an image ({received}); "
             f"save it again, as PNG for example"
         ) from error
     height, width = canvas.shape[:2]
     if min(height, width) < SHORTEST_SIDE:
-        raise gr.Error(
+        raise refusal(
             f"image: expected sides of at least {SHORTEST_SIDE} pixels (when the longer one is at most "
             f"{LONGEST_SIDE}), received {width}×{height}; enlarge it, or crop it to the digit"
         )

@@ -9,10 +9,14 @@ from typing import Any
 
 import gradio as gr
 import torch
+from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from demo.api import build_api
+from demo.bodies import LARGEST_FILE
+from demo.door import Door
 from demo.page import Page
 from demo.tabs import (
     chance,
@@ -50,15 +54,17 @@ TABS = (
     files,
 )
 SPACE_PORT = 7860  # where a Space is looked for
-MOST_WAITING = 200  # events in Gradio's queue; who comes then is told that it is full
 TITLE = "What batch normalisation does to your digit"
+MOST_WAITING = 256  # calls in the queue; further ones hear that it is full
+MOST_SESSIONS = 100  # visitors whose controls Gradio remembers, at 0.4 MB each; it forgets whom it heard of longest ago
 LEAD = "Draw one: it is read at once, and the tabs show what the batch norms of a network do to it."
 
 
 def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
     """The whole app, not yet launched."""
     page = Page(checkpoints)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as app:
+    hour = 3600  # seconds, how often and from what age on uploaded files are deleted
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(hour, hour)) as app:
         gr.HTML(f"<h1>{TITLE}</h1><p>{LEAD}</p>", elem_id="head", apply_default_css=False)
         if page.unsound:
             gr.HTML(damaged(page.unsound), elem_id="damaged", apply_default_css=False)
@@ -69,7 +75,7 @@ def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
                 for tab in TABS:
                     tab.build(page)
         build_api(page.find(page.reader.value), page.find(page.model.value))
-    return app.queue(max_size=MOST_WAITING)
+    return app.queue(max_size=MOST_WAITING, api_open=False)
 
 
 def damaged(unsound: dict[str, str]) -> str:
@@ -78,7 +84,7 @@ def damaged(unsound: dict[str, str]) -> str:
     return f'<div role="alert">Left out, since their files are damaged:<ul>{reasons}</ul></div>'
 
 
-def launch_options() -> dict[str, Any]:
+def launch_options(app: gr.Blocks) -> dict[str, Any]:
     """On this machine only, unless GRADIO_SERVER_NAME says otherwise; a Hugging Face Space is reached from outside.
 
     No `allowed_paths`: what is not uploaded, or given out by a tab, cannot be read. `/health` answers while it runs.
@@ -89,18 +95,29 @@ def launch_options() -> dict[str, Any]:
         "theme": Paper(),
         "css_paths": [HERE / "style.css"],
         "footer_links": ["api"],
-        "max_file_size": "20mb",
+        "max_file_size": LARGEST_FILE,
+        "state_session_capacity": MOST_SESSIONS,
+        "run_history": False,  # it would keep runs at Hugging Face
+        "app_kwargs": {
+            "middleware": [Middleware(Door, blocks=app)],
+            "exception_handlers": {gr.Error: tell},
+            "routes": [Route("/health", lambda request: JSONResponse({"status": "ok"}))],
+        },
         "share": False,
         "show_error": True,
         "ssr_mode": False,
         "mcp_server": find_spec("mcp") is not None,  # with the extra gradio[mcp]
-        "app_kwargs": {"routes": [Route("/health", lambda request: JSONResponse({"status": "ok"}))]},
     }
     return options | ({"server_port": int(os.environ.get("GRADIO_SERVER_PORT", SPACE_PORT))} if on_space else {})
+
+
+def tell(request: Request, error: Exception) -> JSONResponse:
+    """An error that is meant for the visitor and no event's: one of the pad's."""
+    return JSONResponse({"detail": str(getattr(error, "message", ""))}, 400)
 
 
 def main() -> None:
     torch.set_num_threads(1)  # answers are small and visitors many: threads of one answer would only wait for others
     app = build_app()
     gc.freeze()  # what is there now stays: to go through all of it again takes half a second out of an answer
-    app.launch(**launch_options())
+    app.launch(**launch_options(app))

@@ -5,7 +5,7 @@ import io
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 CANVAS_SIDE = 280  # pixels, what the pad sends
 LONGEST_DATA_URL = 1_000_000  # characters; a pad's PNG has some 10,000
@@ -18,15 +18,19 @@ def decode_canvas(url: str) -> np.ndarray:
         ValueError: something else.
     """
     prefix = "data:image/png;base64,"
-    if not url.startswith(prefix) or len(url) > LONGEST_DATA_URL:
-        raise ValueError(f"drawing: expected a PNG data URL, received {len(url):,} characters beginning {url[:30]!r}")
+    if not isinstance(url, str) or not url.startswith(prefix) or len(url) > LONGEST_DATA_URL:
+        what = f"{len(url):,} characters beginning {url[:30]!r}" if isinstance(url, str) else type(url).__name__
+        raise ValueError(f"drawing: expected a PNG data URL, received {what}; draw it again")
     try:
         with Image.open(io.BytesIO(base64.b64decode(url[len(prefix) :])), formats=["PNG"]) as image:
             if image.size != (CANVAS_SIDE, CANVAS_SIDE):
-                raise ValueError(f"expected {CANVAS_SIDE}×{CANVAS_SIDE} pixels, received {image.width}×{image.height}")
+                raise ValueError(f"of {image.width}×{image.height} pixels")
             return np.array(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError) as error:  # PIL's own errors for damaged PNGs are among these
-        raise ValueError(f"drawing: {error}") from error
+    except Exception as error:  # PIL raises this for one damage and that for another
+        what = "none at all" if isinstance(error, UnidentifiedImageError) else f"one that cannot be read: {error}"
+        raise ValueError(
+            f"drawing: expected a PNG of {CANVAS_SIDE}×{CANVAS_SIDE} pixels, received {what}; draw it again"
+        ) from error
 
 
 def png_url(pixels: np.ndarray) -> str:

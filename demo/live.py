@@ -125,7 +125,8 @@ def wire(
         concurrency_limit=None,  # `Trainings` has its own, which says so
         api_visibility="private",
     )
-    stop.click(end, queue=False, api_visibility="private")
+    # queued too: without, the page would call it by a route that `demo.door` keeps closed
+    stop.click(end, show_progress="hidden", concurrency_limit=None, api_visibility="private")
 
 
 def _visitor(request: gr.Request) -> str:

@@ -13,6 +13,7 @@ import gradio as gr
 import numpy as np
 
 from bnmodel.data import load_sample
+from demo.checks import refusal, shown
 from demo.images import as_ink, decode_canvas, grey, png_url
 from export.runtime import Recognizer
 
@@ -23,9 +24,15 @@ EXAMPLE = 1  # which digit of each class, counted from 0
 def build_pad(find: Callable[[str], Recognizer], model: str) -> gr.HTML:
     """The pad, answered by the recogniser that `find` returns for a model's name; `model` is the first one's."""
 
-    def recognize(request: dict[str, str]) -> dict[str, Any]:
-        """{"canvas": data URL, "model": name} → what the pad shows. Called by pad.js."""
-        answer = find(request["model"]).read(decode_canvas(request["canvas"]))
+    def recognize(request: Any) -> dict[str, Any]:
+        """{"canvas": data URL, "model": name} → what the pad shows. Called by pad.js.
+
+        Raises:
+            gr.Error: something else, or a model that is not there.
+        """
+        if not isinstance(request, dict) or not isinstance(request.get("model"), str):
+            raise refusal(f"drawing: expected a canvas and a model's name, received {shown(request)}; reload the page")
+        answer = find(request["model"]).read(drawing(request.get("canvas")))
         return {
             "label": answer.label,
             "probabilities": answer.probabilities.tolist(),
@@ -43,6 +50,18 @@ def build_pad(find: Callable[[str], Recognizer], model: str) -> gr.HTML:
         examples=[{"label": label, "url": png_url(as_ink(digit))} for label, digit in enumerate(example_digits())],
         model=model,
     )
+
+
+def drawing(url: Any) -> np.ndarray:
+    """What the pad sent → uint8 (280, 280, 4) RGBA.
+
+    Raises:
+        gr.Error: something else came.
+    """
+    try:
+        return decode_canvas(url)
+    except ValueError as error:
+        raise refusal(str(error)) from error
 
 
 def example_digits() -> np.ndarray:

@@ -31,9 +31,10 @@ from torch import Tensor
 
 from bnmodel.data import load_sample
 from demo import share
-from demo.images import as_ink, decode_canvas, enlarge
+from demo.checks import refusal, shown
+from demo.images import as_ink, enlarge
 from demo.models import Model, load_models
-from demo.pad import build_pad
+from demo.pad import build_pad, drawing
 
 EXAMPLE = 716  # of the shipped test sample, a 1 that is no longer one in other company: the first look already teaches
 TAB_JS = (Path(__file__).parent / "tab.js").read_text(encoding="utf-8")
@@ -68,9 +69,13 @@ class Tab:
         self.controls: list[Component] = []
 
     def live(
-        self, show: Callable[..., Any], inputs: Sequence[Component] = (), outputs: Sequence[Component] = ()
+        self,
+        show: Callable[..., Any],
+        inputs: Sequence[Component] = (),
+        outputs: Sequence[Component] = (),
+        at_once: int = 4,
     ) -> None:
-        """Keep `outputs` equal to `show(drawn, *inputs)`."""
+        """Keep `outputs` equal to `show(drawn, *inputs)`, for `at_once` visitors at a time: it needs memory."""
         for control in inputs:
             control.elem_id = control.elem_id or f"{self.name}-{share.slug(str(control.label))}"
         new = [control for control in inputs if control not in self.controls]
@@ -87,7 +92,7 @@ class Tab:
             list(outputs),
             show_progress="minimal",  # style.css makes of it a fade, and only where the answer is slow
             trigger_mode="always_last",
-            concurrency_limit=4,
+            concurrency_limit=at_once,
             api_visibility="private",
         )
 
@@ -143,13 +148,13 @@ class Page:
 
     def find(self, name: str) -> Model:
         if name not in self.models:
-            raise gr.Error(f"model: expected one of {', '.join(self.models)}, received {name!r}; reload the page")
+            raise refusal(f"model: expected one of {', '.join(self.models)}, received {shown(name)}; reload the page")
         return self.models[name]
 
     def drawn(self, url: str | None, name: str) -> Drawn:
         """The pad's value → the digit, or an example while there is none."""
         model = self.find(name)
-        canvas = decode_canvas(url) if url else self.example
+        canvas = drawing(url) if url else self.example
         answer = model.recognizer.read(canvas)
         is_example = not url or answer.blank
         if is_example:

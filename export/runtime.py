@@ -1,6 +1,7 @@
 """Load an exported folder and predict, in any of the three formats. It needs no checkpoint and no model code."""
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from export.formats import METADATA, torchscript
 from export.freeze import ExportError
 
 FORMATS = ("torchscript", "onnx", "pt2")
+LOADING = threading.Lock()  # torch.export loads one file at a time, and fails where two threads ask
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
 
@@ -126,7 +128,8 @@ def _load_torchscript(path: Path, threads: int | None) -> ExportedFile:
 
 def _load_pt2(path: Path, threads: int | None) -> ExportedFile:
     extra = {METADATA: ""}
-    program = torch.export.load(str(path), extra_files=extra)
+    with LOADING:
+        program = torch.export.load(str(path), extra_files=extra)
     operators = frozenset(str(node.target) for node in program.graph.nodes if node.op == "call_function")
     name = program.graph_signature.user_inputs[0]
     return ExportedFile(_run_torch(program.module()), json.loads(extra[METADATA]), str(name), None, operators)

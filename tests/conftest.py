@@ -6,9 +6,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -26,27 +28,49 @@ ONE = [(0.5, 0.18), (0.5, 0.82)]
 SEVEN = [(0.27, 0.2), (0.73, 0.2), (0.45, 0.82)]
 
 
+@dataclass(frozen=True)
+class Served:
+    """An app that runs: where, as which process, and the file of all it has printed."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+
 @pytest.fixture(scope="session")
-def app_url() -> Iterator[str]:
-    with serve() as url:
-        yield url
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serve_logged(tmp_path_factory.mktemp("app") / "log") as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def app_url(app: Served) -> str:
+    return app.url
 
 
 @contextmanager
 def serve() -> Iterator[str]:
     """The app as a user starts it, `python -m demo`, in a process of its own; its URL. Benchmarks use it too."""
+    with tempfile.TemporaryDirectory() as folder, serve_logged(Path(folder) / "log") as served:
+        yield served.url
+
+
+@contextmanager
+def serve_logged(log: Path) -> Iterator[Served]:
+    """As `serve`, with what the process prints in the file `log`; not in a pipe, which would be full some day."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
     command = [sys.executable, "-m", "demo"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    url = f"http://127.0.0.1:{port}"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
+        )
+    served = Served(f"http://127.0.0.1:{port}", process, log)
     try:
-        _wait_for(url, process)
-        yield url
+        _wait_for(served)
+        yield served
     finally:
         process.terminate()
         process.wait(10)
@@ -149,15 +173,15 @@ def answer(page: Page) -> str:
     return page.locator(".pad-digit").inner_text()
 
 
-def _wait_for(url: str, process: subprocess.Popen[str]) -> None:
+def _wait_for(served: Served) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if process.poll() is not None:
-            output = process.stdout.read() if process.stdout else ""
-            pytest.fail(f"the app ended with status {process.returncode} before it answered:\n{output}")
+        if served.process.poll() is not None:
+            status, output = served.process.returncode, served.log.read_text(errors="replace")
+            pytest.fail(f"the app ended with status {status} before it answered:\n{output}")
         try:
-            urlopen(url, timeout=5).close()
+            urlopen(served.url, timeout=5).close()
             return
         except OSError:
             time.sleep(0.2)
-    pytest.fail(f"the app did not answer at {url} within {START_SECONDS} s")
+    pytest.fail(f"the app did not answer at {served.url} within {START_SECONDS} s")

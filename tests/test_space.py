@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 from urllib.request import urlopen
 
+import gradio as gr
 import pytest
 import yaml
 from gradio_client import Client, handle_file
@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from PIL import Image, ImageDraw
 
 from demo.app import SPACE_PORT, launch_options
+from demo.bodies import LARGEST_FILE
 from tests.conftest import ROOT
 
 FRONT = yaml.safe_load((ROOT / "README.md").read_text(encoding="utf-8").split("---")[1])
@@ -60,16 +61,17 @@ def test_the_spaces_gradio_is_one_that_the_requirements_allow() -> None:
 def test_it_is_reached_from_outside_on_a_space_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID"):
         monkeypatch.delenv(name, raising=False)
-    assert launch_options()["server_name"] == "127.0.0.1"
+    assert launch_options(gr.Blocks())["server_name"] == "127.0.0.1"
     monkeypatch.setenv("SPACE_ID", "somebody/something")
-    assert (launch_options()["server_name"], launch_options()["server_port"]) == ("0.0.0.0", SPACE_PORT)
+    options = launch_options(gr.Blocks())
+    assert (options["server_name"], options["server_port"]) == ("0.0.0.0", SPACE_PORT)
 
 
 def test_nothing_is_shared_or_readable_that_need_not_be() -> None:
-    options = launch_options()
+    options = launch_options(gr.Blocks())
     assert "allowed_paths" not in options
     assert options["share"] is False
-    assert re.fullmatch(r"\d+mb", options["max_file_size"])
+    assert options["max_file_size"] == LARGEST_FILE
 
 
 def closure(names: set[str]) -> set[str]:
