@@ -49,7 +49,7 @@ def _check_number(name: str, component: gr.Slider | gr.Number, value: Any) -> No
     whole = component.precision == 0 or (isinstance(component, gr.Slider) and component.step == 1)
     if (
         not is_number(value)
-        or (whole and value != value // 1)
+        or (whole and not isinstance(value, int))
         or value < (-math.inf if low is None else low)
         or value > (math.inf if high is None else high)
     ):

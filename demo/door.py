@@ -60,17 +60,16 @@ class Door:
 
     def _check_stream(self, scope: Scope) -> None:
         """A stream of answers must have some to come."""
-        queue, path = self.blocks._queue, scope["path"]
         if scope["method"] != "GET":
             return
+        path, unread = scope["path"], self.blocks._queue.pending_event_ids_session
         if path == f"{API}queue/data":
             session = Request(scope).query_params.get("session_hash", "")
-            if session not in queue.pending_messages_per_session:
-                raise refused(404, "session_hash", "one that has joined", session, "join the queue first")
+            if not unread.get(session):
+                raise refused(404, "session_hash", "one that waits for an answer", session, "join the queue first")
         elif path.startswith(f"{API}call/"):
             event = path.rpartition("/")[2]
-            waiting = (event in events for events in queue.pending_event_ids_session.values())
-            if event not in queue.event_ids_to_events and not any(waiting):
+            if not any(event in events for events in unread.values()):
                 raise refused(404, "event_id", "that of an unread answer", event, "call again")
 
     def _check_body(self, path: str, body: Any) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlparse
 
 import httpx
@@ -25,6 +25,7 @@ from demo.images import as_ink, enlarge, png_url
 from demo.pad import example_digits
 from tests.conftest import ROOT, Served
 
+T = TypeVar("T")
 Kind = Callable[[random.Random, Target], Iterator[Case]]
 KINDS: dict[str, tuple[Kind, int]] = {  # and how many requests of each
     "images": (calls.images, 500),
@@ -46,7 +47,6 @@ KINDS: dict[str, tuple[Kind, int]] = {  # and how many requests of each
 NO_HTTP = 100  # requests of the kind that is none
 VISITORS = 4  # at once
 TIME_LIMIT = 60  # seconds for a request, with the stream of its answer
-KEPT = 1_000_000  # characters of an answer that are looked at
 MARKS = ("Traceback (most recent call last)", "root:x:0:", "def build_app(", "PK\x03\x04", 'File "/')
 
 
@@ -148,29 +148,27 @@ class Attack:
         return Answer(what, text, time.monotonic() - started)
 
     def _send(self, case: Case) -> tuple[str, str]:
-        reply = self.client.request(case.method, case.path, content=case.body, headers=case.headers)
-        text = reply.content[:KEPT].decode(errors="replace")
+        with self.client.stream(case.method, case.path, content=case.body, headers=case.headers) as reply:
+            text = b"".join(in_time(reply.iter_bytes())).decode(errors="replace")
         if reply.status_code == 200 and case.then == "upload":
-            image = {"path": reply.json()[0], "meta": META}
+            image = {"path": json.loads(text)[0], "meta": META}
             return self._send(post("call/predict", {"data": [image]}, "call"))
         if reply.status_code == 200 and case.then == "call":
-            return self._follow(f"{case.path.replace('/v2', '')}/{reply.json()['event_id']}")
+            return self._follow(f"{case.path.replace('/v2', '')}/{json.loads(text)['event_id']}")
         if reply.status_code == 200 and case.then == "join":
             return self._follow(f"{API}queue/data?session_hash={case.session}")
         return str(reply.status_code), text
 
     def _follow(self, path: str) -> tuple[str, str]:
         """The last event of a stream."""
-        started, event = time.monotonic(), ""
+        event = ""
         with self.client.stream("GET", path) as reply:
-            for line in reply.iter_lines():
-                if time.monotonic() - started > TIME_LIMIT:
-                    raise httpx.ReadTimeout("the stream does not end")
+            for line in in_time(reply.iter_lines()):
                 event = line[7:] if line.startswith("event: ") else event
                 if event in ("complete", "error") and line.startswith("data: "):
-                    return {"complete": "complete", "error": "refused"}[event], line[:KEPT]
+                    return {"complete": "complete", "error": "refused"}[event], line
                 if '"msg":"process_completed"' in line:
-                    return "complete" if json.loads(line[6:])["success"] else "refused", line[:KEPT]
+                    return "complete" if json.loads(line[6:])["success"] else "refused", line
             return str(reply.status_code), "the stream ended early"
 
     def send_bytes(self, content: bytes) -> Answer:
@@ -194,6 +192,15 @@ class Attack:
         if not hasattr(self._own, "client"):
             self._own.client = httpx.Client(base_url=self.served.url, timeout=TIME_LIMIT)
         return self._own.client
+
+
+def in_time(stream: Iterator[T]) -> Iterator[T]:
+    """`stream`, which may not go on for ever."""
+    started = time.monotonic()
+    for part in stream:
+        if time.monotonic() - started > TIME_LIMIT:
+            raise httpx.ReadTimeout("the answer does not end")
+        yield part
 
 
 def brief(case: Case) -> str:
