@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,11 @@ def test_the_runtime_refuses_inputs_of_the_wrong_shape_or_type_in_words():
         recognizer.read(np.zeros((4, 4, 4), np.uint8))
     with pytest.raises(ValueError, match=r"expected float32 \(N, 1, 28, 28\)"):
         recognizer.classify(np.zeros((1, 28, 28), np.float32))
+
+
+def test_two_threads_may_load_at_once():
+    with ThreadPoolExecutor(4) as threads:
+        assert len(list(threads.map(lambda ending: load(LECTURE, ending), ("pt2",) * 4))) == 4
 
 
 def test_a_blank_drawing_has_no_label_and_every_class_alike():
