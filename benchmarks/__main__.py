@@ -7,6 +7,7 @@ COMMANDS = (
     "benchmarks.batchnorm",
     "export bench checkpoints/lecture",
     "benchmarks.app",
+    "benchmarks.faults",
     "benchmarks.load",
     "benchmarks.hostile",
     "benchmarks.space",

@@ -100,9 +100,22 @@ def app(result: dict[str, Any]) -> str:
 
 
 def holds(load: dict[str, Any]) -> str:
-    hostile, space = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("hostile", "space"))
+    hostile, faults, space = (
+        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("hostile", "faults", "space")
+    )
+    trainings, files = faults["trainings"], faults["files"]
     answer, tab, soak = load["answer_ms"], load["tab_ms"], load["soak"]
     rows = (
+        (
+            "trainings killed (twenty times), crowded, interrupted, diverging, without disk",
+            f"{trainings['passed']} of {trainings['tests']} tests: refused in words, or ended with the same bits",
+            "faults",
+        ),
+        (
+            "checkpoints, certificates, histories, exported files: cut, emptied, flipped, swapped",
+            f"{files['passed']} of {files['tests']} tests: refused by name, the app goes on",
+            "faults",
+        ),
         (
             f"{hostile['cases']:,} hostile requests of {len(hostile['kinds'])} kinds",
             f"{hostile['broken']} met with a traceback, a leak, a request elsewhere, or no answer",
