@@ -2,7 +2,8 @@
 
 Alone: forward and backward, contiguous and channels-last, and the lecture's naive layer beside them. The whole step is
 of the lecture's network, and of RobustCNN, which is channels-last, in float32 and under bfloat16 autocast. Processor
-time on one thread, in turns, and the median of the ratios of each turn, since the machine is shared.
+time on one thread, in turns, and the median of the ratios of each turn, since the machine is shared. Memory as in
+`python -m bnmodel train`, for all alike: `bnmodel/allocator.py`.
 """
 
 import time
@@ -16,6 +17,7 @@ from torch import nn
 from benchmarks import write
 from benchmarks.training import NaiveBatchNorm
 from bnmodel import CustomBatchNorm, SimpleCNN
+from bnmodel.allocator import keep_freed_memory
 from bnmodel.models import RobustCNN
 
 TURNS = 30
@@ -108,4 +110,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    keep_freed_memory()
     main()

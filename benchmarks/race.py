@@ -19,6 +19,7 @@ from torch import nn
 
 from benchmarks import write
 from bnmodel import data
+from bnmodel.allocator import keep_freed_memory
 from bnmodel.data import Digits
 from bnmodel.evaluation import evaluate
 from bnmodel.recipes import SPRINT
@@ -104,4 +105,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    keep_freed_memory()
     main()

@@ -22,6 +22,7 @@ from torchvision.datasets import MNIST
 
 from benchmarks import write
 from bnmodel import data
+from bnmodel.allocator import keep_freed_memory
 from bnmodel.history import Epoch
 from bnmodel.models import build
 from bnmodel.recipes import FAST
@@ -181,4 +182,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

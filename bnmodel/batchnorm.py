@@ -66,9 +66,8 @@ class _TrainingStep(torch.autograd.Function):
         ∂L/∂β = Σ g        ∂L/∂γ = Σ g·(x − μ) / √(σ² + ε)
         ∂L/∂x = γ/√(σ² + ε) · (g − Σ g / n − (x − μ) · Σ g·(x − μ) / (n·(σ² + ε)))
 
-    A batch is larger than the processor's cache, and fetching memory takes longer than arithmetic: operations are in
-    place where the values are our own, and only x is kept for the gradient. (addcmul would save a pass, but works
-    value by value where one factor is per channel.)
+    A batch is larger than the processor's cache, and fetching memory takes longer than arithmetic: so few passes, in
+    place where the values are our own, and x − μ is kept beside x, from which a second derivative starts.
     """
 
     @staticmethod
@@ -78,27 +77,29 @@ class _TrainingStep(torch.autograd.Function):
         centred = values - mean
         var = _channel_sum(centred.square()) / count  # in two passes, without the cancellation of E[x²] − μ²
         inverse_std = torch.rsqrt(var + eps)
-        y = centred.mul_(inverse_std if gamma is None else inverse_std * _like(gamma, x))
-        if beta is not None:
-            y.add_(_like(beta, x))
-        ctx.eps = eps
-        ctx.save_for_backward(x, gamma, beta, mean, inverse_std)
+        scale = inverse_std if gamma is None else inverse_std * _like(gamma, x)
+        y = _scale_and_shift(centred, scale, None if beta is None else _like(beta, x))
+        ctx.eps, ctx.centred = eps, centred
+        ctx.save_for_backward(x, gamma, beta, inverse_std, scale)
         mean, var = mean.flatten(), var.flatten()
         ctx.mark_non_differentiable(mean, var)
         return y.to(x.dtype), mean, var
 
     @staticmethod
     def backward(ctx, g, _mean, _var):  # type: ignore[no-untyped-def]
-        x, gamma, beta, mean, inverse_std = ctx.saved_tensors
+        x, gamma, beta, inverse_std, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated again, and the saved values have no graph
             return *_gradients_by_autograd(x, gamma, beta, ctx.eps, g), None
-        g, count = g.to(mean.dtype), x.numel() // x.size(1)
-        centred = x.to(mean.dtype) - mean
-        sum_g, sum_gx = _channel_sum(g), _channel_sum(centred * g)  # (1, C, 1, …) each
-        grad_x = centred.mul_(-(inverse_std**2) * sum_gx / count).add_(g).sub_(sum_g / count)
-        grad_x.mul_(inverse_std if gamma is None else inverse_std * _like(gamma, x))
-        grad_gamma = None if gamma is None else (sum_gx * inverse_std).flatten()
-        return grad_x.to(x.dtype), grad_gamma, None if beta is None else sum_g.flatten(), None
+        centred, g, count = ctx.centred, g.to(scale.dtype), x.numel() // x.size(1)
+        grad_beta, grad_gamma = _channel_sum(g), _channel_sum(centred * g) * inverse_std  # (1, C, 1, …) each
+        grad_x = _scale_and_shift(centred, grad_gamma * inverse_std * scale / -count, grad_beta * scale / -count)
+        grad_x.addcmul_(g, scale)
+        return (
+            grad_x.to(x.dtype),
+            None if gamma is None else grad_gamma.flatten(),
+            None if beta is None else grad_beta.flatten(),
+            None,
+        )
 
 
 def _gradients_by_autograd(
@@ -115,6 +116,15 @@ def _gradients_by_autograd(
 def _channel_sum(x: Tensor) -> Tensor:
     """(N, C, *spatial) → (1, C, 1, …). Over space first, then over the batch: two short sums round less than a long."""
     return (x.sum(dim=list(range(2, x.dim())), keepdim=True) if x.dim() > 2 else x).sum(0, keepdim=True)
+
+
+def _scale_and_shift(x: Tensor, scale: Tensor, shift: Optional[Tensor]) -> Tensor:
+    """x · scale + shift, both (1, C, 1, …)."""
+    if shift is None:
+        return x * scale
+    if x.stride(1) == 1:  # channels last: in one pass
+        return torch.addcmul(shift, x, scale)
+    return (x * scale).add_(shift)  # where both factors repeat along a row, addcmul goes value by value
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:

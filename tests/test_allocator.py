@@ -1,0 +1,32 @@
+"""What a training frees, it can have again without asking the system."""
+
+import subprocess
+import sys
+
+import pytest
+
+PAGES = """
+import resource, torch
+from bnmodel.allocator import keep_freed_memory
+if {kept}:
+    assert keep_freed_memory()
+def some_steps(count):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(count):
+        tensors = [torch.ones(1_000_000) for _ in range(4)]  # 4 MB each
+        del tensors
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+some_steps(3)
+print(some_steps(10))
+"""
+
+
+def pages_asked_for(kept: bool) -> int:
+    command = [sys.executable, "-c", PAGES.format(kept=kept)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+def test_freed_memory_is_used_again_and_not_asked_for_page_by_page() -> None:
+    assert pages_asked_for(kept=False) > 10_000  # of 4 kB: otherwise there is nothing to mend
+    assert pages_asked_for(kept=True) < 100
