@@ -5,7 +5,9 @@ import sys
 
 COMMANDS = (
     "benchmarks.batchnorm",
+    "benchmarks.augmentation",
     "export bench checkpoints/lecture",
+    "export bench checkpoints/robust",
     "benchmarks.app",
     "benchmarks.faults",
     "benchmarks.load",

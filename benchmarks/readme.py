@@ -159,6 +159,18 @@ def recogniser(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def seeds(result: dict[str, Any]) -> str:
+    listed = ", ".join(f"{share:.2%} (seed {seed})" for seed, share in result["test_accuracy"].items())
+    return f"`robust`, the same refit from several seeds: {listed} of the test digits; mean **{result['mean']:.2%}**."
+
+
+def augmentation(result: dict[str, Any]) -> str:
+    lines = ["| on one thread | µs a digit | of a training step of `robust` |", "|---|---|---|"]
+    for name, numbers in result["works"].items():
+        lines.append(f"| {name} | {numbers['microseconds_per_digit']:.0f} | {numbers['share_of_step']:.2f} × |")
+    return "\n".join(lines)
+
+
 def drawing(result: dict[str, Any]) -> str:
     models = result["models"]
     chosen = ["plain", "brush 1 %", "brush 12 %", "very shaky hand", "turned +15°"]
@@ -209,6 +221,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "app": app,
     "holds": holds,
     "recogniser": recogniser,
+    "seeds": seeds,
+    "augmentation": augmentation,
     "drawing": drawing,
     "convergence": convergence,
 }

@@ -1,9 +1,9 @@
 """How well the networks read MNIST, how honest their probabilities are, and what they make of what is no digit.
 
-python -m benchmarks.recogniser [--model FOLDER]… [--seeds FOLDER]… [--data-root DIR]
+python -m benchmarks.recogniser [--model FOLDER]… [--data-root DIR]
 
-`--seeds`: further checkpoints of the recipe `robust`, trained with other seeds; the test set has no part in any choice.
-What is no digit goes through the exported sketch.onnx, as a visitor's drawing would.
+The test set has no part in any choice; other seeds of `robust`: `benchmarks.seeds`. What is no digit goes through the
+exported sketch.onnx, as a visitor's drawing would.
 """
 
 import argparse
@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from benchmarks import RESULTS, write
+from benchmarks import write
 from bnmodel import data, figures, load_checkpoint
 from bnmodel.calibration import calibration_error
-from bnmodel.evaluation import predict_log_probs
+from bnmodel.checkpoint import Checkpoint
+from bnmodel.evaluation import evaluate, predict_log_probs
 from export.runtime import Recognizer, available, load
 
 SURE = 0.9  # a false answer of at least this probability is a sure one
@@ -103,20 +103,29 @@ def strangers(recogniser: Recognizer) -> dict[str, dict[str, float]]:
     return result
 
 
+def on_validation(checkpoint: Checkpoint, validation: data.Digits) -> dict[str, float]:
+    """Loss, accuracy, calibration error; of a refitted network as they were before it had learned these digits."""
+    if "refitted_on" in checkpoint.results:
+        loss, accuracy, error = (
+            checkpoint.results[name] for name in ("validation_loss", "validation_accuracy", "calibration_error")
+        )
+    else:
+        log_probs = predict_log_probs(checkpoint.model, validation.images)
+        loss, accuracy = evaluate(checkpoint.model, validation)
+        error = calibration_error(log_probs, validation.labels)
+    return {"validation_loss": loss, "validation_accuracy": accuracy, "validation_calibration_error": error}
+
+
 def judge(folder: Path, validation: data.Digits, test: data.Digits) -> tuple[dict[str, Any], Tensor]:
     """Numbers of a checkpoint, and its log-probabilities (N, 10) of the test digits."""
     checkpoint = load_checkpoint(folder)
-    of_validation, of_test = (predict_log_probs(checkpoint.model, part.images) for part in (validation, test))
+    of_test = predict_log_probs(checkpoint.model, test.images)
     read = of_test.argmax(1)
-    sure = of_validation.exp().amax(1) >= DOUBTFUL
     return {
         "recipe": checkpoint.recipe["name"],
         "seed": checkpoint.recipe["seed"],
         "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
-        "validation_loss": float(F.nll_loss(of_validation.double(), validation.labels)),
-        "validation_accuracy": float((of_validation.argmax(1) == validation.labels).double().mean()),
-        "validation_calibration_error": calibration_error(of_validation, validation.labels),
-        "validation_doubtful": float(1 - sure.double().mean()),
+        **on_validation(checkpoint, validation),
         "test_accuracy": float((read == test.labels).double().mean()),
         "test_wrong": int((read != test.labels).sum()),
         "test_calibration_error": calibration_error(of_test, test.labels),
@@ -144,7 +153,6 @@ def misread(test: data.Digits, log_probs: Tensor) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, action="append", help="exported folder, repeatable; default: all")
-    parser.add_argument("--seeds", type=Path, action="append", default=[], help="another seed's folder, repeatable")
     parser.add_argument("--data-root", type=Path, default=data.default_data_root())
     options = parser.parse_args()
     _, validation = data.split(data.load_mnist(True, options.data_root))
@@ -158,14 +166,9 @@ def main() -> None:
         }
         if models[folder.name]["recipe"] == "robust":
             figures.save(misread(test, log_probs), MISREAD)
-    seeds = [judge(folder, validation, test)[0] for folder in options.seeds]
-    seeds += [content for content in models.values() if content["recipe"] == "robust"]
-    listed = {str(content["seed"]): content["test_accuracy"] for content in seeds}
-    mean = float(np.mean(list(listed.values()))) if listed else None
-    write("recogniser", {"models": models, "robust_seeds": listed, "robust_mean": mean})
+    write("recogniser", {"models": models})
     for name, content in models.items():
         print(name, {key: value for key, value in content.items() if key != "confusion"})
-    print(f"{RESULTS / 'recogniser.json'}: robust, test accuracy by seed {listed}, mean {mean}")
 
 
 if __name__ == "__main__":

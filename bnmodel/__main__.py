@@ -1,6 +1,7 @@
-"""python -m bnmodel train | evaluate | experiment | sample | sweep"""
+"""python -m bnmodel train | refit | evaluate | experiment | sample | sweep"""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from bnmodel import data, distributed, figures
+from bnmodel import data, distributed, figures, training
+from bnmodel.allocator import keep_freed_memory
 from bnmodel.checkpoint import CheckpointError, load_checkpoint
 from bnmodel.evaluation import evaluate, predict_log_probs
 from bnmodel.recipes import RECIPES
-from bnmodel.training import train_from_scratch
 from bnmodel.training_loop import TrainingError
 
 
@@ -33,13 +34,14 @@ def train(options: argparse.Namespace) -> int:
     changed = {name: getattr(options, name) for name in ("epochs", "patience", "seed")}
     recipe = replace(RECIPES[options.recipe], **{name: value for name, value in changed.items() if value is not None})
     out = options.out or Path("checkpoints") / recipe.name
-    training, validation = data.split(data.load(options.dataset, train=True, root=options.data_root))
+    keep_freed_memory()
+    learned, validation = data.split(data.load(options.dataset, train=True, root=options.data_root))
     with distributed.process_group(options.device):
         first = distributed.rank() == 0
         if first:
-            print(f"{recipe.name}: {len(training):,} digits to train, {len(validation):,} to validate, to {out}")
-        _, history = train_from_scratch(
-            recipe, training, validation, options.dataset, out, options.resume, options.device
+            print(f"{recipe.name}: {len(learned):,} digits to train, {len(validation):,} to validate, to {out}")
+        _, history = training.train_from_scratch(
+            recipe, learned, validation, options.dataset, out, options.resume, options.device
         )
     if first:
         figures.save(figures.loss_curves(history, f"{recipe.name} on {options.dataset}"), out / "loss_curves.png")
@@ -49,12 +51,24 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def refit(options: argparse.Namespace) -> int:
+    """Train as in a finished training's folder anew, its validation digits included; write best.pt to --out."""
+    keep_freed_memory()
+    digits = data.load(load_checkpoint(options.chosen).dataset, train=True, root=options.data_root)
+    print(f"{len(digits):,} digits to train, to {options.out}; validation digits are among them")
+    training.refit(options.chosen, digits, options.out, options.seed, options.resume, options.device)
+    shutil.copyfile(options.chosen / "loss_curves.png", options.out / "loss_curves.png")
+    return 0
+
+
 def evaluate_checkpoint(options: argparse.Namespace) -> int:
     """Print validation and test loss and accuracy, and the confusion matrix of the test set."""
     checkpoint = load_checkpoint(options.checkpoint)
     dataset = options.dataset or checkpoint.dataset
     _, validation = data.split(data.load(dataset, train=True, root=options.data_root))
     test = data.load(dataset, train=False, root=options.data_root)
+    if "refitted_on" in checkpoint.results:
+        print("refitted: the validation digits are among those it has learned from")
     for name, digits in (("validation", validation), ("test", test)):
         loss, accuracy = evaluate(checkpoint.model, digits)
         print(f"{name:10s}  loss {loss:.6f}  accuracy {accuracy:.2%}  ({len(digits):,} digits of {dataset})")
@@ -91,10 +105,10 @@ def sweep(options: argparse.Namespace) -> int:
     """Train many networks shortly, for bnmodel/experiments/convergence_sweep.json; some minutes."""
     from bnmodel.experiments import convergence_sweep
 
-    training, validation = data.split(data.load(options.dataset, train=True, root=options.data_root))
+    learned, validation = data.split(data.load(options.dataset, train=True, root=options.data_root))
     shape = f"--dataset {options.dataset} --steps {options.steps} --every {options.every} --seed {options.seed}"
     result = convergence_sweep.run(
-        training, validation, f"python -m bnmodel sweep {shape}", options.steps, options.every, options.seed, print
+        learned, validation, f"python -m bnmodel sweep {shape}", options.steps, options.every, options.seed, print
     )
     convergence_sweep.write(result, options.out)
     print(options.out)
@@ -112,10 +126,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="folder (default: checkpoints/RECIPE)")
     command.add_argument("--epochs", type=int, help="at most (default: the recipe's)")
     command.add_argument("--patience", type=int, help="epochs without improvement (default: the recipe's)")
-    command.add_argument("--seed", type=int, help="of weights, order and dropout (default: the recipe's)")
-    command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    command.add_argument("--resume", action="store_true", help="go on where the training in --out stopped")
+    _add_training(command)
     command.set_defaults(run=train)
+
+    command = commands.add_parser("refit", help=refit.__doc__)
+    command.add_argument("chosen", type=Path, metavar="DIR", help="the finished training, of a recipe as robust")
+    _add_data_root(command)
+    command.add_argument("--out", type=Path, required=True, help="another folder")
+    _add_training(command)
+    command.set_defaults(run=refit)
 
     command = commands.add_parser("evaluate", help=evaluate_checkpoint.__doc__)
     command.add_argument("checkpoint", type=Path, metavar="DIR")
@@ -145,6 +164,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, default=Path("convergence_sweep.json"))
     command.set_defaults(run=sweep)
     return parser
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seed", type=int, help="of weights, order and dropout (default: the recipe's)")
+    command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+    command.add_argument("--resume", action="store_true", help="go on where the training in --out stopped")
 
 
 def _add_data_root(command: argparse.ArgumentParser) -> None:

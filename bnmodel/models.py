@@ -143,7 +143,7 @@ class RobustCNNConfig:
     """The recogniser that reads what people really draw."""
 
     norm: str = "before"  # batch norm before the activation, where it folds into its convolution; or "none"
-    channels: tuple[int, int, int] = (32, 64, 128)
+    channels: tuple[int, int, int] = (48, 96, 192)
     dropout: float = 0.3  # before the dense layer, the share of activations dropped in training, in [0, 1)
 
     def __post_init__(self) -> None:

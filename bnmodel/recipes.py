@@ -22,7 +22,7 @@ class Recipe:
     schedule: str = "constant"  # or one_cycle (Smith 2018, arXiv 1803.09820)
     seed: int = 0
     keeps_last: bool = False  # the end of its schedule decides, not the validation loss
-    augmented: bool = False  # each digit as another hand and pen would have drawn it, anew in every epoch
+    augmented: float = 0.0  # share of the digits that another hand and pen draw anew in every epoch, in [0, 1]
     channels_last: bool = False  # the network's memory format; quicker on a CPU the more channels there are
     outliers: float = 0.0  # scribbles beside the digits, as a share of them, in [0, 1]
     calibrated: bool = False  # at the end its probabilities are made to mean what they say, on the validation digits
@@ -34,8 +34,9 @@ class Recipe:
                 raise ValueError(f"{name}: expected at least 1, received {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate: expected a number > 0, received {self.learning_rate}")
-        if not 0 <= self.outliers <= 1:
-            raise ValueError(f"outliers: expected a share in [0, 1], received {self.outliers}")
+        for name in ("augmented", "outliers"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a share in [0, 1], received {getattr(self, name)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, received {self.schedule!r}")
 
@@ -70,15 +71,15 @@ SPRINT = Recipe(
 )
 ROBUST = Recipe(
     "robust",
-    epochs=40,
-    patience=40,
+    epochs=30,
+    patience=30,
     batch_size=128,
     learning_rate=0.1,
     momentum=0.9,
     weight_decay=5e-4,
     schedule="one_cycle",
     keeps_last=True,
-    augmented=True,
+    augmented=0.5,
     outliers=0.125,
     calibrated=True,
     model=RobustCNNConfig(),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import Generator
@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from bnmodel import distributed
 from bnmodel.calibration import calibration_error, fit_temperature, fold_temperature
-from bnmodel.checkpoint import save_checkpoint
-from bnmodel.data import Digits
+from bnmodel.checkpoint import load_checkpoint, save_checkpoint
+from bnmodel.data import Digits, split
 from bnmodel.evaluation import evaluate, predict_log_probs
-from bnmodel.files import alone_in
-from bnmodel.history import Epoch, History
+from bnmodel.files import alone_in, atomic_write
+from bnmodel.history import HISTORY, Epoch, History
 from bnmodel.models import Network
 from bnmodel.recipes import Recipe
 from bnmodel.training_loop import Training, new_network
@@ -84,6 +84,57 @@ def fit(
                 save_checkpoint(out / "best.pt", model, recipe.to_dict(), asdict(history.best) | results, dataset)
             history.write(out / "history.json", recipe, dataset)
     return history
+
+
+def refit(
+    chosen: Path | str,
+    digits: Digits,
+    out: Path | str,
+    seed: int | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+) -> Network:
+    """The training in the folder `chosen` anew, from scratch, with its validation digits among those to learn from.
+
+    Nothing is decided on the way: recipe, epochs and temperature are those of `chosen`. So `out` gets a best.pt of its
+    own, but the history and the validation results of `chosen`; what is shown meanwhile is of digits it has learned.
+
+    Args:
+        digits: all of them, the validation digits as `split` takes them among them.
+        out: another folder.
+        seed: None for that of `chosen`.
+        resume: go on from `out`/training.pt where there is one.
+
+    Raises:
+        ValueError: `chosen` picked its epoch by the validation loss, or `out` is `chosen`.
+        CheckpointError, TrainingError, OSError: as `fit`.
+    """
+    chosen, out = Path(chosen), Path(out)
+    checkpoint, history = load_checkpoint(chosen), (chosen / HISTORY).read_bytes()
+    recipe = Recipe(**checkpoint.recipe | {"model": checkpoint.model.config})
+    recipe = recipe if seed is None else replace(recipe, seed=seed)
+    if not recipe.keeps_last:
+        raise ValueError(
+            f"refit: expected a recipe that keeps its last epoch, received {recipe.name}, which keeps the epoch of the "
+            f"lowest validation loss: there is none without validation digits"
+        )
+    if out.resolve() == chosen.resolve():
+        raise ValueError(f"refit: expected another folder than that of the chosen training, received {out} for both")
+    model, generator = new_network(recipe)
+    _, known = split(digits)
+    uncalibrated = replace(recipe, calibrated=False)
+    done = fit(
+        model, digits, known, uncalibrated, checkpoint.dataset, out, resume, device, progress, generator=generator
+    )
+    if done.stopped == "finished":
+        if recipe.calibrated:
+            fold_temperature(model, checkpoint.results["temperature"])
+        results = checkpoint.results | {"refitted_on": len(digits)}
+        save_checkpoint(out / "best.pt", model, recipe.to_dict(), results, checkpoint.dataset)
+        with atomic_write(out / HISTORY) as temporary:
+            temporary.write_bytes(history)
+    return model
 
 
 def _train(

@@ -144,8 +144,9 @@ class Training:
         In a process group `batch` is this process's share `of` so many digits, and the step that of the mean over all.
         """
         images, labels = batch.images, batch.labels
-        if self.recipe.augmented:
-            images = augment(images, labels, self.random)
+        redrawn = round(self.recipe.augmented * len(images))
+        if redrawn:  # the batch is in random order
+            images = torch.cat((augment(images[:redrawn], labels[:redrawn], self.random), images[redrawn:]))
         strangers = round(self.recipe.outliers * len(images))
         if strangers:
             images = torch.cat((images, outliers(images[:strangers], self.random)))

@@ -14,6 +14,9 @@ def model_card(name: str, metadata: dict[str, Any], measured: list[Check]) -> st
         for check in measured
         if check.promise in ("MNIST's test set", "the shipped sample", "golden vectors", "batch invariance")
     )
+    refitted = ""
+    if "refitted_on" in best:
+        refitted = f"Then the same, from scratch, on all {best['refitted_on']:,} digits: `python -m bnmodel refit`.\n"
     norms = ", ".join(f"`{norm}`" for norm in metadata["batch_norms"]) or "none"
     return f"""---
 license: mit
@@ -33,7 +36,7 @@ model-index:
 
 Ten classes, the digits 0 … 9. Trained on {training["dataset"]}, as `python -m bnmodel train --recipe {recipe["name"]}`.
 Best epoch {best["epoch"]}: validation loss {best["validation_loss"]:.6f}, accuracy {best["validation_accuracy"]:.2%}.
-
+{refitted}
 | `.torchscript`, `.onnx`, `.pt2` | input | outputs |
 |---|---|---|
 | `digits.*` | `images` float32 (N, 1, 28, 28) in [0, 1], ink bright | `log_probs` float32 (N, 10) |

@@ -149,6 +149,8 @@ def test_a_recipe_is_found_by_its_name() -> None:
         ("learning_rate", 0.0),
         ("learning_rate", -1.0),
         ("schedule", "x"),
+        ("augmented", 1.5),
+        ("outliers", -0.1),
     ],
 )
 def test_a_recipe_out_of_range_is_refused_by_name(field: str, value: object) -> None:
@@ -167,6 +169,21 @@ def test_a_step_goes_down_the_gradient_of_the_nll_loss_with_weight_decay(few: tu
     for mine, before in zip(model.parameters(), reference.parameters(), strict=True):
         expected = before - 0.3 * (before.grad + 0.02 * before)
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("share", "redrawn"), [(0.0, 0), (0.5, 32), (1.0, 64)])
+def test_the_recipes_share_of_every_batch_is_drawn_anew(
+    share: float, redrawn: int, digits: tuple[Digits, Digits]
+) -> None:
+    recipe, seen = dataclasses.replace(SHORT, epochs=1, augmented=share), []
+    model = seeded_model(recipe)
+    model.register_forward_pre_hook(lambda network, given: seen.append(given[0]) if network.training else None)
+    train = digits[0][:64]
+    fit(model, train, digits[1][:10], recipe, progress=False)
+    (batch,) = seen
+    as_before = [any(torch.equal(image, other) for other in train.images) for image in batch]
+    assert batch.shape == train.images.shape
+    assert as_before.count(False) == redrawn
 
 
 def test_a_model_handed_over_in_eval_mode_is_trained_in_training_mode(few: tuple[Digits, Digits]) -> None:

@@ -1,0 +1,51 @@
+"""What drawing digits anew costs in training, beside torchvision's transforms and beside a step of training.
+
+torchvision draws one chance for a whole batch; for one of each digit's own it has to be called digit by digit, as a
+Dataset does. Its closest relatives of our `warp` are RandomAffine and ElasticTransform. Processor time on one thread.
+"""
+
+import torch
+from torch import Generator
+from torchvision.transforms import v2
+
+from benchmarks import write
+from benchmarks.batchnorm import compare, training_work
+from bnmodel import data
+from bnmodel.allocator import keep_freed_memory
+from bnmodel.augmentation import augment, outliers, warp
+from bnmodel.models import RobustCNN
+
+BATCH = 128
+
+
+def main() -> None:
+    digits = data.load_sample(train=True)[torch.arange(BATCH)]
+    generator = Generator().manual_seed(0)
+    theirs = v2.Compose([v2.RandomAffine(9, (0.04, 0.04), (0.9, 1.1), 8), v2.ElasticTransform(alpha=20.0, sigma=4.0)])
+    works = {
+        "torchvision's affine and elastic warp, digit by digit": lambda: [theirs(image) for image in digits.images],
+        "warp": lambda: warp(digits.images, generator),
+        "augment: warp, pens, gaps, tone, European habits": lambda: augment(digits.images, digits.labels, generator),
+        "outliers": lambda: outliers(digits.images, generator),
+        "a training step of robust": training_work(RobustCNN(), BATCH, half=False),
+    }
+    times = compare(works, repeats=2)  # type: ignore[arg-type]
+    reference = times["a training step of robust"]["milliseconds"]
+    result = {
+        name: {
+            "microseconds_per_digit": t["milliseconds"] * 1e3 / BATCH,
+            "share_of_step": t["milliseconds"] / reference,
+        }
+        for name, t in times.items()
+    }
+    write("augmentation", {"works": result})
+    for name, numbers in result.items():
+        print(
+            f"{name:55s} {numbers['microseconds_per_digit']:8.1f} µs a digit, {numbers['share_of_step']:.2f} of a step"
+        )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    main()
