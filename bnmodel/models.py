@@ -180,9 +180,9 @@ class RobustCNN(nn.Module):
         self.to(memory_format=torch.channels_last)  # a training step takes two thirds of the time
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.max_pool2d(self.conv1(images), 2)  # (N, 32, 12, 12)
-        x = F.max_pool2d(self.conv3(self.conv2(x)), 2)  # (N, 64, 10, 10) → (N, 64, 5, 5)
-        x = self.conv5(self.conv4(x))  # (N, 128, 5, 5) → (N, 128, 3, 3)
+        x = F.max_pool2d(self.conv1(images), 2)  # (N, 48, 12, 12)
+        x = F.max_pool2d(self.conv3(self.conv2(x)), 2)  # (N, 96, 10, 10) → (N, 96, 5, 5)
+        x = self.conv5(self.conv4(x))  # (N, 192, 5, 5) → (N, 192, 3, 3)
         return F.log_softmax(self.dense(self.dropout(x.flatten(1))), dim=1)
 
 

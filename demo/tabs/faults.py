@@ -63,7 +63,7 @@ def build(page: Page) -> None:
         gr.Markdown(LOOK_OTHERS, elem_classes="look")
         code(CODE)
         fold("The formula and the source", FORMULA)
-        tab.live(show, inputs=[calls], outputs=[shown, others], at_once=1)  # of 0.7 GB, for robust
+        tab.live(show, inputs=[calls], outputs=[shown, others], at_once=1)  # of 0.4 GB, for robust
 
 
 def show(drawn: Drawn, calls: int) -> tuple[str, str]:

@@ -50,7 +50,7 @@ def build(page: Page) -> None:
         gr.Markdown(LOOK, elem_classes="look")
         code(CODE)
         fold("The formula and the source", FORMULA)
-        tab.live(show, inputs=[momentum, batch_size, norm, channel], outputs=[shown], at_once=1)  # of 1 GB, for robust
+        tab.live(show, inputs=[momentum, batch_size, norm, channel], outputs=[shown], at_once=1)  # 0.6 GB, for robust
 
 
 def show(drawn: Drawn, momentum: float, batch_size: int, norm: str, channel: int | None) -> str:
