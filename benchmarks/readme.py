@@ -26,16 +26,21 @@ ELSEWHERE = {
 
 def training(result: dict[str, Any]) -> str:
     slow, fast = result["lecture_loop"], result["fast"]
-    seconds = max(fast["seconds_to_target"])
-    return "\n".join(
-        (
-            f"| training on MNIST | s per epoch | s to validation loss {result['target_validation_loss']:.4f} | |",
-            "|---|---|---|---|",
-            f"| the lecture's loop as written | {slow['seconds_per_epoch']:.1f} | "
-            f"{slow['seconds_to_target']:.0f} (epoch {slow['epochs']}) | 1 × |",
-            f"| `fast` | {fast['seconds_per_epoch']:.1f} | {seconds:.0f} | **{result['times_sooner']:.0f} × sooner** |",
-        )
-    )
+    rows = {
+        "the lecture's loop as written": (slow, f"{slow['seconds_to_target']:.0f} (epoch {slow['epochs']})", "1 ×"),
+        f"`fast`, at its end {fast['best_validation_loss']:.4f}": (
+            fast,
+            f"{max(fast['seconds_to_target']):.0f}",
+            f"**{result['times_sooner']:.0f} × sooner**",
+        ),
+    }
+    lines = [
+        f"| training on MNIST | s per epoch | s to validation loss {result['target_validation_loss']:.4f} | |",
+        "|---|---|---|---|",
+    ]
+    for name, (run, to_target, times) in rows.items():
+        lines.append(f"| {name} | {run['seconds_per_epoch']:.1f} | {to_target} | {times} |")
+    return "\n".join(lines)
 
 
 def batchnorm(result: dict[str, Any]) -> str:
@@ -145,17 +150,21 @@ def holds(load: dict[str, Any]) -> str:
 
 
 def recogniser(result: dict[str, Any]) -> str:
-    lines = [
-        "| | parameters | ONNX | validation | test | calibration error | noise | lines | scribbles | letters |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["", "parameters", "ONNX", "validation loss", "validation", "test", "calibration error"]
+    columns += next(iter(result["models"].values()))["strangers"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, model in result["models"].items():
-        taken = " | ".join(f"{kind['not_doubtful']:.0%}" for kind in model["strangers"].values())
-        lines.append(
-            f"| `{name}` | {model['parameters']:,} | {model['onnx_bytes'] / 1e6:.1f} MB | "
-            f"{model['validation_accuracy']:.2%} | {model['test_accuracy']:.2%} ({model['test_wrong']} wrong) | "
-            f"{model['validation_calibration_error']:.2%} | {taken} |"
-        )
+        cells = [
+            f"`{name}`",
+            f"{model['parameters']:,}",
+            f"{model['onnx_bytes'] / 1e6:.1f} MB",
+            f"{model['validation_loss']:.4f}",
+            f"{model['validation_accuracy']:.2%}",
+            f"{model['test_accuracy']:.2%} ({model['test_wrong']} wrong)",
+            f"{model['validation_calibration_error']:.2%}",
+            *(f"{kind['not_doubtful']:.0%}" for kind in model["strangers"].values()),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
