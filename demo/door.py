@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from demo import leaving
 from demo.bodies import LARGEST_JSON, LARGEST_UPLOAD, Refused, check_upload, give, parse, refused, take
 from demo.checks import check
 
@@ -52,11 +53,18 @@ class Door:
                 if scope["method"] == "POST":
                     await check_upload(scope, body) if upload else self._check_body(scope["path"], parse(scope, body))
                     body.seek(0)
-                await self.app(scope, give(body, receive), send)
+                await self._pass_on(scope, give(body, receive), send)
         except Refused as no:
             await JSONResponse({"detail": no.detail}, no.status)(scope, receive, send)
         except ClientDisconnect:
             pass  # nobody is left to answer
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET" and scope["path"] == f"{API}queue/data":
+            session = Request(scope).query_params["session_hash"]
+            await leaving.stream(self.app, self.blocks, session, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     def _check_stream(self, scope: Scope) -> None:
         """A stream of answers must have some to come."""
