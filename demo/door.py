@@ -18,9 +18,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from demo import leaving
 from demo.bodies import LARGEST_JSON, LARGEST_UPLOAD, Refused, check_upload, give, parse, refused, take
 from demo.checks import check
+from demo.leaving import Listeners
 
 LONGEST_URL = 4000  # bytes, path and query
 LONGEST_NAME = 255  # bytes of a path between two slashes, as file systems have it
@@ -37,7 +37,7 @@ class Door:
     """ASGI middleware in front of the app made of `blocks`."""
 
     def __init__(self, app: ASGIApp, blocks: gr.Blocks) -> None:
-        self.app, self.blocks = app, blocks
+        self.app, self.blocks, self.listeners = app, blocks, Listeners(blocks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,7 +62,7 @@ class Door:
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "GET" and scope["path"] == f"{API}queue/data":
             session = Request(scope).query_params["session_hash"]
-            await leaving.stream(self.app, self.blocks, session, scope, receive, send)
+            await self.listeners.stream(self.app, session, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -97,6 +97,8 @@ class Door:
             check_values(self._named(path), body.get("data"))
         elif path == f"{API}queue/join":
             check_values(self._numbered(body), body.get("data"))
+            if session is not None:
+                self.listeners.expect(session)
 
     def _named(self, path: str) -> BlockFunction:
         name = path.rstrip("/").rpartition("/")[2]

@@ -3,6 +3,7 @@
 Of Gradio's own accord what waits in the queue is dropped then, but what runs goes on to its end.
 """
 
+import asyncio
 from typing import Any
 
 import gradio as gr
@@ -10,6 +11,7 @@ from gradio.context import LocalContext
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from torch.overrides import TorchFunctionMode
 
+PATIENCE = 10  # seconds between a page's question and its listening to the answer; it takes milliseconds
 LAST = b'"msg":"close_stream"'  # what a stream of answers ends with that nobody broke off
 
 
@@ -37,20 +39,47 @@ class WhileAwaited(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-async def stream(app: ASGIApp, blocks: gr.Blocks, session: str, scope: Scope, receive: Receive, send: Send) -> None:
-    """Pass a page's stream of answers on; where it breaks off the page is closed, and its session forgotten."""
-    last = b""
+class Listeners:
+    """Which pages listen to the answers of the app made of `blocks`; those that do not any more are forgotten."""
 
-    async def note(message: Message) -> None:
-        nonlocal last
-        last = message.get("body") or last
-        await send(message)
+    def __init__(self, blocks: gr.Blocks) -> None:
+        self.blocks = blocks
+        self._listening: set[str] = set()  # sessions
+        self._expected: dict[str, asyncio.Task[None]] = {}
 
-    try:
-        await app(scope, receive, note)
-    finally:
-        if LAST not in last:
-            await forget(blocks, session)
+    def expect(self, session: str) -> None:
+        """A page has a question: closed before it listens, no stream would break off and tell."""
+        self._stop_expecting(session)
+        if session not in self._listening:
+            self._expected[session] = asyncio.create_task(self._wait_for(session))
+
+    async def stream(self, app: ASGIApp, session: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a page's stream of answers on; where it breaks off the page is closed."""
+        last = b""
+
+        async def note(message: Message) -> None:
+            nonlocal last
+            last = message.get("body") or last
+            await send(message)
+
+        self._stop_expecting(session)
+        self._listening.add(session)
+        try:
+            await app(scope, receive, note)
+        finally:
+            self._listening.discard(session)
+            if LAST not in last:
+                await forget(self.blocks, session)
+
+    async def _wait_for(self, session: str) -> None:
+        await asyncio.sleep(PATIENCE)
+        del self._expected[session]
+        if session in self.blocks._queue.pending_event_ids_session:
+            await forget(self.blocks, session)
+
+    def _stop_expecting(self, session: str) -> None:
+        if task := self._expected.pop(session, None):
+            task.cancel()
 
 
 async def forget(blocks: gr.Blocks, session: str) -> None:

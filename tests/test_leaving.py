@@ -19,6 +19,7 @@ from gradio.context import LocalContext
 from playwright.sync_api import Browser
 from torch.overrides import TorchFunctionMode
 
+from demo import leaving
 from demo.app import CHECKPOINTS, build_app, launch_options
 from demo.leaving import Left, WhileAwaited
 from demo.models import load_model
@@ -87,15 +88,17 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
 
 
 class Visitor:
-    """What the page is to the server: asks for the tab Faults, and listens until it leaves."""
+    """What the page is to the server: asks for the tab Faults, and `listens` until it leaves."""
 
-    def __init__(self, crowd: Crowd, session: str) -> None:
+    def __init__(self, crowd: Crowd, session: str, listens: bool = True) -> None:
         place = crowd.app.config["components"]
         forgotten = next(part["id"] for part in place if part["props"].get("elem_id") == "forgotten")
         event = next(one for one in crowd.app.config["dependencies"] if forgotten in one["outputs"])
         self.client = httpx.Client(base_url=crowd.url)
         body = {"data": [None, "lecture", 50], "fn_index": event["id"], "session_hash": session, "event_data": None}
         self.client.post("/gradio_api/queue/join", json=body).raise_for_status()
+        if not listens:
+            return
         listen = self.client.build_request("GET", "/gradio_api/queue/data", params={"session_hash": session})
         self.stream = self.client.send(listen, stream=True)
 
@@ -128,6 +131,21 @@ def test_who_leaves_is_not_computed_for_and_the_next_in_the_queue_has_his_turn(
     wait_until(lambda: crowd.work.ended == ["first", "third"], "the third's computation has ended")
     assert "second" not in crowd.work.begun
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_page_closed_before_it_listens_is_not_computed_for(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving, "PATIENCE", 1)
+    first = Visitor(crowd, "first")
+    wait_until(lambda: crowd.work.begun == ["first"], "the first is computed for")
+    Visitor(crowd, "second", listens=False)
+    assert len(crowd.app._queue) == 1
+    wait_until(lambda: len(crowd.app._queue) == 0, "the second waits no longer")
+    assert crowd.work.ended == []  # the first asked sooner, but listens
+    first.leave()
+    wait_until(lambda: crowd.work.ended == ["first"], "the first's computation has ended")
+    Visitor(crowd, "third", listens=False)
+    wait_until(lambda: crowd.work.ended == ["first", "third"], "the third's computation has ended")
+    wait_until(lambda: crowd.remembers() == {}, "nothing is held")
 
 
 def test_nothing_is_kept_of_who_left(crowd: Crowd) -> None:
