@@ -1,10 +1,14 @@
-"""Files that are either the old one or the new one, never half of either; and a folder that one process writes to."""
+"""Files that are either the old one or the new one, never half of either, and tell if they were changed since; and a
+folder that one process writes to."""
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -34,6 +38,47 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def seal(content: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object, in whichever order and layout it is written; its own "seal" does not count."""
+    unsealed = {key: value for key, value in content.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(unsealed, sort_keys=True).encode()).hexdigest()
+
+
+def write_sealed(path: Path | str, content: dict[str, Any]) -> None:
+    """Write a JSON object with its `seal`, atomically."""
+    text = json.dumps({**content, "seal": seal(content)}, indent=1, ensure_ascii=False)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_sealed(path: Path | str) -> dict[str, Any]:
+    """A sealed JSON object, without its seal. One that has none, as older versions wrote it, is not trusted either.
+
+    Raises:
+        ValueError: the file is no JSON object, or was changed after it was sealed.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_float=_number)
+    except RecursionError:
+        raise ValueError("expected a JSON object, received brackets without end") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a JSON object, received {type(content).__name__}")
+    expected, received = content.pop("seal", None), seal(content)
+    if expected is None:
+        raise ValueError("expected a seal, received none: of an older version, or changed")
+    if expected != received:
+        raise ValueError(f"expected contents with the seal {expected!s:.12}…, received {received:.12}…: changed since")
+    return content
+
+
+def _number(digits: str) -> float:
+    """As it was written: the last of 17 digits may change and the number stay the same, but the file was changed."""
+    if repr(float(digits)) != digits:
+        raise ValueError(f"expected {float(digits)!r}, received {digits}: changed since it was sealed")
+    return float(digits)
 
 
 @contextmanager

@@ -1,13 +1,12 @@
 """What happened in a training, epoch by epoch, and when it is time to stop."""
 
-import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bnmodel.checkpoint import CheckpointError
-from bnmodel.files import atomic_write
+from bnmodel.files import read_sealed, write_sealed
 from bnmodel.recipes import Recipe
 
 HISTORY = "history.json"
@@ -46,10 +45,10 @@ class History:
         """What `write` wrote.
 
         Raises:
-            CheckpointError: the file is missing, damaged, or no history.
+            CheckpointError: the file is missing, damaged, changed since it was written, or no history.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_sealed(path)
             epochs = [Epoch(**epoch) for epoch in content["epochs"]]
             finite = all(math.isfinite(number) for epoch in epochs for number in asdict(epoch).values())
             if not epochs or not finite:
@@ -58,7 +57,10 @@ class History:
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such file; python -m bnmodel train writes one") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path}: damaged, or not the history of a training ({error!r})") from error
+            raise CheckpointError(
+                f"{path}: damaged, or not the history of a training ({error!r}); restore it, or train again: "
+                f"python -m bnmodel train --out {path.parent}"
+            ) from error
 
     def write(self, path: Path, recipe: Recipe, dataset: str) -> None:
         content: dict[str, Any] = {
@@ -69,8 +71,7 @@ class History:
             "best_validation_loss": self.best.validation_loss,
             "epochs": [asdict(epoch) for epoch in self.epochs],
         }
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        write_sealed(path, content)
 
 
 class EarlyStopping:

@@ -11,8 +11,9 @@ A tab is a file in `demo/tabs` with one function, and one line in the list in `d
     def show(drawn: Drawn, strength: float) -> str: ...
 
 `live` calls `show` when the tab is first seen, when its inputs change, and when the digit or the model has changed,
-but only while the tab is visible, one call at a time, and at last with the newest values. Nothing in a `Drawn` may
-be changed: the network is shared by everybody. Every input can be reset, and stands in the address (`demo.share`).
+but only while the tab is visible, one call at a time, and at last with the newest values; when the page is closed it
+ends. Nothing in a `Drawn` may be changed: the network is shared by everybody. Every input can be reset, and stands in
+the address (`demo.share`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from bnmodel.data import load_sample
 from demo import share
 from demo.checks import refusal, shown
 from demo.images import as_ink, enlarge
+from demo.leaving import Left, WhileAwaited
 from demo.models import Model, load_models
 from demo.pad import build_pad, drawing
 
@@ -83,7 +85,11 @@ class Tab:
         share.note(self.name, new)
 
         def refresh(url: str, model: str, *values: Any) -> Any:
-            return show(self.page.drawn(url, model), *values)
+            try:
+                with WhileAwaited():
+                    return show(self.page.drawn(url, model), *values)
+            except Left:
+                return gr.skip()
 
         gr.on(
             [self.ear.input, *(component.change for component in inputs)],  # type: ignore[attr-defined]

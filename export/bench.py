@@ -1,6 +1,5 @@
 """How fast the exported files answer, against the eager network, in one run and in turns: the machine may be busy."""
 
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import torch
 
 from bnmodel import load_checkpoint
 from bnmodel.data import load_sample
-from bnmodel.files import atomic_write
+from bnmodel.files import read_sealed, write_sealed
 from bnmodel.models import build
 from export.certificate import eager
 from export.checks import torch_threads
@@ -50,19 +49,18 @@ def bench(folder: Path) -> list[dict[str, Any]]:
 
 def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Keep them in `folder`/bench.json, for the app and the README."""
-    with atomic_write(folder / FILE) as temporary:
-        temporary.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1) + "\n")
+    write_sealed(folder / FILE, {"torch": torch.__version__, "rows": rows})
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """What `write_rows` wrote; nothing where it did not.
 
     Raises:
-        ExportError: the file is damaged.
+        ExportError: the file is damaged, or was changed since it was written.
     """
     path = folder / FILE
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = read_sealed(path)["rows"]
         return [{**row, "times_eager": float(row["times_eager"]), "batch": int(row["batch"])} for row in rows]
     except FileNotFoundError:
         return []

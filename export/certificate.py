@@ -20,7 +20,7 @@ from torch import nn
 from bnmodel import CheckpointError, SketchClassifier, load_checkpoint
 from bnmodel.data import DataError, load_mnist, load_sample
 from bnmodel.evaluation import EVALUATION_BATCH
-from bnmodel.files import atomic_write
+from bnmodel.files import seal, write_sealed
 from export import checks, golden
 from export.checks import CANVASES, Check, Finding, held
 from export.freeze import ExportError
@@ -55,7 +55,7 @@ def intact(folder: Path) -> list[Check]:
     files, models = certificate["files"], certificate["models"]
     needed = {f"{stem}.{ending}" for stem in models for ending in FORMATS} | {golden.FILE}
     return [
-        held("seal", FILE, lambda: (certificate["seal"] == _seal(certificate), "SHA-256 of its contents")),
+        held("seal", FILE, lambda: (certificate["seal"] == seal(certificate), "SHA-256 of its contents")),
         held("complete", FILE, lambda: (needed <= set(files), f"{len(files)} files of {', '.join(models)}")),
         *(held("unchanged", name, _unchanged, folder / name, record) for name, record in files.items()),
         *sources(folder, models),
@@ -174,24 +174,22 @@ def exact(module: nn.Module) -> Run:
 def write(folder: Path, models: Models, measured: list[Check]) -> None:
     """Seal what was measured of the files in `folder`."""
     names = [f"{stem}.{ending}" for stem in models for ending in FORMATS] + [golden.FILE]
-    certificate: dict[str, Any] = {
+    content = {
         "format": FORMAT,
         "models": models,
         "files": {name: file_record(folder / name) for name in names},
         "measured": [asdict(check) for check in measured],
     }
-    certificate["seal"] = _seal(certificate)
-    with atomic_write(folder / FILE) as temporary:
-        temporary.write_text(json.dumps(certificate, indent=1, ensure_ascii=False) + "\n")
+    write_sealed(folder / FILE, content)
 
 
 def read(path: Path) -> dict[str, Any]:
     """A certificate's content; ExportError where it is missing, damaged or of another format."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ExportError(f"{path}: no such file; export the folder first: python -m export {path.parent}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f"{path}: damaged ({error}); export the folder again") from error
     if (
         not isinstance(content, dict)
@@ -212,8 +210,3 @@ def _unchanged(path: Path, record: dict[str, Any]) -> Finding:
     return passed, f"{received['bytes']:,} bytes" + (
         "" if passed else f", SHA-256 {received['sha256'][:12]}… is another"
     )
-
-
-def _seal(certificate: dict[str, Any]) -> str:
-    content = {key: value for key, value in certificate.items() if key != "seal"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,21 +1,28 @@
 """Damaged files in a checkpoint's folder: each is refused by name, and the app goes on with what is sound."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bnmodel import CheckpointError
+from bnmodel import CheckpointError, DataError
+from bnmodel.experiments import convergence_sweep
+from bnmodel.files import read_sealed, write_sealed
 from bnmodel.history import History
 from demo.app import CHECKPOINTS, build_app, damaged
 from demo.models import load_model, load_models
+from demo.tabs import convergence
+from export.bench import read_rows
 from export.freeze import ExportError
 
 EXPORTED = [f"{stem}.{ending}" for stem in ("digits", "sketch") for ending in ("torchscript", "onnx", "pt2")]
-SUMMED = ["best.pt", "certificate.json", "golden.json", *EXPORTED]  # a checksum guards each
-PLAIN = ["history.json", "bench.json"]
+SEALED = ["certificate.json", "history.json", "bench.json"]  # each with a checksum of its own
+FILES = ["best.pt", "golden.json", *SEALED, *EXPORTED]
+# Digits of which each changes the number, and some of which the last does not: 17 are more than a float holds
+NUMBERS = {"rate": 0.1, "loss": 0.031119611570030733, "small": 1e-05, "rows": [[1, -20], {"share": 0.9821875095367432}]}
 
 
 def truncated(content: bytes) -> bytes:
@@ -35,6 +42,16 @@ def of_another_kind(content: bytes) -> bytes:
     return b'{"epochs": [], "rows": [{}], "format": 1}'
 
 
+def nested_without_end(content: bytes) -> bytes:
+    return b"[" * 200_000
+
+
+def digits_changed(text: str, every: int = 1) -> list[str]:
+    """`text` with one of its digits raised by 1, a 9 lowered, once for every `every`-th."""
+    places = [match.start() for match in re.finditer(r"\d", text)][::every]
+    return [f"{text[:place]}{'1234567898'[int(text[place])]}{text[place + 1 :]}" for place in places]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of the lecture's folder."""
@@ -43,13 +60,70 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    [(name, damage) for name in SUMMED + PLAIN for damage in (truncated, emptied, of_another_kind)]
-    + [(name, one_bit_flipped) for name in SUMMED],
+    [(name, damage) for name in FILES for damage in (truncated, emptied, of_another_kind, one_bit_flipped)]
+    + [(name, nested_without_end) for name in SEALED],
 )
 def test_a_damaged_file_is_refused_by_its_name(name: str, damage: Callable[[bytes], bytes], folder: Path) -> None:
     (folder / name).write_bytes(damage((folder / name).read_bytes()))
     with pytest.raises((CheckpointError, ExportError), match=name.replace(".", r"\.")):
         load_model(folder)
+
+
+def test_every_digit_of_a_sealed_file_that_changes_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "sealed.json"
+    write_sealed(file, NUMBERS)
+    assert read_sealed(file) == NUMBERS
+    changed = digits_changed(file.read_text())
+    assert '"loss": 0.031119611570030734' in "".join(changed)  # which is the same float
+    for text in changed:
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"expected .*, received .*: changed since"):
+            read_sealed(file)
+
+
+def test_a_seal_does_not_depend_on_order_and_layout_but_has_to_be_there(tmp_path: Path) -> None:
+    file = tmp_path / "sealed.json"
+    write_sealed(file, NUMBERS)
+    backwards = dict(reversed(json.loads(file.read_text()).items()))
+    file.write_text(json.dumps(backwards))
+    assert read_sealed(file) == NUMBERS
+    del backwards["seal"]
+    file.write_text(json.dumps(backwards))
+    with pytest.raises(ValueError, match="expected a seal, received none"):
+        read_sealed(file)
+
+
+@pytest.mark.parametrize("model", ["lecture", "robust"])
+@pytest.mark.parametrize("name", ["history.json", "bench.json"])
+def test_a_changed_digit_in_a_shipped_history_or_bench_is_refused_by_the_files_name(
+    name: str, model: str, tmp_path: Path
+) -> None:
+    read = {"history.json": lambda: History.read(tmp_path / name), "bench.json": lambda: read_rows(tmp_path)}[name]
+    for text in digits_changed((CHECKPOINTS / model / name).read_text(), every=11):
+        (tmp_path / name).write_text(text)
+        with pytest.raises((CheckpointError, ExportError), match=rf"{name}: .*expected .*, received .*; .*python -m"):
+            read()
+
+
+def test_a_changed_digit_in_the_shipped_sweep_is_refused_by_the_files_name(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.json"
+    for text in digits_changed(convergence_sweep.SWEEP_FILE.read_text(), every=23):
+        file.write_text(text)
+        with pytest.raises(DataError, match=r"sweep\.json: .*expected .*, received .*; .*python -m bnmodel sweep"):
+            convergence_sweep.read(file)
+
+
+@pytest.mark.parametrize("damage", [truncated, emptied, of_another_kind, one_bit_flipped, nested_without_end])
+def test_the_convergence_tab_says_that_its_file_is_damaged(
+    damage: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sweep.json"
+    file.write_bytes(damage(convergence_sweep.SWEEP_FILE.read_bytes()))
+    monkeypatch.setattr(convergence_sweep, "SWEEP_FILE", file)
+    monkeypatch.setattr(convergence, "recorded", lambda *_: str(convergence_sweep.read(file)))
+    shown = convergence.show(None, 0.3, "he_normal", 10, 0)
+    assert 'role="alert">sweep.json: missing, damaged' in shown
+    assert str(tmp_path) not in shown
 
 
 @pytest.mark.parametrize(
@@ -83,22 +157,25 @@ def test_another_models_checkpoint_or_certificate_is_refused(folder: Path) -> No
 )
 def test_a_history_that_is_none_is_refused_by_its_name(change: Callable[[dict], object], folder: Path) -> None:
     file = folder / "history.json"
-    history = json.loads(file.read_text())
+    history = read_sealed(file)
     change(history)
-    file.write_text(json.dumps(history))
+    write_sealed(file, history)
     with pytest.raises(CheckpointError, match=r"history\.json: damaged, or not the history of a training"):
         History.read(file)
 
 
 def test_the_app_starts_with_what_is_sound_and_says_what_is_not(folder: Path) -> None:
-    broken = Path(shutil.copytree(folder, folder.parent / "broken"))
-    (broken / "digits.onnx").write_bytes(b"<script>")
+    names = ("digits.onnx", "history.json", "bench.json")
+    for name in names:
+        broken = Path(shutil.copytree(folder, folder.parent / f"broken {name}"))
+        (broken / name).write_bytes(one_bit_flipped((broken / name).read_bytes()))
     sound, unsound = load_models(folder.parent)
     assert list(sound) == ["lecture"]
-    assert "digits.onnx" in unsound["broken"]
     page = str(build_app(folder.parent).get_config_file())
     assert "Left out, since their files are damaged" in page
-    assert "digits.onnx" in page
+    for name in names:
+        assert name in unsound[f"broken {name}"]
+        assert f"<li><b>broken {name}</b>: broken {name}" in page
     assert "<script>" not in damaged({"broken": "<script>"})
 
 

@@ -15,6 +15,7 @@ from torch import nn
 import export.__main__
 from bnmodel import CheckpointError, CustomBatchNorm, SimpleCNN, load_checkpoint
 from bnmodel.data import load_sample
+from bnmodel.files import seal
 from export import ExportError, certificate, certify, export_checkpoint, load, verify
 from export.formats import DIGITS, write_onnx, write_torchscript
 from export.runtime import FORMATS
@@ -111,7 +112,7 @@ def test_a_certificate_that_leaves_out_a_file_is_incomplete(folder):
     path = folder / "certificate.json"
     content = json.loads(path.read_text())
     del content["files"]["sketch.onnx"]
-    content["seal"] = certificate._seal(content)
+    content["seal"] = seal(content)
     path.write_text(json.dumps(content))
     assert ("complete", "certificate.json") in broken(folder)
 

@@ -79,6 +79,7 @@ def test_the_documentation_states_the_limits_of_the_code() -> None:
         "calls of the endpoints at once; others wait": str(api.AT_ONCE),
         "waiting calls; others are refused with 503": str(app.MOST_WAITING),
         "trainings at once; others hear that it is busy": str(live.MOST),
+        "visitors whose controls are remembered, at 0.4 MB each": str(app.MOST_SESSIONS),
     }
 
 

@@ -22,11 +22,11 @@ from matplotlib.ticker import NullLocator, PercentFormatter
 from torch import Generator
 
 from bnmodel import figures
-from bnmodel.data import Digits
+from bnmodel.data import DataError, Digits
 from bnmodel.evaluation import evaluate
 from bnmodel.experiments.convergence import RATES, draw_curve, dress, recipe
 from bnmodel.experiments.gradients import LOOKS, PLACES
-from bnmodel.files import atomic_write
+from bnmodel.files import atomic_write, read_sealed, seal
 from bnmodel.initializers import INITIALIZERS
 from bnmodel.models import SimpleCNNConfig
 from bnmodel.recipes import Recipe
@@ -126,16 +126,28 @@ def _batches(train: Digits, steps: int, recipe: Recipe) -> Iterator[Digits]:
 
 
 def write(sweep: Sweep, path: Path = SWEEP_FILE) -> None:
-    """A line a cell."""
-    head = {name: value for name, value in asdict(sweep).items() if name != "cells"}
+    """Sealed, a line a cell."""
+    content = asdict(sweep)
+    head = {name: value for name, value in content.items() if name != "cells"} | {"seal": seal(content)}
     lines = ",\n".join(json.dumps(asdict(cell)) for cell in sweep.cells)
     with atomic_write(path) as temporary:
         temporary.write_text(f'{json.dumps(head)[:-1]}, "cells": [\n{lines}\n]}}\n')
 
 
 def read(path: Path = SWEEP_FILE) -> Sweep:
-    content = json.loads(path.read_text())
-    return Sweep(**content | {"cells": tuple(Cell(**cell) for cell in content["cells"])})
+    """What `write` wrote.
+
+    Raises:
+        DataError: the file is missing, damaged, or was changed since it was written.
+    """
+    try:
+        content = read_sealed(path)
+        return Sweep(**content | {"cells": tuple(Cell(**cell) for cell in content["cells"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: missing, damaged, or not what a sweep found ({error!r}); restore it from the repository, or "
+            f"measure again: python -m bnmodel sweep --out {path}"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Does batch norm converge faster, stand higher rates, care less about the initialiser? Measured, and trained live."""
 
 from functools import lru_cache
+from html import escape
 
 import gradio as gr
 
+from bnmodel.data import DataError
 from bnmodel.experiments import convergence, convergence_sweep
 from bnmodel.experiments.convergence import MOST_EPOCHS, RATES, Convergence
 from bnmodel.experiments.convergence_sweep import EASIER, LEARNED, SLOW, TARGET, Cell, Claims, Sweep
@@ -72,7 +74,11 @@ def build(page: Page) -> None:
 
 def show(drawn: Drawn, rate: float, initializer: str, epochs: int, seed: int) -> str:
     """What was recorded of this setting; epochs and seed are those of live trainings."""
-    return recorded(initializer, rate)
+    try:
+        return recorded(initializer, rate)
+    except DataError as error:  # trainings go on without
+        reason = str(error).replace(f"{convergence_sweep.SWEEP_FILE.parent}/", "")
+        return f'<p class="sentence" role="alert">{escape(reason)}</p>'
 
 
 @lru_cache
