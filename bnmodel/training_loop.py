@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from bnmodel.recipes import Recipe
 
 DIVERGED = 1000.0  # nats, of both losses together; to guess costs 2.3 each
 OUTLIER_WEIGHT = 0.5  # of outliers in the loss, against that of digits
+AVERAGING_RATE = 0.1  # of the peak learning rate, while weights are averaged
+AVERAGING_DECAY = 0.999  # of the average in a step: it remembers a thousand
 _global_random_state = threading.Lock()
 
 
@@ -79,7 +82,7 @@ class Training:
         )
         self.scheduler: torch.optim.lr_scheduler.LRScheduler
         if recipe.schedule == "one_cycle":
-            steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
+            steps = (recipe.epochs - recipe.averaging) * math.ceil(len(train) / recipe.batch_size)
             self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
                 self.optimizer, recipe.learning_rate, total_steps=steps
             )
@@ -88,6 +91,7 @@ class Training:
         self.stopping = EarlyStopping(recipe.patience)
         self.history = History(keeps_last=recipe.keeps_last)
         self.best_state = copy_state(model)
+        self.average: dict[str, Tensor] | None = None  # of weights and running statistics, in the last epochs
         self.shuffling = Generator().manual_seed(recipe.seed)
 
     def epochs(self) -> Iterator[Epoch]:
@@ -108,9 +112,13 @@ class Training:
 
     def _one_epoch(self) -> Epoch:
         started, number = time.perf_counter(), len(self.history.epochs) + 1
+        if self.average is None and number > self.recipe.epochs - self.recipe.averaging:
+            self._begin_averaging()
         learning_rate = self.optimizer.param_groups[0]["lr"]
         train_loss, train_accuracy = self._train_epoch()
-        validation_loss, validation_accuracy = evaluate(self.model, self.validation)
+        with self._averaged():
+            validation_loss, validation_accuracy = evaluate(self.model, self.validation)
+            state = copy_state(self.model)
         if not train_loss + validation_loss < DIVERGED:  # nor NaN
             raise TrainingError(
                 f"epoch {number}: the training diverges at learning rate {learning_rate:g} (training loss "
@@ -123,8 +131,26 @@ class Training:
         )
         self.history.epochs.append(epoch)
         if self.stopping.improved(validation_loss) or self.recipe.keeps_last:
-            self.best_state = copy_state(self.model)
+            self.best_state = state
         return epoch
+
+    def _begin_averaging(self) -> None:
+        self.average = copy_state(self.model)
+        for group in self.optimizer.param_groups:  # one_cycle moves both
+            group.update(lr=AVERAGING_RATE * self.recipe.learning_rate, momentum=self.recipe.momentum)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within, the network is the average of what it was, where there is one."""
+        if self.average is None:
+            yield
+            return
+        latest = copy_state(self.model)
+        self.model.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(latest)
 
     def _train_epoch(self) -> tuple[float, float]:
         """One pass in random order; sample-weighted mean loss and accuracy. One synchronisation, at the end."""
@@ -159,7 +185,13 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         (objective * distributed.weight(len(labels), of)).backward()
         self.optimizer.step()
-        self.scheduler.step()
+        if self.average is None:
+            self.scheduler.step()
+        else:
+            averages, latest = (
+                list(filter(torch.is_floating_point, s.values())) for s in (self.average, self.model.state_dict())
+            )
+            torch._foreach_lerp_(averages, latest, 1 - AVERAGING_DECAY)
         return loss.detach(), (of_digits.detach().argmax(1) == labels).sum()
 
     def save(self, out: Path, dataset: str) -> None:
@@ -169,13 +201,15 @@ class Training:
         """
         latest = self.history.epochs[-1]
         if latest is self.history.best:
-            save_checkpoint(out / "best.pt", self.model, self.recipe.to_dict(), asdict(latest), dataset)
+            with self._averaged():
+                save_checkpoint(out / "best.pt", self.model, self.recipe.to_dict(), asdict(latest), dataset)
         self.history.write(out / "history.json", self.recipe, dataset)
         state = {
             "recipe": self.recipe.to_dict(),
             "epochs": [asdict(epoch) for epoch in self.history.epochs],
             "model": self.model.state_dict(),
             "best": self.best_state,
+            "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "random": self.random.get_state(),
@@ -212,6 +246,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.best_state = state["best"]
+        self.average = state.get("average")  # None in an older file
         self.history.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         self.stopping.best = min(epoch.validation_loss for epoch in self.history.epochs)
         self.stopping.waited = state["waited"]

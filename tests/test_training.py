@@ -151,6 +151,8 @@ def test_a_recipe_is_found_by_its_name() -> None:
         ("schedule", "x"),
         ("augmented", 1.5),
         ("outliers", -0.1),
+        ("averaging", 4),
+        ("averaging", -1),
     ],
 )
 def test_a_recipe_out_of_range_is_refused_by_name(field: str, value: object) -> None:
