@@ -4,8 +4,14 @@ import subprocess
 import sys
 
 COMMANDS = (
+    "benchmarks.drawing",
+    "benchmarks.recogniser",
+    "benchmarks.rounding",
+    "benchmarks.int8",
     "benchmarks.batchnorm",
     "benchmarks.augmentation",
+    "benchmarks.race",
+    "benchmarks.training",
     "export bench checkpoints/lecture",
     "export bench checkpoints/robust",
     "benchmarks.app",
@@ -13,12 +19,6 @@ COMMANDS = (
     "benchmarks.load",
     "benchmarks.hostile",
     "benchmarks.space",
-    "benchmarks.int8",
-    "benchmarks.rounding",
-    "benchmarks.drawing",
-    "benchmarks.recogniser",
-    "benchmarks.race",
-    "benchmarks.training",
     "benchmarks.readme",
 )
 

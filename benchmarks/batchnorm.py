@@ -21,7 +21,7 @@ from bnmodel.allocator import keep_freed_memory
 from bnmodel.models import RobustCNN
 
 TURNS = 30
-SHAPES = {(64, 10, 12, 12): False, (128, 32, 24, 24): True, (128, 64, 10, 10): True, (128, 128, 5, 5): True}
+SHAPES = {(64, 10, 12, 12): False, (128, 48, 24, 24): True, (128, 96, 10, 10): True, (128, 192, 5, 5): True}
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "torch": nn.BatchNorm2d,
     "CustomBatchNorm": CustomBatchNorm,
