@@ -103,12 +103,13 @@ def loss_curves(history: History, title: str = "") -> Figure:
     axes.plot(best.epoch, best.validation_loss, "o", color=EVAL, markersize=7)
     text = f"best: {best.validation_loss:.4f}, epoch {best.epoch}"
     point = (best.epoch, best.validation_loss)
-    axes.annotate(text, point, xytext=(-6, 12), textcoords="offset points", ha="right", color=EVAL)
+    axes.annotate(text, point, xytext=(-6, -6), textcoords="offset points", ha="right", va="top", color=EVAL)
     stopped = {"early": "stopped early", "finished": "finished", "interrupted": "interrupted"}[history.stopped]
     axes.axvline(last.epoch, color=INK, linestyle=":", label=f"{stopped} after epoch {last.epoch}")
     axes.set(xlabel="epoch", ylabel="loss (nats)", yscale="log", title=title)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.margins(y=0.14)  # room for the words below the best
     axes.legend()
     return figure
