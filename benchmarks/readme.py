@@ -14,6 +14,7 @@ from bnmodel.experiments import convergence_sweep
 from bnmodel.experiments.convergence import PLACES
 from bnmodel.experiments.convergence_sweep import EASIER, SLOW, SWEEP_FILE, TARGET
 from bnmodel.files import atomic_write
+from export.bench import read_rows
 
 ROOT = RESULTS.parents[1]
 README = ROOT / "README.md"
@@ -150,7 +151,16 @@ def holds(load: dict[str, Any]) -> str:
 
 
 def recogniser(result: dict[str, Any]) -> str:
-    columns = ["", "parameters", "ONNX", "validation loss", "validation", "test", "calibration error"]
+    columns = [
+        "",
+        "parameters",
+        "ONNX",
+        "a digit, one core",
+        "validation loss",
+        "validation",
+        "test",
+        "calibration error",
+    ]
     columns += next(iter(result["models"].values()))["strangers"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, model in result["models"].items():
@@ -158,6 +168,7 @@ def recogniser(result: dict[str, Any]) -> str:
             f"`{name}`",
             f"{model['parameters']:,}",
             f"{model['onnx_bytes'] / 1e6:.1f} MB",
+            f"{_milliseconds_a_digit(ROOT / 'checkpoints' / name):.2g} ms",
             f"{model['validation_loss']:.4f}",
             f"{model['validation_accuracy']:.2%}",
             f"{model['test_accuracy']:.2%} ({model['test_wrong']} wrong)",
@@ -166,6 +177,16 @@ def recogniser(result: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _milliseconds_a_digit(folder: Path) -> float:
+    """With ONNX Runtime on one thread, as `python -m export bench` measured it."""
+    (seconds,) = (
+        row["latency_s"]
+        for row in read_rows(folder)
+        if (row["runtime"], row["threads"], row["batch"]) == ("onnx", 1, 1)
+    )
+    return 1e3 * seconds
 
 
 def seeds(result: dict[str, Any]) -> str:
