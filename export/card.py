@@ -4,6 +4,11 @@ from typing import Any
 
 from export.checks import Check
 
+OF_AUGMENTED_DIGITS = """Crossed sevens and ones with a foot it has learned. Most scribbles
+get a low probability; letters that look like a digit may get a high one."""
+OF_PLAIN_DIGITS = """MNIST's writers were American: crossed sevens and ones with a foot
+are read less well. A scribble gets an answer too: the probabilities say which digit, not whether it is one."""
+
 
 def model_card(name: str, metadata: dict[str, Any], measured: list[Check]) -> str:
     """README.md of a checkpoint's folder, from its metadata and what was measured."""
@@ -17,6 +22,7 @@ def model_card(name: str, metadata: dict[str, Any], measured: list[Check]) -> st
     refitted = ""
     if "refitted_on" in best:
         refitted = f"Then the same, from scratch, on all {best['refitted_on']:,} digits: `python -m bnmodel refit`.\n"
+    limits = OF_AUGMENTED_DIGITS if recipe.get("augmented") else OF_PLAIN_DIGITS
     norms = ", ".join(f"`{norm}`" for norm in metadata["batch_norms"]) or "none"
     return f"""---
 license: mit
@@ -56,8 +62,7 @@ Best epoch {best["epoch"]}: validation loss {best["validation_loss"]:.6f}, accur
 {rows}
 
 ## Limits
-One digit at a time, upright, on a plain background. MNIST's writers were American: crossed sevens and ones with a foot
-are read less well. A scribble gets an answer too: the probabilities say which digit, not whether it is one.
+One digit at a time, upright, on a plain background. {limits}
 
 Licence: {metadata["licence"]}.
 """
