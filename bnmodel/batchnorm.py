@@ -79,18 +79,18 @@ class _TrainingStep(torch.autograd.Function):
         inverse_std = torch.rsqrt(var + eps)
         scale = inverse_std if gamma is None else inverse_std * _like(gamma, x)
         y = _scale_and_shift(centred, scale, None if beta is None else _like(beta, x))
-        ctx.eps, ctx.centred = eps, centred
-        ctx.save_for_backward(x, gamma, beta, inverse_std, scale)
+        ctx.eps = eps
+        ctx.save_for_backward(x, gamma, beta, centred, inverse_std, scale)
         mean, var = mean.flatten(), var.flatten()
         ctx.mark_non_differentiable(mean, var)
         return y.to(x.dtype), mean, var
 
     @staticmethod
     def backward(ctx, g, _mean, _var):  # type: ignore[no-untyped-def]
-        x, gamma, beta, inverse_std, scale = ctx.saved_tensors
+        x, gamma, beta, centred, inverse_std, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated again, and the saved values have no graph
             return *_gradients_by_autograd(x, gamma, beta, ctx.eps, g), None
-        centred, g, count = ctx.centred, g.to(scale.dtype), x.numel() // x.size(1)
+        g, count = g.to(scale.dtype), x.numel() // x.size(1)
         grad_beta, grad_gamma = _channel_sum(g), _channel_sum(centred * g) * inverse_std  # (1, C, 1, …) each
         grad_x = _scale_and_shift(centred, grad_gamma * inverse_std * scale / -count, grad_beta * scale / -count)
         grad_x.addcmul_(g, scale)

@@ -20,8 +20,7 @@ class Recipe:
     momentum: float = 0.0  # of SGD; Nesterov's where > 0
     weight_decay: float = 1e-4
     schedule: str = "constant"  # or one_cycle (Smith 2018, arXiv 1803.09820)
-    averaging: int = 0  # of the epochs, the last ones, at a tenth of the peak rate: a running average of the weights is
-    # kept, which is better than any of them (Izmailov et al. 2018, arXiv 1803.05407)
+    averaging: int = 0  # last epochs, at a tenth of the rate, whose weights are averaged (Izmailov 2018, 1803.05407)
     seed: int = 0
     keeps_last: bool = False  # the end of its schedule decides, not the validation loss
     augmented: float = 0.0  # share of the digits that another hand and pen draw anew in every epoch, in [0, 1]

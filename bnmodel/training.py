@@ -107,7 +107,7 @@ def refit(
         resume: go on from `out`/training.pt where there is one.
 
     Raises:
-        ValueError: `chosen` picked its epoch by the validation loss, or `out` is `chosen`.
+        ValueError: `chosen` is not finished, or picked its epoch by the validation loss; or `out` is `chosen`.
         CheckpointError, TrainingError, OSError: as `fit`.
     """
     chosen, out = Path(chosen), Path(out)
@@ -118,6 +118,11 @@ def refit(
         raise ValueError(
             f"refit: expected a recipe that keeps its last epoch, received {recipe.name}, which keeps the epoch of the "
             f"lowest validation loss: there is none without validation digits"
+        )
+    if recipe.calibrated and "temperature" not in checkpoint.results:
+        raise ValueError(
+            f"refit: expected a finished training in {chosen}, received one without a temperature; "
+            f"finish it: python -m bnmodel train --recipe {recipe.name} --resume --out {chosen}"
         )
     if out.resolve() == chosen.resolve():
         raise ValueError(f"refit: expected another folder than that of the chosen training, received {out} for both")

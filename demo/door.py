@@ -20,7 +20,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from demo.bodies import LARGEST_JSON, LARGEST_UPLOAD, Refused, check_upload, give, parse, refused, take
 from demo.checks import check
-from demo.leaving import Listeners
 
 LONGEST_URL = 4000  # bytes, path and query
 LONGEST_NAME = 255  # bytes of a path between two slashes, as file systems have it
@@ -37,7 +36,7 @@ class Door:
     """ASGI middleware in front of the app made of `blocks`."""
 
     def __init__(self, app: ASGIApp, blocks: gr.Blocks) -> None:
-        self.app, self.blocks, self.listeners = app, blocks, Listeners(blocks)
+        self.app, self.blocks = app, blocks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,18 +52,11 @@ class Door:
                 if scope["method"] == "POST":
                     await check_upload(scope, body) if upload else self._check_body(scope["path"], parse(scope, body))
                     body.seek(0)
-                await self._pass_on(scope, give(body, receive), send)
+                await self.app(scope, give(body, receive), send)
         except Refused as no:
             await JSONResponse({"detail": no.detail}, no.status)(scope, receive, send)
         except ClientDisconnect:
             pass  # nobody is left to answer
-
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "GET" and scope["path"] == f"{API}queue/data":
-            session = Request(scope).query_params["session_hash"]
-            await self.listeners.stream(self.app, session, scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
 
     def _check_stream(self, scope: Scope) -> None:
         """A stream of answers must have some to come."""
@@ -97,8 +89,6 @@ class Door:
             check_values(self._named(path), body.get("data"))
         elif path == f"{API}queue/join":
             check_values(self._numbered(body), body.get("data"))
-            if session is not None:
-                self.listeners.expect(session)
 
     def _named(self, path: str) -> BlockFunction:
         name = path.rstrip("/").rpartition("/")[2]

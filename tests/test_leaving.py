@@ -1,4 +1,4 @@
-"""A page that is closed while it waits: what waits is never computed, what runs ends, and nothing is kept."""
+"""A page that is closed while it waits: what waits is never computed, and what runs ends."""
 
 import contextvars
 import gc
@@ -19,7 +19,6 @@ from gradio.context import LocalContext
 from playwright.sync_api import Browser
 from torch.overrides import TorchFunctionMode
 
-from demo import leaving
 from demo.app import CHECKPOINTS, build_app, launch_options
 from demo.leaving import Left, WhileAwaited
 from demo.models import load_model
@@ -53,24 +52,14 @@ class Work:
 
 @dataclass
 class Crowd:
-    """The app in this process, with `work` on its tab Faults, and the visitors that it still has."""
+    """The app in this process, with `work` on its tab Faults."""
 
     app: gr.Blocks
     url: str
     work: Work
 
-    def remembers(self) -> dict[str, Any]:
-        """What Gradio holds, apart from what is without a session."""
-        queue = self.app._queue
-        held = {
-            "events": queue.event_ids_to_events,
-            "running": [job for job in queue.active_jobs if job],
-            "messages": queue.pending_messages_per_session,
-            "unread": queue.pending_event_ids_session,
-            "controls": self.app.state_holder.session_data,
-            "last seen": self.app.state_holder.time_last_used,
-        }
-        return {name: list(content) for name, content in held.items() if content}
+    def running(self) -> list[Any]:
+        return [job for job in self.app._queue.active_jobs if job]
 
 
 @pytest.fixture
@@ -90,15 +79,13 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
 class Visitor:
     """What the page is to the server: asks for the tab Faults, and `listens` until it leaves."""
 
-    def __init__(self, crowd: Crowd, session: str, listens: bool = True) -> None:
+    def __init__(self, crowd: Crowd, session: str) -> None:
         place = crowd.app.config["components"]
         forgotten = next(part["id"] for part in place if part["props"].get("elem_id") == "forgotten")
         event = next(one for one in crowd.app.config["dependencies"] if forgotten in one["outputs"])
         self.client = httpx.Client(base_url=crowd.url)
         body = {"data": [None, "lecture", 50], "fn_index": event["id"], "session_hash": session, "event_data": None}
         self.client.post("/gradio_api/queue/join", json=body).raise_for_status()
-        if not listens:
-            return
         listen = self.client.build_request("GET", "/gradio_api/queue/data", params={"session_hash": session})
         self.stream = self.client.send(listen, stream=True)
 
@@ -133,35 +120,15 @@ def test_who_leaves_is_not_computed_for_and_the_next_in_the_queue_has_his_turn(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_page_closed_before_it_listens_is_not_computed_for(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaving, "PATIENCE", 1)
-    first = Visitor(crowd, "first")
-    wait_until(lambda: crowd.work.begun == ["first"], "the first is computed for")
-    Visitor(crowd, "second", listens=False)
-    assert len(crowd.app._queue) == 1
-    wait_until(lambda: len(crowd.app._queue) == 0, "the second waits no longer")
-    assert crowd.work.ended == []  # the first asked sooner, but listens
-    first.leave()
-    wait_until(lambda: crowd.work.ended == ["first"], "the first's computation has ended")
-    Visitor(crowd, "third", listens=False)
-    wait_until(lambda: crowd.work.ended == ["first", "third"], "the third's computation has ended")
-    wait_until(lambda: crowd.remembers() == {}, "nothing is held")
-
-
-def test_nothing_is_kept_of_who_left(crowd: Crowd) -> None:
-    assert crowd.remembers() == {}
+def test_what_was_computed_with_is_freed_at_once(crowd: Crowd) -> None:
     gc.collect()
     gc.disable()  # what only a collection would find may lie there for long
     try:
         first = Visitor(crowd, "first")
         wait_until(lambda: crowd.work.tensors, "the first is computed for")
-        second = Visitor(crowd, "second")
-        wait_until(lambda: len(crowd.app._queue) == 1, "the second waits")
-        assert {"running", "messages", "unread", "controls"} <= set(crowd.remembers())
         first.leave()
-        second.leave()
-        wait_until(lambda: crowd.remembers() == {}, "nothing is held")
         wait_until(lambda: crowd.work.tensors[0]() is None, "the tensors are freed")
+        wait_until(lambda: not crowd.running(), "nothing runs")
     finally:
         gc.enable()
 
@@ -173,10 +140,8 @@ def test_a_visitor_who_stays_is_computed_for_to_the_end(crowd: Crowd) -> None:
     wait_until(lambda: len(crowd.app._queue) == 0, "the second waits no longer")
     crowd.work.over = True
     assert "all of it" in first.stream.read().decode()
-    (controls,) = crowd.app.state_holder.session_data.values()
     again = Visitor(crowd, "first")
     assert "all of it" in again.stream.read().decode()
-    assert [one is controls for one in crowd.app.state_holder.session_data.values()] == [True]
 
 
 def test_a_closed_page_is_not_computed_for_any_longer_in_chromium(crowd: Crowd, browser: Browser) -> None:
@@ -190,7 +155,7 @@ def test_a_closed_page_is_not_computed_for_any_longer_in_chromium(crowd: Crowd, 
     pages[1].close()
     wait_until(lambda: len(crowd.app._queue) == 0, "the second page waits no longer")
     pages[0].close()
-    wait_until(lambda: crowd.remembers() == {}, "nothing is held")
+    wait_until(lambda: not crowd.running(), "nothing runs")
     assert len(crowd.work.begun) == len(crowd.work.ended) == 1
     assert errors == [[], []]
     context.close()

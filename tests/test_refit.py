@@ -11,6 +11,7 @@ import bnmodel.training as module
 from bnmodel import Digits, SimpleCNN, load_checkpoint
 from bnmodel.__main__ import main
 from bnmodel.calibration import fold_temperature
+from bnmodel.checkpoint import save_checkpoint
 from bnmodel.data import load_offline_digits, split
 from bnmodel.training import refit, train_from_scratch
 
@@ -75,6 +76,14 @@ def test_an_interrupted_refit_goes_on_to_the_same_weights(
 def test_a_recipe_that_picks_its_epoch_by_the_validation_loss_is_refused(digits: Digits, tmp_path: Path) -> None:
     train_from_scratch(replace(SHORT, epochs=1), *split(digits), "digits", tmp_path, progress=False)
     with pytest.raises(ValueError, match="expected a recipe that keeps its last epoch, received quick"):
+        refit(tmp_path, digits, tmp_path / "out")
+
+
+def test_a_training_that_is_not_finished_is_refused(digits: Digits, tmp_path: Path) -> None:
+    train_from_scratch(replace(FINAL, calibrated=False), *split(digits), "digits", tmp_path, progress=False)
+    best = load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path / "best.pt", best.model, FINAL.to_dict(), best.results, "digits")  # as Ctrl-C leaves it
+    with pytest.raises(ValueError, match=r"expected a finished training .* train --recipe quick --resume"):
         refit(tmp_path, digits, tmp_path / "out")
 
 
