@@ -13,11 +13,11 @@ if {kept}:
 def some_steps(count):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(count):
-        tensors = [torch.ones(1_000_000) for _ in range(4)]  # 4 MB each
+        tensors = [torch.ones(10_000_000) for _ in range(2)]  # 40 MB each: more than glibc ever keeps of its own accord
         del tensors
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-some_steps(3)
-print(some_steps(10))
+some_steps(2)
+print(some_steps(3))
 """
 
 
