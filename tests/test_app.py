@@ -20,6 +20,7 @@ from demo.app import CHECKPOINTS
 from export.runtime import load
 from tests.conftest import ONE, ROOT, SEVEN, act, draw, open_app
 
+ON_PAD = ".pad-bars li"
 EVAL, TRAIN = ".paired td.eval i", ".paired td.train i"
 
 
@@ -69,12 +70,13 @@ def test_other_company_changes_the_answer_in_train_mode_and_never_that_in_eval_m
         assert bars(page, EVAL) == eval_bars
 
 
-def test_the_answer_in_eval_mode_is_the_one_under_the_pad(page: Page) -> None:
+def test_the_answer_in_eval_mode_is_the_one_under_the_pad_where_the_same_network_reads(page: Page) -> None:
     draw(page, SEVEN)
     expect(page.locator(".sentence")).to_contain_text("Eval mode says 7")
-    on_pad = page.locator(".pad-bars li").evaluate_all(
-        "all => all.map(bar => Number(bar.style.getPropertyValue('--p')))"
-    )
+    by_robust = page.locator(ON_PAD).first.get_attribute("style")
+    choose(page, "#reader", "lecture")
+    expect(page.locator(ON_PAD).first).not_to_have_attribute("style", by_robust or "")
+    on_pad = page.locator(ON_PAD).evaluate_all("all => all.map(bar => Number(bar.style.getPropertyValue('--p')))")
     assert bars(page, EVAL) == pytest.approx(on_pad, abs=1e-4)
 
 
