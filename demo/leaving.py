@@ -5,6 +5,7 @@ Of its own accord Gradio drops what waits in the queue then, and marks what runs
 
 from typing import Any
 
+import torch
 from gradio.context import LocalContext
 from torch.overrides import TorchFunctionMode
 
@@ -28,6 +29,7 @@ class WhileAwaited(TorchFunctionMode):
         self.event = blocks._queue.event_ids_to_events.get(event) if blocks and event else None
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.event is not None and not self.event.alive:
+        # `no_grad` calls torch to put its mode back: stopped there, this thread would never have gradients again
+        if self.event is not None and not self.event.alive and function is not torch._C._set_grad_enabled:
             raise Left
         return function(*args, **(kwargs or {}))
