@@ -21,7 +21,7 @@ import torch
 from bnmodel import CheckpointError, SimpleCNNConfig, load_checkpoint
 from bnmodel.__main__ import main
 from bnmodel.data import load_offline_digits, split
-from bnmodel.files import TEMPORARY, alone_in
+from bnmodel.files import TEMPORARY, alone_in, read_sealed
 from bnmodel.recipes import Recipe
 from bnmodel.training import fit, train_from_scratch
 from bnmodel.training_loop import new_network
@@ -85,7 +85,7 @@ def messages(told: Connection) -> list[object]:
 
 
 def without_seconds(folder: Path) -> dict:
-    history = json.loads((folder / "history.json").read_text())
+    history = read_sealed(folder / "history.json")
     for epoch in history["epochs"]:
         del epoch["seconds"]
     return history
