@@ -243,3 +243,11 @@ def test_a_picture_of_positive_and_negative_values_is_nothing_where_they_are_zer
     assert pixels[0, :, 3].tolist() == [255, 0, 127]
     assert pixels[0, 0, :3].tolist() != pixels[0, 2, :3].tolist()
     assert Image.fromarray(pixels).mode == "RGBA"
+
+
+def test_the_certificates_line_tells_the_files_difference_and_not_the_networks_own_rounding() -> None:
+    details = (
+        "10,000 answers, largest difference 3.4e-05, labels differing 0; the network's own rounding 1.3e-04",
+        "10,000 answers, largest difference 7.6e-06, labels differing 0; the network's own rounding 1.3e-04",
+    )
+    assert files.worst([{"detail": detail} for detail in details]) == "largest difference 3.4e-05"

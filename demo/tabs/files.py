@@ -146,6 +146,6 @@ def timed(folder: Path) -> str:
 
 def worst(checks: list[dict[str, Any]]) -> str:
     """The largest difference among `checks`, or what the first of them says."""
-    found = [re.search(r"largest difference.* (\d\.\de[+-]\d+)", check["detail"]) for check in checks]
+    found = [re.search(r"largest difference.*? (\d\.\de[+-]\d+)", check["detail"]) for check in checks]
     differences = [float(match[1]) for match in found if match]
     return f"largest difference {max(differences):.1e}" if differences else str(checks[0]["detail"])
