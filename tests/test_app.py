@@ -20,8 +20,7 @@ from demo.app import CHECKPOINTS
 from export.runtime import load
 from tests.conftest import ONE, ROOT, SEVEN, act, draw, open_app
 
-ON_PAD = ".pad-bars li"
-EVAL, TRAIN = ".paired td.eval i", ".paired td.train i"
+ON_PAD, EVAL, TRAIN = ".pad-bars li", ".paired td.eval i", ".paired td.train i"
 
 
 def bars(page: Page, side: str) -> list[float]:
