@@ -59,17 +59,18 @@ class Door:
             pass  # nobody is left to answer
 
     def _check_stream(self, scope: Scope) -> None:
-        """A stream of answers must have some to come."""
+        """A stream of answers must be that of somebody who asked."""
         if scope["method"] != "GET":
             return
-        path, unread = scope["path"], self.blocks._queue.pending_event_ids_session
+        path, queue = scope["path"], self.blocks._queue
         if path == f"{API}queue/data":
             session = Request(scope).query_params.get("session_hash", "")
-            if not unread.get(session):
-                raise refused(404, "session_hash", "one that waits for an answer", session, "join the queue first")
+            # a page may have its answer by the stream before, and listens again; so not only those with one to come
+            if session not in queue.pending_messages_per_session:
+                raise refused(404, "session_hash", "one that asked for something", session, "join the queue first")
         elif path.startswith(f"{API}call/"):
             event = path.rpartition("/")[2]
-            if not any(event in events for events in unread.values()):
+            if not any(event in events for events in queue.pending_event_ids_session.values()):
                 raise refused(404, "event_id", "that of an unread answer", event, "call again")
 
     def _check_body(self, path: str, body: Any) -> None:

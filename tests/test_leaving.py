@@ -1,4 +1,4 @@
-"""A page that is closed while it waits: what waits is never computed, and what runs ends."""
+"""A page closed while it waits: what waits is never computed, and what runs ends. One that stays is answered."""
 
 import contextvars
 import gc
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from gradio.context import LocalContext
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Route
 from torch.overrides import TorchFunctionMode
 
 from demo.app import CHECKPOINTS, build_app, launch_options
@@ -79,17 +79,24 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
 
 
 class Visitor:
-    """What the page is to the server: asks for the tab Faults, and `listens` until it leaves."""
+    """What the page is to the server: asks for the tab Faults, and listens until it leaves."""
 
     def __init__(self, crowd: Crowd, session: str) -> None:
         place = crowd.app.config["components"]
         forgotten = next(part["id"] for part in place if part["props"].get("elem_id") == "forgotten")
-        event = next(one for one in crowd.app.config["dependencies"] if forgotten in one["outputs"])
-        self.client = httpx.Client(base_url=crowd.url)
-        body = {"data": [None, "lecture", 50], "fn_index": event["id"], "session_hash": session, "event_data": None}
-        self.client.post("/gradio_api/queue/join", json=body).raise_for_status()
-        listen = self.client.build_request("GET", "/gradio_api/queue/data", params={"session_hash": session})
-        self.stream = self.client.send(listen, stream=True)
+        self.event = next(one["id"] for one in crowd.app.config["dependencies"] if forgotten in one["outputs"])
+        self.client, self.session = httpx.Client(base_url=crowd.url), session
+        self.ask()
+        self.listen()
+
+    def ask(self) -> None:
+        asked = {"data": [None, "lecture", 50], "fn_index": self.event, "session_hash": self.session}
+        self.client.post("/gradio_api/queue/join", json=asked).raise_for_status()
+
+    def listen(self) -> None:
+        stream = self.client.build_request("GET", "/gradio_api/queue/data", params={"session_hash": self.session})
+        self.stream = self.client.send(stream, stream=True)
+        self.stream.raise_for_status()
 
     def leave(self) -> None:
         self.stream.close()
@@ -144,6 +151,40 @@ def test_a_visitor_who_stays_is_computed_for_to_the_end(crowd: Crowd) -> None:
     assert "all of it" in first.stream.read().decode()
     again = Visitor(crowd, "first")
     assert "all of it" in again.stream.read().decode()
+
+
+def test_who_has_heard_the_answer_may_listen_again_for_the_next(crowd: Crowd) -> None:
+    crowd.work.over = True
+    first = Visitor(crowd, "first")
+    assert "all of it" in first.stream.read().decode()
+    first.listen()
+    first.ask()
+    assert "all of it" in first.stream.read().decode()
+
+
+def test_a_question_answered_before_the_page_knows_its_number_is_no_error_in_chromium(
+    crowd: Crowd, browser: Browser
+) -> None:
+    page = browser.new_page()
+    errors = watch_errors(page)
+    page.goto(f"{crowd.url}/?tab=faults")
+    wait_until(lambda: crowd.work.begun, "the page is computed for")
+
+    def late(route: Route) -> None:
+        number = route.fetch()
+        wait_until(lambda: len(crowd.app._queue) == 0, "the question is taken up")
+        crowd.work.over = True
+        wait_until(lambda: not crowd.running(), "both questions are answered")
+        time.sleep(1)  # and the stream of the answers has ended
+        route.fulfill(response=number)
+
+    page.route("**/queue/join*", late, times=1)
+    with page.expect_response(lambda response: "queue/data" in response.url) as listening:
+        page.get_by_role("tab", name="Chance", exact=True).click()
+        page.wait_for_selector("#chance .figure svg >> nth=1")
+    assert listening.value.status == 200
+    assert errors == []
+    page.close()
 
 
 def test_a_closed_page_is_not_computed_for_any_longer_in_chromium(crowd: Crowd, browser: Browser) -> None:
