@@ -67,7 +67,7 @@ class _TrainingStep(torch.autograd.Function):
         ∂L/∂x = γ/√(σ² + ε) · (g − Σ g / n − (x − μ) · Σ g·(x − μ) / (n·(σ² + ε)))
 
     A batch is larger than the processor's cache, and fetching memory takes longer than arithmetic: so few passes, in
-    place where the values are our own, and x − μ is kept beside x, from which a second derivative starts.
+    place where the values are our own, and nothing of x's size is kept but x.
     """
 
     @staticmethod
@@ -78,21 +78,23 @@ class _TrainingStep(torch.autograd.Function):
         var = _channel_sum(centred.square()) / count  # in two passes, without the cancellation of E[x²] − μ²
         inverse_std = torch.rsqrt(var + eps)
         scale = inverse_std if gamma is None else inverse_std * _like(gamma, x)
-        y = _scale_and_shift(centred, scale, None if beta is None else _like(beta, x))
+        y = _scale_and_shift_(centred, scale, None if beta is None else _like(beta, x))
         ctx.eps = eps
-        ctx.save_for_backward(x, gamma, beta, centred, inverse_std, scale)
+        ctx.save_for_backward(x, gamma, beta, mean, inverse_std, scale)
         mean, var = mean.flatten(), var.flatten()
         ctx.mark_non_differentiable(mean, var)
         return y.to(x.dtype), mean, var
 
     @staticmethod
     def backward(ctx, g, _mean, _var):  # type: ignore[no-untyped-def]
-        x, gamma, beta, centred, inverse_std, scale = ctx.saved_tensors
+        x, gamma, beta, mean, inverse_std, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated again, and the saved values have no graph
             return *_gradients_by_autograd(x, gamma, beta, ctx.eps, g), None
         g, count = g.to(scale.dtype), x.numel() // x.size(1)
-        grad_beta, grad_gamma = _channel_sum(g), _channel_sum(centred * g) * inverse_std  # (1, C, 1, …) each
-        grad_x = _scale_and_shift(centred, grad_gamma * inverse_std * scale / -count, grad_beta * scale / -count)
+        centred = x.to(scale.dtype) - mean
+        products, grad_beta = _gradient_sums(centred, g)  # (1, C, 1, …) each
+        grad_gamma = products * inverse_std
+        grad_x = _scale_and_shift_(centred, grad_gamma * inverse_std * scale / -count, grad_beta * scale / -count)
         grad_x.addcmul_(g, scale)
         return (
             grad_x.to(x.dtype),
@@ -118,13 +120,26 @@ def _channel_sum(x: Tensor) -> Tensor:
     return (x.sum(dim=list(range(2, x.dim())), keepdim=True) if x.dim() > 2 else x).sum(0, keepdim=True)
 
 
-def _scale_and_shift(x: Tensor, scale: Tensor, shift: Optional[Tensor]) -> Tensor:
-    """x · scale + shift, both (1, C, 1, …)."""
+def _gradient_sums(x: Tensor, g: Tensor) -> Tuple[Tensor, Tensor]:
+    """Σ g·x and Σ g of each channel, (1, C, 1, …)."""
+    onednn = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    if not (onednn and x.dim() == 4 and x.stride(1) == g.stride(1) == 1):
+        return _channel_sum(g * x), _channel_sum(g)
+    # γ·x + β is a depthwise 1 × 1 convolution, whose gradient oneDNN has for channels last: both sums in one pass
+    gamma = x.new_ones(x.size(1), 1, 1, 1)
+    _, products, total = torch.ops.aten.convolution_backward(
+        g, x, gamma, [len(gamma)], [1, 1], [0, 0], [1, 1], False, [0, 0], len(gamma), [False, True, True]
+    )
+    return _like(products, x), _like(total, x)
+
+
+def _scale_and_shift_(x: Tensor, scale: Tensor, shift: Optional[Tensor]) -> Tensor:
+    """x · scale + shift, both (1, C, 1, …), in place."""
     if shift is None:
-        return x * scale
+        return x.mul_(scale)
     if x.stride(1) == 1:  # channels last: in one pass
-        return torch.addcmul(shift, x, scale)
-    return (x * scale).add_(shift)  # where both factors repeat along a row, addcmul goes value by value
+        return torch.addcmul(shift, x, scale, out=x)
+    return x.mul_(scale).add_(shift)  # where both factors repeat along a row, addcmul goes value by value
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:

@@ -28,5 +28,6 @@ def pages_asked_for(kept: bool) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
 def test_freed_memory_is_used_again_and_not_asked_for_page_by_page() -> None:
-    assert pages_asked_for(kept=False) > 10_000  # of 4 kB: otherwise there is nothing to mend
-    assert pages_asked_for(kept=True) < 100
+    otherwise = pages_asked_for(kept=False)
+    assert otherwise > 10_000  # of 4 kB; or there is nothing to mend
+    assert pages_asked_for(kept=True) < otherwise / 4  # some: a small thing in between can take a large one's place

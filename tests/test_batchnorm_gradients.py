@@ -31,6 +31,27 @@ def test_gradients_of_input_gamma_and_beta_equal_torchs(case: Case) -> None:
             assert largest_error(ours.beta.grad, theirs.bias.grad, summed) <= TOLERANCE[case.dtype]
 
 
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+@pytest.mark.parametrize("of_x", FORMATS, ids=str)
+@pytest.mark.parametrize("of_gradient", FORMATS, ids=str)
+@pytest.mark.parametrize("shape", [(7, 5, 4, 3), (3, 1, 2, 2), (128, 12, 9, 9)], ids=str)
+def test_gradients_are_torchs_in_every_memory_format(
+    shape: tuple[int, ...], of_gradient: torch.memory_format, of_x: torch.memory_format
+) -> None:
+    x, upstream = random_input(0, *shape) + 2, random_input(1, *shape)
+    ours, theirs = CustomBatchNorm(shape[1]), torch.nn.BatchNorm2d(shape[1], dtype=torch.float64)
+    mine = x.contiguous(memory_format=of_x).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    ours(mine).backward(upstream.contiguous(memory_format=of_gradient))
+    theirs(exact).backward(upstream.double())
+    summed = upstream.abs().sum(dim=(0, 2, 3)).max()
+    assert largest_error(mine.grad, exact.grad) <= 1e-6
+    assert largest_error(ours.gamma.grad, theirs.weight.grad, summed) <= 1e-6
+    assert largest_error(ours.beta.grad, theirs.bias.grad, summed) <= 1e-6
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_second_derivatives_equal_torchs(shape: tuple[int, ...]) -> None:
     penalties = []
