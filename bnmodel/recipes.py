@@ -76,14 +76,14 @@ SPRINT = Recipe(
 )
 ROBUST = Recipe(
     "robust",
-    epochs=35,
-    patience=35,
+    epochs=40,
+    patience=40,
     batch_size=128,
     learning_rate=0.1,
     momentum=0.9,
     weight_decay=5e-4,
     schedule="one_cycle",
-    averaging=5,
+    averaging=10,
     keeps_last=True,
     augmented=0.5,
     outliers=0.125,

@@ -26,7 +26,6 @@ from bnmodel.recipes import Recipe
 DIVERGED = 1000.0  # nats, of both losses together; to guess costs 2.3 each
 OUTLIER_WEIGHT = 0.5  # of outliers in the loss, against that of digits
 AVERAGING_RATE = 0.1  # of the peak learning rate, while weights are averaged
-AVERAGING_DECAY = 0.999  # of the average in a step: it remembers a thousand
 _global_random_state = threading.Lock()
 
 
@@ -92,6 +91,7 @@ class Training:
         self.history = History(keeps_last=recipe.keeps_last)
         self.best_state = copy_state(model)
         self.average: dict[str, Tensor] | None = None  # of weights and running statistics, in the last epochs
+        self.averaged = 0  # after how many steps they were taken into it
         self.shuffling = Generator().manual_seed(recipe.seed)
 
     def epochs(self) -> Iterator[Epoch]:
@@ -135,7 +135,7 @@ class Training:
         return epoch
 
     def _begin_averaging(self) -> None:
-        self.average = copy_state(self.model)
+        self.average, self.averaged = copy_state(self.model), 1
         for group in self.optimizer.param_groups:  # one_cycle moves both
             group.update(lr=AVERAGING_RATE * self.recipe.learning_rate, momentum=self.recipe.momentum)
 
@@ -191,7 +191,8 @@ class Training:
             averages, latest = (
                 list(filter(torch.is_floating_point, s.values())) for s in (self.average, self.model.state_dict())
             )
-            torch._foreach_lerp_(averages, latest, 1 - AVERAGING_DECAY)
+            self.averaged += 1
+            torch._foreach_lerp_(averages, latest, 1 / self.averaged)  # each counts the same
         return loss.detach(), (of_digits.detach().argmax(1) == labels).sum()
 
     def save(self, out: Path, dataset: str) -> None:
@@ -210,6 +211,7 @@ class Training:
             "model": self.model.state_dict(),
             "best": self.best_state,
             "average": self.average,
+            "averaged": self.averaged,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "random": self.random.get_state(),
@@ -246,7 +248,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.best_state = state["best"]
-        self.average = state.get("average")  # None in an older file
+        self.average, self.averaged = state.get("average"), state.get("averaged", 0)  # an older file has none
         self.history.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         self.stopping.best = min(epoch.validation_loss for epoch in self.history.epochs)
         self.stopping.waited = state["waited"]
