@@ -234,7 +234,7 @@ def drawn() -> Drawn:
         (your_digit.show, (31, "blurred", 1, 0)),
         (chance.show, (2, 0)),
         (why.show, (31, "random", 1, 0, 0)),
-        (statistics.show, (0.1, 8, "block1.norm", 0)),
+        (statistics.show, (0.1, 8, 1, 0)),
         (faults.show, (50,)),
         (corruption.show, ("noise", 50)),
     ],

@@ -17,7 +17,7 @@ from demo.app import CHECKPOINTS
 from demo.images import diverging, grey
 from demo.page import Drawn
 from demo.page import Page as Frame
-from demo.tabs import files, xray, your_digit
+from demo.tabs import files, statistics, xray, your_digit
 from export.runtime import FORMATS
 from tests.conftest import SEVEN, act, draw, open_app
 
@@ -66,6 +66,19 @@ def with_torch_batch_norm(model: nn.Module) -> nn.Module:
         if isinstance(norm, CustomBatchNorm):
             network.set_submodule(name, norm.to_torch(2).train())
     return network
+
+
+@pytest.mark.parametrize(
+    ("model", "place", "norm"),
+    [
+        ("lecture", 1, "block1.norm"),
+        ("lecture", 5, "block2.norm"),
+        ("robust", 1, "conv1.norm"),
+        ("robust", 5, "conv5.norm"),
+    ],
+)
+def test_statistics_shows_the_norm_at_a_place_of_every_network(frame: Frame, model: str, place: int, norm: str) -> None:
+    assert f"of {norm} is" in statistics.show(frame.drawn(None, model), 0.1, 2, place, 0)
 
 
 @pytest.mark.parametrize("count", [0, 1, 31])

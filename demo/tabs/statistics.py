@@ -39,12 +39,14 @@ BATCH_SIZES = (2, 4, 8, 16, 32, 64)
 
 
 def build(page: Page) -> None:
-    norms = sorted({name for model in page.models.values() for name in named_norms(model.network)})
+    most = max((len(named_norms(model.network)) for model in page.models.values()), default=0)
     with page.tab("Statistics", "Which mean and variance should a network keep for later?") as tab:
         with gr.Row(elem_classes="controls"):
             momentum = gr.Slider(0.01, 1, 0.1, step=0.01, label="Momentum", elem_id="momentum", min_width=160)
             batch_size = gr.Dropdown(list(BATCH_SIZES), value=4, label="Batch size", min_width=90, scale=0)
-            norm = gr.Dropdown(norms, value=norms[0] if norms else None, label="Batch norm", min_width=170, scale=0)
+            norm = gr.Dropdown(
+                list(range(1, most + 1)), value=1 if most else None, label="Batch norm", min_width=110, scale=0
+            )
             channel = gr.Number(0, label="Channel", precision=0, minimum=0, min_width=90, scale=0, elem_id="channel")
         shown = picture(670, "statistics")
         gr.Markdown(LOOK, elem_classes="look")
@@ -53,13 +55,12 @@ def build(page: Page) -> None:
         tab.live(show, inputs=[momentum, batch_size, norm, channel], outputs=[shown], at_once=1)  # 0.6 GB, for robust
 
 
-def show(drawn: Drawn, momentum: float, batch_size: int, norm: str, channel: int | None) -> str:
+def show(drawn: Drawn, momentum: float, batch_size: int, place: int | None, channel: int | None) -> str:
+    """`place` counts the network's norms from 1 on; beyond the last, it is the last."""
     norms = named_norms(drawn.model.network)
-    if norm not in norms:
-        there = (
-            f"This network has {', '.join(norms)}; choose one of them" if norms else "This network has no batch norm"
-        )
-        return sentence(f"{there}.", drawn)
+    if not norms:
+        return sentence("This network has no batch norm.", drawn)
+    norm = list(norms)[min(place or 1, len(norms)) - 1]
     channel = min(max(channel or 0, 0), norms[norm].num_features - 1)
     result = running_statistics.run(drawn.model.network, drawn.digit, momentum, batch_size, norm=norm, channel=channel)
     words = in_words(result)
@@ -72,8 +73,8 @@ def in_words(result: RunningStatistics) -> str:
     remembered = f"{result.effective_batches:.3g} batch{'' if result.effective_batches < 1.005 else 'es'}"
     return (
         f"Momentum {result.momentum:g} remembers about <b>{remembered}</b>. After {len(result.batch_mean)} batches "
-        f"the running mean of channel {result.channel} is {result.running_mean[-1]:.4f}, {error:.4f} from the precise "
-        f"one; single batches wander by ±{result.mean.batch_spread:.4f}."
+        f"the running mean of channel {result.channel} of {result.norm} is {result.running_mean[-1]:.4f}, {error:.4f} "
+        f"from the precise one; single batches wander by ±{result.mean.batch_spread:.4f}."
     )
 
 
