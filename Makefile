@@ -4,7 +4,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 MODEL  ?= checkpoints/lecture
 
-.PHONY: demo test check audit train export verify bench figures chromium clean
+.PHONY: demo test check audit train robust export verify bench figures chromium clean
 
 demo: $(VENV)/.demo          ## the app, at http://localhost:7860
 	$(PY) -m demo
@@ -23,6 +23,11 @@ audit: $(VENV)/.demo         ## known vulnerabilities of what is installed
 
 train: $(VENV)/.demo         ## the shipped checkpoint again, from MNIST
 	$(PY) -m bnmodel train --recipe lecture --dataset mnist --out checkpoints/lecture
+
+robust: $(VENV)/.demo        ## the same for robust: chosen on validation digits, refitted on all, exported
+	$(PY) -m bnmodel train --recipe robust --out build/chosen
+	$(PY) -m bnmodel refit build/chosen --out checkpoints/robust
+	$(PY) -m export checkpoints/robust
 
 export: $(VENV)/.demo        ## the exported files and their certificate
 	$(PY) -m export $(MODEL)

@@ -32,6 +32,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": INK,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "legend.title_fontsize": 9,
     "lines.linewidth": 1.8,
     "figure.facecolor": "none",
     "axes.facecolor": "none",

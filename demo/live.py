@@ -92,7 +92,7 @@ TRAININGS = Trainings()
 def buttons(name: str) -> tuple[gr.Button, gr.Button]:
     """“Train live”, and “Stop” beside it."""
     train = gr.Button("Train live", variant="primary", elem_id=f"{name}-train", min_width=110, scale=0)
-    stop = gr.Button("Stop", elem_id=f"{name}-stop", min_width=80, scale=0, interactive=False)
+    stop = gr.Button("Stop", elem_id=f"{name}-stop", min_width=64, scale=0, interactive=False)
     return train, stop
 
 
