@@ -2,7 +2,7 @@
 
 python -m benchmarks.seeds CHOSEN [--out DIR] [--data-root DIR]
 
-CHOSEN is what `python -m bnmodel train --recipe robust --out CHOSEN` left. About half an hour a seed on one core, so it
+CHOSEN is what `python -m bnmodel train --recipe robust --out CHOSEN` left. About 40 minutes a seed on one core, so it
 is no part of `make bench`; a refit that `--out` has already is not repeated.
 """
 
