@@ -20,7 +20,7 @@ from bnmodel import CustomBatchNorm, SimpleCNN
 from bnmodel.allocator import keep_freed_memory
 from bnmodel.models import RobustCNN
 
-TURNS = 30
+TURNS = 20
 SHAPES = {(64, 10, 12, 12): False, (128, 48, 24, 24): True, (128, 96, 10, 10): True, (128, 192, 5, 5): True}
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "torch": nn.BatchNorm2d,
@@ -85,7 +85,7 @@ def main() -> None:
     for shape, channels_last in SHAPES.items():
         name = f"layer, {' × '.join(map(str, shape))}{', channels last' if channels_last else ''}"
         works = {key: layer_work(layer(shape[1]), shape, channels_last) for key, layer in LAYERS.items()}
-        result[name] = compare(works, repeats=4 if channels_last else 50)
+        result[name] = compare(works, repeats=20 if channels_last else 50)  # until the caches are its own
     steps: dict[str, tuple[type[nn.Module], int, bool]] = {
         "training step, SimpleCNN": (SimpleCNN, 64, False),
         "training step, RobustCNN": (RobustCNN, 128, False),
