@@ -40,6 +40,7 @@ forkserver.set_forkserver_preload(["bnmodel.training", "torchvision", "sklearn.d
 def train(out: Path, recipe: Recipe, told: Connection, most_bytes: int | None = None) -> None:
     """Train in this process; tell 0 at the start, the number of every epoch once it is saved, and any error."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
     if most_bytes is not None:  # to a file; the kernel then refuses as a full disk does
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     training, validation = split(load_offline_digits(True))
