@@ -101,6 +101,14 @@ def test_in_theory_two_over_fan_in_keeps_relu_level_and_one_over_fan_in_the_iden
     assert theory(activation, scale / 2, 30)[0, -1] == pytest.approx(activations[0] * 2**-15, rel=0.5)
 
 
+def test_in_theory_whole_numbers_as_a_page_sends_them_are_no_other_than_any() -> None:
+    theory.cache_clear()  # it would take 100 and 100.0 for one
+    of_a_whole_number = theory("relu", 100, 30)
+    theory.cache_clear()
+    np.testing.assert_array_equal(of_a_whole_number, theory("relu", 100.0, 30))
+    assert of_a_whole_number[1, 0] == pytest.approx(np.sqrt(0.5 * 50.0**29), rel=1e-6)  # ½ of the squares pass a ReLU
+
+
 def test_theory_of_one_relu_layer_is_the_moments_of_a_rectified_normal():
     activations, gradients = theory("relu", 3.0, 1)
     assert activations[0] == pytest.approx(math.sqrt(3 / 2 - 3 / (2 * math.pi)), rel=1e-5)

@@ -201,7 +201,7 @@ def theory(activation: str, scale: float, depth: int) -> np.ndarray:
         deviations.append(math.sqrt(max(square - float(density @ f) ** 2, 0)))
         factors.append(STEEPEST.get(activation, 1) ** 2 * float(density @ SLOPES[activation](h) ** 2))
     # from the top down: through the activation of every layer from this one on, and the weights between them
-    back = np.cumprod(factors[::-1])[::-1] * scale ** np.arange(depth - 1, -1, -1)
+    back = np.cumprod(factors[::-1])[::-1] * float(scale) ** np.arange(depth - 1, -1, -1)  # an int would overflow
     return np.array([deviations, np.sqrt(back)])
 
 
