@@ -9,7 +9,7 @@ import pytest
 import torch
 from training_helpers import SHORT, digits, few, interrupt_after, own_random_state, same, seeded_model, state_of
 
-from bnmodel import Digits, load_checkpoint
+from bnmodel import CheckpointError, Digits, load_checkpoint
 from bnmodel.evaluation import evaluate
 from bnmodel.training import fit
 from bnmodel.training_loop import AVERAGING_RATE, Training
@@ -66,3 +66,12 @@ def test_interrupted_and_resumed_it_is_the_same_bit_for_bit(stop: int, few: Part
     again = seeded_model(LAST_TWO, seed=1)
     fit(again, *few, LAST_TWO, out=tmp_path, resume=True, progress=False)
     assert same(state_of(again), state_of(whole))
+
+
+def test_a_training_that_averaged_otherwise_is_refused_in_words(few: Parts, tmp_path: Path) -> None:
+    fit(seeded_model(LAST_TWO), *few, LAST_TWO, out=tmp_path, progress=False, on_epoch=interrupt_after(3))
+    state = torch.load(tmp_path / "training.pt", weights_only=True)
+    del state["averaged"]
+    torch.save(state, tmp_path / "training.pt")
+    with pytest.raises(CheckpointError, match="holds no training that this version can go on with"):
+        fit(seeded_model(LAST_TWO), *few, LAST_TWO, out=tmp_path, resume=True, progress=False)
