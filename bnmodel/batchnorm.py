@@ -3,8 +3,8 @@
     x̂ = (x − μ) / √(σ² + ε)        y = γ · x̂ + β
 
 Per channel, over the batch and every spatial axis (Ioffe & Szegedy 2015, arXiv 1502.03167, algorithm 1).
-:func:`batch_norm` is the mathematics; :class:`CustomBatchNorm` keeps the running statistics. The statistics of a batch
-that is spread over several processes: `synchronised.py`.
+:func:`batch_norm` is the mathematics; :class:`CustomBatchNorm` keeps the running statistics. Its gradient by hand, for
+training: `batchnorm_step.py`; over a batch that several processes share: `synchronised.py`.
 """
 
 from typing import Optional, Tuple
@@ -12,6 +12,7 @@ from typing import Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from bnmodel.batchnorm_step import TrainingStep, at_least_float32
 from bnmodel.synchronised import processes, synchronised_batch_norm
 
 # `Optional[...]` and no `from __future__ import annotations` here: torch.jit.script reads these annotations.
@@ -41,8 +42,8 @@ def batch_norm(
     if mean is None or var is None:  # noqa: SIM102
         if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
             if not torch.compiler.is_compiling():
-                return _TrainingStep.apply(x, gamma, beta, eps)  # the same, and faster
-    x = x.to(_at_least_float32(dtype))
+                return TrainingStep.apply(x, gamma, beta, eps)  # the same, and faster
+    x = x.to(at_least_float32(dtype))
     if mean is None or var is None:
         axes = [0] + [axis for axis in range(2, x.dim())]
         var, mean = torch.var_mean(x, dim=axes, correction=0)  # (C,), (C,)
@@ -56,95 +57,6 @@ def batch_norm(
     per_channel = [1, x.size(1)] + [1] * (x.dim() - 2)
     y = torch.addcmul(shift.view(per_channel), x, scale.view(per_channel))
     return y.to(dtype), mean, var
-
-
-class _TrainingStep(torch.autograd.Function):
-    """batch_norm with batch statistics, and its gradient by hand; autograd's own takes three times as long.
-
-    With n values a channel, g = ∂L/∂y, and every sum over a channel:
-
-        ∂L/∂β = Σ g        ∂L/∂γ = Σ g·(x − μ) / √(σ² + ε)
-        ∂L/∂x = γ/√(σ² + ε) · (g − Σ g / n − (x − μ) · Σ g·(x − μ) / (n·(σ² + ε)))
-
-    A batch is larger than the processor's cache, and fetching memory takes longer than arithmetic: so few passes, in
-    place where the values are our own, and nothing of x's size is kept but x.
-    """
-
-    @staticmethod
-    def forward(ctx, x, gamma, beta, eps):  # type: ignore[no-untyped-def]
-        values, count = x.to(_at_least_float32(x.dtype)), x.numel() // x.size(1)
-        mean = _channel_sum(values) / count  # (1, C, 1, …)
-        centred = values - mean
-        var = _channel_sum(centred.square()) / count  # in two passes, without the cancellation of E[x²] − μ²
-        inverse_std = torch.rsqrt(var + eps)
-        scale = inverse_std if gamma is None else inverse_std * _like(gamma, x)
-        y = _scale_and_shift_(centred, scale, None if beta is None else _like(beta, x))
-        ctx.eps = eps
-        ctx.save_for_backward(x, gamma, beta, mean, inverse_std, scale)
-        mean, var = mean.flatten(), var.flatten()
-        ctx.mark_non_differentiable(mean, var)
-        return y.to(x.dtype), mean, var
-
-    @staticmethod
-    def backward(ctx, g, _mean, _var):  # type: ignore[no-untyped-def]
-        x, gamma, beta, mean, inverse_std, scale = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated again, and the saved values have no graph
-            return *_gradients_by_autograd(x, gamma, beta, ctx.eps, g), None
-        g, count = g.to(scale.dtype), x.numel() // x.size(1)
-        centred = x.to(scale.dtype) - mean
-        products, grad_beta = _gradient_sums(centred, g)  # (1, C, 1, …) each
-        grad_gamma = products * inverse_std
-        grad_x = _scale_and_shift_(centred, grad_gamma * inverse_std * scale / -count, grad_beta * scale / -count)
-        grad_x.addcmul_(g, scale)
-        return (
-            grad_x.to(x.dtype),
-            None if gamma is None else grad_gamma.flatten(),
-            None if beta is None else grad_beta.flatten(),
-            None,
-        )
-
-
-def _gradients_by_autograd(
-    x: Tensor, gamma: Optional[Tensor], beta: Optional[Tensor], eps: float, g: Tensor
-) -> Tuple[Optional[Tensor], ...]:
-    """∂L/∂x, ∂L/∂γ and ∂L/∂β of batch_norm with batch statistics, as functions that can be differentiated."""
-    var, mean = torch.var_mean(x, dim=[0, *range(2, x.dim())], correction=0)
-    y, _, _ = batch_norm(x, gamma, beta, mean, var, eps)
-    wanted = [tensor for tensor in (x, gamma, beta) if tensor is not None and tensor.requires_grad]
-    gradients = iter(torch.autograd.grad(y, wanted, g, create_graph=True))
-    return tuple(next(gradients) if t is not None and t.requires_grad else None for t in (x, gamma, beta))
-
-
-def _channel_sum(x: Tensor) -> Tensor:
-    """(N, C, *spatial) → (1, C, 1, …). Over space first, then over the batch: two short sums round less than a long."""
-    return (x.sum(dim=list(range(2, x.dim())), keepdim=True) if x.dim() > 2 else x).sum(0, keepdim=True)
-
-
-def _gradient_sums(x: Tensor, g: Tensor) -> Tuple[Tensor, Tensor]:
-    """Σ g·x and Σ g of each channel, (1, C, 1, …)."""
-    onednn = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    if not (onednn and x.dim() == 4 and x.stride(1) == g.stride(1) == 1):
-        return _channel_sum(g * x), _channel_sum(g)
-    # γ·x + β is a depthwise 1 × 1 convolution, whose gradient oneDNN has for channels last: both sums in one pass
-    gamma = x.new_ones(x.size(1), 1, 1, 1)
-    _, products, total = torch.ops.aten.convolution_backward(
-        g, x, gamma, [len(gamma)], [1, 1], [0, 0], [1, 1], False, [0, 0], len(gamma), [False, True, True]
-    )
-    return _like(products, x), _like(total, x)
-
-
-def _scale_and_shift_(x: Tensor, scale: Tensor, shift: Optional[Tensor]) -> Tensor:
-    """x · scale + shift, both (1, C, 1, …), in place."""
-    if shift is None:
-        return x.mul_(scale)
-    if x.stride(1) == 1:  # channels last: in one pass
-        return torch.addcmul(shift, x, scale, out=x)
-    return x.mul_(scale).add_(shift)  # where both factors repeat along a row, addcmul goes value by value
-
-
-def _like(values: Tensor, x: Tensor) -> Tensor:
-    """(C,) → (1, C, 1, …), to meet `x`."""
-    return values.view([1, -1] + [1] * (x.dim() - 2))
 
 
 class CustomBatchNorm(nn.Module):
@@ -207,7 +119,7 @@ class CustomBatchNorm(nn.Module):
         self.running_var: Optional[Tensor]
         self.num_batches_tracked: Optional[Tensor]
         if track_running_stats:
-            stats_dtype = _at_least_float32(dtype or torch.get_default_dtype())
+            stats_dtype = at_least_float32(dtype or torch.get_default_dtype())
             self.register_buffer("running_mean", torch.zeros(num_features, device=device, dtype=stats_dtype))
             self.register_buffer("running_var", torch.ones(num_features, device=device, dtype=stats_dtype))
             self.register_buffer("num_batches_tracked", torch.tensor(0, device=device))
@@ -320,10 +232,6 @@ class CustomBatchNorm(nn.Module):
             f"affine={self.affine}, track_running_stats={self.track_running_stats}"
             f"{', synchronised=True' if self.synchronised else ''}"
         )
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _copy(source: nn.Module, target: nn.Module, renamed: dict[str, str]) -> None:

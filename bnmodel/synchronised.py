@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from bnmodel.batchnorm_step import at_least_float32, like
+
 
 def processes() -> int:
     """How many train together; 1 where torch.distributed is not in use."""
@@ -45,7 +47,7 @@ class _SynchronisedStep(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, gamma, beta, eps):  # type: ignore[no-untyped-def]
-        values = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        values = x.to(at_least_float32(x.dtype))
         rows = values.movedim(1, -1).reshape(-1, x.size(1))  # (nₚ, C)
         count = torch.full_like(rows[:1].sum(0), len(rows))  # (C,)
         own_mean = rows.sum(0) / count.clamp(min=1)
@@ -58,9 +60,9 @@ class _SynchronisedStep(torch.autograd.Function):
         var = (squares + counts * (means - mean).square()).sum(0) / total
         inverse_std = torch.rsqrt(var + eps)
         scale = inverse_std if gamma is None else inverse_std * gamma
-        y = (values - _like(mean, x)) * _like(scale, x)
+        y = (values - like(mean, x)) * like(scale, x)
         if beta is not None:
-            y += _like(beta, x)
+            y += like(beta, x)
         ctx.has_beta = beta is not None
         ctx.save_for_backward(x, gamma, mean, inverse_std, total)
         ctx.mark_non_differentiable(mean, var, total)
@@ -70,18 +72,13 @@ class _SynchronisedStep(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g, _mean, _var, _total):  # type: ignore[no-untyped-def]
         x, gamma, mean, inverse_std, total = ctx.saved_tensors
-        g, centred = g.to(mean.dtype), x.to(mean.dtype) - _like(mean, x)
+        g, centred = g.to(mean.dtype), x.to(mean.dtype) - like(mean, x)
         axes = [0, *range(2, x.dim())]
         own = torch.stack((g.sum(axes), (g * centred).sum(axes)))  # (2, C)
         everyones = own.clone()
         dist.all_reduce(everyones)
         mean_g, mean_gx = everyones / total  # (C,) each
         scale = inverse_std if gamma is None else inverse_std * gamma
-        grad_x = (g - _like(mean_g, x) - centred * _like(mean_gx * inverse_std**2, x)) * _like(scale, x)
+        grad_x = (g - like(mean_g, x) - centred * like(mean_gx * inverse_std**2, x)) * like(scale, x)
         grad_beta, grad_gamma = own[0], own[1] * inverse_std
         return grad_x.to(x.dtype), None if gamma is None else grad_gamma, grad_beta if ctx.has_beta else None, None
-
-
-def _like(values: Tensor, x: Tensor) -> Tensor:
-    """(C,) → (1, C, 1, …), to meet `x`."""
-    return values.view(1, -1, *[1] * (x.dim() - 2))
