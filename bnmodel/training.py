@@ -101,6 +101,7 @@ def refit(
     own, but the history and the validation results of `chosen`; what is shown meanwhile is of digits it has learned.
 
     Args:
+        chosen: or what was refitted from it, which holds all that is taken over.
         digits: all of them, the validation digits as `split` takes them among them.
         out: another folder.
         seed: None for that of `chosen`.

@@ -54,6 +54,17 @@ def test_its_results_and_history_are_those_of_the_chosen_training(digits: Digits
     assert (tmp_path / "history.json").read_bytes() == (chosen / "history.json").read_bytes()
 
 
+def test_another_seed_of_what_was_refitted_is_that_seed_of_what_was_chosen(
+    digits: Digits, chosen: Path, tmp_path: Path
+) -> None:
+    refit(chosen, digits, tmp_path / "shipped", progress=False)
+    refit(tmp_path / "shipped", digits, tmp_path / "again", seed=5, progress=False)
+    refit(chosen, digits, tmp_path / "expected", seed=5, progress=False)
+    again, expected = load_checkpoint(tmp_path / "again"), load_checkpoint(tmp_path / "expected")
+    assert same(state_of(again.model), state_of(expected.model))
+    assert again.results == expected.results
+
+
 def test_an_interrupted_refit_goes_on_to_the_same_weights(
     digits: Digits, chosen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
