@@ -2,8 +2,7 @@
 
 python -m benchmarks.seeds [--model FOLDER] [--out DIR] [--data-root DIR]
 
-A refit takes from half an hour to two, by the machine, so it is no part of `make bench`; one that `--out` has already
-is not repeated.
+The two refits take hours, so it is no part of `make bench`; one that `--out` has already is not repeated.
 """
 
 import argparse
