@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from bnmodel.letters import letters
+
 SIZE = 28
 STRENGTHS = (0.0, 1.3)  # of a digit's warp: some are left almost as they are
 ROTATION = 9.0  # degrees, standard deviation
@@ -136,7 +138,7 @@ def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
 
 
 def outliers(digits: Tensor, generator: Generator) -> Tensor:
-    """As many images that are no digits, (N, 1, 28, 28): scribbles, two digits across each other, noise."""
+    """As many images that are no digits, (N, 1, 28, 28): scribbles, letters, two digits across each other, noise."""
     count = len(digits)
     normal, uniform = _chances(digits, generator)
     points = 14 + (uniform(8, count, 2) - 0.5) * 20  # of a zigzag
@@ -148,8 +150,12 @@ def outliers(digits: Tensor, generator: Generator) -> Tensor:
         scribble = torch.maximum(scribble, stroke)
     across = torch.maximum(digits, digits.roll(1, dims=0).transpose(2, 3).flip(2))[:, 0]
     noise = (0.5 + 0.5 * normal(count, SIZE, SIZE)).clamp(0, 1) * (uniform(count, 1, 1) < uniform(count, SIZE, SIZE))
+    start, end = letters(count, generator)
+    strokes = segments(start.flatten(0, 1), end.flatten(0, 1), width.repeat_interleave(start.shape[1]))
+    letter = warp(strokes.view(count, -1, SIZE, SIZE).amax(dim=1, keepdim=True), generator)[:, 0]
     kind = uniform(count, 1, 1)
-    return torch.where(kind < 0.6, scribble, torch.where(kind < 0.85, across, noise)).unsqueeze(1)
+    others = torch.where(kind < 0.8, letter, torch.where(kind < 0.9, across, noise))
+    return torch.where(kind < 0.4, scribble, others).unsqueeze(1)
 
 
 def segments(start: Tensor, end: Tensor, width: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class Recipe:
     keeps_last: bool = False  # the end of its schedule decides, not the validation loss
     augmented: float = 0.0  # share of the digits that another hand and pen draw anew in every epoch, in [0, 1]
     channels_last: bool = False  # the network's memory format; quicker on a CPU the more channels there are
-    outliers: float = 0.0  # scribbles beside the digits, as a share of them, in [0, 1]
+    outliers: float = 0.0  # scribbles, letters and such beside the digits, as a share of them, in [0, 1]
     calibrated: bool = False  # at the end its probabilities are made to mean what they say, on the validation digits
     model: SimpleCNNConfig | RobustCNNConfig = field(default_factory=SimpleCNNConfig)
 

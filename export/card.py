@@ -5,7 +5,7 @@ from typing import Any
 from export.checks import Check
 
 OF_AUGMENTED_DIGITS = """Crossed sevens and ones with a foot it has learned. Most scribbles
-get a low probability; letters that look like a digit may get a high one."""
+and letters get a low probability; a letter that looks like a digit may get a high one."""
 OF_PLAIN_DIGITS = """MNIST's writers were American: crossed sevens and ones with a foot
 are read less well. A scribble gets an answer too: the probabilities say which digit, not whether it is one."""
 

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from bnmodel import augmentation
 from bnmodel.augmentation import augment, european, gaps, outliers, segments, thickness, tone, warp
 from bnmodel.data import load_sample
+from bnmodel.letters import SHAPES, letters
 
 SAMPLE = load_sample(train=True)
 
@@ -111,6 +112,31 @@ def test_a_line_is_full_along_its_length_and_nothing_two_pixels_beside_it() -> N
     assert line[8].sum() == 0
     assert line[12].sum() == 0
     assert line[10, :3].sum() == 0
+
+
+def test_letters_are_centred_by_mass_and_fit_the_box_of_a_digit() -> None:
+    start, end = letters(500, seeded())
+    assert start.shape == end.shape
+    length = (end - start).norm(dim=2, keepdim=True)
+    centre = ((start + end) / 2 * length).sum(1) / length.sum(1)
+    torch.testing.assert_close(centre, torch.full((500, 2), 14.0), atol=1e-3, rtol=0)
+    size = torch.cat((start, end), 1).amax(1) - torch.cat((start, end), 1).amin(1)
+    assert size.amax() < 28
+    assert size.amax(1).median() > 14
+
+
+def test_a_stroke_is_one_line_from_point_to_point_and_strokes_do_not_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnmodel.letters.SLIP", 0.0)
+    start, end = letters(300, seeded())
+    joined = (start[:, 1:] == end[:, :-1]).all(dim=2).sum(1)
+    lines = (start != end).any(dim=2).sum(1)
+    expected: dict[int, set[int]] = {}  # by the number of lines, how many of them go on where the one before ended
+    for strokes in SHAPES:
+        points = [stroke.split() for stroke in strokes.split(",")]
+        expected.setdefault(sum(len(p) - 1 for p in points), set()).add(sum(len(p) - 2 for p in points))
+    padded = start.shape[1] - lines
+    for count, going_on in zip(lines.tolist(), (joined - padded).tolist(), strict=True):
+        assert going_on in expected[count]
 
 
 def test_outliers_are_not_the_digits_they_are_made_beside() -> None:
