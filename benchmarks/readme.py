@@ -191,7 +191,8 @@ def _milliseconds_a_digit(folder: Path) -> float:
 
 def seeds(result: dict[str, Any]) -> str:
     listed = ", ".join(f"{share:.2%} (seed {seed})" for seed, share in result["test_accuracy"].items())
-    return f"`robust`, the same refit from several seeds: {listed} of the test digits; mean **{result['mean']:.2%}**."
+    mean = f"; mean **{result['mean']:.2%}**" if len(result["test_accuracy"]) > 1 else ""
+    return f"`robust`, refitted, reads {listed} of the test digits{mean}."
 
 
 def augmentation(result: dict[str, Any]) -> str:
