@@ -44,7 +44,7 @@ LETTERS = {
     "u": "00 04 16 26 44, 40 46",
 }
 LYING = ("03 43", "02 44", "04 42", "00 46")
-SHAPES = (*LETTERS.values(), *LYING, *LYING)  # each as likely; lines twice
+SHAPES = (*LETTERS.values(), *LYING, *LYING)  # each as likely, but a lying line twice
 SLIP = 0.3  # of every point, grid units, standard deviation
 GRID = torch.tensor((4.0, 6.0))
 SMALLEST = torch.tensor((11.0, 15.0))  # pixels, width and height of a letter that takes the whole grid
