@@ -217,7 +217,7 @@ function show(reply) {
 }
 
 function say(words) {
-  find('.pad-words').textContent = words;
+  find('.pad-words').textContent = words.replaceAll(' %', '\u00a0%'); // no line begins with the sign
 }
 
 // 99.95 % must not read as a certainty

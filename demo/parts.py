@@ -84,10 +84,11 @@ def panels(figure: Figure, description: str, narrow: bool = False) -> str:
     return f'<div class="figure{" narrow" if narrow else ""}">{to_panels(figure, description)}</div>'
 
 
-def sentence(words: str, drawn: Drawn) -> str:
-    """The picture in words (HTML), announced to screen readers."""
-    note = '<br><span class="note">an example, until you draw</span>' if drawn.is_example else ""
-    return f'<p class="sentence" aria-live="polite">{words}{note}</p>'
+def sentence(words: str, drawn: Drawn | None = None, live: str = "polite") -> str:
+    """The picture in words (HTML), announced to screen readers; with `live` "off" not each time that it changes."""
+    note = '<br><span class="note">an example, until you draw</span>' if drawn and drawn.is_example else ""
+    unbroken = words.replace(" %", "\u00a0%")  # no line begins with the sign
+    return f'<p class="sentence" aria-live="{live}">{unbroken}{note}</p>'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 
 from bnmodel import CustomBatchNorm, figures, panels
 from bnmodel.experiments.modes import COMPANY, companions
+from demo import parts
 from demo.app import CHECKPOINTS
 from demo.images import diverging, grey
 from demo.page import Drawn
@@ -121,6 +122,11 @@ def two_panels(low: float) -> str:
         right.plot([0, 1], [low, 1], color=figures.TRAIN)
         right.set_title("a title")
     return panels.to_panels(figure, 'curves, "both"')
+
+
+def test_no_line_of_a_tabs_sentence_begins_with_a_percent_sign(example: Drawn) -> None:
+    assert "99.2\u00a0%" in parts.sentence("99.2 % of it")
+    assert " %" not in xray.show(example)
 
 
 def test_a_figure_is_cut_into_a_picture_for_each_of_its_panels() -> None:

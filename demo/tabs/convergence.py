@@ -15,7 +15,7 @@ from bnmodel.initializers import INITIALIZERS
 from bnmodel.panels import to_svg
 from demo.live import State, buttons, wire
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, picture, reshuffle_button
+from demo.parts import code, fold, panels, picture, reshuffle_button, sentence
 
 LOOK = """
 Three networks with the same first weights and the same digits in the same order; only the batch norm differs. Above,
@@ -92,8 +92,7 @@ def recorded(initializer: str, rate: float) -> str:
     curves = panels(convergence_sweep.curves_figure(sweep(), initializer, rate), words)
     maps = "".join(in_map(sweep(), place, initializer, rate) for place in PLACES)
     lines = to_svg(convergence_sweep.rates_figure(sweep()), "the accuracies of the maps, as lines")
-    said = f'<p class="sentence" aria-live="polite">{words}</p>'
-    return f'{said}{curves}{in_claims(sweep())}<div class="figure">{maps}<div>{lines}</div></div>'
+    return f'{sentence(words)}{curves}{in_claims(sweep())}<div class="figure">{maps}<div>{lines}</div></div>'
 
 
 def in_map(sweep: Sweep, place: str, initializer: str, rate: float) -> str:
@@ -199,7 +198,7 @@ def draw(result: Convergence, state: State) -> str:
     """The live curves so far (HTML)."""
     words = progress(result, state)
     status = "polite" if state != "training" else "off"  # or it would be read out at every epoch
-    return f'<p class="sentence" aria-live="{status}">{words}</p>{panels(convergence.figure(result), words)}'
+    return sentence(words, live=status) + panels(convergence.figure(result), words)
 
 
 def progress(result: Convergence, state: State) -> str:

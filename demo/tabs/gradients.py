@@ -9,7 +9,7 @@ from bnmodel.experiments.gradients import ALONG, MOST_STEPS, Gradients
 from bnmodel.experiments.initialization import title
 from bnmodel.initializers import INITIALIZERS
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, percent, picture, reshuffle_button, table
+from demo.parts import code, fold, panels, percent, picture, reshuffle_button, sentence, table
 
 LOOK = """
 Three networks with the same weights get the same 32 digits; only the batch norm differs. Four panels, a layer each: how
@@ -69,7 +69,7 @@ def comparison(initializer: str, std: float, steps: int, rate: float, seed: int)
     result = gradients.run(initializer, steps, rate, BATCH, std=std, seed=seed)
     words = in_words(result)
     picture = panels(gradients.figure(result), words, narrow=True)
-    return f'<p class="sentence" aria-live="polite">{words}</p>{picture}{numbers(result)}'
+    return sentence(words) + picture + numbers(result)
 
 
 def in_words(result: Gradients) -> str:

@@ -7,7 +7,7 @@ import gradio as gr
 from bnmodel.experiments import initialization
 from bnmodel.experiments.initialization import ACTIVATIONS, Layer, Stack
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, percent, picture, reshuffle_button, table
+from demo.parts import code, fold, panels, percent, picture, reshuffle_button, sentence, table
 
 LOOK = """
 Standard-normal inputs (dashed) go into one dense layer of 256 units; filled, what comes out. Random normal with std 1
@@ -84,7 +84,7 @@ def show_stack(drawn: Drawn, activation: str, mean: float, std: float, gain: flo
 def layer_picture(activation: str, width: int, samples: int, mean: float, std: float, gain: float, seed: int) -> str:
     result = initialization.run(activation, width, samples, mean, std, gain, seed)
     words = layer_in_words(result)
-    return _sentence(words) + panels(initialization.figure(result), words, narrow=True)
+    return sentence(words) + panels(initialization.figure(result), words, narrow=True)
 
 
 @lru_cache(maxsize=32)
@@ -92,7 +92,7 @@ def stack_picture(activation: str, depth: int, mean: float, std: float, gain: fl
     result = initialization.stack(activation, depth, samples=50, mean=mean, std=std, gain=gain, seed=seed)
     words = stack_in_words(result)
     picture = panels(initialization.stack_figure(result), words, narrow=True)
-    return _sentence(words) + picture + shares(result)
+    return sentence(words) + picture + shares(result)
 
 
 def layer_in_words(result: Layer) -> str:
@@ -138,7 +138,3 @@ def short(factor: float) -> str:
 
 def label(name: str) -> str:
     return initialization.title(name)
-
-
-def _sentence(words: str) -> str:
-    return f'<p class="sentence" aria-live="polite">{words}</p>'

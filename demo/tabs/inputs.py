@@ -7,7 +7,7 @@ import gradio as gr
 from bnmodel.experiments import input_normalization
 from bnmodel.experiments.input_normalization import MOST_STEPS, InputNormalization
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, percent, picture, table
+from demo.parts import code, fold, panels, percent, picture, sentence, table
 
 LOOK = """
 A neuron with two weights, its real loss as contours, the cross its minimum. On raw inputs the bowl is long and narrow:
@@ -77,7 +77,7 @@ def bowls(
     result = input_normalization.run(scale, offset, correlation, share, momentum, steps, batch_size)
     words = in_words(result)
     picture = panels(input_normalization.figure(result), words)
-    return f'<p class="sentence" aria-live="polite">{words}</p>{picture}{numbers(result)}'
+    return sentence(words) + picture + numbers(result)
 
 
 def in_words(result: InputNormalization) -> str:

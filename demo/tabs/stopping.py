@@ -10,7 +10,7 @@ from bnmodel.experiments.convergence import MOST_EPOCHS
 from bnmodel.experiments.early_stopping import MOST_PATIENCE, Regularised, Stopped
 from demo.live import State, buttons, wire
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, picture, reshuffle_button
+from demo.parts import code, fold, panels, picture, reshuffle_button, sentence
 
 LOOK = """
 **Early stopping** waits `patience` epochs (shaded) for a better validation loss, then gives up and keeps the best
@@ -78,7 +78,7 @@ def show(drawn: Drawn, patience: int) -> str:
 def recorded(folder: Path, patience: int) -> str:
     result = early_stopping.of_checkpoint(folder, patience)
     words = in_words(result)
-    return f'<p class="sentence" aria-live="polite">{words}</p>{panels(early_stopping.figure(result), words)}'
+    return sentence(words) + panels(early_stopping.figure(result), words)
 
 
 def in_words(result: Stopped) -> str:
@@ -109,8 +109,7 @@ def draw(result: Regularised, state: State) -> str:
     """The live curves so far (HTML)."""
     words = progress(result, state)
     status = "polite" if state != "training" else "off"  # or it would be read out at every epoch
-    picture = panels(early_stopping.gap_figure(result), words)
-    return f'<p class="sentence" aria-live="{status}">{words}</p>{picture}'
+    return sentence(words, live=status) + panels(early_stopping.gap_figure(result), words)
 
 
 def progress(result: Regularised, state: State) -> str:
