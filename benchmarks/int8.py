@@ -39,8 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digits.int8.onnx"
         # weights of seven bits: with eight, processors without VNNI instructions overflow where they add two products
-        options = {"quant_format": QuantFormat.QDQ, "per_channel": True, "reduce_range": True}
-        quantize_static(SOURCE, path, Calibration(), **options)
+        quantize_static(SOURCE, path, Calibration(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True)
         quantized, size = load_file(path).run(test.images.numpy())[0], path.stat().st_size
     exact = load_file(SOURCE).run(test.images.numpy())[0]
     result = {

@@ -84,11 +84,11 @@ def panels(figure: Figure, description: str, narrow: bool = False) -> str:
     return f'<div class="figure{" narrow" if narrow else ""}">{to_panels(figure, description)}</div>'
 
 
-def sentence(words: str, drawn: Drawn | None = None, live: str = "polite") -> str:
-    """The picture in words (HTML), announced to screen readers; with `live` "off" not each time that it changes."""
+def sentence(words: str, drawn: Drawn | None = None, spoken: bool = True) -> str:
+    """The picture in words (HTML). Screen readers speak it when it changes, unless not `spoken`: it always does."""
     note = '<br><span class="note">an example, until you draw</span>' if drawn and drawn.is_example else ""
     unbroken = words.replace(" %", "\u00a0%")  # no line begins with the sign
-    return f'<p class="sentence" aria-live="{live}">{unbroken}{note}</p>'
+    return f'<p class="sentence" aria-live="{"polite" if spoken else "off"}">{unbroken}{note}</p>'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

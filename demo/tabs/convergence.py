@@ -45,7 +45,7 @@ figures.save(convergence.figure(result), "curves.png")
 figures.save(convergence_sweep.figure(convergence_sweep.read()), "maps.png")
 """
 PAINT = {"none": "currentColor", "before": "var(--train)", "after": "var(--eval)"}
-CELL = "padding: 5px 0; text-align: center; font-size: clamp(10px, 2.7vw, 12px); border: 0"
+CELL = "padding: 5px 0; text-align: center; font-size: clamp(10px, 3.1cqi, 12px); border: 0"
 WORDS = {"none": "without batch norm", "before": "with it before the activation", "after": "with it after"}
 
 
@@ -106,7 +106,8 @@ def in_map(sweep: Sweep, place: str, initializer: str, rate: float) -> str:
     caption = f'<caption style="text-align: left; padding-bottom: 4px">{convergence_sweep.TITLES[place]}</caption>'
     corner = f'<th style="{CELL}; text-align: left; width: 26%">rate</th>'
     inside = f"{caption}<thead><tr>{corner}{head}</tr></thead><tbody>{rows}</tbody>"
-    return f'<div class="table"><table style="table-layout: fixed">{inside}</table></div>'
+    table = f'<table style="table-layout: fixed">{inside}</table>'
+    return f'<div class="table" style="container-type: inline-size">{table}</div>'  # its width sets the size of CELL
 
 
 def in_cell(cell: Cell, framed: bool) -> str:
@@ -197,8 +198,7 @@ def verdict(holds: bool) -> str:
 def draw(result: Convergence, state: State) -> str:
     """The live curves so far (HTML)."""
     words = progress(result, state)
-    status = "polite" if state != "training" else "off"  # or it would be read out at every epoch
-    return sentence(words, live=status) + panels(convergence.figure(result), words)
+    return sentence(words, spoken=state != "training") + panels(convergence.figure(result), words)
 
 
 def progress(result: Convergence, state: State) -> str:

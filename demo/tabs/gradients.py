@@ -13,9 +13,10 @@ from demo.parts import code, fold, panels, percent, picture, reshuffle_button, s
 
 LOOK = """
 Three networks with the same weights get the same 32 digits; only the batch norm differs. Four panels, a layer each: how
-large the gradients of its weights are, above them a line from the 5 % to the 95 % quantile with the median as a dot.
-**At step 0 the difference is batch norm's alone**; with Glorot it is widest, since there the gradients without it are
-smallest. The last two panels follow the gradient downhill: how far it has changed by then, and the loss.
+large the gradients of its weights are, above them a line from the 5&nbsp;% to the 95&nbsp;%
+quantile with the median as a dot. **At step 0 the difference is batch norm's alone**; with Glorot it is widest, since
+there the gradients without it are smallest. The last two panels follow the gradient downhill: how far it has changed by
+then, and the loss.
 
 *Can a gradient be trusted further with batch norm?* Read it in the table: its change in relation to its length. In this
 small network not always, and it depends on the initialiser: reshuffle, set 10 steps, and compare He with Glorot.

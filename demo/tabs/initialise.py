@@ -29,8 +29,9 @@ $$q = n \operatorname{Var}(w)\, s, \qquad s' = \mathbb E\big[f(\sqrt q\,z)^2\big
 n \operatorname{Var}(w)\, \mathbb E\big[f'(\sqrt q\,z)^2\big], \quad z \sim \mathcal N(0, 1).$$
 
 ReLU: both expectations halve, so $\operatorname{Var}(w) = 2/n$ keeps both. Identity: $1/n$. Gradients are those at the
-dense layers' outputs, from a standard-normal one at the top. *Saturated*: the slope is below 1 % of the steepest (for
-ReLU, its left side); *dead*: a unit saturated for every sample. Batch norm stands between dense layer and activation.
+dense layers' outputs, from a standard-normal one at the top. *Saturated*: the slope is below 1&nbsp;% of the
+steepest (for ReLU, its left side); *dead*: a unit saturated for every sample. Batch norm stands between dense layer and
+activation.
 
 Source: `bnmodel/experiments/initialization.py`, `bnmodel/initializers.py`. Glorot & Bengio 2010; He et al. 2015,
 [arXiv 1502.01852](https://arxiv.org/abs/1502.01852). Gradients that grow with batch norm: Yang et al. 2019,

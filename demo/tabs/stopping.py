@@ -108,8 +108,7 @@ def describe(drawn: Drawn, dropout: float, decay: float, epochs: int, seed: int)
 def draw(result: Regularised, state: State) -> str:
     """The live curves so far (HTML)."""
     words = progress(result, state)
-    status = "polite" if state != "training" else "off"  # or it would be read out at every epoch
-    return sentence(words, live=status) + panels(early_stopping.gap_figure(result), words)
+    return sentence(words, spoken=state != "training") + panels(early_stopping.gap_figure(result), words)
 
 
 def progress(result: Regularised, state: State) -> str:
