@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bnmodel.files import atomic_write
+from bnmodel.io import atomic_write
 
 RESULTS = Path(__file__).with_name("results")
 

@@ -17,7 +17,7 @@ COMMANDS = (
     "benchmarks.app",
     "benchmarks.faults",
     "benchmarks.load",
-    "benchmarks.hostile",
+    "benchmarks.fuzzing",
     "benchmarks.space",
     "benchmarks.readme",
 )

@@ -14,9 +14,9 @@ from typing import Any
 from playwright.sync_api import Locator, Page, TimeoutError, sync_playwright
 
 from benchmarks import write
+from benchmarks.running_app import CHROMIUM_ARGS, ONE, SEVEN, ZERO, chromium_path, draw, open_app, serve
 from bnmodel.experiments.convergence import MOST_EPOCHS
-from demo.live import MOST
-from tests.conftest import CHROMIUM_ARGS, ONE, SEVEN, ZERO, chromium_path, draw, open_app, serve
+from demo.server.live_training import MOST
 
 DRAWINGS = 40
 TAB_DRAWINGS = 7

@@ -11,9 +11,10 @@ from torchvision.transforms import v2
 from benchmarks import write
 from benchmarks.batchnorm import compare, training_work
 from bnmodel import data
-from bnmodel.allocator import keep_freed_memory
-from bnmodel.augmentation import augment, outliers, warp
-from bnmodel.models import RobustCNN
+from bnmodel.data.augmentation import augment, warp
+from bnmodel.data.outliers import outliers
+from bnmodel.nn.models import RobustCNN
+from bnmodel.training.allocator import keep_freed_memory
 
 BATCH = 128
 

@@ -3,7 +3,7 @@
 Alone: forward and backward, contiguous and channels-last, and the lecture's naive layer beside them. The whole step is
 of the lecture's network, and of RobustCNN, which is channels-last, in float32 and under bfloat16 autocast. Processor
 time on one thread, in turns, and the median of the ratios of each turn, since the machine is shared. Memory as in
-`python -m bnmodel train`, for all alike: `bnmodel/allocator.py`.
+`python -m bnmodel train`, for all alike: `bnmodel/training/allocator.py`.
 """
 
 import time
@@ -17,8 +17,8 @@ from torch import nn
 from benchmarks import write
 from benchmarks.training import NaiveBatchNorm
 from bnmodel import CustomBatchNorm, SimpleCNN
-from bnmodel.allocator import keep_freed_memory
-from bnmodel.models import RobustCNN
+from bnmodel.nn.models import RobustCNN
+from bnmodel.training.allocator import keep_freed_memory
 
 TURNS = 20
 SHAPES = {(64, 10, 12, 12): False, (128, 48, 24, 24): True, (128, 96, 10, 10): True, (128, 192, 5, 5): True}

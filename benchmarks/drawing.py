@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import write
-from benchmarks.pen import Drawing, draw
+from benchmarks.rasteriser import Drawing, draw
+from benchmarks.stroke_styles import STYLES
 from benchmarks.strokes import Strokes, vectorise
-from benchmarks.styles import STYLES
 from bnmodel import data
-from export.freeze import ExportError
-from export.runtime import Recognizer, available, load_file
+from bnmodel.deploy.folding import ExportError
+from bnmodel.deploy.loading import load_file
+from export.recogniser import Recognizer, available
 
 STYLE_DIGITS = 500  # of the class, at most
 SEED = 0

@@ -6,7 +6,7 @@ from PIL import Image
 from playwright.sync_api import Page
 
 from benchmarks.app import browser
-from tests.conftest import draw, open_app, serve
+from benchmarks.running_app import draw, open_app, serve
 
 DOCS = Path(__file__).parent.parent / "docs"
 MOST_BYTES = 300_000

@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 
 from benchmarks import write
 from bnmodel import data
-from export.runtime import load_file
+from bnmodel.deploy.loading import load_file
 
 SOURCE = Path("checkpoints/lecture/digits.onnx")
 

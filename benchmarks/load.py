@@ -20,9 +20,9 @@ from uuid import uuid4
 import httpx
 
 from benchmarks import write
+from benchmarks.running_app import serve
 from bnmodel.data import load_sample
 from demo.images import as_ink, enlarge, png_url
-from tests.conftest import serve
 
 VISITORS = 50
 SECONDS = 60

@@ -19,11 +19,11 @@ from torch import nn
 
 from benchmarks import write
 from bnmodel import data
-from bnmodel.allocator import keep_freed_memory
 from bnmodel.data import Digits
-from bnmodel.evaluation import evaluate
-from bnmodel.recipes import SPRINT
-from bnmodel.training_loop import Training, new_network
+from bnmodel.training.allocator import keep_freed_memory
+from bnmodel.training.evaluation import evaluate
+from bnmodel.training.recipes import SPRINT
+from bnmodel.training.trainer import Training, new_network
 
 SEEDS = range(5)
 

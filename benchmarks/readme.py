@@ -13,7 +13,7 @@ from benchmarks import RESULTS
 from bnmodel.experiments import convergence_sweep
 from bnmodel.experiments.convergence import PLACES
 from bnmodel.experiments.convergence_sweep import EASIER, SLOW, SWEEP_FILE, TARGET
-from bnmodel.files import atomic_write
+from bnmodel.io import atomic_write
 from export.bench import read_rows
 
 ROOT = RESULTS.parents[1]

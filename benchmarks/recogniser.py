@@ -18,11 +18,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from benchmarks import write
-from bnmodel import data, figures, load_checkpoint
-from bnmodel.calibration import calibration_error
-from bnmodel.checkpoint import Checkpoint
-from bnmodel.evaluation import evaluate, predict_log_probs
-from export.runtime import Recognizer, available, load
+from bnmodel import data, load_checkpoint, plotting
+from bnmodel.training.calibration import calibration_error
+from bnmodel.training.checkpoint import Checkpoint
+from bnmodel.training.evaluation import evaluate, predict_log_probs
+from export.recogniser import Recognizer, available, load
 
 SURE = 0.9  # a false answer of at least this probability is a sure one
 DOUBTFUL = 0.5  # the app shows a question mark below this
@@ -133,13 +133,13 @@ def judge(folder: Path, validation: data.Digits, test: data.Digits) -> tuple[dic
     }, of_test
 
 
-@figures.style()
+@plotting.plot_style()
 def misread(test: data.Digits, log_probs: Tensor) -> Figure:
     """Every misread digit: what it is, as what it was read, and how sure the network was."""
     wrong = torch.nonzero(log_probs.argmax(1) != test.labels)[:, 0].tolist()
     columns = 10
     rows = -(-len(wrong) // columns)
-    drawn, panels = figures.new_figure(columns=columns, rows=rows, width=9, height=1.15 * rows)
+    drawn, panels = plotting.new_figure(columns=columns, rows=rows, width=9, height=1.15 * rows)
     for axes in panels:
         axes.set_axis_off()
     for axes, index in zip(panels, wrong, strict=False):
@@ -165,7 +165,7 @@ def main() -> None:
             "strangers": strangers(load(folder, "onnx")),
         }
         if models[folder.name]["recipe"] == "robust":
-            figures.save(misread(test, log_probs), MISREAD)
+            plotting.save(misread(test, log_probs), MISREAD)
     write("recogniser", {"models": models})
     for name, content in models.items():
         print(name, {key: value for key, value in content.items() if key != "confusion"})

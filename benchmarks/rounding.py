@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks import write
 from bnmodel import data, load_checkpoint
-from export.certificate import eager
-from export.runtime import FORMATS, load_file
+from bnmodel.deploy.certificate import eager
+from bnmodel.deploy.loading import FORMATS, load_file
 
 FOLDER = Path("checkpoints/lecture")
 

@@ -11,10 +11,10 @@ from statistics import mean
 
 from benchmarks import write
 from bnmodel import data
-from bnmodel.allocator import keep_freed_memory
-from bnmodel.checkpoint import load_checkpoint
-from bnmodel.evaluation import evaluate
 from bnmodel.training import refit
+from bnmodel.training.allocator import keep_freed_memory
+from bnmodel.training.checkpoint import load_checkpoint
+from bnmodel.training.evaluation import evaluate
 
 SEEDS = (0, 1, 2)
 

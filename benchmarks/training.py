@@ -22,12 +22,12 @@ from torchvision.datasets import MNIST
 
 from benchmarks import write
 from bnmodel import data
-from bnmodel.allocator import keep_freed_memory
-from bnmodel.history import Epoch
-from bnmodel.models import build
-from bnmodel.recipes import FAST
+from bnmodel.nn.models import build
 from bnmodel.training import fit
-from bnmodel.training_loop import Training
+from bnmodel.training.allocator import keep_freed_memory
+from bnmodel.training.history import Epoch
+from bnmodel.training.recipes import FAST
+from bnmodel.training.trainer import Training
 
 TARGET = 0.0370
 MAX_EPOCHS = 100

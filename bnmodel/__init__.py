@@ -1,10 +1,10 @@
 """Batch normalisation written out, and the digit recogniser that is trained with it."""
 
-from bnmodel.batchnorm import CustomBatchNorm, batch_norm
-from bnmodel.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from bnmodel.data import DataError, Digits
-from bnmodel.models import SimpleCNN, SimpleCNNConfig, SimpleMLP, SimpleMLPConfig
-from bnmodel.sketch import Sketch, SketchClassifier
+from bnmodel.data.preprocessing import Sketch, SketchClassifier
+from bnmodel.nn.batchnorm import CustomBatchNorm, batch_norm
+from bnmodel.nn.models import SimpleCNN, SimpleCNNConfig, SimpleMLP, SimpleMLPConfig
+from bnmodel.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 
 __all__ = [
     "Checkpoint",

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 
-from bnmodel import data, distributed, figures, training
-from bnmodel.allocator import keep_freed_memory
-from bnmodel.checkpoint import CheckpointError, load_checkpoint
-from bnmodel.evaluation import evaluate, predict_log_probs
-from bnmodel.recipes import RECIPES
-from bnmodel.training_loop import TrainingError
+from bnmodel import data, plotting, training
+from bnmodel.training import distributed
+from bnmodel.training.allocator import keep_freed_memory
+from bnmodel.training.checkpoint import CheckpointError, load_checkpoint
+from bnmodel.training.evaluation import evaluate, predict_log_probs
+from bnmodel.training.figures import loss_curves
+from bnmodel.training.recipes import RECIPES
+from bnmodel.training.trainer import TrainingError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def train(options: argparse.Namespace) -> int:
             recipe, learned, validation, options.dataset, out, options.resume, options.device
         )
     if first:
-        figures.save(figures.loss_curves(history, f"{recipe.name} on {options.dataset}"), out / "loss_curves.png")
+        plotting.save(loss_curves(history, f"{recipe.name} on {options.dataset}"), out / "loss_curves.png")
         best = history.best
         stop = f"epoch {best.epoch} of {len(history.epochs)} ({history.stopped})"
         print(f"best validation loss {best.validation_loss:.6f}, {stop}")
@@ -95,7 +97,7 @@ def experiment(options: argparse.Namespace) -> int:
 
 
 def sample(options: argparse.Namespace) -> int:
-    """Make bnmodel/mnist_sample.npz again."""
+    """Make bnmodel/data/mnist_sample.npz again."""
     data.write_sample(options.data_root, options.out)
     print(f"{options.out}: 1,000 training and 1,000 test digits")
     return 0

@@ -15,8 +15,8 @@ from torch import Tensor
 from bnmodel.experiments import modes
 from bnmodel.experiments.batch_spread import run as run_spread
 from bnmodel.experiments.modes import COMPANY, MAX_COMPANIONS
-from demo.checks import is_number, refusal, shown
 from demo.models import Model
+from demo.server.validation import is_number, refusal, shown
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # of PIL's; another of them starts a program
 MOST_PIXELS = 50_000_000  # 200 MB while it is decoded
@@ -104,7 +104,7 @@ def _endpoint(name: str, description: str, answer: Callable[..., Any], others: l
         [result],
         api_name=name,
         api_description=description,
-        preprocess=False,  # gr.File's leaves an empty file behind; demo/door.py has checked the values
+        preprocess=False,  # gr.File's leaves an empty file behind; demo/server/middleware.py has checked the values
         concurrency_limit=AT_ONCE,
         concurrency_id="programs",
     )

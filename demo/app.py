@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from demo.api import build_api
-from demo.bodies import LARGEST_FILE
-from demo.door import Door
 from demo.page import Page
+from demo.server.middleware import Door
+from demo.server.request_body import LARGEST_FILE
 from demo.tabs import (
     chance,
     convergence,

@@ -7,10 +7,11 @@ from pathlib import Path
 from torch import nn
 
 from bnmodel import CheckpointError, load_checkpoint
-from bnmodel.history import HISTORY, History
-from export import bench, certificate
-from export.freeze import ExportError
-from export.runtime import Recognizer, available, load
+from bnmodel.deploy import certificate
+from bnmodel.deploy.folding import ExportError
+from bnmodel.training.history import HISTORY, History
+from export import bench
+from export.recogniser import Recognizer, available, load
 
 
 @dataclass(frozen=True, eq=False)

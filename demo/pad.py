@@ -13,9 +13,9 @@ import gradio as gr
 import numpy as np
 
 from bnmodel.data import load_sample
-from demo.checks import refusal, shown
 from demo.images import as_ink, decode_canvas, grey, png_url
-from export.runtime import Recognizer
+from demo.server.validation import refusal, shown
+from export.recogniser import Recognizer
 
 HERE = Path(__file__).parent
 EXAMPLE = 1  # which digit of each class, counted from 0

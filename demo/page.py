@@ -13,7 +13,7 @@ A tab is a file in `demo/tabs` with one function, and one line in the list in `d
 `live` calls `show` when the tab is first seen, when its inputs change, and when the digit or the model has changed,
 but only while the tab is visible, one call at a time, and at last with the newest values; when the page is closed it
 ends. Nothing in a `Drawn` may be changed: the network is shared by everybody. Every input can be reset, and stands in
-the address (`demo.share`).
+the address (`demo.url_state`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,12 +31,12 @@ from gradio.context import Context
 from torch import Tensor
 
 from bnmodel.data import load_sample
-from demo import share
-from demo.checks import refusal, shown
+from demo import url_state
 from demo.images import as_ink, enlarge
-from demo.leaving import Left, WhileAwaited
 from demo.models import Model, load_models
 from demo.pad import build_pad, drawing
+from demo.server.cancellation import Left, WhileAwaited
+from demo.server.validation import refusal, shown
 
 EXAMPLE = 716  # of the shipped test sample, a 1 that is no longer one in other company: the first look already teaches
 TAB_JS = (Path(__file__).parent / "tab.js").read_text(encoding="utf-8")
@@ -79,10 +79,10 @@ class Tab:
     ) -> None:
         """Keep `outputs` equal to `show(drawn, *inputs)`, for `at_once` visitors at a time: it needs memory."""
         for control in inputs:
-            control.elem_id = control.elem_id or f"{self.name}-{share.slug(str(control.label))}"
+            control.elem_id = control.elem_id or f"{self.name}-{url_state.slug(str(control.label))}"
         new = [control for control in inputs if control not in self.controls]
         self.controls += new
-        share.note(self.name, new)
+        url_state.note(self.name, new)
 
         def refresh(url: str, model: str, *values: Any) -> Any:
             try:
@@ -128,14 +128,14 @@ class Page:
         self.model.change(None, None, js=again, api_visibility="private")
         root = Context.root_block
         assert root is not None
-        share.start(root)
-        share.note("", [self.reader, self.model])
-        share.restore(root, "", [self.reader, self.model])
+        url_state.start(root)
+        url_state.note("", [self.reader, self.model])
+        url_state.restore(root, "", [self.reader, self.model])
 
     @contextmanager
     def tab(self, title: str, question: str) -> Iterator[Tab]:
         """A tab with its question as a heading; what is made inside the `with` follows below."""
-        name = share.slug(title)
+        name = url_state.slug(title)
         with gr.Tab(title, id=name) as item:
             ear = gr.HTML(js_on_load=TAB_JS, apply_default_css=False, elem_classes="question")
             tab = Tab(self, name, ear)
@@ -146,10 +146,10 @@ class Page:
         assert root is not None
         assert isinstance(tabs, gr.Tabs)
         tabs.overflow_behavior = "wrap"  # every tab in sight on a phone too, rather than in a menu
-        share.restore(root, name, tab.controls, [tabs])
-        item.select(None, js=f"() => {{ share.show({name!r}); }}", api_visibility="private")
+        url_state.restore(root, name, tab.controls, [tabs])
+        item.select(None, js=f"() => {{ urlState.show({name!r}); }}", api_visibility="private")
         if tab.controls:  # its button, see tab.js
-            defaults = f"() => share.defaults({name!r})"
+            defaults = f"() => urlState.defaults({name!r})"
             ear.clear(None, None, tab.controls, js=defaults, api_visibility="private")
 
     def find(self, name: str) -> Model:

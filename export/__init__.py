@@ -1,18 +1,7 @@
-"""Freeze a batch-norm network, write it as TorchScript, ONNX and torch.export, and prove that the files are right."""
+"""This project's export step: a checkpoint becomes files that other apps load, with a certificate."""
 
-from export.certificate import verify
-from export.freeze import ExportError, freeze
-from export.package import certify, export_checkpoint
-from export.runtime import Answer, Recognizer, available, load
+from bnmodel.deploy import ExportError, certify, verify
+from export.pipeline import export_checkpoint
+from export.recogniser import Answer, Recognizer, available, load
 
-__all__ = [
-    "Answer",
-    "ExportError",
-    "Recognizer",
-    "available",
-    "certify",
-    "export_checkpoint",
-    "freeze",
-    "load",
-    "verify",
-]
+__all__ = ["Answer", "ExportError", "Recognizer", "available", "certify", "export_checkpoint", "load", "verify"]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from bnmodel import CheckpointError
 from bnmodel.data import default_data_root
+from bnmodel.deploy.certificate import verify
+from bnmodel.deploy.checks import Check
+from bnmodel.deploy.folding import ExportError
 from export.bench import bench, table, write_rows
-from export.certificate import verify
-from export.checks import Check
-from export.freeze import ExportError
-from export.package import export_checkpoint
+from export.pipeline import export_checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,13 +13,13 @@ import torch
 
 from bnmodel import load_checkpoint
 from bnmodel.data import load_sample
-from bnmodel.files import read_sealed, write_sealed
-from bnmodel.models import build
-from export.certificate import eager
-from export.checks import torch_threads
-from export.formats import DIGITS, METADATA, WRITERS
-from export.freeze import ExportError, freeze
-from export.runtime import FORMATS, load_file
+from bnmodel.deploy.certificate import eager
+from bnmodel.deploy.checks import torch_threads
+from bnmodel.deploy.folding import ExportError, freeze
+from bnmodel.deploy.formats import DIGITS, METADATA, WRITERS
+from bnmodel.deploy.loading import FORMATS, load_file
+from bnmodel.io import read_sealed, write_sealed
+from bnmodel.nn.models import build
 
 FILE = "bench.json"
 BATCHES = (1, 64, 1024)

@@ -1,13 +1,16 @@
 """Who may import whom: demo ─▶ export ─▶ bnmodel, never back."""
 
 import ast
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("bnmodel", "export", "demo")
-EXPERIMENTS = "bnmodel.experiments"
+LAYERS = ("io", "findings", "nn", "plotting", "data", "training", "deploy", "diagnosis", "experiments")
+SIBLINGS = ("diagnosis", "experiments")
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -62,7 +65,7 @@ def test_each_package_is_there_to_be_looked_at(package: str) -> None:
         ("bnmodel", "demo"),
         ("export", "demo"),
         *[(package, other) for package in PACKAGES for other in ("tests", "benchmarks", "examples", "app")],
-        *[("bnmodel", library) for library in ("gradio", "onnx", "onnxruntime", "onnxscript")],
+        ("bnmodel", "gradio"),
         ("export", "gradio"),
     ],
 )
@@ -70,14 +73,27 @@ def test_no_import_goes_against_the_arrows(importer: str, forbidden: str) -> Non
     assert not offences(modules(importer), forbidden)
 
 
-def test_experiments_are_imported_by_the_command_line_and_the_demo_only() -> None:
-    importers = {
-        name: file
-        for package in ("bnmodel", "export")
-        for name, file in modules(package).items()
-        if name != "bnmodel.__main__" and not within(name, EXPERIMENTS)
-    }
-    assert not offences(importers, EXPERIMENTS)
+@pytest.mark.parametrize("lower", LAYERS)
+def test_a_layer_of_bnmodel_imports_only_those_below(lower: str) -> None:
+    importers = {name: file for name, file in modules("bnmodel").items() if within(name, f"bnmodel.{lower}")}
+    above = LAYERS[LAYERS.index(lower) + 1 :]
+    for higher in (*above, *(name for name in SIBLINGS if lower in SIBLINGS and name != lower)):
+        assert not offences(importers, f"bnmodel.{higher}")
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnxruntime", "onnxscript"])
+def test_the_deployment_libraries_are_imported_by_deploy_only(library: str) -> None:
+    importers = {name: file for name, file in modules("bnmodel").items() if not within(name, "bnmodel.deploy")}
+    assert not offences(importers, library)
+
+
+def test_no_module_shadows_a_function_of_its_package() -> None:
+    for package in PACKAGES:
+        for name, file in modules(package).items():
+            if file.name != "__init__.py":
+                parent = importlib.import_module(name.rpartition(".")[0])
+                member = getattr(parent, name.rpartition(".")[2], None)
+                assert member is None or isinstance(member, ModuleType), name
 
 
 @pytest.mark.parametrize("package", ["export", "demo"])
@@ -100,4 +116,4 @@ def test_no_module_has_the_name_of_one_that_it_would_shadow(taken: str, package:
     ],
 )
 def test_every_way_to_import_is_noticed(source: str, imported: str) -> None:
-    assert imported in imports("bnmodel.sketch", Path("bnmodel/sketch.py"), source)
+    assert imported in imports("bnmodel.module", Path("bnmodel/module.py"), source)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from bnmodel import CheckpointError, DataError
+from bnmodel.deploy.folding import ExportError
 from bnmodel.experiments import convergence_sweep
-from bnmodel.files import read_sealed, write_sealed
-from bnmodel.history import History
+from bnmodel.io import read_sealed, write_sealed
+from bnmodel.training.history import History
 from demo.app import CHECKPOINTS, build_app, damaged
 from demo.models import load_model, load_models
 from demo.tabs import convergence
 from export.bench import read_rows
-from export.freeze import ExportError
 
 EXPORTED = [f"{stem}.{ending}" for stem in ("digits", "sketch") for ending in ("torchscript", "onnx", "pt2")]
 SEALED = ["certificate.json", "history.json", "bench.json"]  # each with a checksum of its own

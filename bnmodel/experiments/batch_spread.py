@@ -10,12 +10,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.data import load_sample
-from bnmodel.evaluation import predict_log_probs
-from bnmodel.experiments.memory import remembered
+from bnmodel.experiments.cache import remembered
 from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
+from bnmodel.training.evaluation import predict_log_probs
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CURVE_DIGITS = 1024  # in all batches of one size together, as far as 16 batches allow: a user waits for the curve
@@ -85,13 +85,13 @@ def draw_batches(model: nn.Module, digit: Tensor, size: int, batches: int, seed:
     return torch.cat(answers)
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(result: BatchSpread) -> Figure:
     """The chosen batch size as a histogram, and all sizes as a band that closes in on eval mode's answer."""
-    drawn, (histogram, curve) = figures.new_figure(columns=2, width=9)
+    drawn, (histogram, curve) = plotting.new_figure(columns=2, width=9)
     bins = [i / 25 for i in range(26)]
-    histogram.hist(result.probabilities, bins, color=figures.TRAIN, alpha=0.75, label="train mode")
-    histogram.axvline(result.eval_probability, color=figures.EVAL, linestyle="--", label="eval mode")
+    histogram.hist(result.probabilities, bins, color=plotting.TRAIN, alpha=0.75, label="train mode")
+    histogram.axvline(result.eval_probability, color=plotting.EVAL, linestyle="--", label="eval mode")
     histogram.set(
         title=f"{len(result.probabilities)} batches of {result.batch_size}: answer flips in {result.flipped:.0%}",
         xlabel=f"probability of “{result.label}”",
@@ -99,12 +99,12 @@ def figure(result: BatchSpread) -> Figure:
         xlim=(0, 1),
     )
     low, middle, high = result.quantiles.T
-    curve.fill_between(result.sizes, low, high, color=figures.TRAIN, alpha=0.2, label="train mode, 10 … 90 %")
-    curve.plot(result.sizes, middle, "o-", color=figures.TRAIN, markersize=4, label="train mode, median")
-    curve.axhline(result.eval_probability, color=figures.EVAL, linestyle="--", label="eval mode")
-    curve.axvline(result.batch_size, color=figures.INK, linestyle=":", linewidth=1)
+    curve.fill_between(result.sizes, low, high, color=plotting.TRAIN, alpha=0.2, label="train mode, 10 … 90 %")
+    curve.plot(result.sizes, middle, "o-", color=plotting.TRAIN, markersize=4, label="train mode, median")
+    curve.axhline(result.eval_probability, color=plotting.EVAL, linestyle="--", label="eval mode")
+    curve.axvline(result.batch_size, color=plotting.INK, linestyle=":", linewidth=1)
     curve.set(title="the larger the batch, the less chance", xlabel="batch size", xscale="log", ylim=(-0.03, 1.03))
-    figures.ticks(curve.xaxis, list(result.sizes), [str(size) for size in result.sizes])
+    plotting.ticks(curve.xaxis, list(result.sizes), [str(size) for size in result.sizes])
     curve.minorticks_off()
     curve.legend(loc="lower right")
     return drawn

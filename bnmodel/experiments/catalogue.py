@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from bnmodel import figures
-from bnmodel.checkpoint import load_checkpoint
+from bnmodel import plotting
+from bnmodel.data.preprocessing import Sketch
 from bnmodel.experiments import (
     batch_spread,
     convergence,
@@ -28,9 +28,9 @@ from bnmodel.experiments import (
     modes,
     running_statistics,
 )
-from bnmodel.files import atomic_write
-from bnmodel.history import HISTORY, History
-from bnmodel.sketch import Sketch
+from bnmodel.io import atomic_write
+from bnmodel.training.checkpoint import load_checkpoint
+from bnmodel.training.history import HISTORY, History
 
 Run = Callable[[nn.Module, Tensor, Path], Any]  # network, digit (28, 28), the checkpoint's folder → result
 
@@ -76,7 +76,7 @@ def write(name: str, folder: Path, digit: Tensor, out: Path) -> list[Path]:
     drawn = figure(result)
     paths = [out / f"{name}.{ending}" for ending in ("png", "svg", "json")]
     for path in paths[:2]:
-        figures.save(drawn, path)
+        plotting.save(drawn, path)
     with atomic_write(paths[2]) as temporary:
         temporary.write_text(json.dumps(plain(result), indent=1) + "\n")
     return paths

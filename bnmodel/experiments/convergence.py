@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.data import load_sample
 from bnmodel.experiments.gradients import LOOKS, PLACES
-from bnmodel.history import Epoch
-from bnmodel.models import SimpleCNNConfig
-from bnmodel.recipes import Recipe
-from bnmodel.training_loop import Training, TrainingError, new_network
+from bnmodel.nn.models import SimpleCNNConfig
+from bnmodel.training.history import Epoch
+from bnmodel.training.recipes import Recipe
+from bnmodel.training.trainer import Training, TrainingError, new_network
 
 RATES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MOST_EPOCHS = 30
@@ -111,10 +111,10 @@ def run(rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, see
     return last
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(result: Convergence) -> Figure:
     """Validation accuracy and loss against epochs."""
-    drawn, panels = figures.new_figure(columns=2, width=9.0, height=3.4)
+    drawn, panels = plotting.new_figure(columns=2, width=9.0, height=3.4)
     for curve in result.curves:
         numbers = [epoch.epoch for epoch in curve.epochs]
         accuracies = [epoch.validation_accuracy for epoch in curve.epochs]

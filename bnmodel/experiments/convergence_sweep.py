@@ -21,16 +21,16 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator, PercentFormatter
 from torch import Generator
 
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.data import DataError, Digits
-from bnmodel.evaluation import evaluate
 from bnmodel.experiments.convergence import RATES, draw_curve, dress, recipe
 from bnmodel.experiments.gradients import LOOKS, PLACES
-from bnmodel.files import atomic_write, read_sealed, seal
-from bnmodel.initializers import INITIALIZERS
-from bnmodel.models import SimpleCNNConfig
-from bnmodel.recipes import Recipe
-from bnmodel.training_loop import new_network
+from bnmodel.io import atomic_write, read_sealed, seal
+from bnmodel.nn.init import INITIALIZERS
+from bnmodel.nn.models import SimpleCNNConfig
+from bnmodel.training.evaluation import evaluate
+from bnmodel.training.recipes import Recipe
+from bnmodel.training.trainer import new_network
 
 SWEEP_FILE = Path(__file__).with_name("convergence_sweep.json")
 STEPS, EVERY, WATCHED = 400, 40, 2_000  # of SGD; between two looks at the accuracy; digits looked at
@@ -219,10 +219,10 @@ TITLES = {
 }
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(sweep: Sweep) -> Figure:
     """Final accuracies, a map for each place of the norm, and how they depend on the rate."""
-    drawn, panels = figures.new_figure(columns=2, rows=2, width=9.6, height=7.0)
+    drawn, panels = plotting.new_figure(columns=2, rows=2, width=9.6, height=7.0)
     for axes, place in zip(panels, PLACES, strict=False):
         _map(axes, [cell for cell in sweep.cells if cell.place == place])
         axes.set_title(TITLES[place])
@@ -230,10 +230,10 @@ def figure(sweep: Sweep) -> Figure:
     return drawn
 
 
-@figures.style()
+@plotting.plot_style()
 def rates_figure(sweep: Sweep) -> Figure:
     """The last panel of `figure` alone."""
-    drawn, (axes,) = figures.new_figure(width=4.6, height=3.4)
+    drawn, (axes,) = plotting.new_figure(width=4.6, height=3.4)
     _against_rate(axes, sweep)
     return drawn
 
@@ -271,16 +271,16 @@ def _against_rate(axes: Axes, sweep: Sweep) -> None:
         axes.plot(RATES, [median(values) for values in at], line, color=color, marker="o", markersize=3, label=label)
         axes.fill_between(RATES, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.12, linewidth=0)
     axes.set(title="median and range over five initialisers", xscale="log", xlabel="learning rate", ylim=(0, 1.02))
-    figures.ticks(axes.xaxis, RATES, [f"{rate:g}" for rate in RATES])
+    plotting.ticks(axes.xaxis, RATES, [f"{rate:g}" for rate in RATES])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.legend(title="batch norm", alignment="left", loc="upper right")
 
 
-@figures.style()
+@plotting.plot_style()
 def curves_figure(sweep: Sweep, initializer: str, rate: float) -> Figure:
     """One setting's validation accuracy and loss against the steps, for each place of the norm."""
-    drawn, panels = figures.new_figure(columns=2, width=9.0, height=3.4)
+    drawn, panels = plotting.new_figure(columns=2, width=9.0, height=3.4)
     for cell in sweep.cells:
         if (cell.initializer, cell.rate) == (initializer, rate):
             steps = [sweep.every * look for look in range(1, len(cell.accuracies) + 1)]

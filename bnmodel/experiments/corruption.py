@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.data import load_sample
-from bnmodel.evaluation import predict_log_probs
-from bnmodel.experiments.memory import remembered
+from bnmodel.experiments.cache import remembered
 from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
+from bnmodel.training.evaluation import predict_log_probs
 
 SEVERITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 SAMPLES = 500
@@ -128,17 +128,17 @@ def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.nd
     return np.array(shares)
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(result: Corruption) -> Figure:
     """Accuracy and the digit's own probability against severity."""
-    drawn, (accuracy, answer) = figures.new_figure(columns=2, width=9)
+    drawn, (accuracy, answer) = plotting.new_figure(columns=2, width=9)
     for axes, left, right, title in (
         (accuracy, result.eval_accuracy, result.train_accuracy, f"accuracy on {SAMPLES} test digits"),
         (answer, result.eval_probability, result.train_probability, f"probability of “{result.label}” for this digit"),
     ):
-        axes.plot(result.severities, left, "o--", color=figures.EVAL, label="running statistics")
+        axes.plot(result.severities, left, "o--", color=plotting.EVAL, label="running statistics")
         axes.plot(
-            result.severities, right, "s-", color=figures.TRAIN, label=f"statistics of batches of {result.batch_size}"
+            result.severities, right, "s-", color=plotting.TRAIN, label=f"statistics of batches of {result.batch_size}"
         )
         axes.set(title=title, xlabel=f"severity of {result.kind}", ylim=(0, 1.03))
     accuracy.legend()

@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from bnmodel import figures
-from bnmodel.evaluation import evaluate
+from bnmodel import plotting
 from bnmodel.experiments.convergence import MOST_EPOCHS, Curve, in_turn, start
-from bnmodel.history import HISTORY, EarlyStopping, History
-from bnmodel.models import SimpleCNNConfig
-from bnmodel.recipes import Recipe
+from bnmodel.nn.models import SimpleCNNConfig
+from bnmodel.training.evaluation import evaluate
+from bnmodel.training.history import HISTORY, EarlyStopping, History
+from bnmodel.training.recipes import Recipe
 
 MOST_PATIENCE = 40
 RATE = 0.1  # of the live trainings
@@ -70,15 +70,15 @@ def of_checkpoint(folder: Path | str, patience: int = 20) -> Stopped:
     return run([epoch.validation_loss for epoch in epochs], patience, [epoch.train_loss for epoch in epochs])
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(result: Stopped) -> Figure:
     """Both losses, and the validation loss near its lowest; what would not have been trained any more is pale."""
-    drawn, (whole, near) = figures.new_figure(columns=2, width=9.0, height=3.6)
-    _loss(whole, result.train_losses, result.stop, "--", figures.TRAIN, "training (with dropout)")
+    drawn, (whole, near) = plotting.new_figure(columns=2, width=9.0, height=3.6)
+    _loss(whole, result.train_losses, result.stop, "--", plotting.TRAIN, "training (with dropout)")
     for axes in (whole, near):
-        _loss(axes, result.losses, result.stop, "-", figures.EVAL, "validation")
-        axes.axvspan(result.kept, result.stop, color=figures.INK, alpha=0.1, linewidth=0)
-        axes.axvline(result.stop, color=figures.INK, linestyle=":", label=f"stop after epoch {result.stop}")
+        _loss(axes, result.losses, result.stop, "-", plotting.EVAL, "validation")
+        axes.axvspan(result.kept, result.stop, color=plotting.INK, alpha=0.1, linewidth=0)
+        axes.axvline(result.stop, color=plotting.INK, linestyle=":", label=f"stop after epoch {result.stop}")
         axes.set(xlabel="epoch", xlim=(0, len(result.losses) + 1))
     whole.set(title="loss (nats)", yscale="log")
     whole.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
@@ -86,10 +86,10 @@ def figure(result: Stopped) -> Figure:
     whole.yaxis.set_minor_formatter(NullFormatter())
     whole.legend(loc="upper right")
     lowest, kept = result.losses[result.lowest - 1], result.losses[result.kept - 1]
-    near.plot(result.kept, kept, "o", color=figures.EVAL, markersize=8, label=f"kept: epoch {result.kept}")
+    near.plot(result.kept, kept, "o", color=plotting.EVAL, markersize=8, label=f"kept: epoch {result.kept}")
     if result.lowest != result.kept:
         label = f"lowest of all: epoch {result.lowest}"
-        near.plot(result.lowest, lowest, "D", color=figures.INK, markersize=6, label=label)
+        near.plot(result.lowest, lowest, "D", color=plotting.INK, markersize=6, label=label)
     near.set(title="validation loss near its lowest", ylim=(0.95 * lowest, max(2 * lowest, 1.15 * kept)))
     handles, labels = near.get_legend_handles_labels()
     near.legend(handles[2:], labels[2:], loc="upper right")
@@ -166,19 +166,19 @@ def regularise(dropout: float = 0.5, weight_decay: float = 0.001, epochs: int = 
     return last
 
 
-@figures.style()
+@plotting.plot_style()
 def gap_figure(result: Regularised) -> Figure:
     """A panel a network: its two losses, and the gap between them shaded."""
-    drawn, panels = figures.new_figure(columns=2, width=9.0, height=3.4)
+    drawn, panels = plotting.new_figure(columns=2, width=9.0, height=3.4)
     titles = ("without either", f"dropout {result.dropout:g}, weight decay {result.weight_decay:g}")
     validations = [[epoch.validation_loss for epoch in curve.epochs] for curve in result.curves]
     skipped = SKIPPED if min(map(len, validations)) > SKIPPED else 0
     top = 1.1 * max((loss for losses in (*validations, *result.train_losses) for loss in losses[skipped:]), default=1.0)
     for axes, title, validation, train in zip(panels, titles, validations, result.train_losses, strict=True):
         numbers = range(1, len(train) + 1)
-        axes.plot(numbers, train, "--", color=figures.TRAIN, marker="o", markersize=3, label="train loss")
-        axes.plot(numbers, validation, "-", color=figures.EVAL, marker="o", markersize=3, label="validation loss")
-        axes.fill_between(numbers, train, validation, color=figures.INK, alpha=0.12, linewidth=0, label="gap")
+        axes.plot(numbers, train, "--", color=plotting.TRAIN, marker="o", markersize=3, label="train loss")
+        axes.plot(numbers, validation, "-", color=plotting.EVAL, marker="o", markersize=3, label="validation loss")
+        axes.fill_between(numbers, train, validation, color=plotting.INK, alpha=0.12, linewidth=0, label="gap")
         axes.set(title=title, xlabel="epoch", xlim=(0.5, result.epochs + 0.5), ylim=(0, top))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].legend(loc="upper right")

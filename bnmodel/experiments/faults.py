@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import nn
 
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.experiments.modes import accuracy, named_norms
 from bnmodel.experiments.running_statistics import batch_statistics, running_average, with_statistics
-from bnmodel.history import History
+from bnmodel.training.history import History
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ def momentum_inverted(model: nn.Module, batch_size: int = 32, steps: int = 60, s
     )
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(faults: list[Fault]) -> Figure:
     """One panel a fault."""
-    drawn, panels = figures.new_figure(columns=len(faults), width=3 * len(faults), height=2.8)
+    drawn, panels = plotting.new_figure(columns=len(faults), width=3 * len(faults), height=2.8)
     for axes, fault in zip(panels, faults, strict=True):
-        axes.plot(fault.x, fault.right, "--", color=figures.EVAL, label="right")
-        axes.plot(fault.x, fault.wrong, color=figures.TRAIN, label="wrong")
+        axes.plot(fault.x, fault.right, "--", color=plotting.EVAL, label="right")
+        axes.plot(fault.x, fault.wrong, color=plotting.TRAIN, label="wrong")
         axes.set(title=fault.name, xlabel=fault.x_label, ylabel=fault.y_label)
     panels[0].legend()
     return drawn

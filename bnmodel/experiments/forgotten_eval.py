@@ -12,9 +12,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from bnmodel import CustomBatchNorm, figures
-from bnmodel.evaluation import predict_log_probs
+from bnmodel import CustomBatchNorm, plotting
 from bnmodel.experiments.modes import accuracy, named_norms
+from bnmodel.training.evaluation import predict_log_probs
 
 MAX_CALLS = 200
 POINTS = 9  # at which accuracy is measured
@@ -74,19 +74,19 @@ def _drift(norms: dict[str, CustomBatchNorm], right: dict[str, CustomBatchNorm])
     return float(torch.cat(distances).square().mean().sqrt())
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(result: ForgottenEval) -> Figure:
     """Accuracy lost, the digit's own answer, and the drift, each against the right network."""
-    drawn, (accuracy, answer, drift) = figures.new_figure(columns=3, width=9, height=2.8)
-    accuracy.axhline(result.right_accuracy, color=figures.EVAL, linestyle="--", label="eval() remembered")
-    accuracy.plot(result.calls, result.accuracy, "o-", color=figures.TRAIN, markersize=3, label="eval() forgotten")
+    drawn, (accuracy, answer, drift) = plotting.new_figure(columns=3, width=9, height=2.8)
+    accuracy.axhline(result.right_accuracy, color=plotting.EVAL, linestyle="--", label="eval() remembered")
+    accuracy.plot(result.calls, result.accuracy, "o-", color=plotting.TRAIN, markersize=3, label="eval() forgotten")
     bottom = max(0.0, float(result.accuracy.min()) - 0.1)
     accuracy.set(title="accuracy, 1,000 test digits", xlabel="predictions in train mode", ylim=(bottom, 1.01))
     accuracy.legend()
-    answer.axhline(result.probability[0], color=figures.EVAL, linestyle="--")
-    answer.plot(result.calls, result.probability, "o-", color=figures.TRAIN, markersize=3)
+    answer.axhline(result.probability[0], color=plotting.EVAL, linestyle="--")
+    answer.plot(result.calls, result.probability, "o-", color=plotting.TRAIN, markersize=3)
     answer.set(title=f"probability of this “{result.label}”", xlabel="predictions in train mode", ylim=(0, 1.03))
-    drift.axhline(0, color=figures.EVAL, linestyle="--")
-    drift.plot(result.calls, result.drift, "o-", color=figures.TRAIN, markersize=3)
+    drift.axhline(0, color=plotting.EVAL, linestyle="--")
+    drift.plot(result.calls, result.drift, "o-", color=plotting.TRAIN, markersize=3)
     drift.set(title="drift of the running means", ylabel="standard deviations", xlabel="predictions in train mode")
     return drawn

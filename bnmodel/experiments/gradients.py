@@ -17,12 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.data import Digits, load_sample
 from bnmodel.experiments.modes import named_norms
 from bnmodel.experiments.pooling import QuickPooling
-from bnmodel.initializers import initialize
-from bnmodel.models import SimpleCNN, SimpleCNNConfig
+from bnmodel.nn.init import initialize
+from bnmodel.nn.models import SimpleCNN, SimpleCNNConfig
 
 PLACES = ("none", "before", "after")  # of the batch norm
 LAYERS = ("block1.conv", "block2.conv", "dense1", "dense2")
@@ -201,23 +201,23 @@ def _l2(tensors: Sequence[Tensor]) -> float:
 
 
 LOOKS = {  # place → colour, line, label
-    "none": (figures.INK, ":", "none"),
-    "before": (figures.TRAIN, "--", "before"),
-    "after": (figures.EVAL, "-", "after"),
+    "none": (plotting.INK, ":", "none"),
+    "before": (plotting.TRAIN, "--", "before"),
+    "after": (plotting.EVAL, "-", "after"),
 }
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(result: Gradients) -> Figure:
     """Histograms and quantiles of the four layers, and the loss and the gradient's change along the step."""
-    drawn, panels = figures.new_figure(columns=3, rows=2, width=9.6, height=5.6)
+    drawn, panels = plotting.new_figure(columns=3, rows=2, width=9.6, height=5.6)
     powers = range(-8, 4, 2)
     top = 1.25 * max(float(result.shares.max()), 0.04)
     for column, (axes, layer) in enumerate(zip(panels[:4], result.layers, strict=True)):
         for row, place in enumerate(result.places):
             _histogram(axes, result, row, column, top * (1.05 + 0.09 * row), LOOKS[place])
         axes.set(title=layer, xlabel="magnitude of the gradient (log)", xlim=(-8, 2), ylim=(0, 1.35 * top))
-        figures.ticks(axes.xaxis, powers, figures.powers_of_ten(powers))
+        plotting.ticks(axes.xaxis, powers, plotting.powers_of_ten(powers))
     panels[0].set_ylabel("share of the weights")
     for axes, values, name in (
         (panels[4], result.change, "gradient's change"),
@@ -234,7 +234,7 @@ def figure(result: Gradients) -> Figure:
 def _histogram(axes: Axes, result: Gradients, row: int, column: int, height: float, look: tuple[str, str, str]) -> None:
     """An outline, and above it the quantiles: a dot at the median in a line from 5 to 95 %."""
     color, line, label = look
-    figures.stairs(
+    plotting.stairs(
         axes, result.shares[row, column], result.edges, color=color, linestyle=line, linewidth=1.6, label=label
     )
     low, median, high = np.log10(np.maximum(result.quantiles[row, column], 1e-12))

@@ -18,9 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
-from bnmodel import figures, models
-from bnmodel.batchnorm import batch_norm
-from bnmodel.initializers import INITIALIZERS, initialize
+from bnmodel import plotting
+from bnmodel.nn import models
+from bnmodel.nn.batchnorm import batch_norm
+from bnmodel.nn.init import INITIALIZERS, initialize
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {**models.ACTIVATIONS, "identity": lambda h: h}
 # f′ in shares of its steepest
@@ -256,10 +257,10 @@ def _check(activation: str, **sizes: tuple[int, int]) -> None:
             raise ValueError(f"{name}: expected at least {least}, received {size}")
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(result: Layer) -> Figure:
     """All six side by side: the same inputs, and what the layer makes of them."""
-    drawn, panels = figures.new_figure(columns=3, rows=2, width=9.6, height=5)
+    drawn, panels = plotting.new_figure(columns=3, rows=2, width=9.6, height=5)
     for axes, name, std, edges, inputs, outputs in zip(
         panels,
         result.initializers,
@@ -269,8 +270,8 @@ def figure(result: Layer) -> Figure:
         result.output_shares,
         strict=True,
     ):
-        figures.stairs(axes, outputs, edges, fill=True, color=figures.TRAIN, alpha=0.55, linewidth=0, label="outputs")
-        figures.stairs(axes, inputs, edges, color=figures.INK, linestyle="--", linewidth=1.4, label="inputs")
+        plotting.stairs(axes, outputs, edges, fill=True, color=plotting.TRAIN, alpha=0.55, linewidth=0, label="outputs")
+        plotting.stairs(axes, inputs, edges, color=plotting.INK, linestyle="--", linewidth=1.4, label="inputs")
         axes.set(title=f"{title(name)}: std {std:.3g}", yscale="log", ylim=(3e-6, 3))
         _decades(axes, (-5, -3, -1))
     panels[0].set_ylabel("share of the values (log)")
@@ -278,31 +279,31 @@ def figure(result: Layer) -> Figure:
     return drawn
 
 
-@figures.style()
+@plotting.plot_style()
 def stack_figure(result: Stack) -> Figure:
     """All six side by side: standard deviation of activations and gradients, layer by layer, and the theory."""
-    drawn, panels = figures.new_figure(columns=3, rows=2, width=9.6, height=5.4)
+    drawn, panels = plotting.new_figure(columns=3, rows=2, width=9.6, height=5.4)
     layers = np.arange(1, result.activation_std.shape[-1] + 1)
     for k, (axes, name) in enumerate(zip(panels, result.initializers, strict=True)):
         for values, theory_std, color, label in (
-            (result.activation_std[k], result.theory_activation_std[k], figures.EVAL, "activations"),
-            (result.gradient_std[k], result.theory_gradient_std[k], figures.TRAIN, "gradients"),
+            (result.activation_std[k], result.theory_activation_std[k], plotting.EVAL, "activations"),
+            (result.gradient_std[k], result.theory_gradient_std[k], plotting.TRAIN, "gradients"),
         ):
             plain, normed = _drawable(values)
             axes.plot(layers, plain, color=color, linewidth=2.4, label=label)
             axes.plot(layers, normed, "--", color=color, label=f"{label}, batch norm")
-            axes.plot(layers, _drawable(theory_std), ":", color=figures.INK, zorder=3)
+            axes.plot(layers, _drawable(theory_std), ":", color=plotting.INK, zorder=3)
         axes.set(title=f"{title(name)}{_var(result.weight_scale[k])}", yscale="log", ylim=LIMITS, xlabel="layer")
         axes.set_xlim(0, len(layers) + 1)  # also where every curve is zero
         _decades(axes, (-6, -3, 0, 3, 6))
-    panels[0].plot([], [], ":", color=figures.INK, label="theory")
+    panels[0].plot([], [], ":", color=plotting.INK, label="theory")
     panels[0].set_ylabel("standard deviation (log)")
     panels[1].legend(*panels[0].get_legend_handles_labels(), loc="center")
     return drawn
 
 
 def _decades(axes: Axes, powers: Sequence[int]) -> None:
-    figures.ticks(axes.yaxis, [10.0**power for power in powers], figures.powers_of_ten(powers))
+    plotting.ticks(axes.yaxis, [10.0**power for power in powers], plotting.powers_of_ten(powers))
     axes.minorticks_off()
 
 

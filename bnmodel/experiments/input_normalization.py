@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnmodel import figures
+from bnmodel import plotting
 
 WEIGHTS = (1.0, -0.5)  # that made the targets
 NOISE = 0.1  # standard deviation of the targets around them
@@ -196,26 +196,26 @@ def _check(
             raise ValueError(f"{name}: expected {expected}, received {value}")
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(result: InputNormalization) -> Figure:
     """Both bowls with their paths, the losses step by step, and the signs of the gradients."""
-    drawn, (raw, normalized, losses, signs) = figures.new_figure(columns=2, rows=2, width=9, height=7.4)
+    drawn, (raw, normalized, losses, signs) = plotting.new_figure(columns=2, rows=2, width=9, height=7.4)
     both = (
-        (raw, result.raw, figures.TRAIN, "raw", "s-", -0.2),
-        (normalized, result.normalized, figures.EVAL, "normalised", "o--", 0.2),
+        (raw, result.raw, plotting.TRAIN, "raw", "s-", -0.2),
+        (normalized, result.normalized, plotting.EVAL, "normalised", "o--", 0.2),
     )
     for axes, descent, color, name, marker, side in both:
         _bowl(axes, descent, color, marker)
         axes.set_title(f"{name}: condition number {descent.condition_number:.3g}")
         losses.plot(np.maximum(descent.excess, 1e-12), marker, color=color, markersize=4, label=name)
         signs.bar(np.arange(len(SIGNS)) + side, descent.signs, 0.38, color=color, label=name)
-    losses.axhline(CONVERGED, color=figures.INK, linestyle=":")
+    losses.axhline(CONVERGED, color=plotting.INK, linestyle=":")
     powers = range(-6, 3, 2)
     losses.set(title="loss above the minimum, start = 1", xlabel="step", yscale="log", ylim=(1e-6, 1e2))
-    figures.ticks(losses.yaxis, [10.0**power for power in powers], figures.powers_of_ten(powers))
+    plotting.ticks(losses.yaxis, [10.0**power for power in powers], plotting.powers_of_ten(powers))
     losses.minorticks_off()
     signs.set(title="signs of the two weights' gradients", ylabel="share of samples and steps", ylim=(0, 1))
-    figures.ticks(signs.xaxis, range(len(SIGNS)), SIGNS)
+    plotting.ticks(signs.xaxis, range(len(SIGNS)), SIGNS)
     signs.set_axisbelow(True)
     signs.legend()
     return drawn
@@ -223,9 +223,9 @@ def figure(result: InputNormalization) -> Figure:
 
 def _bowl(axes: Axes, descent: Descent, color: str, marker: str) -> None:
     levels = [float(level) for level in np.geomspace(1e-3, max(2, descent.surface.max()), 14)]
-    axes.contour(*descent.grid, descent.surface, levels, colors=figures.INK, linewidths=0.8, alpha=0.45)
+    axes.contour(*descent.grid, descent.surface, levels, colors=plotting.INK, linewidths=0.8, alpha=0.45)
     axes.plot(*descent.path.T, marker, color=color, markersize=4, linewidth=1.4, clip_on=True)
-    axes.plot(*descent.minimum, "+", color=figures.INK, markersize=12, markeredgewidth=2)
+    axes.plot(*descent.minimum, "+", color=plotting.INK, markersize=12, markeredgewidth=2)
     axes.set(
         xlabel="first weight",
         ylabel="second weight",

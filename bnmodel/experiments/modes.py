@@ -17,12 +17,12 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from bnmodel import figures
-from bnmodel.batchnorm import CustomBatchNorm, batch_norm
+from bnmodel import plotting
 from bnmodel.data import Digits, load_sample
-from bnmodel.evaluation import evaluate
-from bnmodel.experiments.memory import remembered
+from bnmodel.experiments.cache import remembered
 from bnmodel.experiments.pooling import QuickPooling
+from bnmodel.nn.batchnorm import CustomBatchNorm, batch_norm
+from bnmodel.training.evaluation import evaluate
 
 COMPANY = ("random", "one class", "copies", "noise", "inverted", "blurred")
 MAX_COMPANIONS = 255
@@ -171,18 +171,18 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().numpy()
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(result: Modes) -> Figure:
     """Why the modes differ: a row a norm, its statistics channel by channel and the digit before and after it."""
-    drawn, panels = figures.new_figure(
+    drawn, panels = plotting.new_figure(
         columns=3, rows=max(1, len(result.norms)), width=9, height=2.6 * len(result.norms)
     )
     for row, view in enumerate(result.norms):
         statistics, before, after = panels[3 * row : 3 * row + 3]
         channels = np.arange(len(view.running_mean))
         for mean, std, offset, color, marker, label in (
-            (view.running_mean, view.running_std, -0.15, figures.EVAL, "o", "running"),
-            (view.batch_mean, view.batch_std, 0.15, figures.TRAIN, "s", "this batch"),
+            (view.running_mean, view.running_std, -0.15, plotting.EVAL, "o", "running"),
+            (view.batch_mean, view.batch_std, 0.15, plotting.TRAIN, "s", "this batch"),
         ):
             style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 4, "elinewidth": 1.5, "label": label}
             statistics.errorbar(channels + offset, mean, std, **style)
@@ -201,19 +201,19 @@ def _outlines(axes: Axes, eval_values: np.ndarray, train_values: np.ndarray) -> 
     both = np.concatenate((eval_values.ravel(), train_values.ravel()))
     bins = [float(edge) for edge in np.linspace(both.min(), max(both.max(), both.min() + 1e-3), 41)]
     shape: dict[str, Any] = {"histtype": "step", "linewidth": 1.6, "log": True}
-    axes.hist(eval_values.ravel(), bins, color=figures.EVAL, linestyle="--", label="eval mode", **shape)
-    axes.hist(train_values.ravel(), bins, color=figures.TRAIN, label="train mode", **shape)
+    axes.hist(eval_values.ravel(), bins, color=plotting.EVAL, linestyle="--", label="eval mode", **shape)
+    axes.hist(train_values.ravel(), bins, color=plotting.TRAIN, label="train mode", **shape)
     axes.set_ylabel("activations (log)")
     axes.minorticks_off()
     axes.yaxis.set_major_formatter("{x:g}")  # mathtext's powers take longer to draw than all the rest
 
 
-@figures.style()
+@plotting.plot_style()
 def feature_maps(result: Modes, norm: int = -1) -> Figure:
     """The digit behind one norm, every channel in eval mode (above) and in train mode (below), on one scale."""
     view = result.norms[norm]
     channels = len(view.eval_output)
-    drawn, panels = figures.new_figure(columns=channels, rows=2, width=11, height=11 / channels * 2 + 0.7)
+    drawn, panels = plotting.new_figure(columns=channels, rows=2, width=11, height=11 / channels * 2 + 0.7)
     limit = float(np.abs(np.concatenate((view.eval_output.ravel(), view.train_output.ravel()))).max())
     for row, (maps, label) in enumerate(((view.eval_output, "eval"), (view.train_output, "train"))):
         for channel in range(channels):
@@ -224,6 +224,6 @@ def feature_maps(result: Modes, norm: int = -1) -> Figure:
             axes.grid(False)
             if row == 0:
                 axes.set_title(str(channel), loc="center", fontsize=8)
-        panels[row * channels].set_ylabel(label, color=(figures.EVAL, figures.TRAIN)[row])
-    drawn.suptitle(f"{view.name}: what it passes on, channel by channel", fontsize=11, color=figures.INK)
+        panels[row * channels].set_ylabel(label, color=(plotting.EVAL, plotting.TRAIN)[row])
+    drawn.suptitle(f"{view.name}: what it passes on, channel by channel", fontsize=11, color=plotting.INK)
     return drawn

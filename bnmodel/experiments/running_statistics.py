@@ -16,12 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.data import load_sample
-from bnmodel.evaluation import predict_log_probs
-from bnmodel.experiments.memory import remembered
+from bnmodel.experiments.cache import remembered
 from bnmodel.experiments.modes import accuracy, named_norms, norm_inputs, with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
+from bnmodel.training.evaluation import predict_log_probs
 
 Statistics = dict[str, tuple[Tensor, Tensor]]  # norm's name → mean (C,) and unbiased variance (C,)
 RUN_ON = 20_000  # batches: enough to measure the noise of a momentum of 0.01, which remembers 199
@@ -212,20 +212,20 @@ def with_statistics(model: nn.Module, statistics: Statistics) -> nn.Module:
     return changed
 
 
-@figures.style()
+@plotting.plot_style()
 def figure(result: RunningStatistics, accuracy: bool = True) -> Figure:
     """Mean and standard deviation of the channel over the stream, and the accuracy under each kind."""
     columns = 3 if accuracy else 2
-    drawn, (mean, std, *others) = figures.new_figure(columns, width=4.3 * columns, height=3.2)
+    drawn, (mean, std, *others) = plotting.new_figure(columns, width=4.3 * columns, height=3.2)
     for axes, title, batch, running, cumulative, precise in (
         (mean, "mean", result.batch_mean, result.running_mean, result.cumulative_mean, result.precise_mean),
         (std, "standard deviation", result.batch_std, result.running_std, result.cumulative_std, result.precise_std),
     ):
         steps = np.arange(1, len(batch) + 1)
-        axes.plot(steps, batch, ".", color=figures.TRAIN, markersize=4, label="each batch")
-        axes.plot(np.arange(len(running)), running, color=figures.EVAL, label=f"running, momentum {result.momentum:g}")
-        axes.plot(steps, cumulative, "--", color=figures.INK, linewidth=1.4, label="cumulative")
-        axes.axhline(precise, color=figures.INK, linestyle=":", label="precise")
+        axes.plot(steps, batch, ".", color=plotting.TRAIN, markersize=4, label="each batch")
+        axes.plot(np.arange(len(running)), running, color=plotting.EVAL, label=f"running, momentum {result.momentum:g}")
+        axes.plot(steps, cumulative, "--", color=plotting.INK, linewidth=1.4, label="cumulative")
+        axes.axhline(precise, color=plotting.INK, linestyle=":", label="precise")
         axes.set(title=f"{title}, {result.norm} channel {result.channel}", xlabel="batches seen")
     mean.legend()
     for axes in others:
@@ -236,9 +236,9 @@ def figure(result: RunningStatistics, accuracy: bool = True) -> Figure:
 def _accuracies(axes: Axes, result: RunningStatistics) -> None:
     kinds = list(result.accuracy)
     shares = [result.accuracy[kind] for kind in kinds]
-    colours = [figures.TRAIN if kind == "this batch" else figures.EVAL for kind in kinds]
+    colours = [plotting.TRAIN if kind == "this batch" else plotting.EVAL for kind in kinds]
     bars = axes.barh(kinds, shares, color=colours)
-    axes.bar_label(bars, [f" {share:.1%}" for share in shares], color=figures.INK, fontsize=9)
+    axes.bar_label(bars, [f" {share:.1%}" for share in shares], color=plotting.INK, fontsize=9)
     axes.set(title="accuracy on 1,000 test digits", xlim=(0, 1.18))
     axes.invert_yaxis()
     axes.grid(False)

@@ -4,8 +4,8 @@ import gradio as gr
 
 from bnmodel.experiments import batch_spread
 from bnmodel.experiments.batch_spread import SIZES, BatchSpread
+from demo.components import code, fold, panels, percent, picture, reshuffle_button, sentence
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, percent, picture, reshuffle_button, sentence
 
 LOOK = """
 Left: one batch size in full, each batch with other companions, drawn at random. Right: every batch size; the band holds
@@ -22,13 +22,13 @@ number of *images* is what counts most. The whole batch is drawn without repetit
 Source: `bnmodel/experiments/batch_spread.py`.
 """
 CODE = """
-from bnmodel import figures, load_checkpoint
+from bnmodel import load_checkpoint, plotting
 from bnmodel.data import load_sample
 from bnmodel.experiments import batch_spread
 model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
 result = batch_spread.run(model, digit, batch_size=2, batches=200, seed=0)
 print(result.flipped)
-figures.save(batch_spread.figure(result), "chance.png")
+plotting.save(batch_spread.figure(result), "chance.png")
 """
 MOST_DIGITS = 3200  # in all batches of the chosen size together: somebody is waiting
 

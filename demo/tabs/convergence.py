@@ -11,11 +11,11 @@ from bnmodel.experiments.convergence import MOST_EPOCHS, RATES, Convergence
 from bnmodel.experiments.convergence_sweep import EASIER, LEARNED, SLOW, TARGET, Cell, Claims, Sweep
 from bnmodel.experiments.gradients import PLACES
 from bnmodel.experiments.initialization import title
-from bnmodel.initializers import INITIALIZERS
-from bnmodel.panels import to_svg
-from demo.live import State, buttons, wire
+from bnmodel.nn.init import INITIALIZERS
+from demo.components import code, fold, panels, picture, reshuffle_button, sentence
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, picture, reshuffle_button, sentence
+from demo.server.live_training import State, buttons, wire
+from demo.svg import to_svg
 
 LOOK = """
 Three networks with the same first weights and the same digits in the same order; only the batch norm differs. Above,
@@ -38,11 +38,11 @@ Ioffe & Szegedy 2015, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167). Sour
 `bnmodel/experiments/convergence.py` and `convergence_sweep.py`; `python -m bnmodel sweep` measures it all again.
 """
 CODE = """
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.experiments import convergence, convergence_sweep
 result = convergence.run(rate=0.3, initializer="he_normal", epochs=2)
-figures.save(convergence.figure(result), "curves.png")
-figures.save(convergence_sweep.figure(convergence_sweep.read()), "maps.png")
+plotting.save(convergence.figure(result), "curves.png")
+plotting.save(convergence_sweep.figure(convergence_sweep.read()), "maps.png")
 """
 PAINT = {"none": "currentColor", "before": "var(--train)", "after": "var(--eval)"}
 CELL = "padding: 5px 0; text-align: center; font-size: clamp(10px, 3.1cqi, 12px); border: 0"

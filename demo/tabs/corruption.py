@@ -5,9 +5,9 @@ import numpy as np
 
 from bnmodel.experiments import corruption
 from bnmodel.experiments.corruption import KINDS, Corruption
+from demo.components import code, fold, panels, percent, picture, sentence
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, percent, picture, sentence
 
 LOOK = """
 Left, 500 test digits; right, yours; all of them corrupted alike. When **everything shifts the same way**, faint ink for
@@ -25,13 +25,13 @@ and the corruption is gone; with running statistics it is not. Real corruptions 
 Source: `bnmodel/experiments/corruption.py`. Nado et al. 2020, [arXiv 2006.10963](https://arxiv.org/abs/2006.10963).
 """
 CODE = """
-from bnmodel import figures, load_checkpoint
+from bnmodel import load_checkpoint, plotting
 from bnmodel.data import load_sample
 from bnmodel.experiments import corruption
 model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
 result = corruption.run(model, digit, kind="contrast", batch_size=50)
 print(result.eval_accuracy, result.train_accuracy)
-figures.save(corruption.figure(result), "corruption.png")
+plotting.save(corruption.figure(result), "corruption.png")
 """
 BATCH_SIZES = (2, 5, 10, 50, 100, 500)
 

@@ -7,10 +7,10 @@ import gradio as gr
 from bnmodel.experiments import faults, forgotten_eval
 from bnmodel.experiments.faults import Fault
 from bnmodel.experiments.forgotten_eval import MAX_CALLS, ForgottenEval
-from bnmodel.history import HISTORY, History
+from bnmodel.training.history import HISTORY, History
+from demo.components import code, fold, panels, percent, picture, sentence
 from demo.models import Model
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, percent, picture, sentence
 
 LOOK = """
 An app that forgets `eval()` still answers, which is why nobody notices. But **every call moves the running
@@ -41,14 +41,14 @@ Source: `bnmodel/experiments/forgotten_eval.py`, `bnmodel/experiments/faults.py`
 """
 
 CODE = """
-from bnmodel import figures, load_checkpoint
+from bnmodel import load_checkpoint, plotting
 from bnmodel.data import load_sample
 from bnmodel.experiments import faults, forgotten_eval
 model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
 result = forgotten_eval.run(model, digit, calls=50)
-figures.save(forgotten_eval.figure(result), "forgotten.png")
+plotting.save(forgotten_eval.figure(result), "forgotten.png")
 found = [faults.statistics_not_saved(model), faults.momentum_inverted(model)]
-figures.save(faults.figure(found), "faults.png")
+plotting.save(faults.figure(found), "faults.png")
 """
 
 

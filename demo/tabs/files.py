@@ -8,12 +8,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from bnmodel.deploy import certificate
+from bnmodel.deploy.loading import FORMATS
+from demo.components import code, fold, picture, sentence, table
 from demo.models import Model
 from demo.page import Drawn, Page
-from demo.parts import code, fold, picture, sentence, table
-from export import certificate
 from export.bench import read_rows
-from export.runtime import FORMATS, Recognizer, load
+from export.recogniser import Recognizer, load
 
 LOOK = """
 Three formats, one network: the batch norms are folded into their neighbours, and the preprocessing is inside. The
@@ -35,11 +36,12 @@ $$|y_\text{file} - y_\text{network}| \le \max\left(10^{-5},\; 10^{-6} \max_k |y_
 for every log-probability $y$: that is what float32 can keep. To check it again, `python -m export verify
 checkpoints/lecture`; how fast, `python -m export bench checkpoints/lecture`.
 
-Source: `export/certificate.py`, `export/bench.py`.
+Source: `bnmodel/deploy/certificate.py`, `export/bench.py`.
 """
 CODE = """
 import numpy as np
-from export.runtime import FORMATS, load
+from bnmodel.deploy.loading import FORMATS
+from export.recogniser import load
 canvas = np.full((200, 150, 4), 255, np.uint8)  # (H, W, 4) RGBA: white paper …
 canvas[30:170, 70:82, :3] = 0  # … and a black stroke
 answers = [load("checkpoints/lecture", name).read(canvas).probabilities for name in FORMATS]

@@ -7,9 +7,9 @@ import gradio as gr
 from bnmodel.experiments import gradients
 from bnmodel.experiments.gradients import ALONG, MOST_STEPS, Gradients
 from bnmodel.experiments.initialization import title
-from bnmodel.initializers import INITIALIZERS
+from bnmodel.nn.init import INITIALIZERS
+from demo.components import code, fold, panels, percent, picture, reshuffle_button, sentence, table
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, percent, picture, reshuffle_button, sentence, table
 
 LOOK = """
 Three networks with the same weights get the same 32 digits; only the batch norm differs. Four panels, a layer each: how
@@ -33,11 +33,11 @@ each on the next 32 digits of the sample.
 Source: `bnmodel/experiments/gradients.py`. Santurkar et al. 2018, [arXiv 1805.11604](https://arxiv.org/abs/1805.11604).
 """
 CODE = """
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.experiments import gradients
 result = gradients.run(initializer="he_normal", steps=0, rate=0.1, batch_size=32)
 print(dict(zip(result.places, result.norm)))
-figures.save(gradients.figure(result), "gradients.png")
+plotting.save(gradients.figure(result), "gradients.png")
 """
 BATCH = 32  # digits
 WORDS = {"none": "no batch norm", "before": "before the activation", "after": "after the activation"}

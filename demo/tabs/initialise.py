@@ -6,8 +6,8 @@ import gradio as gr
 
 from bnmodel.experiments import initialization
 from bnmodel.experiments.initialization import ACTIVATIONS, Layer, Stack
+from demo.components import code, fold, panels, percent, picture, reshuffle_button, sentence, table
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, percent, picture, reshuffle_button, sentence, table
 
 LOOK = """
 Standard-normal inputs (dashed) go into one dense layer of 256 units; filled, what comes out. Random normal with std 1
@@ -33,16 +33,16 @@ dense layers' outputs, from a standard-normal one at the top. *Saturated*: the s
 steepest (for ReLU, its left side); *dead*: a unit saturated for every sample. Batch norm stands between dense layer and
 activation.
 
-Source: `bnmodel/experiments/initialization.py`, `bnmodel/initializers.py`. Glorot & Bengio 2010; He et al. 2015,
+Source: `bnmodel/experiments/initialization.py`, `bnmodel/nn/init.py`. Glorot & Bengio 2010; He et al. 2015,
 [arXiv 1502.01852](https://arxiv.org/abs/1502.01852). Gradients that grow with batch norm: Yang et al. 2019,
 [arXiv 1902.08129](https://arxiv.org/abs/1902.08129).
 """
 CODE = """
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.experiments import initialization
 layer = initialization.run(activation="relu", width=784, std=1.0, seed=0)
 stack = initialization.stack(activation="relu", depth=30)
-figures.save(initialization.stack_figure(stack), "stack.png")
+plotting.save(initialization.stack_figure(stack), "stack.png")
 """
 
 

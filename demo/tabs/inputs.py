@@ -6,8 +6,8 @@ import gradio as gr
 
 from bnmodel.experiments import input_normalization
 from bnmodel.experiments.input_normalization import MOST_STEPS, InputNormalization
+from demo.components import code, fold, panels, percent, picture, sentence, table
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, percent, picture, sentence, table
 
 LOOK = """
 A neuron with two weights, its real loss as contours, the cross its minimum. On raw inputs the bowl is long and narrow:
@@ -27,11 +27,11 @@ $2(1+\beta)/\lambda_\text{max}$. The normalised neuron's targets are centred too
 Source: `bnmodel/experiments/input_normalization.py`. LeCun et al. 1998, *Efficient BackProp*, §4.3.
 """
 CODE = """
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.experiments import input_normalization
 result = input_normalization.run(scale=3.0, offset=1.0, correlation=0.0, momentum=0.0)
 print(result.raw.condition_number, result.normalized.condition_number)
-figures.save(input_normalization.figure(result), "inputs.png")
+plotting.save(input_normalization.figure(result), "inputs.png")
 """
 
 

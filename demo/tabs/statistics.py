@@ -5,8 +5,8 @@ import gradio as gr
 from bnmodel.experiments import running_statistics
 from bnmodel.experiments.modes import named_norms
 from bnmodel.experiments.running_statistics import RunningStatistics
+from demo.components import code, fold, panels, picture, sentence, table
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, picture, sentence, table
 
 LOOK = """
 The network sees 60 batches, and each way of averaging makes its own statistics of them, from mean 0 and deviation 1 on.
@@ -27,13 +27,13 @@ Source: `bnmodel/experiments/running_statistics.py`. Wu & Johnson 2021,
 [arXiv 2105.07576](https://arxiv.org/abs/2105.07576), §3.
 """
 CODE = """
-from bnmodel import figures, load_checkpoint
+from bnmodel import load_checkpoint, plotting
 from bnmodel.data import load_sample
 from bnmodel.experiments import running_statistics
 model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
 result = running_statistics.run(model, digit, momentum=0.1, batch_size=4)
 print(result.effective_batches, result.accuracy)
-figures.save(running_statistics.figure(result), "statistics.png")
+plotting.save(running_statistics.figure(result), "statistics.png")
 """
 BATCH_SIZES = (2, 4, 8, 16, 32, 64)
 

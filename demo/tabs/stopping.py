@@ -8,9 +8,9 @@ import gradio as gr
 from bnmodel.experiments import early_stopping
 from bnmodel.experiments.convergence import MOST_EPOCHS
 from bnmodel.experiments.early_stopping import MOST_PATIENCE, Regularised, Stopped
-from demo.live import State, buttons, wire
+from demo.components import code, fold, panels, picture, reshuffle_button, sentence
 from demo.page import Drawn, Page
-from demo.parts import code, fold, panels, picture, reshuffle_button, sentence
+from demo.server.live_training import State, buttons, wire
 
 LOOK = """
 **Early stopping** waits `patience` epochs (shaded) for a better validation loss, then gives up and keeps the best
@@ -36,12 +36,12 @@ Sources: `bnmodel/experiments/early_stopping.py`; Prechelt 1998, *Early Stopping
 """
 DECAYS = (0.0, 0.0001, 0.001, 0.003, 0.01, 0.03, 0.1)
 CODE = """
-from bnmodel import figures
+from bnmodel import plotting
 from bnmodel.experiments import early_stopping
 stopped = early_stopping.of_checkpoint("checkpoints/lecture", patience=5)
-figures.save(early_stopping.figure(stopped), "stopping.png")
+plotting.save(early_stopping.figure(stopped), "stopping.png")
 live = early_stopping.regularise(dropout=0.5, weight_decay=0.01, epochs=2)
-figures.save(early_stopping.gap_figure(live), "gap.png")
+plotting.save(early_stopping.gap_figure(live), "gap.png")
 """
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from bnmodel.experiments import modes
 from bnmodel.experiments.modes import NormView
+from demo.components import code, company, company_controls, fold, panels, picture, sentence
 from demo.images import diverging, png_url
 from demo.page import Drawn, Page
-from demo.parts import code, company, company_controls, fold, panels, picture, sentence
 
 MAPS = 32
 LOOK = """
@@ -29,13 +29,13 @@ Source: `bnmodel/experiments/modes.py`.
 """
 
 CODE = """
-from bnmodel import figures, load_checkpoint
+from bnmodel import load_checkpoint, plotting
 from bnmodel.data import load_sample
 from bnmodel.experiments import modes
 model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
 result = modes.compare(model, digit, modes.companions("one class", 31, 0, digit, label=1))
-figures.save(modes.figure(result), "why.png")
-figures.save(modes.feature_maps(result, norm=-1), "maps.png")
+plotting.save(modes.figure(result), "why.png")
+plotting.save(modes.feature_maps(result, norm=-1), "maps.png")
 """
 
 

@@ -4,10 +4,10 @@ import gradio as gr
 import numpy as np
 import torch
 
-from bnmodel.sketch import BOX, SIZE, ink_box, ink_map
+from bnmodel.data.preprocessing import BOX, SIZE, ink_box, ink_map
+from demo.components import code, fold, picture, sentence
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
-from demo.parts import code, fold, picture, sentence
 
 LOOK = """
 The network never sees your sheet. Whatever stands out from the **border's colour** is ink, so that black on white and
@@ -22,7 +22,7 @@ Each row of $R$ and $C$ averages the canvas over the footprint of one digit pixe
 at once. MNIST was made this way (LeCun et al. 1998, §III-A), and it is part of the exported model: no app has to do it
 again.
 
-Source: `bnmodel/sketch.py`.
+Source: `bnmodel/data/preprocessing.py`.
 """
 
 CODE = """

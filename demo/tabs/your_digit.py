@@ -6,9 +6,9 @@ import gradio as gr
 import numpy as np
 
 from bnmodel.experiments.modes import compare
+from demo.components import code, company, company_controls, fold, percent, picture, sentence
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
-from demo.parts import code, company, company_controls, fold, percent, picture, sentence
 
 SHOWN = 37  # thumbnails at most; style.css keeps room for these and one more
 
@@ -25,7 +25,7 @@ Per channel, over the batch and all positions. In **eval** mode $\mu, \sigma^2$ 
 checkpoint; in **train** mode they are those of the $1 + n$ digits of this batch. Dropout is off on both sides, so that
 the statistics are the only difference.
 
-Source: `bnmodel/batchnorm.py` (the layer), `bnmodel/experiments/modes.py` (this comparison). Ioffe & Szegedy 2015,
+Source: `bnmodel/nn/batchnorm.py` (the layer), `bnmodel/experiments/modes.py` (this comparison). Ioffe & Szegedy 2015,
 [arXiv 1502.03167](https://arxiv.org/abs/1502.03167).
 """
 

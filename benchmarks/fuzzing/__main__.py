@@ -1,0 +1,62 @@
+"""More than 6,000 hostile requests to the app; exits with 1 if one breaks it.  python -m benchmarks.hostile [SEED]"""
+
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import write
+from benchmarks.fuzzing.attack import KINDS, NO_HTTP, PROPERTIES, Attack, listening, look_at, memory
+from benchmarks.fuzzing.files import encoded, seven
+from benchmarks.running_app import serve_logged
+
+MOST_MORE = 2000  # MB that the app may take at any time, beyond what it has when nobody has called
+
+
+def main() -> None:
+    started, seed = time.monotonic(), int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serve_logged(Path(folder) / "log") as served,
+        listening() as (listener, visits),
+    ):
+        secret, canary = secrets.token_hex(16), Path(folder) / "canary.png"
+        canary.write_bytes(encoded(seven(), "PNG") + secret.encode())
+        attack = Attack(served, look_at(served, canary, listener), secret)
+        attack.check("at first")
+        before = memory(served)
+        for name, (kind, number) in KINDS.items():
+            attack.run(name, kind, number, seed)
+            print(f"{name}: {dict(attack.report.answers[name])}, {memory(served)} MB", flush=True)
+        attack.run_no_http(NO_HTTP, seed)
+        after = memory(served)
+    report = attack.report
+    broken = [f"{PROPERTIES[name]}: {line}" for name, lines in report.broken.items() for line in lines]
+    broken += [f"the app calls nobody: {visit}" for visit in visits]
+    if after["peak"] - before["now"] > MOST_MORE:
+        broken.append(f"memory: expected at most {MOST_MORE} MB more, received {after['peak'] - before['now']}")
+    kinds = {
+        name: {
+            "cases": answers.total(),
+            "slowest_s": round(report.slowest[name], 2),
+            "answers": dict(answers.most_common()),
+        }
+        for name, answers in report.answers.items()
+    }
+    result = {
+        "seed": seed,
+        "cases": sum(answers.total() for answers in report.answers.values()),
+        "seconds": round(time.monotonic() - started),
+        "memory_mb": {"before": before["now"], "peak": after["peak"], "after": after["now"]},
+        "broken": len(broken),
+        "kinds": kinds,
+    }
+    write("hostile", result)
+    print("\n".join(broken))
+    print("\n".join(f"{name}: {value}" for name, value in result.items() if name != "kinds"))
+    sys.exit(bool(broken))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The app as a process of its own, and a browser in front of it: what tests and benchmarks share."""
+
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import urlopen
+
+from playwright.sync_api import Page
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 120
+# Chromium as it comes asks Google for updates; nothing but the app is to be reached.
+CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+# Strokes, in shares of the sheet from its top left
+ZERO = [(0.5 + 0.2 * math.sin(t / 12 * math.tau), 0.5 - 0.32 * math.cos(t / 12 * math.tau)) for t in range(13)]
+ONE = [(0.5, 0.18), (0.5, 0.82)]
+SEVEN = [(0.27, 0.2), (0.73, 0.2), (0.45, 0.82)]
+
+
+@dataclass(frozen=True)
+class Served:
+    """An app that runs: where, as which process, and the file of all it has printed."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+
+@contextmanager
+def serve() -> Iterator[str]:
+    """The app as a user starts it, `python -m demo`, in a process of its own; its URL."""
+    with tempfile.TemporaryDirectory() as folder, serve_logged(Path(folder) / "log") as served:
+        yield served.url
+
+
+@contextmanager
+def serve_logged(log: Path) -> Iterator[Served]:
+    """As `serve`, with what the process prints in the file `log`; not in a pipe, which would be full some day."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+    command = [sys.executable, "-m", "demo"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
+        )
+    served = Served(f"http://127.0.0.1:{port}", process, log)
+    try:
+        _wait_for(served)
+        yield served
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def chromium_path() -> str | None:
+    """The system's Chromium where there is one; None for Playwright's own."""
+    return shutil.which("chromium")
+
+
+# Gradio's client gives up its own stream when a page is left that still waits for an answer, and does not catch it.
+LEFT = "AbortError: signal is aborted without reason"
+
+
+def watch_errors(page: Page) -> list[str]:
+    """A list that fills with whatever goes wrong on the page, but for LEFT."""
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: None if LEFT in str(error) else errors.append(str(error)))
+    return errors
+
+
+def open_app(page: Page, url: str) -> None:
+    """Open the app and wait until the pad and the first tab are there."""
+    page.goto(url)
+    page.wait_for_selector(".pad-canvas")
+    page.wait_for_selector(".paired")
+
+
+def points_on_page(page: Page, stroke: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Shares of the sheet → pixels of the page."""
+    box = page.locator(".pad-canvas").bounding_box()
+    assert box is not None
+    return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+
+
+def draw(page: Page, stroke: list[tuple[float, float]]) -> None:
+    """One stroke with the mouse, and wait for the answer after pen-up."""
+    first, *others = points_on_page(page, stroke)
+    before = settled(page)
+    page.mouse.move(*first)
+    page.mouse.down()
+    for point in others:
+        page.mouse.move(*point, steps=4)
+    page.mouse.up()
+    wait_for_settled(page, before)
+
+
+def settled(page: Page) -> int:
+    """The version of the drawing whose answer is final."""
+    return int(page.locator(".pad").get_attribute("data-settled") or 0)
+
+
+def wait_for_settled(page: Page, before: int) -> None:
+    page.wait_for_function("n => Number(document.querySelector('.pad').dataset.settled || 0) > n", arg=before)
+
+
+def act(page: Page, button: str) -> None:
+    before = settled(page)
+    page.get_by_role("button", name=button, exact=True).click()
+    wait_for_settled(page, before)
+
+
+def answer(page: Page) -> str:
+    return page.locator(".pad-digit").inner_text()
+
+
+def _wait_for(served: Served) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if served.process.poll() is not None:
+            status, output = served.process.returncode, served.log.read_text(errors="replace")
+            raise RuntimeError(f"the app ended with status {status} before it answered:\n{output}")
+        try:
+            urlopen(served.url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"the app did not answer at {served.url} within {START_SECONDS} s")

@@ -1,0 +1,32 @@
+"""The figure of a training: its loss curves."""
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from bnmodel import plotting
+from bnmodel.training.history import History
+
+
+@plotting.plot_style()
+def loss_curves(history: History, title: str = "") -> Figure:
+    """Train and validation loss against epochs, with the best epoch and the stop marked."""
+    figure, (axes,) = plotting.new_figure()
+    numbers = [epoch.epoch for epoch in history.epochs]
+    axes.plot(
+        numbers, [e.train_loss for e in history.epochs], "--", color=plotting.TRAIN, label="training (with dropout)"
+    )
+    axes.plot(numbers, [e.validation_loss for e in history.epochs], color=plotting.EVAL, label="validation")
+    best, last = history.best, history.epochs[-1]
+    axes.plot(best.epoch, best.validation_loss, "o", color=plotting.EVAL, markersize=7)
+    text = f"best: {best.validation_loss:.4f}, epoch {best.epoch}"
+    point = (best.epoch, best.validation_loss)
+    axes.annotate(text, point, xytext=(-6, -6), textcoords="offset points", ha="right", va="top", color=plotting.EVAL)
+    stopped = {"early": "stopped early", "finished": "finished", "interrupted": "interrupted"}[history.stopped]
+    axes.axvline(last.epoch, color=plotting.INK, linestyle=":", label=f"{stopped} after epoch {last.epoch}")
+    axes.set(xlabel="epoch", ylabel="loss (nats)", yscale="log", title=title)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.margins(y=0.14)  # room for the words below the best
+    axes.legend()
+    return figure

@@ -1,0 +1,95 @@
+"""What happened in a training, epoch by epoch, and when it is time to stop."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bnmodel.io import read_sealed, write_sealed
+from bnmodel.training.checkpoint import CheckpointError
+from bnmodel.training.recipes import Recipe
+
+HISTORY = "history.json"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Losses are means over samples, in nats; accuracies are shares in [0, 1]."""
+
+    epoch: int
+    train_loss: float  # in training mode, while the weights move
+    train_accuracy: float
+    validation_loss: float  # in eval mode, at the end of the epoch
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """What happened, epoch by epoch. `stopped`: "finished", "early" (patience ran out) or "interrupted"."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    stopped: str = "interrupted"
+    keeps_last: bool = False
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights are kept: of the lowest validation loss, the first of equals; or the last."""
+        if self.keeps_last:
+            return self.epochs[-1]
+        return min(self.epochs, key=lambda epoch: epoch.validation_loss)
+
+    @classmethod
+    def read(cls, path: Path) -> "History":
+        """What `write` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, changed since it was written, or no history.
+        """
+        try:
+            content = read_sealed(path)
+            epochs = [Epoch(**epoch) for epoch in content["epochs"]]
+            finite = all(math.isfinite(number) for epoch in epochs for number in asdict(epoch).values())
+            if not epochs or not finite:
+                raise ValueError("expected at least one epoch, and finite numbers")
+            return cls(epochs, content["stopped"], content["recipe"].get("keeps_last", False))
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: no such file; python -m bnmodel train writes one") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{path}: damaged, or not the history of a training ({error!r}); restore it, or train again: "
+                f"python -m bnmodel train --out {path.parent}"
+            ) from error
+
+    def write(self, path: Path, recipe: Recipe, dataset: str) -> None:
+        content: dict[str, Any] = {
+            "recipe": recipe.to_dict(),
+            "dataset": dataset,
+            "stopped": self.stopped,
+            "best_epoch": self.best.epoch,
+            "best_validation_loss": self.best.validation_loss,
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+        }
+        write_sealed(path, content)
+
+
+class EarlyStopping:
+    """Stops once the loss has not fallen below its best for `patience` epochs (Prechelt 1998)."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.best = math.inf
+        self.waited = 0
+
+    def improved(self, loss: float) -> bool:
+        """Note this epoch's loss; True where it is the best so far."""
+        if loss < self.best:
+            self.best, self.waited = loss, 0
+            return True
+        self.waited += 1
+        return False
+
+    @property
+    def should_stop(self) -> bool:
+        return self.waited >= self.patience

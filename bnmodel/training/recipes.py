@@ -1,0 +1,93 @@
+"""Frozen training presets. A recipe is the one source of the defaults; the command line derives from it."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bnmodel.nn.models import RobustCNNConfig, SimpleCNNConfig
+
+SCHEDULES = ("constant", "one_cycle")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a training, but for the data."""
+
+    name: str
+    epochs: int  # at most
+    patience: int  # epochs without a better validation loss before the training stops
+    batch_size: int = 64
+    learning_rate: float = 0.01  # the peak, under one_cycle
+    momentum: float = 0.0  # of SGD; Nesterov's where > 0
+    weight_decay: float = 1e-4
+    schedule: str = "constant"  # or one_cycle (Smith 2018, arXiv 1803.09820)
+    averaging: int = 0  # last epochs, at a tenth of the rate, whose weights are averaged (Izmailov 2018, 1803.05407)
+    seed: int = 0
+    keeps_last: bool = False  # the end of its schedule decides, not the validation loss
+    augmented: float = 0.0  # share of the digits that another hand and pen draw anew in every epoch, in [0, 1]
+    channels_last: bool = False  # the network's memory format; quicker on a CPU the more channels there are
+    outliers: float = 0.0  # scribbles, letters and such beside the digits, as a share of them, in [0, 1]
+    calibrated: bool = False  # at the end its probabilities are made to mean what they say, on the validation digits
+    model: SimpleCNNConfig | RobustCNNConfig = field(default_factory=SimpleCNNConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, received {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate: expected a number > 0, received {self.learning_rate}")
+        for name in ("augmented", "outliers"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a share in [0, 1], received {getattr(self, name)}")
+        if not 0 <= self.averaging < self.epochs:
+            raise ValueError(
+                f"averaging: expected 0 … {self.epochs - 1} of the {self.epochs} epochs, received {self.averaging}"
+            )
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, received {self.schedule!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON and checkpoints."""
+        return asdict(self)
+
+
+LECTURE = Recipe("lecture", epochs=100, patience=20)
+FAST = Recipe(
+    "fast",
+    epochs=2,
+    patience=2,
+    batch_size=128,
+    learning_rate=0.2,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="one_cycle",
+    channels_last=True,
+    model=SimpleCNNConfig(dropout=0.0),  # two epochs are too few to overfit
+)
+SPRINT = Recipe(
+    "sprint",
+    epochs=1,
+    patience=1,
+    batch_size=96,
+    learning_rate=0.2,
+    momentum=0.9,
+    schedule="one_cycle",
+    channels_last=True,
+    model=SimpleCNNConfig(channels=(8, 32), hidden=128, dropout=0.0),
+)
+ROBUST = Recipe(
+    "robust",
+    epochs=40,
+    patience=40,
+    batch_size=128,
+    learning_rate=0.1,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="one_cycle",
+    averaging=10,
+    keeps_last=True,
+    augmented=0.5,
+    outliers=0.125,
+    calibrated=True,
+    model=RobustCNNConfig(),
+)
+RECIPES = {recipe.name: recipe for recipe in (LECTURE, FAST, SPRINT, ROBUST)}

@@ -1,0 +1,267 @@
+"""A training, epoch by epoch: the optimiser's steps, early stopping, and what it takes to go on after a stop."""
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from bnmodel.data import Digits
+from bnmodel.data.augmentation import augment
+from bnmodel.data.outliers import outliers
+from bnmodel.nn.dropout import draw_from
+from bnmodel.nn.models import Network, build
+from bnmodel.training import distributed
+from bnmodel.training.checkpoint import CheckpointError, copy_state, load_plain, save_checkpoint, save_plain
+from bnmodel.training.evaluation import evaluate
+from bnmodel.training.history import EarlyStopping, Epoch, History
+from bnmodel.training.recipes import Recipe
+
+DIVERGED = 1000.0  # nats, of both losses together; to guess costs 2.3 each
+OUTLIER_WEIGHT = 0.5  # of outliers in the loss, against that of digits
+AVERAGING_RATE = 0.1  # of the peak learning rate, while weights are averaged
+_global_random_state = threading.Lock()
+
+
+class TrainingError(Exception):
+    """The training cannot go on; the message says at which epoch and what to change."""
+
+
+def new_network(recipe: Recipe) -> tuple[Network, Generator]:
+    """An untrained network, and what its dropout is to draw from; both by the recipe's seed alone."""
+    # PyTorch's layers draw their weights from the global state; it is put back, and one thread at a time uses it
+    with _global_random_state, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = build(recipe.model)
+        generator = Generator()
+        generator.set_state(torch.get_rng_state())
+    return model, generator
+
+
+class Training:
+    """A training as something to step through: `fit` writes its files, a page shows each epoch as it comes.
+
+    for epoch in Training(model, train, validation, recipe).epochs(): ...   and then `finish()`
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        train: Digits,
+        validation: Digits,
+        recipe: Recipe,
+        device: str = "auto",
+        generator: Generator | None = None,
+    ) -> None:
+        target = _pick_device(device)
+        self.model, self.recipe = model.to(target), recipe
+        if recipe.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.train, self.validation = train.to(target), validation.to(target)
+        # of dropout and augmentation, which draw on the device; the order of the samples is the same on every device
+        self.random = generator or Generator().manual_seed(recipe.seed)
+        if target.type != "cpu":
+            self.random = Generator(target).manual_seed(self.random.initial_seed())
+        if distributed.rank() > 0:
+            self.random.manual_seed(recipe.seed + distributed.rank())
+        draw_from(model, self.random)
+        self.network = distributed.parallel(self.model)  # what is trained; the same, but where there are processes
+        self.optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.momentum > 0,
+            weight_decay=recipe.weight_decay,
+        )
+        self.scheduler: torch.optim.lr_scheduler.LRScheduler
+        if recipe.schedule == "one_cycle":
+            steps = (recipe.epochs - recipe.averaging) * math.ceil(len(train) / recipe.batch_size)
+            self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+                self.optimizer, recipe.learning_rate, total_steps=steps
+            )
+        else:
+            self.scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
+        self.stopping = EarlyStopping(recipe.patience)
+        self.history = History(keeps_last=recipe.keeps_last)
+        self.best_state = copy_state(model)
+        self.average: dict[str, Tensor] | None = None  # of weights and running statistics, in the last epochs
+        self.averaged = 0  # after how many steps they were taken into it
+        self.shuffling = Generator().manual_seed(recipe.seed)
+
+    def epochs(self) -> Iterator[Epoch]:
+        """Train, an epoch at a time, until patience or the epochs run out.
+
+        Raises:
+            TrainingError: the loss is not finite, or beyond all measure.
+        """
+        while len(self.history.epochs) < self.recipe.epochs and not self.stopping.should_stop:
+            yield self._one_epoch()
+        self.history.stopped = "early" if self.stopping.should_stop else "finished"
+
+    def finish(self) -> None:
+        """Leave the network in eval mode, on the CPU, as it was at the end of its best epoch."""
+        self.model.load_state_dict(self.best_state)
+        self.model.eval().to("cpu")
+        draw_from(self.model, None)
+
+    def _one_epoch(self) -> Epoch:
+        started, number = time.perf_counter(), len(self.history.epochs) + 1
+        if self.average is None and number > self.recipe.epochs - self.recipe.averaging:
+            self._begin_averaging()
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        train_loss, train_accuracy = self._train_epoch()
+        with self._averaged():
+            validation_loss, validation_accuracy = evaluate(self.model, self.validation)
+            state = copy_state(self.model)
+        if not train_loss + validation_loss < DIVERGED:  # nor NaN
+            raise TrainingError(
+                f"epoch {number}: the training diverges at learning rate {learning_rate:g} (training loss "
+                f"{train_loss:.3g}, validation loss {validation_loss:.3g}); lower the learning rate. "
+                f"The best of the {number - 1} epochs before is kept."
+            )
+        seconds = time.perf_counter() - started
+        epoch = Epoch(
+            number, train_loss, train_accuracy, validation_loss, validation_accuracy, learning_rate, round(seconds, 3)
+        )
+        self.history.epochs.append(epoch)
+        if self.stopping.improved(validation_loss) or self.recipe.keeps_last:
+            self.best_state = state
+        return epoch
+
+    def _begin_averaging(self) -> None:
+        self.average, self.averaged = copy_state(self.model), 1
+        for group in self.optimizer.param_groups:  # one_cycle moves both
+            group.update(lr=AVERAGING_RATE * self.recipe.learning_rate, momentum=self.recipe.momentum)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within, the network is the average of what it was, where there is one."""
+        if self.average is None:
+            yield
+            return
+        latest = copy_state(self.model)
+        self.model.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(latest)
+
+    def _train_epoch(self) -> tuple[float, float]:
+        """One pass in random order; sample-weighted mean loss and accuracy. One synchronisation, at the end."""
+        self.model.train()
+        totals = torch.zeros(2, device=self.train.labels.device)
+        order = torch.randperm(len(self.train), generator=self.shuffling).to(self.train.labels.device)
+        for index in order.split(self.recipe.batch_size):
+            own = distributed.share(index)
+            loss, correct = self._step(self.train[own], len(index))
+            totals += torch.stack((loss * len(own), correct))
+        mean_loss, accuracy = (distributed.total(totals) / len(self.train)).tolist()
+        return mean_loss, accuracy
+
+    def _step(self, batch: Digits, of: int) -> tuple[Tensor, Tensor]:
+        """One step down the gradient: the mean loss of the batch's digits, and how many were read right.
+
+        In a process group `batch` is this process's share `of` so many digits, and the step that of the mean over all.
+        """
+        images, labels = batch.images, batch.labels
+        redrawn = round(self.recipe.augmented * len(images))
+        if redrawn:  # the batch is in random order
+            images = torch.cat((augment(images[:redrawn], labels[:redrawn], self.random), images[redrawn:]))
+        strangers = round(self.recipe.outliers * len(images))
+        if strangers:
+            images = torch.cat((images, outliers(images[:strangers], self.random)))
+        log_probs = self.network(images)
+        of_digits = log_probs[: len(labels)]
+        loss = F.nll_loss(of_digits, labels) if len(labels) else log_probs.sum()  # of an empty share: 0
+        objective = loss
+        if strangers:  # as likely one digit as another (Hendrycks et al. 2019, arXiv 1812.04606)
+            objective = loss - OUTLIER_WEIGHT * log_probs[len(labels) :].mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        (objective * distributed.weight(len(labels), of)).backward()
+        self.optimizer.step()
+        if self.average is None:
+            self.scheduler.step()
+        else:
+            averages, latest = (
+                list(filter(torch.is_floating_point, s.values())) for s in (self.average, self.model.state_dict())
+            )
+            self.averaged += 1
+            torch._foreach_lerp_(averages, latest, 1 / self.averaged)  # each counts the same
+        return loss.detach(), (of_digits.detach().argmax(1) == labels).sum()
+
+    def save(self, out: Path, dataset: str) -> None:
+        """best.pt if this epoch was the best, history.json, and training.pt, from which the training goes on.
+
+        training.pt comes last: killed in between, the training repeats this epoch and arrives at the same.
+        """
+        latest = self.history.epochs[-1]
+        if latest is self.history.best:
+            with self._averaged():
+                save_checkpoint(out / "best.pt", self.model, self.recipe.to_dict(), asdict(latest), dataset)
+        self.history.write(out / "history.json", self.recipe, dataset)
+        state = {
+            "recipe": self.recipe.to_dict(),
+            "epochs": [asdict(epoch) for epoch in self.history.epochs],
+            "model": self.model.state_dict(),
+            "best": self.best_state,
+            "average": self.average,
+            "averaged": self.averaged,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "random": self.random.get_state(),
+            "shuffling": self.shuffling.get_state(),
+            "waited": self.stopping.waited,
+        }
+        save_plain(out / "training.pt", state)
+
+    def restore(self, path: Path) -> None:
+        """Go on where `save` was.
+
+        Raises:
+            CheckpointError: the file is damaged or of another version, or the training was of another recipe.
+        """
+        state = load_plain(path)
+        try:
+            self._take_over(state, path)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path}: holds no training that this version can go on with ({error!r}); train without --resume, or "
+                f"into another folder"
+            ) from error
+
+    def _take_over(self, state: dict[str, Any], path: Path) -> None:
+        free = {"patience"} if self.recipe.schedule == "one_cycle" else {"epochs", "patience"}  # a cycle has a length
+        before = Recipe("", 1, 1).to_dict() | state["recipe"]  # what an older file lacks had its default then
+        changed = {k for k, v in self.recipe.to_dict().items() if k not in free and before[k] != v}
+        if changed:
+            raise CheckpointError(
+                f"{path}: was started with another {', '.join(sorted(changed))}; resume with the same recipe, or train "
+                f"into another folder"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.best_state = state["best"]
+        self.average = state.get("average")  # None in an older file
+        self.averaged = state["averaged"] if self.average is not None else 0
+        self.history.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        self.stopping.best = min(epoch.validation_loss for epoch in self.history.epochs)
+        self.stopping.waited = state["waited"]
+        if distributed.rank() == 0:  # the others' chance is not in the file
+            self.random.set_state(state["random"])
+        self.shuffling.set_state(state["shuffling"])
+
+
+def _pick_device(device: str) -> torch.device:
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

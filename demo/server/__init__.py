@@ -1,0 +1,1 @@
+"""What guards the app and runs its trainings."""

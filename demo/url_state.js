@@ -1,0 +1,87 @@
+// The tab and its settings in the address, so that they can be handed on. Run once, when the page opens; the names are
+// those of demo/url_state.py. Foreign parameters (__theme, …) stay as they are.
+
+const asked = new URLSearchParams(location.search);
+const groups = new Map(); // of controls, by the name of their tab: {controls: {key: {value, …}}, values: {key: value}}
+let first; // tab
+let visible;
+let timer;
+
+// The value that `text` asks of a control; undefined where it means none.
+function read(text, control) {
+  if (text === null) return undefined;
+  if (control.many) {
+    const parts = text.split(',');
+    return control.choices.filter((choice) => parts.includes(String(choice)));
+  }
+  if (control.choices) return control.choices.find((choice) => String(choice) === text);
+  const number = text.trim() === '' ? NaN : Number(text);
+  if (!Number.isFinite(number)) return undefined;
+  const start = control.minimum ?? 0;
+  const stepped = control.step ? start + Math.round((number - start) / control.step) * control.step : number;
+  const clamped = Math.max(control.minimum ?? -Infinity, Math.min(control.maximum ?? Infinity, stepped));
+  return Number(clamped.toPrecision(12)); // 0.1 + 0.2 is 0.3
+}
+
+function link() {
+  const address = new URL(location.href);
+  const state = address.searchParams;
+  for (const { controls } of groups.values()) Object.keys(controls).forEach((key) => state.delete(key));
+  state.delete('tab');
+  if (visible !== first) state.set('tab', visible);
+  for (const name of ['', visible]) {
+    const { controls, values } = groups.get(name) ?? { controls: {} };
+    for (const [key, control] of Object.entries(controls)) {
+      const value = values[key] ?? control.value; // a number may be emptied
+      if (String(value) !== String(control.value)) state.set(key, value);
+    }
+  }
+  return address.href.replaceAll('%2C', ',');
+}
+
+function write() {
+  clearTimeout(timer); // browsers allow only so many a second, and a slider changes often
+  timer = setTimeout(() => history.replaceState(history.state, '', link()), 150);
+}
+
+window.urlState = {
+  // At load, for each tab in turn ('' for what all tabs share): what the address asks for, as Gradio's updates.
+  open(name, controls) {
+    const values = {};
+    const updates = Object.entries(controls).map(([key, control]) => {
+      const value = read(asked.get(key), control);
+      values[key] = value;
+      return value === undefined ? { __type__: 'update' } : { value, __type__: 'update' };
+    });
+    groups.set(name, { controls, values });
+    if (!name) return updates;
+    first ??= name;
+    const selected = asked.get('tab') === name;
+    if (selected || name === first) visible = name;
+    return [selected ? { selected: name, __type__: 'update' } : { __type__: 'update' }, ...updates];
+  },
+  note(name, keys, values) {
+    keys.forEach((key, k) => { groups.get(name).values[key] = values[k]; });
+    write();
+  },
+  show(name) {
+    visible = name;
+    write();
+  },
+  defaults(name) {
+    return Object.values(groups.get(name).controls).map((control) => control.value);
+  },
+  async copy() {
+    try {
+      await navigator.clipboard.writeText(link());
+      return true;
+    } catch { // no https, or in a frame that may not
+      const text = Object.assign(document.createElement('textarea'), { value: link(), className: 'hidden-text' });
+      document.body.append(text);
+      text.select();
+      const copied = document.execCommand('copy');
+      text.remove();
+      return copied;
+    }
+  },
+};

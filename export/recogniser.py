@@ -1,0 +1,78 @@
+"""Load an exported folder and predict, in any of the three formats. No checkpoint or model code is needed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnmodel.deploy.loading import FORMATS, Run, load_file
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network makes of a drawing."""
+
+    probabilities: np.ndarray  # float32 (10,)
+    digit: np.ndarray  # float32 (28, 28) in [0, 1], what it saw
+    ink: float  # share of the canvas covered, in [0, 1]
+
+    @property
+    def blank(self) -> bool:
+        return self.ink == 0
+
+    @property
+    def label(self) -> int | None:
+        """The most probable digit, None for a blank canvas."""
+        return None if self.blank else int(self.probabilities.argmax())
+
+
+@dataclass(frozen=True)
+class Recognizer:
+    """The exported pair of one format; safe to share between threads, since nothing in it ever changes."""
+
+    name: str
+    metadata: dict[str, Any]
+    run_digits: Run
+    run_sketch: Run
+
+    def read(self, canvas: np.ndarray) -> Answer:
+        """A drawing, uint8 (H, W, 4) RGBA with sides of 8 … 4096.
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        if canvas.dtype != np.uint8 or canvas.ndim != 3 or canvas.shape[2] != 4:
+            raise ValueError(f"canvas: expected uint8 (H, W, 4) RGBA, received {canvas.dtype} {canvas.shape}")
+        if not all(8 <= side <= 4096 for side in canvas.shape[:2]):
+            raise ValueError(f"canvas: expected sides of 8 … 4096 pixels, received {canvas.shape[:2]}; rescale it")
+        probabilities, digit, ink = self.run_sketch(np.ascontiguousarray(canvas))
+        return Answer(probabilities, digit, float(ink))
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Digits, float32 (N, 1, 28, 28) in [0, 1], ink bright → log-probabilities, float32 (N, 10).
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (1, 28, 28):
+            raise ValueError(f"images: expected float32 (N, 1, 28, 28), received {images.dtype} {images.shape}")
+        return self.run_digits(np.ascontiguousarray(images))[0]
+
+
+def load(folder: Path | str, format: str = "torchscript") -> Recognizer:
+    """The exported files in `folder`, checkpoints/lecture for example, as one of FORMATS.
+
+    Raises:
+        ExportError: a file is missing or damaged.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, received {format!r}")
+    folder = Path(folder)
+    digits, sketch = load_file(folder / f"digits.{format}"), load_file(folder / f"sketch.{format}")
+    return Recognizer(folder.name, digits.metadata, digits.run, sketch.run)
+
+
+def available(root: Path | str = "checkpoints") -> list[Path]:
+    """The folders below `root` that hold exported files, by name."""
+    return sorted(path.parent for path in Path(root).glob("*/sketch.torchscript"))

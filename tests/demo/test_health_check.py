@@ -1,0 +1,14 @@
+"""What `make check` asks for holds in every run of the tests."""
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.running_app import ROOT
+
+
+@pytest.mark.parametrize("tool", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join)
+def test_lint_format_and_types_are_clean(tool: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,272 @@
+"""The tabs beside the pad: what they show is right, follows the drawing, and stays its visitor's own."""
+
+import copy
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+from torch import nn
+
+from benchmarks.running_app import SEVEN, act, draw, open_app
+from bnmodel import CustomBatchNorm, plotting
+from bnmodel.deploy.loading import FORMATS
+from bnmodel.experiments.modes import COMPANY, companions
+from demo import components, svg
+from demo.app import CHECKPOINTS
+from demo.images import diverging, grey
+from demo.page import Drawn
+from demo.page import Page as Frame
+from demo.tabs import files, statistics, xray, your_digit
+
+# what is there once a tab has its picture
+PICTURES = {
+    "Your digit": "#modes .paired",
+    "X-ray": "#xray .numbers",
+    "Chance": "#chance .figure svg >> nth=1",
+    "Why": "#maps .maps img >> nth=0",
+    "Statistics": "#statistics table",
+    "Faults": "#faults .figure svg >> nth=2",
+    "Corruption": "#corruption .strip img >> nth=5",
+    "Initialise": "#stack .figure svg",
+    "Inputs": "#inputs .figure svg",
+    "Gradients": "#gradients .figure svg",
+    "Convergence": "#convergence .figure svg",
+    "Stopping": "#stopping .figure svg",
+    "Export": "#speed table",
+}
+WITHOUT_DRAWING = ("Initialise", "Inputs", "Gradients", "Convergence", "Stopping")  # the lecture's own pictures
+
+
+@pytest.fixture(scope="module")
+def frame() -> Frame:
+    return Frame(CHECKPOINTS)
+
+
+@pytest.fixture(scope="module")
+def example(frame: Frame) -> Drawn:
+    return frame.drawn(None, next(iter(frame.models)))
+
+
+def choose_tab(page: Page, title: str) -> None:
+    """Click a tab and wait for its picture."""
+    page.get_by_role("tab", name=title, exact=True).click()
+    page.wait_for_selector(PICTURES[title])
+
+
+# ---- numbers
+
+
+def with_torch_batch_norm(model: nn.Module) -> nn.Module:
+    """A copy whose batch norms are torch's own, in train mode; dropout stays off."""
+    network = copy.deepcopy(model).eval()
+    for name, norm in list(network.named_modules()):
+        if isinstance(norm, CustomBatchNorm):
+            network.set_submodule(name, norm.to_torch(2).train())
+    return network
+
+
+@pytest.mark.parametrize(
+    ("model", "place", "norm"),
+    [
+        ("lecture", 1, "block1.norm"),
+        ("lecture", 5, "block2.norm"),
+        ("robust", 1, "conv1.norm"),
+        ("robust", 5, "conv5.norm"),
+    ],
+)
+def test_statistics_shows_the_norm_at_a_place_of_every_network(frame: Frame, model: str, place: int, norm: str) -> None:
+    assert f"of {norm} is" in statistics.show(frame.drawn(None, model), 0.1, 2, place, 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 31])
+@pytest.mark.parametrize("kind", COMPANY)
+def test_the_bars_of_train_mode_are_what_torchs_own_batch_norm_answers(example: Drawn, kind: str, count: int) -> None:
+    shown = re.findall(r"--p:([\d.]+)", your_digit.show(example, count, kind, 1, 5))
+    company = companions(kind, count, 5, example.digit, 1)
+    with torch.no_grad():
+        batch = torch.cat((example.digit.view(1, 1, 28, 28), company))
+        expected = with_torch_batch_norm(example.model.network)(batch)[0].exp().numpy()
+    assert np.array(shown[1::2], float) == pytest.approx(expected, abs=1e-4)
+    assert np.array(shown[::2], float) == pytest.approx(example.probabilities, abs=1e-4)
+
+
+def test_the_x_ray_shows_each_number_that_the_network_gets(example: Drawn) -> None:
+    shown = [int(value) for value in re.findall(r">(\d+)</text>", xray.numbers(example.digit.numpy()))]
+    values = grey(example.digit.numpy()).ravel()
+    assert shown == values[values > 0].tolist()
+
+
+def test_the_difference_of_the_formats_is_the_largest_of_any_pair_and_digit() -> None:
+    answers = [np.full(10, 0.1), np.full(10, 0.1), np.full(10, 0.1)]
+    answers[1][3], answers[2][3] = 0.25, 0.05
+    assert files.largest_difference(answers) == pytest.approx(0.2)
+
+
+def test_the_formats_agree_on_the_example(example: Drawn) -> None:
+    answers = [one.read(example.canvas).probabilities for one in files.recognizers(example.model.folder).values()]
+    assert len(answers) == len(FORMATS)
+    assert files.largest_difference(answers) < 1e-5
+
+
+# ---- pictures
+
+
+def two_panels(low: float) -> str:
+    with plotting.plot_style():
+        figure, (left, right) = plotting.new_figure(columns=2)
+        left.plot([0, 1], [low, 1], color=plotting.EVAL)
+        right.plot([0, 1], [low, 1], color=plotting.TRAIN)
+        right.set_title("a title")
+    return svg.to_panels(figure, 'curves, "both"')
+
+
+def test_no_line_of_a_tabs_sentence_begins_with_a_percent_sign(example: Drawn) -> None:
+    assert "99.2\u00a0%" in components.sentence("99.2 % of it")
+    assert " %" not in xray.show(example)
+
+
+def test_a_figure_is_cut_into_a_picture_for_each_of_its_panels() -> None:
+    left, right = re.findall(r"<svg.*?</svg>", two_panels(0), re.DOTALL)
+    assert "a title" in right
+    assert "a title" not in left
+    assert 'aria-label="curves, &quot;both&quot;"' in left
+    sizes = [re.search(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg) for svg in (left, right)]
+    assert sizes[0] is not None
+    assert sizes[1] is not None
+    assert sizes[0].groups() == sizes[1].groups()
+
+
+def test_a_picture_takes_its_colours_from_the_page_and_styles_nothing_else_on_it() -> None:
+    svg = two_panels(0)
+    assert "currentColor" in svg
+    assert "var(--eval," in svg
+    assert "var(--train," in svg
+    assert plotting.INK not in svg
+    assert "<style" not in svg
+
+
+def test_two_pictures_on_a_page_share_no_id_and_each_refers_to_its_own_only() -> None:
+    one, other = two_panels(0), two_panels(0.5)
+    ids = [set(re.findall(r'\bid="([^"]+)"', picture)) for picture in (one, other)]
+    assert not ids[0] & ids[1]
+    for picture, own in zip((one, other), ids, strict=True):
+        assert set(re.findall(r'(?:url\(|href=")#([^")]+)', picture)) <= own
+
+
+# ---- in Chromium
+
+
+def test_every_tab_opens_without_an_error_and_says_what_it_shows(page: Page) -> None:
+    for title in PICTURES:
+        choose_tab(page, title)
+        if title in WITHOUT_DRAWING:
+            expect(page.locator(".sentence:visible").first).not_to_be_empty()
+        else:
+            expect(page.locator(".sentence:visible")).to_contain_text("an example, until you draw")
+
+
+def test_every_tab_follows_the_drawing(page: Page) -> None:
+    choose_tab(page, "Chance")
+    draw(page, SEVEN)
+    expect(page.locator("#chance .sentence")).to_contain_text("probability of 7")
+    for title in PICTURES.keys() - WITHOUT_DRAWING:
+        choose_tab(page, title)
+        expect(page.locator(".sentence:visible")).not_to_contain_text("an example")
+    expect(page.locator("#parity .sentence")).to_contain_text("all read 7")
+
+
+def test_no_tab_is_wider_than_the_screen_however_small(page: Page) -> None:
+    for title in PICTURES:
+        choose_tab(page, title)
+        for width in (1280, 768, 390):
+            page.set_viewport_size({"width": width, "height": 844})
+            page.wait_for_timeout(50)
+            boxes = page.locator(".question:visible, .picture:visible, .picture:visible svg, .look:visible")
+            right = max(box["x"] + box["width"] for item in boxes.all() if (box := item.bounding_box()))
+            assert right <= width, f"{title} at {width}"
+        page.set_viewport_size({"width": 1280, "height": 900})
+        page.wait_for_timeout(50)
+
+
+# of a text, and of the first opaque thing behind it
+COLOURS = """text => {
+    let behind = text;
+    while (getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentElement;
+    return [getComputedStyle(text).fill, getComputedStyle(behind).backgroundColor];
+}"""
+
+
+def test_the_text_of_a_figure_is_legible_in_either_theme(browser: Browser, app_url: str) -> None:
+    for theme in ("light", "dark"):
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        page = context.new_page()
+        open_app(page, f"{app_url}/?__theme={theme}")
+        choose_tab(page, "Corruption")
+        colour, paper = page.locator("#corruption .figure text >> nth=0").evaluate(COLOURS)
+        assert contrast(colour, paper) > 7, theme
+        context.close()
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's contrast ratio, 1 … 21, of two CSS colours."""
+    lights = []
+    for colour in (one, other):
+        shares = np.array([int(value) / 255 for value in re.findall(r"\d+", colour)[:3]])
+        linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+        lights.append(float(linear @ (0.2126, 0.7152, 0.0722)))
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+def test_a_visitor_who_keeps_train_mode_busy_changes_no_other_visitors_answers(browser: Browser, app_url: str) -> None:
+    busy, calm = (browser.new_context(viewport={"width": 1280, "height": 900}).new_page() for _ in range(2))
+    open_app(busy, app_url)
+    open_app(calm, app_url)
+    first = {digit: answers_to_example(calm, digit) for digit in (7, 0)}
+    for title in ("Faults", "Chance"):  # train mode again and again
+        choose_tab(busy, title)
+    for _ in range(4):
+        busy.locator("#chance-reshuffle").click()
+        assert {digit: answers_to_example(calm, digit) for digit in (7, 0)} == first
+    for page in (busy, calm):
+        page.context.close()
+
+
+def answers_to_example(page: Page, digit: int) -> list[str | None]:
+    """Load one of the pad's examples, another digit than is there now, and wait for the first tab's answers."""
+    act(page, f"Load an example of a {digit}")
+    expect(page.locator("#modes .sentence")).to_contain_text(f"Eval mode says {digit}")
+    return bars(page)
+
+
+def bars(page: Page) -> list[str | None]:
+    """What the first tab and the pad show of both modes' probabilities."""
+    return page.locator("#modes i, .pad-bars li").evaluate_all("all => all.map(bar => bar.getAttribute('style'))")
+
+
+def test_the_exported_files_can_be_downloaded_and_nothing_else_beside_them(page: Page, app_url: str) -> None:
+    choose_tab(page, "Export")
+    link = page.locator("#downloads a[download='sketch.onnx']").first
+    url = link.get_attribute("href")
+    assert url is not None
+    assert page.request.get(url).body() == (CHECKPOINTS / "lecture" / "sketch.onnx").read_bytes()
+    for path in (CHECKPOINTS / "lecture" / "best.pt", Path(__file__), Path("README.md").absolute()):
+        assert page.request.get(f"{app_url}/gradio_api/file={path}").status == 403
+
+
+def test_a_picture_of_positive_and_negative_values_is_nothing_where_they_are_zero() -> None:
+    pixels = diverging(np.array([[-2.0, 0.0, 1.0]]), 2.0)
+    assert pixels[0, :, 3].tolist() == [255, 0, 127]
+    assert pixels[0, 0, :3].tolist() != pixels[0, 2, :3].tolist()
+    assert Image.fromarray(pixels).mode == "RGBA"
+
+
+def test_the_certificates_line_tells_the_files_difference_and_not_the_networks_own_rounding() -> None:
+    details = (
+        "10,000 answers, largest difference 3.4e-05, labels differing 0; the network's own rounding 1.3e-04",
+        "10,000 answers, largest difference 7.6e-06, labels differing 0; the network's own rounding 1.3e-04",
+    )
+    assert files.worst([{"detail": detail} for detail in details]) == "largest difference 3.4e-05"

@@ -1,0 +1,177 @@
+"""A tab and its settings as a link, the way back to the defaults, and the lines of code that stand in for a tab."""
+
+import re
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from benchmarks.running_app import open_app
+from demo import url_state
+from demo.app import CHECKPOINTS, build_app
+from tests.demo.test_tabs import PICTURES, choose_tab
+
+WINDOW = {"width": 1280, "height": 900}
+PATIENCE = 30_000  # ms, for a page that is opened anew
+
+
+@pytest.fixture(scope="module")
+def blocks() -> list[gr.blocks.Block]:
+    return list(build_app().blocks.values())
+
+
+def tabs_of(blocks: list[gr.blocks.Block]) -> dict[str, gr.Tab]:
+    return {str(block.label): block for block in blocks if isinstance(block, gr.Tab)}
+
+
+def folds_of(tab: gr.Tab) -> dict[str, str]:
+    """Title → text of what is folded away at the end of a tab."""
+    return {
+        str(child.label): "".join(part.value for part in child.children if isinstance(part, gr.Markdown))
+        for child in tab.children
+        if isinstance(child, gr.Accordion)
+    }
+
+
+def setting(page: Page, name: str) -> str:
+    """What a control shows: a slider, a number or a dropdown."""
+    return page.locator(f"#{name} input:not([type=range])").first.input_value()
+
+
+# ---- without a browser
+
+
+def test_a_slider_is_described_by_its_range_and_a_dropdown_by_its_choices() -> None:
+    with gr.Blocks():
+        slider = gr.Slider(0.5, 2, 1, step=0.5, elem_id="s")
+        dropdown = gr.Dropdown([("one", 1), ("two", 2)], value=2, elem_id="d")
+        several = gr.CheckboxGroup(["a", "b"], value=["b"], elem_id="g")
+    assert url_state.describe([slider, dropdown, several]) == {
+        "s": {"value": 1, "minimum": 0.5, "maximum": 2, "step": 0.5},
+        "d": {"value": 2, "choices": [1, 2], "many": False},
+        "g": {"value": ["b"], "choices": ["a", "b"], "many": True},
+    }
+
+
+def test_a_control_without_a_name_is_refused_with_the_remedy() -> None:
+    with gr.Blocks(), pytest.raises(ValueError, match="expected an elem_id"):
+        url_state.describe([gr.Slider(0, 1)])
+
+
+def test_no_two_things_on_the_page_have_the_same_name(blocks: list[gr.blocks.Block]) -> None:
+    names = [block.elem_id for block in blocks if block.elem_id]
+    assert len(names) == len(set(names))
+    assert "tab" not in names
+
+
+def test_every_tab_ends_in_its_code_and_then_its_formula(blocks: list[gr.blocks.Block]) -> None:
+    tabs = tabs_of(blocks)
+    assert tabs.keys() == PICTURES.keys()
+    for title, tab in tabs.items():
+        assert list(folds_of(tab)) == ["In code", "The formula and the source"], title
+        assert all(isinstance(child, gr.Accordion) for child in tab.children[-2:]), title
+
+
+@pytest.mark.parametrize("title", PICTURES)
+def test_the_code_of_a_tab_runs_as_it_stands(
+    blocks: list[gr.blocks.Block], title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", folds_of(tabs_of(blocks)[title])["In code"], re.DOTALL)
+    (tmp_path / "checkpoints").symlink_to(CHECKPOINTS)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, f"{title}, in code", "exec"), {})
+    assert all(path.stat().st_size > 500 for path in tmp_path.glob("*.png"))
+
+
+# ---- in Chromium
+
+
+def test_a_changed_control_stands_in_the_address_and_the_default_does_not(page: Page) -> None:
+    choose_tab(page, "Gradients")
+    expect(page).to_have_url(re.compile(r"\?tab=gradients$"))
+    page.locator("#grad-steps input[type=number]").fill("3")
+    expect(page).to_have_url(re.compile(r"\?tab=gradients&grad-steps=3$"))
+    page.locator("#grad-reshuffle").click()
+    expect(page).to_have_url(re.compile(r"\?tab=gradients&grad-steps=3&grad-reshuffle-seed=1$"))
+    page.locator("#grad-steps input[type=number]").fill("0")
+    expect(page).to_have_url(re.compile(r"\?tab=gradients&grad-reshuffle-seed=1$"))
+    choose_tab(page, "Your digit")
+    expect(page).to_have_url(re.compile(r"/$"))
+
+
+def test_a_link_opens_its_tab_with_its_settings_and_their_picture(page: Page, app_url: str) -> None:
+    page.goto(f"{app_url}/?__theme=light&tab=chance&batch-size=64&chance-reshuffle-seed=7")
+    expect(page.locator("#chance .sentence")).to_contain_text("In random batches of 64", timeout=PATIENCE)
+    expect(page.get_by_role("tab", name="Chance", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page).to_have_url(re.compile(r"\?__theme=light&tab=chance&batch-size=64&chance-reshuffle-seed=7$"))
+
+
+def test_a_link_to_the_first_tab_sets_it_too(page: Page, app_url: str) -> None:
+    page.goto(f"{app_url}/?count=3&kind=noise")
+    expect(page.locator("#modes figcaption")).to_contain_text("3 companions", timeout=PATIENCE)
+    assert setting(page, "kind") == "noise"
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("grad-steps=999", {"grad-steps": "20"}),
+        ("grad-steps=-1", {"grad-steps": "0"}),
+        ("grad-std=0.123", {"grad-std": "0.12"}),
+        ("grad-steps=many&grad-std=&grad-init=NaN&grad-steps2=1", {"grad-steps": "0", "grad-std": "0.1"}),
+        ("grad-init=%3Cscript%3E&grad-std=Infinity", {"grad-init": "He normal", "grad-std": "0.1"}),
+        ("grad-init=constructor&grad-reshuffle-seed=1e99", {"grad-init": "He normal"}),
+        ("grad-init=glorot_uniform", {"grad-init": "Glorot uniform", "grad-steps": "0"}),
+    ],
+)
+def test_what_an_address_asks_for_in_vain_is_passed_over(
+    page: Page, app_url: str, query: str, shown: dict[str, str]
+) -> None:
+    page.goto(f"{app_url}/?tab=gradients&{query}")
+    page.wait_for_selector(PICTURES["Gradients"])
+    expect(page.locator("#gradients .sentence")).not_to_be_empty()
+    assert {name: setting(page, name) for name in shown} == shown
+
+
+def test_an_unknown_tab_opens_the_first_one(page: Page, app_url: str) -> None:
+    open_app(page, f"{app_url}/?tab=nonsense")
+    expect(page.get_by_role("tab", name="Your digit", exact=True)).to_have_attribute("aria-selected", "true")
+
+
+def test_reset_puts_a_tabs_controls_back_and_asks_the_server_for_nothing_but_the_picture(page: Page) -> None:
+    choose_tab(page, "Inputs")
+    names = ("in-scale", "in-offset", "in-steps")
+    before = {name: setting(page, name) for name in names}
+    first = page.locator("#inputs .sentence").inner_text()
+    for name in names:
+        page.locator(f"#{name} input[type=number]").fill("2")
+    expect(page.locator("#inputs .sentence")).not_to_have_text(first)
+    page.locator("[data-do=reset]:visible").click()
+    expect(page.locator("#inputs .sentence")).to_have_text(first)
+    assert {name: setting(page, name) for name in names} == before
+    expect(page).to_have_url(re.compile(r"\?tab=inputs$"))
+
+
+def test_every_tab_can_be_copied_as_a_link_and_reset_where_it_has_controls(page: Page) -> None:
+    for title in PICTURES:
+        choose_tab(page, title)
+        expect(page.locator("[data-do=link]:visible")).to_have_count(1)
+        assert page.locator("[data-do=reset]:visible").count() == (title not in ("X-ray", "Export")), title
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_copied_link_is_the_address_and_the_button_says_so(browser: Browser, app_url: str, allowed: bool) -> None:
+    context = browser.new_context(viewport=WINDOW)  # type: ignore[arg-type]
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    if not allowed:  # as without https
+        page.add_init_script("navigator.clipboard.writeText = () => Promise.reject()")
+    open_app(page, app_url)
+    page.locator("#count input[type=number]").fill("5")
+    expect(page.locator("#modes figcaption")).to_contain_text("5 companions")
+    page.locator("[data-do=link]:visible").click()
+    expect(page.locator("[data-do=link]:visible")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == f"{app_url}/?count=5"
+    expect(page.locator("[data-do=link]:visible")).to_have_text("Copy link")
+    context.close()

@@ -1,0 +1,52 @@
+"""How the examples are run, and what their printed lines promise."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+CHECKPOINT = ROOT / "checkpoints" / "lecture"
+TOLERANCE = 1e-5
+LINE = re.compile(r"(\w+)\.(\w+): (\d+) golden vectors, largest difference (\S+), labels differing (\d+)")
+
+
+def run(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def need(*tools: str) -> None:
+    """Skip where a tool is absent; in CI, where all of them should be, fail."""
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"{', '.join(missing)}: not installed, and CI has to have it")
+    if missing:
+        pytest.skip(f"{', '.join(missing)}: not installed")
+
+
+def npm_install(folder: Path) -> None:
+    """The example's npm packages, kept in its node_modules (which git ignores) for the next run."""
+    done = folder / "node_modules" / ".package-lock.json"  # npm writes it last
+    if done.exists() and done.stat().st_mtime > (folder / "package.json").stat().st_mtime:
+        return
+    need("npm")
+    installed = run("npm", "--prefix", folder, "install")
+    assert installed.returncode == 0, installed.stderr
+
+
+def agreed(output: str) -> list[str]:
+    """The files whose agreement was printed, each with 20 golden vectors, within the tolerance, no label differing."""
+    found = LINE.findall(output)
+    for _stem, _ending, cases, largest, differing in found:
+        assert (int(cases), int(differing)) == (20, 0)
+        assert 0 < float(largest) <= TOLERANCE
+    return sorted(stem for stem, *_ in found)
+
+
+def one_number_off(golden: dict[str, Any]) -> None:
+    golden["sketch"][19]["outputs"][1]["data"][300] += 1e-4

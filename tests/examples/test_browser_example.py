@@ -1,0 +1,183 @@
+"""The browser example: exported files in a page, read by ONNX Runtime Web."""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlparse
+
+import pytest
+from examples_helpers import CHECKPOINT, EXAMPLES, LINE, ROOT, agreed, npm_install, one_number_off
+from playwright.sync_api import Browser, BrowserContext, Page, Route
+
+from benchmarks.running_app import ONE, SEVEN
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def page_url() -> Iterator[str]:
+    """The browser example as `python -m http.server` in the repository's root serves it."""
+    npm_install(EXAMPLES / "browser")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(ROOT)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/examples/browser/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def contexts(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
+    """Makes browser contexts, of which none may have asked anything of any other machine."""
+    opened: list[BrowserContext] = []
+    requests: list[str] = []
+
+    def make(**options: Any) -> BrowserContext:
+        context = browser.new_context(**options)
+        context.on("request", lambda request: requests.append(request.url))
+        opened.append(context)
+        return context
+
+    yield make
+    for context in opened:
+        context.close()
+    assert {urlparse(url).hostname for url in requests if not url.startswith(("data:", "blob:"))} == {"127.0.0.1"}
+
+
+def open_page(context: BrowserContext, url: str) -> Page:
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_selector("#golden.agrees, #golden.wrong")
+    return page
+
+
+def points(page: Page, stroke: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Shares of the sheet → pixels of the page."""
+    box = page.locator("#sheet").bounding_box()
+    assert box is not None
+    return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+
+
+def draw(page: Page, stroke: list[tuple[float, float]]) -> None:
+    first, *others = points(page, stroke)
+    page.mouse.move(*first)
+    page.mouse.down()
+    for point in others:
+        page.mouse.move(*point, steps=5)
+    page.mouse.up()
+
+
+def draw_by_touch(page: Page, stroke: list[tuple[float, float]]) -> None:
+    touch = page.context.new_cdp_session(page)
+    kinds = ["touchStart"] + ["touchMove"] * (len(stroke) - 1)
+    for kind, (x, y) in zip(kinds, points(page, stroke), strict=True):
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def wait_for_answer(page: Page, label: str) -> None:
+    page.wait_for_function("label => document.querySelector('#label').textContent === label", arg=label)
+
+
+def seen(page: Page) -> list[int]:
+    """The 28×28 digit that the page shows, row by row, 0 … 255."""
+    rgba = "Array.from(document.querySelector('#digit').getContext('2d').getImageData(0, 0, 28, 28).data)"
+    return list(page.evaluate(rgba)[::4])
+
+
+def brightest_ink(page: Page) -> int:
+    """The largest red value of what is drawn on the sheet, 0 … 255."""
+    return int(
+        page.evaluate("""() => {
+            const { data } = document.querySelector('#sheet').getContext('2d').getImageData(0, 0, 448, 448)
+            return data.reduce((most, value, i) => i % 4 ? most : Math.max(most, value), 0)
+        }""")
+    )
+
+
+def test_the_page_agrees_with_the_golden_vectors(contexts: Callable[..., BrowserContext], page_url: str) -> None:
+    page = open_page(contexts(), page_url)
+    assert agreed(page.locator("#golden").inner_text()) == ["digits", "sketch"]
+    assert page.locator("#golden").get_attribute("class") == "agrees"
+
+
+def test_the_page_says_so_where_the_golden_vectors_are_others(
+    contexts: Callable[..., BrowserContext], page_url: str
+) -> None:
+    golden = json.loads((CHECKPOINT / "golden.json").read_text())
+    one_number_off(golden)
+
+    def answer(route: Route) -> None:
+        route.fulfill(body=json.dumps(golden), content_type="application/json")
+
+    context = contexts()
+    context.route("**/golden.json", answer)
+    page = open_page(context, page_url)
+    assert [stem for stem, *_ in LINE.findall(page.locator("#golden").inner_text())] == ["sketch", "digits"]
+    assert page.locator("#golden").get_attribute("class") == "wrong"
+
+
+def test_the_page_reads_a_drawing_offline_shows_what_it_saw_and_forgets_it(
+    contexts: Callable[..., BrowserContext], page_url: str
+) -> None:
+    context = contexts()
+    page = open_page(context, page_url)
+    context.set_offline(True)  # whatever answers now is in the page
+    wait_for_answer(page, "–")
+    draw(page, SEVEN)
+    wait_for_answer(page, "7")
+    probabilities = [float(bar.rstrip(" %")) for bar in page.locator("#bars b").all_inner_texts()]
+    assert len(probabilities) == 10
+    assert sum(probabilities) == pytest.approx(100, abs=5)  # rounded to per cents
+    assert probabilities[7] == max(probabilities) > 80
+    digit = seen(page)
+    assert max(digit) == 255
+    assert digit[:28] == [0] * 28  # scaled to 20×20 of the 28×28: the upper row is empty
+    page.get_by_role("button", name="Clear").click()
+    wait_for_answer(page, "–")
+    assert not any(seen(page))
+    draw(page, ONE)
+    wait_for_answer(page, "1")
+
+
+def test_the_page_takes_a_finger_on_a_dark_phone(contexts: Callable[..., BrowserContext], page_url: str) -> None:
+    phone = contexts(viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True, color_scheme="dark")
+    page = open_page(phone, page_url)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    assert max(int(value) for value in re.findall(r"\d+", background)) < 50
+    draw_by_touch(page, [(0.5, 0.82 - 0.064 * step) for step in range(11)])  # upwards, as one would scroll
+    wait_for_answer(page, "1")
+    assert brightest_ink(page) > 200
+    assert page.evaluate("scrollY") == 0  # the sheet was drawn on, not scrolled
+    page.evaluate("document.querySelector('#label').textContent = 'waiting'")
+    page.emulate_media(color_scheme="light")  # the ink changes its colour with the page: the other polarity
+    wait_for_answer(page, "1")
+    assert brightest_ink(page) < 50
+
+
+def test_the_page_answers_while_the_pen_still_moves(contexts: Callable[..., BrowserContext], page_url: str) -> None:
+    page = open_page(contexts(), page_url)
+    first, *others = points(page, SEVEN)
+    page.mouse.move(*first)
+    page.mouse.down()
+    for point in others:
+        page.mouse.move(*point, steps=5)
+    wait_for_answer(page, "7")
+    page.mouse.up()
+
+
+def test_the_page_says_what_is_missing(contexts: Callable[..., BrowserContext], page_url: str) -> None:
+    context = contexts()
+    context.route("**/node_modules/**", lambda route: route.fulfill(status=404))
+    page = open_page(context, page_url)
+    assert "npm install" in page.locator("#golden").inner_text()
+    assert page.locator("#golden").get_attribute("class") == "wrong"

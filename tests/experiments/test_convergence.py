@@ -1,0 +1,262 @@
+"""The comparison of three trainings, and the shipped sweep: what they are, and what they say."""
+
+import dataclasses
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bnmodel import data
+from bnmodel.experiments import catalogue, convergence, convergence_sweep, early_stopping
+from bnmodel.experiments.convergence import RATES, Convergence, in_turn, recipe, start, stream
+from bnmodel.experiments.convergence_sweep import EASIER, LEARNED, TARGET, Cell, Sweep, claims, steps_to
+from bnmodel.experiments.gradients import PLACES
+from bnmodel.nn.init import INITIALIZERS
+from bnmodel.training import train_from_scratch
+from bnmodel.training.checkpoint import copy_state
+from bnmodel.training.trainer import Training, new_network
+from demo.tabs import convergence as tab
+
+SMALL = data.load_sample(train=True)[slice(128)], data.load_sample(train=False)[slice(100)]
+
+
+def small(recipe):
+    """A training of few digits."""
+    model, generator = new_network(recipe)
+    return Training(model, *SMALL, recipe, "cpu", generator)
+
+
+def timeless(epochs):
+    return [dataclasses.replace(epoch, seconds=0) for epoch in epochs]
+
+
+# ---- three in turn
+
+
+def test_a_network_trained_in_turn_is_that_of_train_from_scratch_to_the_last_bit():
+    recipes = {place: recipe(place, epochs=2) for place in PLACES}
+    recipes["dropout"] = early_stopping.recipe("dropout", 0.5, 0.01, epochs=2)
+    trainings = {name: small(recipe) for name, recipe in recipes.items()}
+    *_, curves = in_turn(trainings)
+    for curve in curves:
+        trainings[curve.name].finish()
+        model, history = train_from_scratch(recipes[curve.name], *SMALL, "sample", device="cpu", progress=False)
+        assert timeless(curve.epochs) == timeless(history.epochs)
+        state = trainings[curve.name].model.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_trainings_in_three_threads_at_once_are_the_same_as_one_after_the_other():
+    def train(seed):
+        training = small(early_stopping.recipe("dropout", 0.5, 0.01, epochs=2, seed=seed))
+        *_, (curve,) = in_turn({"dropout": training})
+        return timeless(curve.epochs), copy_state(training.model)
+
+    alone = [train(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        together = list(threads.map(train, range(3)))
+    for (epochs, state), (epochs_there, state_there) in zip(alone, together, strict=True):
+        assert epochs == epochs_there
+        assert all(torch.equal(value, state_there[name]) for name, value in state.items())
+
+
+def test_each_network_has_its_epoch_in_turn_and_the_picture_grows_by_one_point_at_a_time():
+    counts = [
+        [len(curve.epochs) for curve in curves] for curves in in_turn({p: small(recipe(p, epochs=2)) for p in PLACES})
+    ]
+    assert counts == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [2, 1, 1], [2, 2, 1], [2, 2, 2]]
+
+
+def test_a_network_whose_loss_is_no_longer_finite_has_diverged_and_the_others_go_on():
+    trainings = {"good": small(recipe("after", epochs=3)), "bad": small(recipe("none", 1e30, "random_normal", 3))}
+    *_, (good, bad) = in_turn(trainings)
+    assert (len(good.epochs), good.diverged) == (3, None)
+    assert (len(bad.epochs), bad.diverged) == (0, 1)
+
+
+def test_closing_the_generator_ends_the_trainings():
+    trainings = {"after": small(recipe("after", epochs=30))}
+    steps = in_turn(trainings)
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    assert len(trainings["after"].history.epochs) == 2
+    with pytest.raises(StopIteration):
+        next(steps)
+
+
+def test_the_three_networks_start_with_the_same_weights():
+    weights = [start(recipe(place)).model.dense1.weight for place in PLACES]
+    assert all(torch.equal(weights[0], weight) for weight in weights)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 31}, "epochs: expected 1 … 30, received 31"),
+        ({"rate": 0.0}, "learning_rate: expected a number > 0"),
+        ({"initializer": "xavier"}, "initializer: expected one of random_normal"),
+    ],
+)
+def test_impossible_arguments_are_refused_in_words(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        next(stream(**arguments))
+
+
+# ---- the sweep
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Sweep:
+    return convergence_sweep.read()
+
+
+def test_the_shipped_sweep_holds_every_setting_once_and_well_formed(shipped):
+    settings = [(cell.place, cell.initializer, cell.rate) for cell in shipped.cells]
+    assert len(set(settings)) == len(settings) == len(PLACES) * len(INITIALIZERS) * len(RATES)
+    for cell in shipped.cells:
+        assert (cell.accuracy is None) == (cell.loss is None) == (cell.diverged is not None)
+        assert len(cell.accuracies) == len(cell.losses)
+        looks = shipped.steps // shipped.every if cell.diverged is None else cell.diverged // shipped.every - 1
+        assert len(cell.accuracies) == looks
+        assert all(0 <= accuracy <= 1 for accuracy in (*cell.accuracies, cell.accuracy or 0))
+        assert all(math.isfinite(loss) and loss > 0 for loss in (*cell.losses, cell.loss or 1))
+    assert convergence_sweep.SWEEP_FILE.stat().st_size < 60_000
+
+
+def test_the_shipped_sweep_says_which_command_made_it(shipped):
+    expected = f"python -m bnmodel sweep --dataset mnist --steps {shipped.steps} --every {shipped.every} --seed 0"
+    assert shipped.command == expected
+    json.loads(convergence_sweep.SWEEP_FILE.read_text(), parse_constant=pytest.fail)  # no NaN, which is not JSON
+
+
+def test_the_claims_follow_from_the_cells(shipped):
+    """As arrays: (place, initialiser, rate)."""
+    names = [name for name in INITIALIZERS if name != "zeros"]
+    final, steps, easier = (np.full((3, 5, len(RATES)), value) for value in (0.0, math.inf, math.inf))
+    zeros = np.zeros((3, len(RATES)))
+    for cell in shipped.cells:
+        place, rate = PLACES.index(cell.place), RATES.index(cell.rate)
+        if cell.initializer == "zeros":
+            zeros[place, rate] = cell.accuracy or 0
+            continue
+        at = place, names.index(cell.initializer), rate
+        final[at] = cell.accuracy or 0
+        for target, times in ((TARGET, steps), (EASIER, easier)):
+            good = np.flatnonzero(np.array(cell.accuracies) >= target)
+            times[at] = shipped.every * (1 + good[0]) if len(good) else math.inf
+    found = claims(shipped)
+    shared = np.isfinite(easier).all(0)
+    assert (found.settings, found.shared) == (shared.size, shared.sum())
+    for k, place in enumerate(PLACES):
+        assert found.learned[place] == np.isfinite(steps[k]).sum()
+        assert found.median_steps[place] == (np.median(easier[k][shared]) if shared.any() else None)
+        learned = final[k] >= LEARNED
+        for mask, rates in ((learned.any(0), found.largest_rate), (learned[1:].all(0), found.largest_rate_of_all)):
+            assert rates[place] == (np.array(RATES)[mask].max() if mask.any() else None)
+        best = len(RATES) - 1 - np.median(final[k], 0)[::-1].argmax()
+        assert found.best_rate[place] == RATES[best]
+        assert found.spread[place] == pytest.approx(np.ptp(final[k, :, best]))
+        assert found.spread_scaled[place] == pytest.approx(np.ptp(final[k, 1:, best]))
+        assert found.spread_scaled_slow[place] == pytest.approx(np.ptp(final[k, 1:, RATES.index(0.01)]))
+        assert found.spread_with_zeros[place] == pytest.approx(np.ptp([*final[k, :, best], zeros[k, best]]))
+
+
+def test_from_zeros_no_network_learns_wherever_the_norm_is(shipped):
+    assert all((cell.accuracy or 0) < 0.12 for cell in shipped.cells if cell.initializer == "zeros")
+
+
+def test_a_cell_is_the_plain_loop_with_torchs_own_loss_and_optimiser():
+    chosen = recipe("after", 0.1)
+    cell = convergence_sweep.one(chosen, *SMALL, steps=3, every=3)
+    model, _ = new_network(chosen)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-4)
+    order = torch.cat([torch.randperm(128, generator=g) for g in [torch.Generator().manual_seed(0)] for _ in range(2)])
+    for index in order[: 3 * 64].split(64):
+        optimizer.zero_grad()
+        nn.NLLLoss()(model(SMALL[0].images[index]), SMALL[0].labels[index]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        answers = model.eval()(SMALL[1].images)
+    assert cell.loss == pytest.approx(nn.NLLLoss()(answers, SMALL[1].labels).item(), rel=1e-3)
+    assert cell.accuracy == pytest.approx((answers.argmax(1) == SMALL[1].labels).float().mean().item())
+    assert (cell.accuracies, len(cell.losses)) == ((cell.accuracy,), 1)
+
+
+def test_a_sweep_survives_its_file(tmp_path):
+    cells = (
+        Cell("none", "zeros", 10.0, None, None, (0.1,), (2.3,), 80),
+        Cell("after", "zeros", 1.0, 0.5, 1.0, (), (), None),
+    )
+    sweep = Sweep("a command", 400, 40, 0, cells)
+    convergence_sweep.write(sweep, tmp_path / "sweep.json")
+    assert catalogue.plain(convergence_sweep.read(tmp_path / "sweep.json")) == catalogue.plain(sweep)
+
+
+def test_a_training_whose_loss_became_infinite_has_diverged_and_no_accuracy():
+    cell = convergence_sweep.one(recipe("none", 1e30, "random_normal"), *SMALL, steps=4, every=2)
+    assert (cell.accuracy, cell.loss, cell.accuracies, cell.diverged) == (None, None, (), 2)
+
+
+def test_the_steps_to_a_target_are_those_of_the_first_look_that_saw_it():
+    cell = Cell("none", "zeros", 1.0, 0.5, 1.0, (0.5, 0.98, 0.9), (1.0, 1.0, 1.0), None)
+    assert steps_to(cell, 40) == 80
+    assert steps_to(cell, 40, target=0.99) is None
+
+
+# ---- shown
+
+
+@pytest.mark.parametrize("name", ["convergence_sweep", "early_stopping"])
+def test_the_command_writes_a_png_an_svg_and_json(tmp_path, name):
+    from bnmodel.__main__ import main
+
+    assert main(["experiment", name, "--out", str(tmp_path)]) == 0
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".png", ".svg"]
+    assert json.loads((tmp_path / f"{name}.json").read_text())
+
+
+def test_an_experiment_needs_a_name_or_all(capsys):
+    from bnmodel.__main__ import main
+
+    for wrong in (["experiment"], ["experiment", "gradients", "--all"]):
+        assert main(wrong) == 1
+        assert "expected a name, or --all" in capsys.readouterr().err
+
+
+def test_the_page_says_of_each_claim_whether_the_numbers_bear_it_out(shipped):
+    found = claims(shipped)
+    flat = dict.fromkeys(PLACES, 0.1)
+    assert "after the activation only" in tab.faster(found, shipped.steps)
+    quick = dataclasses.replace(found, median_steps={"none": 200, "before": 120, "after": 80})
+    assert "it holds" in tab.faster(quick, shipped.steps)
+    assert "does not hold" in tab.faster(dataclasses.replace(found, learned=dict.fromkeys(PLACES, 3)), shipped.steps)
+    assert "with some initialisers only" in tab.higher_rates(found)
+    assert "it holds" in tab.higher_rates(dataclasses.replace(found, largest_rate_of_all=found.largest_rate))
+    assert "does not hold" in tab.higher_rates(dataclasses.replace(found, largest_rate=flat))
+    assert "at a small learning rate only" in tab.less_sensitive(found)
+    assert "does not hold" in tab.less_sensitive(dataclasses.replace(found, spread_scaled_slow=flat))
+    better = dataclasses.replace(found, spread_scaled={"none": 0.3, "before": 0.1, "after": 0.1})
+    assert "it holds" in tab.less_sensitive(better)
+
+
+def test_the_page_shows_every_cell_of_every_map_and_frames_one_setting_in_each(shipped):
+    html = tab.recorded("he_normal", 0.1)
+    assert html.count("<td") == len(shipped.cells)
+    assert html.count("outline: 2px") == len(PLACES)
+
+
+def test_what_the_page_says_of_a_live_training_is_where_it_stands():
+    curves = tuple(convergence.Curve(place) for place in PLACES)
+    empty = Convergence(0.1, "he_normal", 10, 0, curves)
+    assert "epoch 0 of 10" in tab.draw(empty, "training")
+    result = convergence.run(epochs=1)
+    assert "Trained live" in tab.progress(result, "finished")
+    assert f"{100 * result.curves[0].epochs[0].validation_accuracy:.1f} %" in tab.progress(result, "stopped")
+    diverged = dataclasses.replace(result, curves=(convergence.Curve("none", (), 1), *result.curves[1:]))
+    assert "it diverged in epoch 1" in tab.progress(diverged, "finished")
+    assert "<svg" in tab.draw(diverged, "finished")

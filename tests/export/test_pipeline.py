@@ -1,0 +1,255 @@
+"""The certificate: what is exported is right, and every way of breaking it is found, by the promise that it breaks."""
+
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import export.__main__
+from bnmodel import CheckpointError, CustomBatchNorm, SimpleCNN, load_checkpoint
+from bnmodel.data import load_sample
+from bnmodel.deploy import certificate
+from bnmodel.deploy.formats import DIGITS, write_onnx, write_torchscript
+from bnmodel.deploy.loading import FORMATS
+from bnmodel.io import seal
+from export import ExportError, certify, export_checkpoint, load, verify
+
+LECTURE = Path("checkpoints/lecture")
+CANVASES = ((8, 8), (200, 280))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the shipped folder, to be broken."""
+    return shutil.copytree(LECTURE, tmp_path / "lecture")
+
+
+def broken(folder: Path) -> set[tuple[str, str]]:
+    return {(check.promise, check.file) for check in verify(folder, None, CANVASES) if not check.passed}
+
+
+def reseal(folder: Path, change) -> None:
+    """What a forger would do: change the certificate and compute its hashes anew."""
+    content = json.loads((folder / "certificate.json").read_text())
+    change(content)
+    certificate.write(folder, content["models"], [])
+
+
+def test_the_shipped_files_hold_every_promise():
+    assert broken(LECTURE) == set()
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_the_runtime_answers_as_the_network_does(ending):
+    network, sample = load_checkpoint(LECTURE).model, load_sample(train=False)
+    with torch.no_grad():
+        expected = network(sample.images).numpy()
+    received = load(LECTURE, ending).classify(sample.images.numpy())
+    np.testing.assert_allclose(received, expected, atol=1e-5, rtol=0)
+
+
+def test_the_exported_graph_is_made_of_convolutions_dense_layers_and_their_activations():
+    operators = [node.op_type for node in onnx.load(LECTURE / "digits.onnx").graph.node]
+    assert sorted(operators) == sorted(
+        ["Conv", "MaxPool", "Relu", "Conv", "MaxPool", "Relu", "Reshape", "Gemm", "Relu", "Gemm", "LogSoftmax"]
+    )
+
+
+def test_the_onnx_file_is_one_file_of_at_most_110_kb_with_opset_and_metadata():
+    model = onnx.load(LECTURE / "digits.onnx", load_external_data=False)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    assert (LECTURE / "digits.onnx").stat().st_size <= 110_000
+    metadata = json.loads({prop.key: prop.value for prop in model.metadata_props}["metadata.json"])
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", metadata["versions"]["onnx_opset"])]
+    assert metadata["classes"] == [str(digit) for digit in range(10)]
+
+
+def test_the_folded_statistics_stay_readable_in_the_metadata():
+    norms = load(LECTURE, "onnx").metadata["batch_norms"]
+    for name, norm in load_checkpoint(LECTURE).model.named_modules():
+        if isinstance(norm, CustomBatchNorm):
+            np.testing.assert_allclose(norms[name]["running_var"], norm.running_var.numpy(), rtol=1e-6)
+            np.testing.assert_allclose(norms[name]["gamma"], norm.gamma.detach().numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [f"{stem}.{ending}" for stem in ("digits", "sketch") for ending in FORMATS])
+def test_one_flipped_byte_is_found(folder, name):
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 0x10
+    (folder / name).write_bytes(content)
+    assert ("unchanged", name) in broken(folder)
+
+
+def test_a_swapped_file_is_found_by_its_hash_its_metadata_and_its_names(folder):
+    shutil.copy(folder / "sketch.onnx", folder / "digits.onnx")
+    found = broken(folder)
+    assert {("unchanged", "digits.onnx"), ("metadata", "digits.onnx"), ("names", "digits.onnx")} <= found
+
+
+def test_a_missing_file_is_found(folder):
+    (folder / "digits.pt2").unlink()
+    assert {("unchanged", "digits.pt2"), ("loads", "digits.pt2")} <= broken(folder)
+
+
+def test_an_edited_certificate_breaks_its_seal(folder):
+    path = folder / "certificate.json"
+    path.write_text(path.read_text().replace('"classes": [\n    "0"', '"classes": [\n    "1"'))
+    assert ("seal", "certificate.json") in broken(folder)
+
+
+def test_an_edited_and_resealed_certificate_contradicts_the_files(folder):
+    reseal(folder, lambda content: content["models"]["digits"]["classes"].reverse())
+    assert {("metadata", f"digits.{ending}") for ending in FORMATS} <= broken(folder)
+
+
+def test_a_certificate_that_leaves_out_a_file_is_incomplete(folder):
+    path = folder / "certificate.json"
+    content = json.loads(path.read_text())
+    del content["files"]["sketch.onnx"]
+    content["seal"] = seal(content)
+    path.write_text(json.dumps(content))
+    assert ("complete", "certificate.json") in broken(folder)
+
+
+def test_another_checkpoint_beside_the_files_is_not_their_source(folder):
+    content = torch.load(folder / "best.pt", weights_only=True)
+    content["state"]["dense2.bias"][0] += 0.5
+    torch.save(content, folder / "best.pt")
+    found = broken(folder)
+    assert {("source", "best.pt"), ("the shipped sample", "digits.onnx")} <= found
+
+
+def test_edited_golden_vectors_are_found_by_value_even_when_resealed(folder):
+    path = folder / "golden.json"
+    content = json.loads(path.read_text())
+    content["digits"][3]["outputs"][0]["data"][0] += 0.001
+    path.write_text(json.dumps(content))
+    reseal(folder, lambda content: None)
+    assert ("golden vectors", "digits.onnx") in broken(folder)
+
+
+class TrainMode(nn.Module):
+    """The classic mistake: batch statistics, traced into the exported graph."""
+
+    def __init__(self, network: SimpleCNN) -> None:
+        super().__init__()
+        self.network = network
+        for module in network.modules():
+            if isinstance(module, CustomBatchNorm):
+                module.running_mean = module.running_var = module.num_batches_tracked = None
+
+    def forward(self, images):
+        return self.network(images)
+
+
+@pytest.mark.parametrize(("ending", "write"), [("torchscript", write_torchscript), ("onnx", write_onnx)])
+def test_a_train_mode_model_put_in_place_and_resealed_breaks_batch_invariance(folder, ending, write):
+    metadata = json.loads((folder / "certificate.json").read_text())["models"]["digits"]
+    write(TrainMode(load_checkpoint(folder).model).eval(), DIGITS, metadata, folder / f"digits.{ending}")
+    reseal(folder, lambda content: None)
+    name = f"digits.{ending}"
+    assert {("batch invariance", name), ("batch norm folded", name), ("golden vectors", name)} <= broken(folder)
+
+
+def test_verify_prints_a_table_and_exits_with_zero_or_with_one(folder, capsys, monkeypatch):
+    monkeypatch.setattr(certificate, "CANVASES", CANVASES)
+    assert export.__main__.main(["verify", str(folder), "--data-root", "nowhere"]) == 0
+    (folder / "digits.onnx").write_bytes(b"not a model")
+    assert export.__main__.main(["verify", str(folder), "--data-root", "nowhere"]) == 1
+    assert "BROKEN  unchanged" in capsys.readouterr().out
+
+
+def test_exporting_writes_files_that_verify_and_a_model_card(tmp_path):
+    shutil.copy(LECTURE / "best.pt", tmp_path)
+    measured = export_checkpoint(tmp_path, None, CANVASES)
+    assert all(check.passed for check in measured)
+    assert broken(tmp_path) == set()
+    assert (tmp_path / "README.md").read_text().startswith("---\nlicense: mit\n")
+    assert not list(tmp_path.glob(".export-*"))
+
+
+def test_a_broken_promise_exports_nothing_and_leaves_the_earlier_files(folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr("bnmodel.deploy.checks.TOLERANCE", 0.0)
+    with pytest.raises(ExportError, match=r"nothing was exported.*\n.*golden vectors"):
+        export_checkpoint(folder, None, CANVASES)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; the next test covers a full disk")
+def test_a_read_only_folder_is_an_error_in_words(folder):
+    folder.chmod(0o500)
+    with pytest.raises(ExportError, match="cannot be written"):
+        export_checkpoint(folder, None, CANVASES)
+
+
+def test_a_full_disk_is_an_error_in_words_and_leaves_nothing_half_written(folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("export.pipeline.golden.write", full)
+    with pytest.raises(ExportError, match=r"cannot be written.*No space left"):
+        export_checkpoint(folder, None, CANVASES)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_without_a_checkpoint_says_how_to_train_one(tmp_path, capsys):
+    assert export.__main__.main([str(tmp_path / "nothing")]) == 1
+    assert "python -m bnmodel train" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
+    torch.save({"format": 1, "architecture": "ResNet", "config": {}, "state": {}}, tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match=r"expected a checkpoint of SimpleCNN or RobustCNN.*received 'ResNet'"):
+        export_checkpoint(tmp_path, None, CANVASES)
+
+
+def test_anybodys_network_is_certified_from_its_eval_copy_with_a_warning_in_train_mode(tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))
+    network(torch.randn(64, 3, 8, 8))  # moves the running statistics
+    with pytest.warns(UserWarning, match="is in train mode; its eval copy is exported"):
+        certify(network, torch.randn(8, 3, 8, 8), tmp_path, name="tiny", about={"classes": ["a", "b", "c", "d"]})
+    assert network.training
+    assert broken(tmp_path) == set()
+    (tmp_path / "tiny.onnx").write_bytes((LECTURE / "digits.onnx").read_bytes())
+    assert ("unchanged", "tiny.onnx") in broken(tmp_path)
+
+
+def test_the_runtime_refuses_inputs_of_the_wrong_shape_or_type_in_words():
+    recognizer = load(LECTURE)
+    with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 4\) RGBA, received float64"):
+        recognizer.read(np.zeros((28, 28, 4)))
+    with pytest.raises(ValueError, match=r"sides of 8 … 4096 pixels, received \(4, 4\)"):
+        recognizer.read(np.zeros((4, 4, 4), np.uint8))
+    with pytest.raises(ValueError, match=r"expected float32 \(N, 1, 28, 28\)"):
+        recognizer.classify(np.zeros((1, 28, 28), np.float32))
+
+
+def test_two_threads_may_load_at_once():
+    with ThreadPoolExecutor(4) as threads:
+        assert len(list(threads.map(lambda ending: load(LECTURE, ending), ("pt2",) * 4))) == 4
+
+
+def test_a_blank_drawing_has_no_label_and_every_class_alike():
+    for ending in FORMATS:
+        answer = load(LECTURE, ending).read(np.full((50, 60, 4), 255, np.uint8))
+        assert answer.blank
+        assert answer.label is None
+        np.testing.assert_allclose(answer.probabilities, 0.1)
+
+
+def test_no_file_tells_of_the_machine_it_was_made_on():
+    here = str(Path.cwd()).encode()
+    for path in LECTURE.iterdir():
+        assert here not in path.read_bytes(), path
+        assert b"site-packages" not in path.read_bytes(), path

@@ -1,0 +1,49 @@
+"""Dropout with a chance of its own, against torch's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Generator, nn
+
+from bnmodel.nn.dropout import Dropout, draw_from
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_from_the_same_chance_it_drops_what_torchs_drops_to_the_last_bit(share: float) -> None:
+    x = torch.randn(64, 10, 12, 12)
+    layer = Dropout(share)
+    draw_from(layer, Generator().manual_seed(3))
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        assert torch.equal(layer(x), F.dropout(x, share, training=True))
+
+
+def test_with_a_generator_it_leaves_the_global_chance_alone() -> None:
+    layer = Dropout(0.5)
+    draw_from(layer, Generator().manual_seed(0))
+    before = torch.get_rng_state()
+    layer(torch.ones(100))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_generator_it_draws_from_the_global_chance_again() -> None:
+    layer = Dropout(0.5)
+    draw_from(layer, Generator())
+    draw_from(layer, None)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        first = layer(torch.ones(100))
+        torch.manual_seed(1)
+        assert torch.equal(first, layer(torch.ones(100)))
+
+
+def test_in_eval_mode_nothing_is_dropped() -> None:
+    assert torch.equal(Dropout(0.9).eval()(torch.ones(100)), torch.ones(100))
+
+
+def test_a_share_of_what_passes_is_dropped_and_the_mean_stays() -> None:
+    layer = nn.Sequential(Dropout(0.25))
+    draw_from(layer, Generator().manual_seed(0))
+    y = layer(torch.ones(100_000))
+    assert (y == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert y.mean().item() == pytest.approx(1, abs=0.01)

@@ -1,0 +1,113 @@
+"""Once everything is decided, the validation digits are learned from too."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training_helpers import SHORT, own_random_state, same, state_of  # noqa: F401
+
+import bnmodel.training.fitting as module
+from bnmodel import Digits, SimpleCNN, load_checkpoint
+from bnmodel.__main__ import main
+from bnmodel.data import load_offline_digits, split
+from bnmodel.training import refit, train_from_scratch
+from bnmodel.training.calibration import fold_temperature
+from bnmodel.training.checkpoint import save_checkpoint
+
+FINAL = replace(SHORT, epochs=2, keeps_last=True, calibrated=True)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    return load_offline_digits(train=True)[torch.arange(150)]
+
+
+@pytest.fixture(scope="module")
+def chosen(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("chosen")
+    train_from_scratch(FINAL, *split(digits), "digits", out, progress=False)
+    return out
+
+
+def plain_training(digits: Digits, seed: int) -> SimpleCNN:
+    """Of all digits, and nothing after it."""
+    recipe = replace(FINAL, seed=seed, calibrated=False)
+    return train_from_scratch(recipe, digits, digits, "digits", progress=False)[0]
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_a_refit_is_the_training_of_all_digits_with_the_temperature_that_was_chosen(
+    seed: int | None, digits: Digits, chosen: Path, tmp_path: Path
+) -> None:
+    refit(chosen, digits, tmp_path, seed=seed, progress=False)
+    expected = plain_training(digits, seed or 0)
+    fold_temperature(expected, load_checkpoint(chosen).results["temperature"])
+    assert same(state_of(load_checkpoint(tmp_path).model), state_of(expected))
+
+
+def test_its_results_and_history_are_those_of_the_chosen_training(digits: Digits, chosen: Path, tmp_path: Path) -> None:
+    refit(chosen, digits, tmp_path, progress=False)
+    checkpoint, before = load_checkpoint(tmp_path), load_checkpoint(chosen)
+    assert checkpoint.results == before.results | {"refitted_on": 150}
+    assert checkpoint.recipe == before.recipe
+    assert (tmp_path / "history.json").read_bytes() == (chosen / "history.json").read_bytes()
+
+
+def test_another_seed_of_what_was_refitted_is_that_seed_of_what_was_chosen(
+    digits: Digits, chosen: Path, tmp_path: Path
+) -> None:
+    refit(chosen, digits, tmp_path / "shipped", progress=False)
+    refit(tmp_path / "shipped", digits, tmp_path / "again", seed=5, progress=False)
+    refit(chosen, digits, tmp_path / "expected", seed=5, progress=False)
+    again, expected = load_checkpoint(tmp_path / "again"), load_checkpoint(tmp_path / "expected")
+    assert same(state_of(again.model), state_of(expected.model))
+    assert again.results == expected.results
+
+
+def test_an_interrupted_refit_goes_on_to_the_same_weights(
+    digits: Digits, chosen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        real = module.Training.save
+
+        def once(training: module.Training, out: Path, dataset: str) -> None:
+            real(training, out, dataset)
+            raise KeyboardInterrupt
+
+        patched.setattr(module.Training, "save", once)
+        refit(chosen, digits, tmp_path, progress=False)
+    assert "refitted_on" not in load_checkpoint(tmp_path).results
+    refit(chosen, digits, tmp_path, resume=True, progress=False)
+    refit(chosen, digits, tmp_path / "at once", progress=False)
+    once_more = load_checkpoint(tmp_path / "at once")
+    assert same(state_of(load_checkpoint(tmp_path).model), state_of(once_more.model))
+
+
+def test_a_recipe_that_picks_its_epoch_by_the_validation_loss_is_refused(digits: Digits, tmp_path: Path) -> None:
+    train_from_scratch(replace(SHORT, epochs=1), *split(digits), "digits", tmp_path, progress=False)
+    with pytest.raises(ValueError, match="expected a recipe that keeps its last epoch, received quick"):
+        refit(tmp_path, digits, tmp_path / "out")
+
+
+def test_a_training_that_is_not_finished_is_refused(digits: Digits, tmp_path: Path) -> None:
+    train_from_scratch(replace(FINAL, calibrated=False), *split(digits), "digits", tmp_path, progress=False)
+    best = load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path / "best.pt", best.model, FINAL.to_dict(), best.results, "digits")  # as Ctrl-C leaves it
+    with pytest.raises(ValueError, match=r"expected a finished training .* train --recipe quick --resume"):
+        refit(tmp_path, digits, tmp_path / "out")
+
+
+def test_the_folder_of_the_chosen_training_is_not_written_over(digits: Digits, chosen: Path) -> None:
+    with pytest.raises(ValueError, match="expected another folder"):
+        refit(chosen, digits, chosen)
+
+
+def test_the_command_refits_and_evaluating_says_that_validation_digits_were_learned(
+    chosen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (chosen / "loss_curves.png").write_bytes(b"a picture")
+    assert main(["refit", str(chosen), "--out", str(tmp_path), "--seed", "1"]) == 0
+    assert (tmp_path / "loss_curves.png").read_bytes() == b"a picture"
+    assert main(["evaluate", str(tmp_path)]) == 0
+    assert "the validation digits are among those it has learned from" in capsys.readouterr().out

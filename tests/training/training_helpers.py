@@ -1,0 +1,90 @@
+"""Recipes, fixtures and interruptions for the tests of training."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import bnmodel.training.trainer
+from bnmodel import Digits, SimpleCNN, SimpleCNNConfig
+from bnmodel.data import load_offline_digits, split
+from bnmodel.training import train_from_scratch
+from bnmodel.training.history import Epoch, History
+from bnmodel.training.recipes import Recipe
+
+QUICK = Recipe("quick", epochs=4, patience=4, learning_rate=0.1, momentum=0.9, model=SimpleCNNConfig(dropout=0.1))
+SHORT = dataclasses.replace(QUICK, model=SimpleCNNConfig(channels=(3, 4), hidden=8, dropout=0.5))
+State = dict[str, Tensor]
+
+
+def state_of(model: SimpleCNN) -> State:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one: State, other: State) -> bool:
+    """Bit for bit."""
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def seeded_model(recipe: Recipe, seed: int = 0) -> SimpleCNN:
+    torch.manual_seed(seed)
+    return SimpleCNN(recipe.model)
+
+
+@pytest.fixture(autouse=True)
+def own_random_state():
+    """`fit` draws dropout from the global random state; no test may depend on those before it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Digits, Digits]:
+    return split(load_offline_digits(train=True))
+
+
+@pytest.fixture(scope="module")
+def few(digits: tuple[Digits, Digits]) -> tuple[Digits, Digits]:
+    """Enough for mechanics: 100 and 50, so that the last batch is smaller."""
+    return digits[0][:100], digits[1][:50]
+
+
+@pytest.fixture(scope="module")
+def trained(digits: tuple[Digits, Digits], tmp_path_factory: pytest.TempPathFactory) -> tuple[SimpleCNN, History, Path]:
+    out = tmp_path_factory.mktemp("trained")
+    model, history = train_from_scratch(QUICK, *digits, "digits", out, progress=False)
+    return model, history, out
+
+
+class Spoiler:
+    """Called after every epoch: keeps a copy of the weights, and ruins the model after epoch `last_good`."""
+
+    def __init__(self, model: SimpleCNN, last_good: int) -> None:
+        self.model, self.last_good = model, last_good
+        self.states: list[State] = []
+
+    def __call__(self, epoch: Epoch) -> None:
+        self.states.append(state_of(self.model))
+        if epoch.epoch == self.last_good:
+            with torch.no_grad():
+                self.model.dense2.bias.add_(torch.linspace(-30, 30, 10))
+                self.model.block1.norm.running_mean.add_(3)
+
+
+def scripted_losses(losses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validation losses of the epochs to come, whatever the model."""
+    remaining = iter(losses)
+    monkeypatch.setattr(bnmodel.training.trainer, "evaluate", lambda model, digits: (next(remaining), 0.5))
+
+
+def interrupt_after(last: int, then: Callable[[Epoch], None] = lambda epoch: None) -> Callable[[Epoch], None]:
+    def on_epoch(epoch: Epoch) -> None:
+        then(epoch)
+        if epoch.epoch == last:
+            raise KeyboardInterrupt
+
+    return on_epoch
