@@ -1,186 +1,276 @@
-"""python -m bnmodel train | refit | evaluate | experiment | sample | sweep"""
+"""Train, evaluate and examine the digit recogniser.
+
+The options are derived from the signatures below and, for a training, from the fields of `Recipe`.
+"""
 
 import argparse
+import io
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import torch
+import tyro
+from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from bnmodel import data, plotting, training
-from bnmodel.training import distributed
+from bnmodel import data, training
+from bnmodel.data import DATASETS
+from bnmodel.training import RECIPES, CheckpointError, Recipe, TrainingError, distributed, load_checkpoint
 from bnmodel.training.allocator import keep_freed_memory
-from bnmodel.training.checkpoint import CheckpointError, load_checkpoint
 from bnmodel.training.evaluation import evaluate, predict_log_probs
-from bnmodel.training.figures import loss_curves
-from bnmodel.training.recipes import RECIPES
-from bnmodel.training.trainer import TrainingError
+
+if TYPE_CHECKING:
+    Dataset = str
+    RecipeName = str
+else:
+    Dataset = tyro.extras.literal_type_from_choices(DATASETS)
+    RecipeName = tyro.extras.literal_type_from_choices(list(RECIPES))
+Folder = Annotated[Path, arg(metavar="DIR")]
+DataRoot = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: BNMODEL_DATA or data)")]
+Switch = Annotated[bool, FlagCreatePairsOff]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    """Run one command; 0 on success, 1 on an error, 130 on Ctrl-C. Wrong usage raises SystemExit(2)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 lacks some of the symbols
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
+    if name in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if name not in COMMANDS:
+        print(f"{_usage()}\n\nerror: expected a command, received {name!r}", file=sys.stderr)
+        raise SystemExit(2)
     try:
-        return options.run(options)
+        return COMMANDS[name](rest)
     except (data.DataError, CheckpointError, TrainingError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; nothing of the epoch under way was saved, everything before it stands", file=sys.stderr)
+        print("interrupted; earlier epochs are saved, the current one is not", file=sys.stderr)
         return 130
 
 
-def train(options: argparse.Namespace) -> int:
-    """Write best.pt, history.json and loss_curves.png to --out."""
-    changed = {name: getattr(options, name) for name in ("epochs", "patience", "seed")}
-    recipe = replace(RECIPES[options.recipe], **{name: value for name, value in changed.items() if value is not None})
-    out = options.out or Path("checkpoints") / recipe.name
+def train(
+    recipe: RecipeName,
+    settings: OmitArgPrefixes[AvoidSubcommands[Recipe]],
+    dataset: Dataset = "mnist",
+    data_root: DataRoot = None,
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: checkpoints/NAME)")] = None,
+    device: str = "auto",
+    resume: Switch = False,
+) -> int:
+    """Train a recipe; write best.pt, history.json and loss_curves.png.
+
+    Args:
+        recipe: the preset whose fields are the defaults below.
+        dataset: MNIST, scikit-learn's digits, or the shipped sample of MNIST.
+        data_root: folder that contains MNIST/raw.
+        out: output folder.
+        device: cpu, cuda, mps or auto.
+        resume: continue the training in the output folder.
+    """
+    from bnmodel import plotting
+    from bnmodel.training.figures import loss_curves
+
+    out = out or Path("checkpoints") / settings.name
     keep_freed_memory()
-    learned, validation = data.split(data.load(options.dataset, train=True, root=options.data_root))
-    with distributed.process_group(options.device):
+    learned, validation = data.split(data.load(dataset, train=True, root=data_root))
+    with distributed.process_group(device):
         first = distributed.rank() == 0
         if first:
-            print(f"{recipe.name}: {len(learned):,} digits to train, {len(validation):,} to validate, to {out}")
-        _, history = training.train_from_scratch(
-            recipe, learned, validation, options.dataset, out, options.resume, options.device
-        )
+            print(
+                f"{settings.name}: {len(learned):,} digits for training, {len(validation):,} for validation, to {out}"
+            )
+        _, history = training.train_from_scratch(settings, learned, validation, dataset, out, resume, device)
     if first:
-        plotting.save(loss_curves(history, f"{recipe.name} on {options.dataset}"), out / "loss_curves.png")
+        plotting.save(loss_curves(history, f"{settings.name} on {dataset}"), out / "loss_curves.png")
         best = history.best
         stop = f"epoch {best.epoch} of {len(history.epochs)} ({history.stopped})"
         print(f"best validation loss {best.validation_loss:.6f}, {stop}")
     return 0
 
 
-def refit(options: argparse.Namespace) -> int:
-    """Train as in a finished training's folder anew, its validation digits included; write best.pt to --out."""
+def refit(
+    chosen: Positional[Folder],
+    out: Folder,
+    data_root: DataRoot = None,
+    seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: that of the first training)")] = None,
+    device: str = "auto",
+    resume: Switch = False,
+) -> int:
+    """Repeat a finished training from scratch on all digits, the validation digits included; write best.pt.
+
+    Args:
+        chosen: folder of the finished training, of a recipe that keeps its last epoch.
+        out: output folder, another than the first.
+        data_root: folder that contains MNIST/raw.
+        seed: of the weights, the order of the samples and dropout.
+        device: cpu, cuda, mps or auto.
+        resume: continue the training in the output folder.
+    """
     keep_freed_memory()
-    digits = data.load(load_checkpoint(options.chosen).dataset, train=True, root=options.data_root)
-    print(f"{len(digits):,} digits to train, to {options.out}; validation digits are among them")
-    training.refit(options.chosen, digits, options.out, options.seed, options.resume, options.device)
-    shutil.copyfile(options.chosen / "loss_curves.png", options.out / "loss_curves.png")
+    digits = data.load(load_checkpoint(chosen).dataset, train=True, root=data_root)
+    print(f"{len(digits):,} digits for training, the validation digits included, to {out}")
+    training.refit(chosen, digits, out, seed, resume, device)
+    shutil.copyfile(chosen / "loss_curves.png", out / "loss_curves.png")
     return 0
 
 
-def evaluate_checkpoint(options: argparse.Namespace) -> int:
-    """Print validation and test loss and accuracy, and the confusion matrix of the test set."""
-    checkpoint = load_checkpoint(options.checkpoint)
-    dataset = options.dataset or checkpoint.dataset
-    _, validation = data.split(data.load(dataset, train=True, root=options.data_root))
-    test = data.load(dataset, train=False, root=options.data_root)
-    if "refitted_on" in checkpoint.results:
-        print("refitted: the validation digits are among those it has learned from")
+def evaluate_checkpoint(
+    checkpoint: Positional[Folder],
+    dataset: Annotated[Dataset | None, arg(help_behavior_hint="(default: that of the training)")] = None,
+    data_root: DataRoot = None,
+) -> int:
+    """Print validation and test loss and accuracy, and the confusion matrix of the test set.
+
+    Args:
+        checkpoint: folder of a finished training.
+        dataset: to measure on.
+        data_root: folder that contains MNIST/raw.
+    """
+    loaded = load_checkpoint(checkpoint)
+    dataset = dataset or loaded.dataset
+    _, validation = data.split(data.load(dataset, train=True, root=data_root))
+    test = data.load(dataset, train=False, root=data_root)
+    if "refitted_on" in loaded.results:
+        print("refitted: the validation digits were among the training digits")
     for name, digits in (("validation", validation), ("test", test)):
-        loss, accuracy = evaluate(checkpoint.model, digits)
+        loss, accuracy = evaluate(loaded.model, digits)
         print(f"{name:10s}  loss {loss:.6f}  accuracy {accuracy:.2%}  ({len(digits):,} digits of {dataset})")
-    predicted = predict_log_probs(checkpoint.model, test.images).argmax(1)
+    predicted = predict_log_probs(loaded.model, test.images).argmax(1)
     confusion = torch.bincount(test.labels * 10 + predicted, minlength=100).view(10, 10)
-    print("\nconfusion matrix of the test set: a row is a true digit, a column what was read")
+    print("\nconfusion matrix of the test set: rows are true digits, columns are predictions")
     print("     " + "".join(f"{digit:6d}" for digit in range(10)))
     for digit, row in enumerate(confusion.tolist()):
         print(f"{digit:5d}" + "".join(f"{count or '·':>6}" for count in row))
     return 0
 
 
-def experiment(options: argparse.Namespace) -> int:
-    """Write an experiment's figure (PNG and SVG) and its numbers (JSON) for a drawn digit."""
+def experiment(
+    name: Annotated[str | None, arg(metavar="[NAME]", help_behavior_hint="")] = None,
+    /,
+    every: Annotated[Switch, arg(name="all")] = False,
+    image: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: a digit of MNIST)")] = None,
+    checkpoint: Folder = Path("checkpoints/lecture"),
+    out: Folder = Path("figures"),
+) -> int:
+    """Write the figure (PNG and SVG) and the numbers (JSON) of an experiment on a drawn digit.
+
+    Args:
+        name: of the experiment, or all; a wrong name lists them.
+        every: run all experiments.
+        image: a drawn digit, of any size and polarity.
+        checkpoint: folder of a finished training.
+        out: output folder.
+    """
     from bnmodel.experiments import catalogue
 
-    digit = catalogue.read_digit(options.image) if options.image else data.load_sample(train=False).images[5, 0]
-    if options.every == (options.name is not None):
-        raise ValueError("experiment: expected a name, or --all for every one")
-    for name in catalogue.EXPERIMENTS if options.every or options.name == "all" else [options.name]:
-        for path in catalogue.write(name, options.checkpoint, digit, options.out):
+    digit = catalogue.read_digit(image) if image else data.load_sample(train=False).images[5, 0]
+    if every == (name is not None):
+        raise ValueError("experiment: expected a name, or --all for every experiment")
+    names = [name] if name not in (None, "all") else list(catalogue.EXPERIMENTS)
+    for each in names:
+        for path in catalogue.write(str(each), checkpoint, digit, out):
             print(path)
     return 0
 
 
-def sample(options: argparse.Namespace) -> int:
-    """Make bnmodel/data/mnist_sample.npz again."""
-    data.write_sample(options.data_root, options.out)
-    print(f"{options.out}: 1,000 training and 1,000 test digits")
+def sample(data_root: DataRoot = None, out: Annotated[Path, arg(metavar="FILE")] = data.SAMPLE_FILE) -> int:
+    """Write the shipped sample of MNIST again: 1,000 training and 1,000 test digits.
+
+    Args:
+        data_root: folder that contains MNIST/raw.
+        out: output file.
+    """
+    data.write_sample(data_root, out)
+    print(f"{out}: 1,000 training and 1,000 test digits")
     return 0
 
 
-def sweep(options: argparse.Namespace) -> int:
-    """Train many networks shortly, for bnmodel/experiments/convergence_sweep.json; some minutes."""
+def sweep(
+    dataset: Dataset = "mnist",
+    data_root: DataRoot = None,
+    steps: int = 400,
+    every: int = 40,
+    seed: int = 0,
+    out: Annotated[Path, arg(metavar="FILE")] = Path("convergence_sweep.json"),
+) -> int:
+    """Compare learning rates, initialisers and positions of batch norm in 144 short trainings; some minutes.
+
+    Args:
+        dataset: MNIST, scikit-learn's digits, or the shipped sample of MNIST.
+        data_root: folder that contains MNIST/raw.
+        steps: per training.
+        every: steps between measurements of the accuracy.
+        seed: of all trainings.
+        out: output file.
+    """
     from bnmodel.experiments import convergence_sweep
 
-    learned, validation = data.split(data.load(options.dataset, train=True, root=options.data_root))
-    shape = f"--dataset {options.dataset} --steps {options.steps} --every {options.every} --seed {options.seed}"
-    result = convergence_sweep.run(
-        learned, validation, f"python -m bnmodel sweep {shape}", options.steps, options.every, options.seed, print
-    )
-    convergence_sweep.write(result, options.out)
-    print(options.out)
+    learned, validation = data.split(data.load(dataset, train=True, root=data_root))
+    command = f"python -m bnmodel sweep --dataset {dataset} --steps {steps} --every {every} --seed {seed}"
+    result = convergence_sweep.run(learned, validation, command, steps, every, seed, print)
+    convergence_sweep.write(result, out)
+    print(out)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bnmodel", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    command = commands.add_parser("train", help=train.__doc__)
-    command.add_argument("--recipe", choices=RECIPES, default="lecture")
-    command.add_argument("--dataset", choices=data.DATASETS, default="mnist")
-    _add_data_root(command)
-    command.add_argument("--out", type=Path, help="folder (default: checkpoints/RECIPE)")
-    command.add_argument("--epochs", type=int, help="at most (default: the recipe's)")
-    command.add_argument("--patience", type=int, help="epochs without improvement (default: the recipe's)")
-    _add_training(command)
-    command.set_defaults(run=train)
-
-    command = commands.add_parser("refit", help=refit.__doc__)
-    command.add_argument("chosen", type=Path, metavar="DIR", help="the finished training, of a recipe as robust")
-    _add_data_root(command)
-    command.add_argument("--out", type=Path, required=True, help="another folder")
-    _add_training(command)
-    command.set_defaults(run=refit)
-
-    command = commands.add_parser("evaluate", help=evaluate_checkpoint.__doc__)
-    command.add_argument("checkpoint", type=Path, metavar="DIR")
-    command.add_argument("--dataset", choices=data.DATASETS, help="default: the one it was trained on")
-    _add_data_root(command)
-    command.set_defaults(run=evaluate_checkpoint)
-
-    command = commands.add_parser("experiment", help=experiment.__doc__)
-    command.add_argument("name", nargs="?", help="its name, or all; a wrong name lists them")
-    command.add_argument("--all", action="store_true", dest="every", help="the same as the name all")
-    command.add_argument("--image", type=Path, help="a drawn digit, any size and polarity (default: one of MNIST's)")
-    command.add_argument("--checkpoint", type=Path, default=Path("checkpoints/lecture"), metavar="DIR")
-    command.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: figures)")
-    command.set_defaults(run=experiment)
-
-    command = commands.add_parser("sample", help=sample.__doc__)
-    _add_data_root(command)
-    command.add_argument("--out", type=Path, default=data.SAMPLE_FILE)
-    command.set_defaults(run=sample)
-
-    command = commands.add_parser("sweep", help=sweep.__doc__)
-    command.add_argument("--dataset", choices=data.DATASETS, default="mnist")
-    _add_data_root(command)
-    command.add_argument("--steps", type=int, default=400, help="of each training (default: 400)")
-    command.add_argument("--every", type=int, default=40, help="steps between looks at the accuracy (default: 40)")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--out", type=Path, default=Path("convergence_sweep.json"))
-    command.set_defaults(run=sweep)
-    return parser
+def diagnose(arguments: list[str]) -> int:
+    """Report what is wrong with the batch norms of a network."""
+    try:
+        from bnmodel.diagnosis.command import main as command
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("bnmodel.diagnosis"):
+            raise
+        raise ValueError(
+            "diagnose: expected bnmodel.diagnosis, which this version lacks; install a later one"
+        ) from None
+    return int(command(arguments))
 
 
-def _add_training(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--seed", type=int, help="of weights, order and dropout (default: the recipe's)")
-    command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    command.add_argument("--resume", action="store_true", help="go on where the training in --out stopped")
+def _parse_train(arguments: list[str]) -> int:
+    """`train` with the chosen recipe's fields as defaults: the recipe's name is parsed first."""
+    parser = argparse.ArgumentParser(prog="bnmodel train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", choices=RECIPES, default="lecture")
+    name = parser.parse_known_args(arguments)[0].recipe
+    return _parse("train", partial(train, recipe=name, settings=RECIPES[name]), arguments)
 
 
-def _add_data_root(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--data-root",
-        type=Path,
-        default=data.default_data_root(),
-        help="holds MNIST/raw (default: BNMODEL_DATA or data)",
-    )
+def _parse(name: str, command: Callable[..., int], arguments: list[str]) -> int:
+    """Call `command` with the options derived from its signature."""
+    try:
+        return tyro.cli(command, prog=f"bnmodel {name}", args=arguments)
+    except SystemExit as exit_:
+        if exit_.code == 2:
+            print(f"usage: bnmodel {name} [OPTIONS]; list them: bnmodel {name} --help", file=sys.stderr)
+        raise
+
+
+def _usage() -> str:
+    lines = [f"  {name:12s}{(FUNCTIONS[name].__doc__ or '').splitlines()[0]}" for name in FUNCTIONS]
+    listed = "\n".join(lines)
+    return f"usage: bnmodel COMMAND [OPTIONS]\n\n{listed}\n\nOptions of a command: bnmodel COMMAND --help"
+
+
+FUNCTIONS: dict[str, Callable[..., int]] = {
+    "train": train,
+    "refit": refit,
+    "evaluate": evaluate_checkpoint,
+    "experiment": experiment,
+    "diagnose": diagnose,
+    "sweep": sweep,
+    "sample": sample,
+}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    **{name: partial(_parse, name, function) for name, function in FUNCTIONS.items()},
+    "train": _parse_train,
+    "diagnose": diagnose,
+}
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """python -m bnmodel, as a user types it."""
 
+import io
 import json
+import sys
+from dataclasses import asdict, fields
+from types import ModuleType
 
 import pytest
 import torchvision
 
-from bnmodel import load_checkpoint
-from bnmodel.__main__ import main
+from bnmodel import RECIPES, load_checkpoint
+from bnmodel.__main__ import FUNCTIONS, main
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +56,75 @@ def test_a_folder_without_a_checkpoint_is_an_error_that_says_how_to_train_one(tm
     assert "python -m bnmodel train" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["train", "--recipe", "slow"], ["train", "--epochs", "many"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["practise"],
+        ["train", "--recipe", "slow"],
+        ["train", "--epochs", "many"],
+        ["train", "--epochs", "0"],
+        ["train", "--dataset", "letters"],
+        ["train", "--hurry"],
+        ["evaluate"],
+        ["refit", "checkpoints/robust"],
+    ],
+)
 def test_a_wrong_command_exits_with_2_and_the_usage(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     assert exit_.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_field_of_a_recipe_and_its_network_is_an_option_with_its_default(recipe, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "--recipe", recipe, "--help"])
+    assert exit_.value.code == 0
+    printed = capsys.readouterr().out
+    names = [field.name for field in (*fields(RECIPES[recipe]), *fields(RECIPES[recipe].model))]
+    assert [name for name in names if name != "model" and f"--{name.replace('_', '-')}" not in printed] == []
+    assert f"(default: {RECIPES[recipe].batch_size})" in printed
+
+
+def test_a_training_takes_the_fields_that_are_set_and_the_rest_from_its_recipe(tmp_path):
+    options = "--batch-size 300 --learning-rate 0.3 --epochs 1 --no-channels-last --norm before --channels 3 4"
+    arguments = ["train", "--recipe=fast", "--dataset=digits", "--out", str(tmp_path), *options.split()]
+    assert main(arguments) == 0
+    expected = asdict(RECIPES["fast"])
+    expected.update(batch_size=300, learning_rate=0.3, epochs=1, channels_last=False)
+    expected["model"].update(norm="before", channels=(3, 4))
+    assert load_checkpoint(tmp_path).recipe == expected
+
+
+def test_help_lists_every_command_with_one_line(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert [name for name in FUNCTIONS if f"\n  {name} " not in printed] == []
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "diagnose"])
+def test_a_command_prints_its_help(name, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([name, "--help"])
+    assert exit_.value.code == 0
+    assert f"usage: bnmodel {name}" in capsys.readouterr().out
+
+
+def test_diagnose_passes_its_arguments_to_the_diagnosis(monkeypatch):
+    command = ModuleType("command")
+    command.main = lambda arguments: len(arguments)
+    monkeypatch.setitem(sys.modules, "bnmodel.diagnosis", ModuleType("diagnosis"))
+    monkeypatch.setitem(sys.modules, "bnmodel.diagnosis.command", command)
+    assert main(["diagnose", "checkpoints/lecture", "--json"]) == 2
+
+
+def test_a_terminal_without_unicode_gets_its_help(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "--help"])
+    assert exit_.value.code == 0
+    terminal.flush()
+    assert b"--learning-rate" in terminal.buffer.getvalue()

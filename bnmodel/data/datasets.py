@@ -11,8 +11,6 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits as load_sklearn_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from bnmodel.io import atomic_write
@@ -96,7 +94,10 @@ def load_mnist(train: bool, root: Path | str | None = None, download: bool = Tru
 
 def load_offline_digits(train: bool) -> Digits:
     """scikit-learn's 1,797 digits, 8×8 enlarged to MNIST's 20×20 box in 28×28; 1,500 to train and 297 to test."""
-    images, labels = load_sklearn_digits(return_X_y=True)  # (1797, 64) in 0 … 16
+    from sklearn.datasets import load_digits  # scikit-learn is slow to import, and only needed here and in `split`
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)  # (1797, 64) in 0 … 16
     train_index, test_index = train_test_split(np.arange(len(labels)), test_size=297, random_state=42, stratify=labels)
     index = train_index if train else test_index
     small = torch.from_numpy(images[index]).float().view(-1, 1, 8, 8) / 16
@@ -135,6 +136,8 @@ def write_sample(root: Path | str | None = None, file: Path = SAMPLE_FILE) -> No
 
 def split(digits: Digits) -> tuple[Digits, Digits]:
     """The lecture's split into 80 % training and 20 % validation, always the same."""
+    from sklearn.model_selection import train_test_split
+
     train, validation = train_test_split(np.arange(len(digits)), test_size=0.2, random_state=42)
     return digits[torch.from_numpy(train)], digits[torch.from_numpy(validation)]
 
