@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from demo.api import build_api
 from demo.page import Page
+from demo.path import Group, build_next, build_path
 from demo.server.middleware import Door
 from demo.server.request_body import LARGEST_FILE
 from demo.tabs import (
@@ -37,27 +38,22 @@ from demo.theme import Paper
 
 HERE = Path(__file__).parent
 CHECKPOINTS = HERE.parent / "checkpoints"
-# in the order one would teach
-TABS = (
-    your_digit,
-    xray,
-    chance,
-    why,
-    statistics,
-    faults,
-    corruption,
-    initialise,
-    inputs,
-    gradients,
-    convergence,
-    stopping,
-    files,
+PATH = (
+    Group("See it", "One network, one digit, two answers.", (your_digit, xray)),
+    Group("Explain it", "Where the two answers come from, down to the numbers.", (why, chance, statistics)),
+    Group("Break it", "What goes wrong with batch norm in practice, and how to tell.", (faults, corruption)),
+    Group(
+        "Train it",
+        "What batch norm is for: starting weights, inputs, gradients and speed.",
+        (initialise, inputs, gradients, convergence, stopping),
+    ),
+    Group("Ship it", "The network as files for other apps, and what is guaranteed of them.", (files,)),
 )
 SPACE_PORT = 7860  # where a Space is looked for
 TITLE = "What batch normalisation does to your digit"
 MOST_WAITING = 256  # calls in the queue; further ones hear that it is full
 MOST_SESSIONS = 100  # visitors whose controls Gradio remembers, at 0.4 MB each; it forgets whom it heard of longest ago
-LEAD = "Draw one: it is read at once, and the tabs show what the batch norms of a network do to it."
+LEAD = "Draw a digit: it is read at once, and the tabs show what batch normalisation does to it inside a network."
 
 
 def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
@@ -65,16 +61,25 @@ def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
     page = Page(checkpoints)
     hour = 3600  # seconds, how often and from what age on uploaded files are deleted
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(hour, hour)) as app:
-        gr.HTML(f"<h1>{TITLE}</h1><p>{LEAD}</p>", elem_id="head", apply_default_css=False)
+        with gr.Row(elem_id="head"):
+            gr.HTML(f"<h1>{TITLE}</h1><p>{LEAD}</p>", apply_default_css=False)
+            page.build_choice()
         if page.unsound:
             gr.HTML(damaged(page.unsound), elem_id="damaged", apply_default_css=False)
         with gr.Row(elem_id="page"):
             with gr.Column(elem_id="left", scale=0, min_width=340):
-                page.build_column()
-            with gr.Column(elem_id="right", scale=1, min_width=340), gr.Tabs():
-                for tab in TABS:
-                    tab.build(page)
-        build_api(page.find(page.reader.value), page.find(page.model.value))
+                page.build_pad()
+            with gr.Column(elem_id="right", scale=1, min_width=340):
+                path = build_path()
+                with gr.Tabs():
+                    for group in PATH:
+                        page.path.begin(group)
+                        for tab in group.tabs:
+                            tab.build(page)
+                path.value = page.path.to_html()
+                build_next()
+        default = page.find(page.model.value)
+        build_api(default, default)
     return app.queue(max_size=MOST_WAITING, api_open=False)
 
 

@@ -198,9 +198,9 @@ function show(reply) {
   find('.pad-answer').dataset.label = known ? reply.label : '';
   find('.pad-answer').classList.toggle('is-doubtful', doubtful);
   find('.pad-digit').textContent = known && !doubtful ? reply.label : '?';
-  if (doubtful) say(`Perhaps no digit: a ${reply.label} would be likeliest, with ${percent(sure)} %.`);
-  else if (known) say(`The network reads ${reply.label}, ${percent(sure)} % sure.`);
-  else if (reply?.failed) say('The server did not answer. Is the app still running? Then draw again.');
+  if (doubtful) say(`${model} is not sure this is a digit. Closest guess: ${reply.label} (${percent(sure)} %).`);
+  else if (known) say(`${model} reads ${reply.label}, ${percent(sure)} % sure.`);
+  else if (reply?.failed) say('No answer from the server. Check that the app is running, then draw again.');
   else say('Nothing drawn yet. Draw a digit, 0 to 9.');
   bars.forEach((bar, digit) => {
     const p = known ? reply.probabilities[digit] : 0;

@@ -1,26 +1,32 @@
-"""What a tab gets to work with: the digit on the pad, the chosen model, and a place on the page.
+"""What a tab gets to work with: the digit on the pad, the chosen network, and a place on the page.
 
-A tab is a file in `demo/tabs` with one function, and one line in the list in `demo/app.py`:
+One network answers on the whole page: `Page.model` is the choice at the top, `Drawn.model` what a tab receives.
+
+A tab is a file in `demo/tabs` with one function, and one line in `PATH` in `demo/app.py`, where its group is chosen:
 
     def build(page: Page) -> None:
-        with page.tab("Title", "The question that this tab asks?") as tab:
+        with page.tab("Title", "The question that this tab asks?", task="Make the answer flip.") as tab:
             strength = gr.Slider(0, 1, 0.5, label="Strength")
             picture = gr.HTML(min_height=320)
             tab.live(show, inputs=[strength], outputs=[picture])
 
     def show(drawn: Drawn, strength: float) -> str: ...
 
-`live` calls `show` when the tab is first seen, when its inputs change, and when the digit or the model has changed,
+`live` calls `show` when the tab is first seen, when its inputs change, and when the digit or the network has changed,
 but only while the tab is visible, one call at a time, and at last with the newest values; when the page is closed it
 ends. Nothing in a `Drawn` may be changed: the network is shared by everybody. Every input can be reset, and stands in
 the address (`demo.url_state`).
+
+The task is done as soon as an element with the attribute `data-done` is anywhere in the tab: let `show` return it when
+the condition holds, for example `<span data-done></span>`. The page then ticks the task, and remembers it in the
+browser. A tab without a task has no tick.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
+from pathlib import Path as File
 from typing import Any
 
 import gradio as gr
@@ -35,11 +41,15 @@ from demo import url_state
 from demo.images import as_ink, enlarge
 from demo.models import Model, load_models
 from demo.pad import build_pad, drawing
+from demo.path import Path, Step
 from demo.server.cancellation import Left, WhileAwaited
 from demo.server.validation import refusal, shown
 
-EXAMPLE = 716  # of the shipped test sample, a 1 that is no longer one in other company: the first look already teaches
-TAB_JS = (Path(__file__).parent / "tab.js").read_text(encoding="utf-8")
+DEFAULT = "robust"  # the network that answers at first, where it is there
+EXAMPLE = (
+    716  # of the shipped test sample: a 1 that both networks read as another digit in train mode, among other ones
+)
+TAB_JS = (File(__file__).parent / "tab.js").read_text(encoding="utf-8")
 RESET = '<button type="button" data-do="reset" title="All controls of this tab as at first">Reset</button>'
 LINK = (
     '<button type="button" data-do="link" title="To this tab with its controls as they are; without the drawing">'
@@ -106,42 +116,46 @@ class Tab:
 class Page:
     """The frame around the tabs. Built inside `gr.Blocks`; holds no value of any user."""
 
-    def __init__(self, checkpoints: Path) -> None:
+    def __init__(self, checkpoints: File) -> None:
         """Load every sound model below `checkpoints`; FileNotFoundError where there is none."""
         self.models, self.unsound = load_models(checkpoints)
         self.example = enlarge(as_ink(load_sample(train=False).images[EXAMPLE, 0].numpy()))
-        self.reader: gr.Dropdown  # the model that answers on the pad
-        self.model: gr.Dropdown  # the model that the tabs take apart
+        self.path = Path()
+        self.model: gr.Dropdown
         self.pad: gr.HTML
 
-    def build_column(self) -> None:
-        """The pad and the choice of the models, which stay in reach of every tab."""
+    def build_choice(self) -> None:
+        """The choice of the network that everything on the page is about."""
         names = list(self.models)
-        reader, examined = (name if name in names else names[0] for name in ("robust", "lecture"))
-        self.pad = build_pad(lambda name: self.find(name).recognizer, reader)
-        with gr.Row(visible=len(names) > 1, elem_classes="controls"):
-            self.reader = gr.Dropdown(names, value=reader, label="Read by", elem_id="reader", min_width=120)
-            self.model = gr.Dropdown(names, value=examined, label="Taken apart", elem_id="model", min_width=120)
-        tell = "name => { document.dispatchEvent(new CustomEvent('model', { detail: name })); }"
-        self.reader.change(None, [self.reader], js=tell, api_visibility="private")
-        again = "() => { document.dispatchEvent(new CustomEvent('digit')); }"
-        self.model.change(None, None, js=again, api_visibility="private")
+        self.model = gr.Dropdown(
+            names, value=DEFAULT if DEFAULT in names else names[0], label="Network", elem_id="model", scale=0
+        )
         root = Context.root_block
         assert root is not None
         url_state.start(root)
-        url_state.note("", [self.reader, self.model])
-        url_state.restore(root, "", [self.reader, self.model])
+        url_state.note("", [self.model])
+        url_state.restore(root, "", [self.model])
+
+    def build_pad(self) -> None:
+        """The pad, which stays in sight beside every tab."""
+        self.pad = build_pad(lambda name: self.find(name).recognizer, self.model.value)
+        tell = "name => { document.dispatchEvent(new CustomEvent('model', { detail: name })); }"
+        self.model.change(None, [self.model], js=tell, api_visibility="private")  # the pad answers, then tells the tabs
 
     @contextmanager
-    def tab(self, title: str, question: str) -> Iterator[Tab]:
-        """A tab with its question as a heading; what is made inside the `with` follows below."""
+    def tab(self, title: str, question: str, task: str = "") -> Iterator[Tab]:
+        """A tab with its question as a heading and its task; what is made inside the `with` follows below."""
         name = url_state.slug(title)
-        with gr.Tab(title, id=name) as item:
+        self.path.add(Step(name, title, question, bool(task)))
+        with gr.Tab(title, id=name, elem_id=f"tab-{name}") as item:
             ear = gr.HTML(js_on_load=TAB_JS, apply_default_css=False, elem_classes="question")
             tab = Tab(self, name, ear)
             yield tab
         tools = f"{RESET if tab.controls else ''}{LINK}{SPOKEN}"
-        ear.value = f'<h2>{escape(question)}</h2><div class="tools">{tools}</div>'
+        ear.value = (
+            f'<h2 tabindex="-1">{escape(question)}</h2><div class="tools">{tools}</div>'
+            + (f'<p class="task" data-tab="{name}"><b>Try it</b> {escape(task)}</p>' if task else "")
+        )
         root, tabs = Context.root_block, item.parent
         assert root is not None
         assert isinstance(tabs, gr.Tabs)

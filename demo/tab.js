@@ -24,3 +24,19 @@ element.addEventListener('click', async ({ target }) => {
   say(words, words);
   setTimeout(() => say('Copy link', ''), 2000);
 });
+
+// The task is done once anything in the tab says so.
+const task = element.querySelector('.task');
+const panel = element.closest('[role=tabpanel]');
+const solved = () => {
+  if (!panel.querySelector('[data-done]')) return;
+  task.classList.add('is-done');
+  observer.disconnect();
+  document.dispatchEvent(new CustomEvent('done', { detail: task.dataset.tab }));
+};
+const observer = new MutationObserver(solved);
+if (task && panel) {
+  observer.observe(panel, { childList: true, subtree: true });
+  solved();
+}
+if (panel) panel.setAttribute('aria-labelledby', panel.id.replace('tab-', 'to-'));

@@ -41,8 +41,26 @@ function link() {
 
 function write() {
   clearTimeout(timer); // browsers allow only so many a second, and a slider changes often
-  timer = setTimeout(() => history.replaceState(history.state, '', link()), 150);
+  timer = setTimeout(replace, 150);
 }
+
+function replace() {
+  clearTimeout(timer);
+  history.replaceState(history.state, '', link());
+}
+
+function tell() {
+  document.dispatchEvent(new CustomEvent('tab', { detail: visible }));
+}
+
+// Back and forward go from tab to tab; the controls stay as they are.
+window.addEventListener('popstate', () => {
+  const tab = new URLSearchParams(location.search).get('tab');
+  visible = tab && groups.has(tab) ? tab : first;
+  document.querySelector(`.tab-container [data-tab-id="${visible}"]`)?.click();
+  tell();
+  write();
+});
 
 window.urlState = {
   // At load, for each tab in turn ('' for what all tabs share): what the address asks for, as Gradio's updates.
@@ -57,7 +75,10 @@ window.urlState = {
     if (!name) return updates;
     first ??= name;
     const selected = asked.get('tab') === name;
-    if (selected || name === first) visible = name;
+    if (selected || name === first) {
+      visible = name;
+      tell();
+    }
     return [selected ? { selected: name, __type__: 'update' } : { __type__: 'update' }, ...updates];
   },
   note(name, keys, values) {
@@ -65,8 +86,11 @@ window.urlState = {
     write();
   },
   show(name) {
+    if (name === visible) return;
+    replace(); // what is pending belongs to the tab that is left
     visible = name;
-    write();
+    history.pushState(null, '', link());
+    tell();
   },
   defaults(name) {
     return Object.values(groups.get(name).controls).map((control) => control.value);

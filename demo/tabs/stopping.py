@@ -14,7 +14,7 @@ from demo.server.live_training import State, buttons, wire
 
 LOOK = """
 **Early stopping** waits `patience` epochs (shaded) for a better validation loss, then gives up and keeps the best
-weights so far. The curve is that of the network taken apart; what it would not have trained is pale. A
+weights so far. The curve is that of the network chosen above; what it would not have trained is pale. A
 validation loss jitters: a short patience takes a jitter for the end, a long one trains many epochs for the fourth
 decimal.
 

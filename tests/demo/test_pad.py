@@ -33,7 +33,7 @@ def ink(page: Page) -> int:
 def test_a_digit_drawn_with_the_mouse_is_recognised(page: Page, stroke: list[tuple[float, float]], digit: str) -> None:
     draw(page, stroke)
     assert answer(page) == digit
-    expect(page.locator(".pad-words")).to_have_text(re.compile(rf"The network reads {digit}, [\d.]+\u00a0% sure\."))
+    expect(page.locator(".pad-words")).to_have_text(re.compile(rf"robust reads {digit}, [\d.]+\u00a0% sure\."))
     assert page.locator(".pad-bars .is-top span").inner_text() == digit
     expect(page.locator(".pad-spoken")).to_have_text(page.locator(".pad-words").inner_text())
 
@@ -162,7 +162,7 @@ def test_a_server_that_does_not_answer_is_told_in_words_and_the_pad_recovers(
     recognize = re.compile("component_server")
     page.route(recognize, lambda route: route.abort())
     draw(page, ONE)
-    expect(page.locator(".pad-words")).to_contain_text("The server did not answer")
+    expect(page.locator(".pad-words")).to_contain_text("No answer from the server")
     assert answer(page) == "?"
     page.unroute(recognize)
     act(page, "Undo")
@@ -199,7 +199,9 @@ def test_a_scribble_that_no_digit_explains_gets_a_question_mark_and_says_so(page
     scribble = [(0.2, 0.2), (0.8, 0.75), (0.25, 0.7), (0.75, 0.15), (0.5, 0.85), (0.15, 0.45), (0.85, 0.5), (0.4, 0.15)]
     draw(page, scribble)
     assert answer(page) == "?"
-    expect(page.locator(".pad-words")).to_have_text(re.compile(r"Perhaps no digit: a \d would be likeliest, .*%\."))
+    expect(page.locator(".pad-words")).to_have_text(
+        re.compile(r"robust is not sure this is a digit\. Closest guess: \d \(.*%\)\.")
+    )
     draw(page, [(0.3, 0.3), (0.7, 0.7)])  # more of it
     page.locator("[data-do=clear]").click()
     draw(page, SEVEN)

@@ -252,8 +252,8 @@ def test_the_exported_files_can_be_downloaded_and_nothing_else_beside_them(page:
     link = page.locator("#downloads a[download='sketch.onnx']").first
     url = link.get_attribute("href")
     assert url is not None
-    assert page.request.get(url).body() == (CHECKPOINTS / "lecture" / "sketch.onnx").read_bytes()
-    for path in (CHECKPOINTS / "lecture" / "best.pt", Path(__file__), Path("README.md").absolute()):
+    assert page.request.get(url).body() == (CHECKPOINTS / "robust" / "sketch.onnx").read_bytes()
+    for path in (CHECKPOINTS / "robust" / "best.pt", Path(__file__), Path("README.md").absolute()):
         assert page.request.get(f"{app_url}/gradio_api/file={path}").status == 403
 
 

@@ -1,0 +1,98 @@
+// The path: our own list of tabs, in groups. Gradio runs this once, when the component mounts, with: element.
+// It hears 'tab' (a tab is shown; detail: its name) and 'done' (its task is solved) and clicks Gradio's hidden tabs.
+
+const STORE = 'bnmodel-done';
+const tabs = [...element.querySelectorAll('[role=tab]')];
+const names = tabs.map((tab) => tab.dataset.tab);
+const withTask = tabs.filter((tab) => tab.querySelector('i'));
+const find = (selector) => element.querySelector(selector);
+let current;
+
+function remembered() {
+  try {
+    return new Set(JSON.parse(localStorage.getItem(STORE) ?? '[]').filter((name) => names.includes(name)));
+  } catch { // none, damaged, or not allowed here
+    return new Set();
+  }
+}
+const done = remembered();
+
+function open(name) {
+  document.querySelector(`.tab-container [data-tab-id="${name}"]`)?.click();
+}
+
+function mark() {
+  tabs.forEach((tab) => {
+    const solved = done.has(tab.dataset.tab);
+    tab.classList.toggle('is-done', solved);
+    if (solved) tab.setAttribute('aria-description', 'task done');
+  });
+  const solved = withTask.filter((tab) => done.has(tab.dataset.tab)).length;
+  find('[data-progress]').textContent = withTask.length ? `${solved} of ${withTask.length} tasks done` : '';
+}
+
+function show(name) {
+  if (!names.includes(name) || name === current) return;
+  current = name;
+  tabs.forEach((tab) => {
+    const selected = tab.dataset.tab === name;
+    tab.setAttribute('aria-selected', selected);
+    tab.tabIndex = selected ? 0 : -1;
+    tab.closest('.group').classList.toggle('is-current', tab.closest('.group').contains(chosen()));
+  });
+  const { title, says } = chosen().closest('.group').dataset;
+  find('[data-aim]').innerHTML = '';
+  find('[data-aim]').append(Object.assign(document.createElement('b'), { textContent: title }), `: ${says}`);
+  const strip = find('.path'); // on a phone it scrolls sideways
+  const [from, to] = [strip, chosen()].map((part) => part.getBoundingClientRect());
+  strip.scrollBy({ left: to.left - from.left - (from.width - to.width) / 2 });
+  offer();
+}
+
+const chosen = () => tabs[names.indexOf(current)];
+
+function offer() {
+  const next = tabs[names.indexOf(current) + 1];
+  const place = document.querySelector('#next .html-container > *') ?? document.getElementById('next');
+  if (!place) return;
+  const button = Object.assign(document.createElement('button'), { type: 'button' });
+  const target = next ?? tabs[0];
+  const lead = next ? 'Next' : 'From the start';
+  button.append(
+    Object.assign(document.createElement('b'), { textContent: `${lead}: ${target.firstChild.textContent}` }),
+    Object.assign(document.createElement('span'), { textContent: target.title }));
+  button.addEventListener('click', () => {
+    open(target.dataset.tab);
+    document.getElementById('path').scrollIntoView({ block: 'start' });
+    tabs[names.indexOf(target.dataset.tab)].focus({ preventScroll: true });
+  });
+  place.replaceChildren(button);
+}
+
+element.addEventListener('click', ({ target }) => {
+  const tab = target.closest('[role=tab]');
+  if (tab) open(tab.dataset.tab);
+});
+element.addEventListener('keydown', (event) => {
+  const at = tabs.indexOf(event.target.closest('[role=tab]'));
+  const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
+  if (at < 0 || to === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  const tab = tabs.at(to % tabs.length);
+  tab.focus();
+  open(tab.dataset.tab);
+});
+document.addEventListener('tab', ({ detail }) => show(detail));
+document.addEventListener('done', ({ detail }) => {
+  if (done.has(detail)) return;
+  done.add(detail);
+  try {
+    localStorage.setItem(STORE, JSON.stringify([...done]));
+  } catch {} // then for this visit only
+  mark();
+  find('[role=status]').textContent = `Task done: ${tabs[names.indexOf(detail)]?.firstChild.textContent}`;
+});
+
+const asked = new URLSearchParams(location.search).get('tab');
+mark();
+show(names.includes(asked) ? asked : names[0]);

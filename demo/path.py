@@ -1,0 +1,84 @@
+"""The path through the tabs: five groups in teaching order, with a tick per solved task, and what comes next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path as File
+from types import ModuleType
+
+import gradio as gr
+
+PATH_JS = (File(__file__).parent / "path.js").read_text(encoding="utf-8")
+NEXT_ID = "next"  # of the component below the tabs, which path.js fills
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some tabs with one aim. Each module has a `build(page)`."""
+
+    title: str
+    aim: str  # one sentence
+    tabs: Sequence[ModuleType]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tab on the path."""
+
+    name: str
+    title: str
+    question: str
+    has_task: bool
+
+
+@dataclass
+class Path:
+    """The steps of each group, in the order in which the tabs are built."""
+
+    groups: list[tuple[Group, list[Step]]] = field(default_factory=list)
+
+    def begin(self, group: Group) -> None:
+        self.groups.append((group, []))
+
+    def add(self, step: Step) -> None:
+        if not self.groups:
+            self.begin(Group("", "", ()))
+        self.groups[-1][1].append(step)
+
+    def to_html(self) -> str:
+        """The list of tabs. Gradio's own, which knows no groups, is hidden and clicked by path.js."""
+        groups = "".join(_group(number, *group) for number, group in enumerate(self.groups, 1))
+        return (
+            f'<nav class="path" aria-label="Tabs">{groups}</nav>'
+            '<p class="aim"><span data-aim></span> <span class="progress" data-progress></span></p>'
+            '<span class="hidden-text" role="status"></span>'
+        )
+
+
+def build_path() -> gr.HTML:
+    """The list of tabs; its value is set once they are built."""
+    return gr.HTML(js_on_load=PATH_JS, apply_default_css=False, elem_id="path")
+
+
+def build_next() -> gr.HTML:
+    """The way to the next tab, below the tabs."""
+    return gr.HTML(apply_default_css=False, elem_id=NEXT_ID)
+
+
+def _group(number: int, group: Group, steps: list[Step]) -> str:
+    tabs = "".join(_step(step) for step in steps)
+    name = f"path-{number}"
+    return (
+        f'<div class="group" data-title="{number} · {escape(group.title)}" data-says="{escape(group.aim)}">'
+        f'<p id="{name}"><b>{number}</b> {escape(group.title)}</p>'
+        f'<div role="tablist" aria-labelledby="{name}">{tabs}</div></div>'
+    )
+
+
+def _step(step: Step) -> str:
+    tick = '<i aria-hidden="true"></i>' if step.has_task else ""
+    return (
+        f'<button type="button" role="tab" id="to-{step.name}" data-tab="{step.name}" aria-selected="false" '
+        f'aria-controls="tab-{step.name}" tabindex="-1" title="{escape(step.question)}">{escape(step.title)}{tick}'
+        "</button>"
+    )
