@@ -1,12 +1,14 @@
-"""python -m export DIR | verify DIR | bench DIR"""
+"""python -m export DIR | verify DIR | bench DIR | inspect FILE.onnx"""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bnmodel import CheckpointError
 from bnmodel.data import default_data_root
+from bnmodel.deploy import inspect
 from bnmodel.deploy.certificate import verify
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.folding import ExportError
@@ -15,6 +17,9 @@ from export.pipeline import export_checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] == "inspect":
+        return inspect_file(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m export", description="Export a checkpoint and certify it.")
     parser.add_argument("command", nargs="?", choices=("verify", "bench"), help="re-check, or time, what was exported")
     parser.add_argument("folder", type=Path, metavar="DIR", help="holds best.pt, and the exported files")
@@ -32,6 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return report(options.folder, checks)
+
+
+def inspect_file(arguments: Sequence[str]) -> int:
+    """Print what is wrong with an ONNX file: 0 where it is sound, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m export inspect", description=inspect_file.__doc__)
+    parser.add_argument("file", type=Path, metavar="FILE.onnx")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    parser.add_argument("--fold", type=Path, metavar="OUT.onnx", help="write the file with its batch norms folded")
+    options = parser.parse_args(arguments)
+    try:
+        inspection = inspect(options.file, fold_to=options.fold)
+    except (ExportError, OSError) as error:
+        print(json.dumps({"error": str(error), "findings": [], "batch_norms": 0})) if options.json else None
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(inspection.to_dict(), indent=1) if options.json else inspection)
+    return 0 if inspection.sound else 1
 
 
 def report(folder: Path, checks: list[Check]) -> int:

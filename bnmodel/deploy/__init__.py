@@ -3,5 +3,6 @@
 from bnmodel.deploy.certificate import verify
 from bnmodel.deploy.certification import certify
 from bnmodel.deploy.folding import ExportError, freeze
+from bnmodel.deploy.onnx_inspection import Inspection, inspect
 
-__all__ = ["ExportError", "certify", "freeze", "verify"]
+__all__ = ["ExportError", "Inspection", "certify", "freeze", "inspect", "verify"]

@@ -1,0 +1,112 @@
+"""Inspect any ONNX file without its source: batch norms in the wrong mode, bad statistics, dependence on the batch."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnmodel.deploy.folding import ExportError
+from bnmodel.deploy.sandbox import LimitError, Limits, run_limited
+from bnmodel.findings import Finding, has_errors
+from bnmodel.io import atomic_write
+
+WORKER = Path(__file__).with_name("onnx_worker")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in an ONNX file.
+
+    Attributes:
+        file: name of the file.
+        findings: the most serious first; `Finding.layer` is the node's name.
+        batch_norms: number of BatchNormalization nodes.
+        opset: version of the standard operators.
+        producer: what wrote the file, as it says.
+        batch_invariance: whether running it could check that a sample's output does not depend on its batch
+            (`checked`), by how much it does, relative to the largest output (`difference`), or why not (`reason`).
+        folded: with `fold_to`, number of batch norms folded, and the difference that this makes and may make.
+    """
+
+    file: str
+    findings: tuple[Finding, ...]
+    batch_norms: int
+    opset: int
+    producer: str
+    batch_invariance: dict[str, Any]
+    folded: dict[str, Any] | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is no error."""
+        return not has_errors(self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {
+            "file": self.file,
+            "sound": self.sound,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "batch_norms": self.batch_norms,
+            "opset": self.opset,
+            "producer": self.producer,
+            "batch_invariance": self.batch_invariance,
+            **({"folded": self.folded} if self.folded is not None else {}),
+        }
+
+    def __str__(self) -> str:
+        norms = f"{self.batch_norms} batch norm{'' if self.batch_norms == 1 else 's'}"
+        lines = [f"{self.file}: {'sound' if self.sound else 'NOT SOUND'}; {norms}, opset {self.opset}"]
+        lines += map(str, self.findings)
+        invariance = self.batch_invariance
+        if not invariance["checked"]:
+            lines.append(f"batch invariance not checked: {invariance['reason']}")
+        elif invariance["difference"] <= 1e-3:
+            lines.append("batch invariance: a sample's output is the same alone and in two other batches")
+        if self.folded is not None:
+            lines.append(
+                f"folded {self.folded['batch_norms']} batch norms; largest difference {self.folded['difference']:.1e} "
+                f"of the largest output, allowed {self.folded['allowed']:.1e}"
+            )
+        return "\n".join(lines)
+
+
+def inspect(
+    path: Path | str,
+    *,
+    fold_to: Path | str | None = None,
+    external_data: bool = True,
+    limits: Limits = Limits(),
+) -> Inspection:
+    """Inspect an ONNX file, in a process of its own with limits.
+
+    The graph is searched for batch norms in training mode, batch statistics in place of running ones, statistics that
+    were never updated or are invalid, active dropout and foldable batch norms. Then the model is run on random inputs:
+    the output for a sample alone must be that for the sample in two different batches.
+
+    Args:
+        path: an ONNX file.
+        fold_to: where to write the model with its batch norms folded, after comparing it with the original.
+        external_data: read weights that are kept in files beside `path`; otherwise such a model is refused.
+        limits: of memory, time and written files.
+
+    Raises:
+        ExportError: the file is missing, not ONNX, damaged, has custom operators, or exceeds the limits.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ExportError(f"{path}: expected an ONNX file, received no such file")
+    with nullcontext() if fold_to is None else atomic_write(fold_to) as temporary:
+        request = {
+            "path": str(path.resolve()),
+            "external_data": external_data,
+            "fold_to": None if temporary is None else str(temporary),
+        }
+        try:
+            answer = run_limited(WORKER, request, limits)
+        except LimitError as error:
+            raise ExportError(f"{path.name}: {error}") from error
+        if "error" in answer:
+            raise ExportError(f"{path.name}: {answer['error']}")
+    findings = tuple(Finding(**finding) for finding in answer.pop("findings"))
+    return Inspection(path.name, findings, **answer)

@@ -1,0 +1,109 @@
+"""Inspect an ONNX file in a process of its own: a JSON request on standard input, a JSON answer on standard output.
+
+Run by `bnmodel.deploy.onnx_inspection`; it imports nothing of bnmodel, so that it starts quickly and holds no secrets.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import folding
+import onnx
+import rules
+import running
+from graph import FileError, Graph, graphs, infer_ranks, load, opset
+from limits import apply_limits
+from onnx import ModelProto
+
+
+def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, Any]:
+    model = load(path, external_data)
+    version = opset(model)
+    inspected = [Graph(graph, infer_ranks(model)) for graph in graphs(model.graph)]
+    found = [
+        finding
+        for graph in inspected
+        for rule in (rules.modes, rules.statistics, rules.dropout, rules.unfolded)
+        for finding in rule(graph, version)
+    ]
+    invariance = running.measure(model)
+    found += invariance_findings(inspected[0], invariance, bool(found and _batch_statistics(found)))
+    order = ("error", "warning", "note")
+    answer = {
+        "findings": sorted(found, key=lambda finding: order.index(finding["severity"])),
+        "batch_norms": sum(len(rules.batch_norms(graph)) for graph in inspected),
+        "opset": version,
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "batch_invariance": {
+            "checked": invariance.checked,
+            "difference": invariance.difference,
+            "reason": invariance.reason,
+        },
+    }
+    if fold_to is not None:
+        answer["folded"] = write_folded(model, version, fold_to)
+    return answer
+
+
+def _batch_statistics(found: list[rules.Found]) -> bool:
+    return any(finding["code"] in ("training-mode", "batch-statistics-in-eval") for finding in found)
+
+
+def invariance_findings(graph: Graph, measured: running.Invariance, explained: bool) -> list[rules.Found]:
+    """From what running showed, and from the reductions over the batch axis that explain it."""
+    found = []
+    if measured.checked and measured.difference > running.TOLERANCE and not measured.random:
+        difference = f"{measured.difference:.0%} of the largest output"
+        message = f"the output for the same sample changes with the rest of its batch, by up to {difference}"
+        found.append(rules.found("batch-dependent", "error", "", message, rules.INSTEAD))
+        names = {value.name for value in graph.proto.input}
+        for node in [] if explained else rules.batch_reductions(graph, names):
+            message = f"{node.op_type} reduces over the batch axis, and reaches the output"
+            remedy = "use running statistics in eval mode; export the eval copy"
+            found.append(rules.found("batch-statistics-in-eval", "error", graph.label(node), message, remedy))
+    if measured.fixed is not None:
+        message = f"the file accepts batches of {measured.fixed} only"
+        remedy = 'export with dynamic_shapes=({0: torch.export.Dim("N")},)'
+        found.append(rules.found("fixed-batch", "note", "", message, remedy))
+    return found
+
+
+def write_folded(model: ModelProto, version: int, path: Path) -> dict[str, Any]:
+    """Fold, compare with the unfolded model, and write.
+
+    Raises:
+        FileError: the folded model differs by more than rounding, or neither can be run.
+    """
+    before = ModelProto()
+    before.CopyFrom(model)
+    count = folding.fold(model, version)
+    folding.drop_unused(model)
+    try:
+        difference, allowed = running.largest_difference(before, model)
+    except RuntimeError as error:
+        raise FileError(f"the folded model cannot be certified: {error}") from error
+    if difference > allowed:
+        raise FileError(f"expected a difference of at most {allowed:.1e} after folding, received {difference:.1e}")
+    onnx.save(model, str(path))
+    return {"batch_norms": count, "difference": difference, "allowed": allowed}
+
+
+def main() -> None:
+    read = json.load(sys.stdin)
+    apply_limits(read["limits"])
+    request = read["request"]
+    fold_to = Path(request["fold_to"]) if request["fold_to"] else None
+    try:
+        answer = inspect(Path(request["path"]), request["external_data"], fold_to)
+    except FileError as error:
+        answer = {"error": str(error)}
+    except MemoryError:
+        answer = {"error": "the model needs more memory than is allowed"}
+    except Exception as error:
+        answer = {"error": f"the model cannot be analysed ({type(error).__name__}: {str(error)[:200]})"}
+    print("\n" + json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

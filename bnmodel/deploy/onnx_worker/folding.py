@@ -1,0 +1,164 @@
+"""Fold batch norms into the layer before or after them, exactly."""
+
+import numpy as np
+import onnx
+from graph import Graph, attribute, infer_ranks
+from onnx import ModelProto, NodeProto, numpy_helper
+
+Affine = tuple[np.ndarray, np.ndarray]  # y = scale · x + shift, float64 (C,)
+
+
+def fold(model: ModelProto, version: int) -> int:
+    """Fold every batch norm that can be, in place; returns their number."""
+    count = 0
+    while _fold_one(model, version):
+        count += 1
+    return count
+
+
+def partner(graph: Graph, norm: NodeProto) -> NodeProto | None:
+    """The linear layer before `norm`, or else the one after it, that it can be folded into."""
+    if affine_of(graph, norm) is None or any(norm.output[1:]):
+        return None
+    before = graph.producers.get(norm.input[0])
+    if before is not None and _alone(graph, norm.input[0]) and _weight(graph, before) is not None:
+        return before
+    followers = graph.consumers[norm.output[0]]
+    if len(followers) == 1 and norm.output[0] not in graph.outputs and followers[0].input[0] == norm.output[0]:
+        after = followers[0]
+        padded = after.op_type == "Conv" and (
+            any(attribute(after, "pads", [])) or attribute(after, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+        )
+        flat = after.op_type != "Gemm" or graph.ranks.get(norm.input[0]) == 2
+        if after.op_type in ("Conv", "Gemm") and not padded and flat and _weight(graph, after) is not None:
+            return after
+    return None
+
+
+def affine_of(graph: Graph, norm: NodeProto) -> Affine | None:
+    """scale = γ/√(σ² + ε) and shift = β − μ · scale; None where they are not constant."""
+    arrays = [graph.constant(name) for name in norm.input[1:5]]
+    if len(arrays) < 4 or any(array is None for array in arrays):
+        return None
+    gamma, beta, mean, var = (np.asarray(array, np.float64).reshape(-1) for array in arrays)
+    if (var < 0).any() or not all(np.isfinite(array).all() for array in (gamma, beta, mean, var)):
+        return None
+    scale = gamma / np.sqrt(var + float(attribute(norm, "epsilon", 1e-5)))
+    return scale, beta - mean * scale
+
+
+def _alone(graph: Graph, name: str) -> bool:
+    return len(graph.consumers[name]) == 1 and name not in graph.outputs
+
+
+def _weight(graph: Graph, node: NodeProto) -> np.ndarray | None:
+    """The constant weight of a Conv, ConvTranspose or Gemm whose bias is constant too."""
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
+        return None
+    if node.op_type == "Gemm" and (attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0):
+        return None
+    if node.op_type == "Gemm" and attribute(node, "transA", 0):
+        return None
+    if len(node.input) > 2 and node.input[2] and graph.constant(node.input[2]) is None:
+        return None
+    return graph.constant(node.input[1])
+
+
+def _fold_one(model: ModelProto, version: int) -> bool:
+    from rules import batch_norms, in_training
+
+    graph = Graph(model.graph, infer_ranks(model))
+    for norm in batch_norms(graph):
+        if in_training(norm, version):
+            continue
+        node, affine = partner(graph, norm), affine_of(graph, norm)
+        if node is None or affine is None:
+            continue
+        backwards = node.output[0] == norm.input[0]
+        weight = np.asarray(_weight(graph, node), np.float64)
+        bias = _bias(graph, node, weight)
+        weight, bias = (_into_before if backwards else _into_after)(node, weight, bias, *affine)
+        _replace(model, graph, node, weight, bias)
+        if backwards:
+            node.output[0] = norm.output[0]
+        else:
+            node.input[0] = norm.input[0]
+        model.graph.node.remove(norm)
+        return True
+    return False
+
+
+def _bias(graph: Graph, node: NodeProto, weight: np.ndarray) -> np.ndarray:
+    outputs = _outputs(node, weight)
+    stored = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    return np.zeros(outputs) if stored is None else np.broadcast_to(np.asarray(stored, np.float64).reshape(-1), outputs)
+
+
+def _outputs(node: NodeProto, weight: np.ndarray) -> int:
+    if node.op_type == "Gemm":
+        return int(weight.shape[0 if attribute(node, "transB", 0) else 1])
+    if node.op_type == "ConvTranspose":
+        return int(weight.shape[1]) * int(attribute(node, "group", 1))
+    return int(weight.shape[0])
+
+
+def _into_before(
+    node: NodeProto, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """W' = scale · W and b' = scale · b + shift along the output channels."""
+    if node.op_type == "Gemm":
+        factor = scale[:, None] if attribute(node, "transB", 0) else scale[None, :]
+        return weight * factor, bias * scale + shift
+    spatial = (1,) * (weight.ndim - 2)
+    if node.op_type == "ConvTranspose":  # (C_in, C_out/group, …): a group's rows hold that group's outputs
+        groups = int(attribute(node, "group", 1))
+        rows = np.repeat(scale.reshape(groups, -1), weight.shape[0] // groups, axis=0)  # (C_in, C_out/group)
+        return weight * rows.reshape(*rows.shape, *spatial), bias * scale + shift
+    return weight * scale.reshape(-1, 1, *spatial), bias * scale + shift
+
+
+def _into_after(
+    node: NodeProto, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """W' = W · scale and b' = b + W · shift along the input channels."""
+    if node.op_type == "Gemm":
+        if attribute(node, "transB", 0):
+            return weight * scale[None, :], bias + weight @ shift
+        return weight * scale[:, None], bias + shift @ weight
+    groups = int(attribute(node, "group", 1))
+    per_group = scale.reshape(groups, -1), shift.reshape(groups, -1)  # (group, C_in/group)
+    rows = [np.repeat(values, weight.shape[0] // groups, axis=0) for values in per_group]  # (C_out, C_in/group)
+    spatial = (1,) * (weight.ndim - 2)
+    moved = (weight * rows[1].reshape(*rows[1].shape, *spatial)).reshape(weight.shape[0], -1).sum(1)
+    return weight * rows[0].reshape(*rows[0].shape, *spatial), bias + moved
+
+
+def _replace(model: ModelProto, graph: Graph, node: NodeProto, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Give `node` weights of its own; another node may share the old ones."""
+    dtype = np.asarray(graph.constant(node.input[1])).dtype
+    for place, array, word in ((1, weight, "weight"), (2, bias, "bias")):
+        name = f"{node.output[0]}.folded_{word}"
+        while any(tensor.name == name for tensor in model.graph.initializer):
+            name += "_"
+        model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, dtype), name))
+        if len(node.input) > place:
+            node.input[place] = name
+        else:
+            node.input.append(name)
+
+
+def drop_unused(model: ModelProto) -> None:
+    """Remove initialisers that no node uses any more."""
+    from graph import graphs
+
+    used = {name for each in graphs(model.graph) for node in each.node for name in node.input}
+    used |= {value.name for value in model.graph.output}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    names = {tensor.name for tensor in model.graph.initializer} - {tensor.name for tensor in kept}
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    inputs = [value for value in model.graph.input if value.name not in names]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model)

@@ -1,0 +1,155 @@
+"""An ONNX file as a graph: loading with refusals, constants, producers and consumers."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # operators that ONNX Runtime itself brings
+
+
+class FileError(Exception):
+    """The file cannot be analysed; the message says why and what to do."""
+
+
+def load(path: Path, external_data: bool) -> ModelProto:
+    """Read and check a model, its local functions inlined.
+
+    Raises:
+        FileError: not ONNX, damaged, custom operators, or weights in other files where these are refused.
+    """
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise FileError(f"expected an ONNX model, received what cannot be parsed ({_first(error)})") from error
+    if not model.graph.node and not model.graph.output:
+        raise FileError("expected an ONNX model, received a file without a graph")
+    _load_external(model, path, external_data)
+    if model.functions:
+        from onnx import inliner
+
+        model = inliner.inline_local_functions(model)
+    custom = sorted(
+        {f"{n.domain}::{n.op_type}" for g in graphs(model.graph) for n in g.node if n.domain not in DOMAINS}
+    )
+    if custom:
+        raise FileError(f"expected standard operators, received {', '.join(custom[:5])}; custom operators are refused")
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise FileError(f"expected a valid ONNX model, received one that is not ({_first(error)})") from error
+    return model
+
+
+def _load_external(model: ModelProto, path: Path, allowed: bool) -> None:
+    """Load weights that are kept beside the file, by plain names only."""
+    external = [t for t in tensors(model.graph) if t.data_location == TensorProto.EXTERNAL]
+    if not external:
+        return
+    remedy = "save it as one file: onnx.save_model(model, path, save_as_external_data=False)"
+    if not allowed:
+        raise FileError(f"expected one file, received a model whose weights are in other files; {remedy}")
+    for tensor in external:
+        place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        plain = place not in ("", ".", "..") and PurePosixPath(place).name == place == PureWindowsPath(place).name
+        if not plain or (path.parent / place).is_symlink() or not (path.parent / place).is_file():
+            raise FileError(f"expected weights in a file beside the model, received the location {place!r}; {remedy}")
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:
+        raise FileError(f"the file's external weights cannot be read ({_first(error)}); {remedy}") from error
+
+
+def graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """The graph and all graphs inside its nodes (If, Loop, Scan)."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from graphs(inner)
+
+
+def tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    for each in graphs(graph):
+        yield from each.initializer
+        for node in each.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+
+
+def attribute(node: NodeProto, name: str, default: object = None) -> object:
+    """The value of an attribute, or `default`."""
+    for each in node.attribute:
+        if each.name == name:
+            return onnx.helper.get_attribute_value(each)
+    return default
+
+
+class Graph:
+    """One graph's constants, producers and consumers by the names of its values."""
+
+    def __init__(self, proto: GraphProto, ranks: dict[str, int]) -> None:
+        self.proto, self.ranks = proto, ranks
+        self.producers = {name: node for node in proto.node for name in node.output if name}
+        self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
+        for node in proto.node:
+            for name in node.input:
+                self.consumers[name].append(node)
+        self.outputs = {value.name for value in proto.output}
+        self._constants = {tensor.name: tensor for tensor in proto.initializer}
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """A constant's values, also through Identity, Cast and Constant; None where the value is computed."""
+        for _ in range(8):
+            if name in self._constants:
+                return numpy_helper.to_array(self._constants[name])
+            node = self.producers.get(name)
+            if node is None:
+                return None
+            if node.op_type == "Constant":
+                tensor = attribute(node, "value")
+                if isinstance(tensor, TensorProto):
+                    return numpy_helper.to_array(tensor)
+                values = [onnx.helper.get_attribute_value(each) for each in node.attribute]
+                return np.asarray(values[0]) if values and not isinstance(values[0], bytes) else None
+            if node.op_type not in ("Identity", "Cast"):
+                return None
+            name = node.input[0]
+        return None
+
+    def label(self, node: NodeProto) -> str:
+        """The node's name, or the name of its first output."""
+        return node.name or (node.output[0] if node.output else node.op_type)
+
+    def descendants(self, names: set[str]) -> set[str]:
+        """All values computed from `names`; nodes are in topological order."""
+        reached = set(names)
+        for node in self.proto.node:
+            if any(name in reached for name in node.input):
+                reached.update(node.output)
+        return reached
+
+
+def infer_ranks(model: ModelProto) -> dict[str, int]:
+    """Number of axes by value name, where shape inference knows it."""
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except Exception:
+        graph = model.graph
+    values = [*graph.value_info, *graph.input, *graph.output]
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in values if v.type.tensor_type.HasField("shape")}
+    return ranks | {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+
+
+def opset(model: ModelProto) -> int:
+    """Version of the standard operators."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,182 @@
+"""Run a model on one sample alone and in different company: its answer must not depend on the rest of the batch."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from graph import Graph, attribute
+from onnx import ModelProto
+
+TOLERANCE = 1e-3  # of the largest output, beyond rounding: batch statistics change answers by far more
+BATCH = 4
+SIZES = {"image": (224, 64, 32, 28, 256, 640), "other": (16, 32, 8, 64, 1)}
+NOT_A_BATCH = re.compile(r"seq|time|step|len|token|height|width|node|point|^h$|^w$|^t$|^l$", re.IGNORECASE)
+Feed = dict[str, np.ndarray]
+
+
+@dataclass
+class Invariance:
+    """What running showed. `checked` is False where no batch axis was found or the model could not be run."""
+
+    checked: bool
+    reason: str = ""
+    difference: float = 0.0  # relative to the largest output
+    random: bool = False  # two runs on the same input differ
+    fixed: int | None = None  # the only batch size that it accepts
+
+
+def measure(model: ModelProto, seed: int = 0) -> Invariance:
+    """Compare the first sample's outputs alone, in one company and in another."""
+    inputs = _inputs(model)
+    if not inputs:
+        return Invariance(False, "the model has no inputs")
+    firsts = [_dims(value)[:1] for value in inputs]
+    if any(not dims for dims in firsts) or any(isinstance(d[0], str) and NOT_A_BATCH.search(d[0]) for d in firsts):
+        return Invariance(False, "the first axis of the inputs is not a batch axis")
+    if _sequence_first(model):
+        return Invariance(False, "the first axis of a recurrent layer is time")
+    fixed = _fixed(inputs)
+    attempts = [(model, BATCH, True)] if fixed is None else [(_open(model), BATCH, True), (model, fixed, False)]
+    reason = ""
+    for candidate, size, resizable in attempts:
+        for sizes in range(6):
+            try:
+                return replace(_compare(candidate, inputs, size, sizes, resizable, seed), fixed=fixed)
+            except _NoBatchAxis:
+                return Invariance(False, "no output has a batch axis", fixed=fixed)
+            except Exception as error:  # onnxruntime has many, without a base class
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return Invariance(False, f"it could not be run ({reason})", fixed=fixed)
+
+
+class _NoBatchAxis(Exception):
+    pass
+
+
+def session(model: ModelProto, optimised: bool = True) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _compare(model: ModelProto, inputs: list[Any], size: int, sizes: int, resizable: bool, seed: int) -> Invariance:
+    runner = session(model)
+    names = [output.name for output in runner.get_outputs()]
+    rng = np.random.default_rng(seed)
+    one = feed(inputs, size, sizes, rng, 1.0)
+    company = feed(inputs, size, sizes, rng, 3.0)
+    other = {name: np.concatenate((one[name][:1], rows[1:])) for name, rows in company.items()}
+    first, again, second = runner.run(names, one), runner.run(names, one), runner.run(names, other)
+    per_sample = [
+        k for k, array in enumerate(first) if isinstance(array, np.ndarray) and array.ndim and len(array) == size
+    ]
+    if resizable:  # an axis that happens to be as long as the batch does not count
+        alone = runner.run(names, {name: rows[:1] for name, rows in one.items()})
+        per_sample = [k for k in per_sample if isinstance(alone[k], np.ndarray) and len(alone[k]) == 1]
+    if size == 1:
+        return Invariance(False, "it accepts one sample at a time")
+    if not per_sample:
+        raise _NoBatchAxis
+    pairs = [(first[k][0], second[k][0]) for k in per_sample]
+    if resizable:
+        pairs += [(first[k][0], alone[k][0]) for k in per_sample]
+    random = any(_difference(first[k], again[k]) > TOLERANCE for k in per_sample)
+    return Invariance(True, difference=max(_difference(a, b) for a, b in pairs), random=random)
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference relative to the largest value; labels and other whole numbers do not count."""
+    if a.dtype.kind != "f":
+        return 0.0
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
+        return float("inf")
+    a, b = a[np.isfinite(a)], b[np.isfinite(b)]
+    size = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
+    return float(np.abs(a - b).max(initial=0.0) / size) if size else 0.0
+
+
+def feed(inputs: list[Any], size: int, sizes: int, rng: np.random.Generator, spread: float) -> Feed:
+    """Random inputs of batch `size`; `sizes` numbers the choice of other dynamic axes."""
+    arrays = {}
+    for value in inputs:
+        dims = _dims(value)
+        choice = SIZES["image" if len(dims) in (4, 5) else "other"]
+        free = choice[sizes % len(choice)]
+        shape = [size, *(dim if isinstance(dim, int) and dim > 0 else free for dim in dims[1:])]
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        if dtype.kind == "b" or "mask" in value.name.lower():
+            arrays[value.name] = np.ones(shape, dtype)
+        elif dtype == np.uint8:
+            arrays[value.name] = rng.integers(0, 256, shape).astype(dtype)
+        elif dtype.kind in "iu":
+            arrays[value.name] = rng.integers(0, 2 + int(3 * spread), shape).astype(dtype)
+        else:
+            arrays[value.name] = (rng.random(shape) * spread + (spread - 1) / 2).astype(dtype)
+    return arrays
+
+
+def _inputs(model: ModelProto) -> list[Any]:
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in stored]
+
+
+def _dims(value: Any) -> list[int | str]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def _fixed(inputs: list[Any]) -> int | None:
+    """The batch size where it is the same number in all inputs, else None."""
+    sizes = {_dims(value)[0] for value in inputs}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _open(model: ModelProto) -> ModelProto:
+    """A copy whose first axes have no fixed size; it may still not run, where sizes are baked in."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    stored = {tensor.name for tensor in opened.graph.initializer}
+    for value in [*opened.graph.input, *opened.graph.output]:
+        dims = value.type.tensor_type.shape.dim
+        if dims and value.name not in stored:
+            dims[0].ClearField("dim_value")
+            dims[0].dim_param = "batch"
+    del opened.graph.value_info[:]
+    return opened
+
+
+def _sequence_first(model: ModelProto) -> bool:
+    """Whether a recurrent layer reads a graph input as it is, with time as its first axis."""
+    graph, names = Graph(model.graph, {}), {value.name for value in _inputs(model)}
+    return any(
+        node.op_type in ("LSTM", "GRU", "RNN") and not attribute(node, "layout", 0) and node.input[0] in names
+        for node in graph.proto.node
+    )
+
+
+def largest_difference(a: ModelProto, b: ModelProto, seed: int = 0) -> tuple[float, float]:
+    """Of two models on the same inputs, and what is allowed: 4 × what ONNX Runtime's own optimisations change, or 1e-5.
+
+    Both relative to the largest output.
+    """
+    inputs = _inputs(a)
+    reason: Exception | None = None
+    for sizes in range(6):
+        for size in {_fixed(inputs) or BATCH, 1}:
+            one = feed(inputs, size, sizes, np.random.default_rng(seed), 1.0)
+            try:
+                plain, own, other = (m.run(None, one) for m in (session(a, False), session(a), session(b)))
+            except Exception as error:
+                reason = error
+                continue
+            rounding = max((_difference(x, y) for x, y in zip(plain, own, strict=True)), default=0.0)
+            difference = max((_difference(x, y) for x, y in zip(plain, other, strict=True)), default=0.0)
+            return difference, max(4 * rounding, 1e-5)
+    raise RuntimeError(f"the model could not be run ({reason})")

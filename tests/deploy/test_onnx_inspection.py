@@ -1,0 +1,336 @@
+"""Inspecting ONNX files of other people: each fault planted, and the nearest sound file beside it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from bnmodel.deploy import ExportError, inspect
+from bnmodel.deploy.sandbox import Limits
+from export.__main__ import main
+
+RNG = np.random.default_rng(0)
+Parts = dict[str, np.ndarray]
+Build = Callable[[], onnx.ModelProto]
+
+
+def statistics(channels: int = 4) -> Parts:
+    rng = np.random.default_rng(1)
+    return {
+        "gamma": rng.uniform(0.5, 2, channels).astype(np.float32),
+        "beta": rng.normal(size=channels).astype(np.float32),
+        "mean": rng.normal(size=channels).astype(np.float32),
+        "var": rng.uniform(0.5, 2, channels).astype(np.float32),
+    }
+
+
+def model(
+    nodes: str, parts: Parts, opset: int = 17, inputs: str = "float[N,3,8,8] x", output: str = "float[N,M,P,Q] y"
+) -> onnx.ModelProto:
+    """A model from onnx's text format; `parts` are its initialisers."""
+    text = f'<ir_version: 8, opset_import: ["" : {opset}]> g ({inputs}) => ({output}) {{ {nodes} }}'
+    parsed = onnx.parser.parse_model(text)
+    parsed.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in parts.items())
+    return parsed
+
+
+def saved(tmp_path: Path, parsed: onnx.ModelProto) -> Path:
+    path = tmp_path / "model.onnx"
+    onnx.save(parsed, str(path))
+    return path
+
+
+def weights(*shape: int) -> np.ndarray:
+    return np.random.default_rng(2).normal(size=shape).astype(np.float32)
+
+
+def convolution(norm: str, parts: Parts, opset: int = 17) -> onnx.ModelProto:
+    nodes = f"h = Conv(x, w)\n{norm}"
+    return model(nodes, {"w": weights(4, 3, 3, 3), **parts}, opset)
+
+
+EVAL = "y = BatchNormalization(h, gamma, beta, mean, var)"
+TRAIN = "y, m, v = BatchNormalization<training_mode=1>(h, gamma, beta, mean, var)"
+
+
+def answers(path: Path, x: np.ndarray) -> np.ndarray:
+    return onnxruntime.InferenceSession(str(path)).run(None, {"x": x})[0]
+
+
+def codes(path: Path, severity: str | None = None) -> set[str]:
+    return {finding.code for finding in inspect(path).findings if severity in (None, finding.severity)}
+
+
+def test_a_batch_norm_with_stored_statistics_is_sound(tmp_path: Path) -> None:
+    inspection = inspect(saved(tmp_path, convolution(EVAL, statistics())))
+    assert inspection.sound
+    assert inspection.batch_norms == 1
+    assert inspection.batch_invariance["checked"]
+    assert inspection.batch_invariance["difference"] < 1e-5
+
+
+def test_training_mode_is_found_and_seen_to_depend_on_the_batch(tmp_path: Path) -> None:
+    inspection = inspect(saved(tmp_path, convolution(TRAIN, statistics())))
+    assert {finding.code for finding in inspection.findings} == {"training-mode", "batch-dependent"}
+    assert not inspection.sound
+
+
+@pytest.mark.parametrize(("value", "mode"), [(0, "error"), (1, None)])
+def test_is_test_of_old_files_is_read(tmp_path: Path, value: int, mode: str | None) -> None:
+    norm = f"y = BatchNormalization<is_test={value}>(h, gamma, beta, mean, var)"
+    path = saved(tmp_path, convolution(norm, statistics(), opset=6))
+    assert ("training-mode" in codes(path)) == (mode is not None)
+
+
+def test_computed_statistics_are_batch_statistics(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(
+        network,
+        (torch.rand(2, 3, 8, 8),),
+        str(path),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("N")},),
+        external_data=False,
+        verbose=False,
+    )
+    assert codes(path, "error") == {"batch-statistics-in-eval", "batch-dependent"}
+
+
+HAND_WRITTEN = """
+    m = ReduceMean<axes=[0, 2, 3], keepdims=1>(x)
+    c = Sub(x, m)
+    q = Mul(c, c)
+    v = ReduceMean<axes=[0, 2, 3], keepdims=1>(q)
+    e = Add(v, eps)
+    s = Sqrt(e)
+    y = Div(c, s)
+"""
+
+
+def test_a_hand_written_batch_norm_with_batch_statistics_is_found(tmp_path: Path) -> None:
+    path = saved(tmp_path, model(HAND_WRITTEN, {"eps": np.float32([1e-5])}))
+    assert codes(path, "error") == {"batch-statistics-in-eval", "batch-dependent"}
+
+
+def test_a_layer_norm_is_sound(tmp_path: Path) -> None:
+    nodes = HAND_WRITTEN.replace("[0, 2, 3]", "[1, 2, 3]")
+    assert codes(saved(tmp_path, model(nodes, {"eps": np.float32([1e-5])}))) == set()
+
+
+def test_a_mean_over_the_batch_that_is_an_output_of_its_own_is_sound(tmp_path: Path) -> None:
+    nodes = "y = Relu(x)\nz = ReduceMean<axes=[0], keepdims=0>(x)"
+    path = saved(tmp_path, model(nodes, {}, output="float[N,3,8,8] y, float[3,8,8] z"))
+    assert inspect(path).sound
+
+
+def test_statistics_as_at_initialisation_are_an_error_and_nearly_so_are_not(tmp_path: Path) -> None:
+    parts = statistics() | {"mean": np.zeros(4, np.float32), "var": np.ones(4, np.float32)}
+    assert codes(saved(tmp_path, convolution(EVAL, parts)), "error") == {"never-updated"}
+    parts["mean"][2] = 1e-3
+    assert codes(saved(tmp_path, convolution(EVAL, parts)), "error") == set()
+
+
+@pytest.mark.parametrize(("name", "value"), [("mean", np.nan), ("var", np.inf), ("var", -0.1)])
+def test_invalid_statistics_are_an_error(tmp_path: Path, name: str, value: float) -> None:
+    parts = statistics()
+    parts[name][1] = value
+    assert "invalid-statistics" in codes(saved(tmp_path, convolution(EVAL, parts)), "error")
+
+
+def test_dead_channels_are_a_note_and_from_a_quarter_on_a_warning(tmp_path: Path) -> None:
+    parts = statistics(16) | {"w": weights(16, 3, 3, 3)}
+    parts["gamma"][:3] = 0
+    assert "dead-channels" in codes(saved(tmp_path, convolution(EVAL, parts)), "note")
+    parts["gamma"][:4] = 0
+    assert "dead-channels" in codes(saved(tmp_path, convolution(EVAL, parts)), "warning")
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("true", {"active-dropout"}), ("false", set())])
+def test_a_dropout_counts_in_training_mode_only(tmp_path: Path, mode: str, expected: set[str]) -> None:
+    nodes = f"y = Dropout(x, ratio, {mode})"
+    parts = {"ratio": np.float32(0.5), "true": np.array(True), "false": np.array(False)}
+    assert codes(saved(tmp_path, model(nodes, {k: v for k, v in parts.items() if k in ("ratio", mode)}))) == expected
+
+
+def test_a_fixed_batch_is_a_note_and_invariance_is_checked_all_the_same(tmp_path: Path) -> None:
+    parsed = convolution(TRAIN, statistics())
+    parsed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    inspection = inspect(saved(tmp_path, parsed))
+    assert {f.code for f in inspection.findings} == {"fixed-batch", "training-mode", "batch-dependent"}
+
+
+def test_a_recurrent_layer_with_time_first_is_not_called_dependent_on_its_batch(tmp_path: Path) -> None:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.lstm(x)[0]
+
+    path = tmp_path / "model.onnx"
+    example, axes = torch.rand(5, 2, 3), {"x": {0: "T"}}
+    torch.onnx.export(Reader().eval(), (example,), str(path), dynamo=False, dynamic_axes=axes, input_names=["x"])
+    assert inspect(path).sound
+
+
+NEIGHBOURS = {
+    "Conv": ("h = Conv(x, w, b)\n" + EVAL, {"w": weights(4, 3, 3, 3), "b": weights(4)}),
+    "grouped ConvTranspose": (
+        "g = Concat<axis=1>(x, x)\nh = ConvTranspose<group=2>(g, w)\n" + EVAL,
+        {"w": weights(6, 2, 3, 3)},
+    ),
+    "Conv after": (
+        "g = Concat<axis=1>(x, x)\ne = Slice(g, zero, four, one)\nh = Relu(e)\n"
+        + EVAL.replace("y =", "n =")
+        + "\ny = Conv<group=2>(n, w)",
+        {"w": weights(6, 2, 3, 3), "zero": np.array([0]), "four": np.array([4]), "one": np.array([1])},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_folding_leaves_the_answers_and_no_batch_norm(tmp_path: Path, name: str) -> None:
+    nodes, parts = NEIGHBOURS[name]
+    path = saved(tmp_path, model(nodes, parts | statistics()))
+    assert "unfolded" in codes(path)
+    inspection = inspect(path, fold_to=tmp_path / "folded.onnx")
+    assert inspection.folded is not None
+    assert inspection.folded["batch_norms"] == 1
+    x = RNG.normal(size=(3, 3, 8, 8)).astype(np.float32)
+    before, after = answers(path, x), answers(tmp_path / "folded.onnx", x)
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+    assert inspect(tmp_path / "folded.onnx").batch_norms == 0
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_folding_into_a_dense_layer(tmp_path: Path, transposed: int) -> None:
+    w = weights(4, 5) if not transposed else weights(5, 4)
+    nodes = f"h = Relu(x)\n{EVAL.replace('y =', 'n =')}\ny = Gemm<transB={transposed}>(n, w)"
+    path = saved(tmp_path, model(nodes, {"w": w} | statistics(), inputs="float[N,4] x", output="float[N,5] y"))
+    inspect(path, fold_to=tmp_path / "folded.onnx")
+    x = RNG.normal(size=(3, 4)).astype(np.float32)
+    before, after = answers(path, x), answers(tmp_path / "folded.onnx", x)
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_norm_before_a_padded_convolution_is_kept(tmp_path: Path) -> None:
+    nodes = "h = Relu(x)\n" + EVAL.replace("y =", "n =") + "\ny = Conv<pads=[1, 1, 1, 1]>(n, w)"
+    path = saved(tmp_path, model(nodes, {"w": weights(4, 3, 3, 3)} | statistics(3)))
+    assert "unfolded" not in codes(path)
+
+
+def hostile_loop() -> onnx.ModelProto:
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Sin", ["a"], ["b"])],
+        "body",
+        [helper.make_tensor_value_info(n, t, s) for n, t, s in (("i", 7, []), ("c", 9, []), ("a", 1, [None, 3, 8, 8]))],
+        [helper.make_tensor_value_info(n, t, s) for n, t, s in (("d", 9, []), ("b", 1, [None, 3, 8, 8]))],
+    )
+    parsed = model("y = Relu(x)", {"n": np.array(2**60), "t": np.array(True)})
+    parsed.graph.node[0].CopyFrom(helper.make_node("Loop", ["n", "t", "x"], ["y"], body=body))
+    return parsed
+
+
+def huge() -> onnx.ModelProto:
+    return model("z = ConstantOfShape(s)\ny = Add(x, z)", {"s": np.array([2**14, 2**10, 2**9, 2**9])})
+
+
+def elsewhere(location: str) -> Build:
+    def build() -> onnx.ModelProto:
+        parsed = convolution(EVAL, statistics())
+        tensor = parsed.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+        return parsed
+
+    return build
+
+
+def custom() -> onnx.ModelProto:
+    parsed = model("y = Relu(x)", {})
+    parsed.graph.node[0].domain = "evil"
+    parsed.opset_import.append(helper.make_opsetid("evil", 1))
+    return parsed
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (elsewhere("../../etc/passwd"), "beside the model"),
+        (elsewhere("/etc/passwd"), "beside the model"),
+        (elsewhere("absent.bin"), "beside the model"),
+        (custom, "evil::Relu"),
+    ],
+)
+def test_a_file_that_reaches_outside_is_refused_in_words(tmp_path: Path, build: Build, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        inspect(saved(tmp_path, build()))
+
+
+def test_weights_in_a_second_file_are_read_beside_the_model_and_refused_where_asked(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save_model(
+        convolution(TRAIN, statistics()), str(path), save_as_external_data=True, location="weights", size_threshold=0
+    )
+    assert "training-mode" in codes(path)
+    with pytest.raises(ExportError, match="expected one file"):
+        inspect(path, external_data=False)
+
+
+@pytest.mark.parametrize("build", [hostile_loop, huge])
+def test_a_bomb_ends_at_the_limits_and_what_can_be_said_is_said(tmp_path: Path, build: Build) -> None:
+    try:
+        inspection = inspect(saved(tmp_path, build()), limits=Limits(memory=2**29, seconds=2))
+    except ExportError as error:
+        assert "model.onnx" in str(error)  # noqa: PT017
+    else:
+        assert not inspection.batch_invariance["checked"]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "no protobuf": lambda content: b"\xff" * 100,
+    "claims 4 GB": lambda content: b"\x3a\xff\xff\xff\xff\x0f" + content,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_refused_in_words(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = saved(tmp_path, convolution(EVAL, statistics()))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ExportError, match=r"model\.onnx: expected"):
+        inspect(path)
+
+
+def test_the_command_exits_0_when_sound_1_when_not_and_2_for_wrong_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path, convolution(EVAL, statistics()))
+    assert main(["inspect", str(path), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["batch_norms"] == 1
+    assert [finding["code"] for finding in answer["findings"]] == ["unfolded"]
+    path = saved(tmp_path, convolution(TRAIN, statistics()))
+    assert main(["inspect", str(path)]) == 1
+    assert "training-mode" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "absent.onnx")]) == 1
+    assert "no such file" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["inspect"])
+
+
+def test_the_worker_imports_nothing_of_the_project() -> None:
+    sources = [path.read_text() for path in Path("bnmodel/deploy/onnx_worker").glob("*.py")]
+    assert sources
+    assert not [source for source in sources if "import bnmodel" in source or "from bnmodel" in source]
