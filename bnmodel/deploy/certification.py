@@ -21,7 +21,8 @@ from bnmodel.deploy.checks import Check
 from bnmodel.deploy.folding import ExportError, Frozen, freeze, named_norms
 from bnmodel.deploy.formats import OPSET, WRITERS, Signature
 from bnmodel.deploy.golden import Golden
-from bnmodel.nn.batchnorm import CustomBatchNorm
+
+NAMES = {"weight": "gamma", "bias": "beta"}  # of a norm's parameters, in the certificate
 
 
 def certify(
@@ -113,9 +114,8 @@ def describe_norms(model: nn.Module, frozen: Frozen) -> dict[str, Any]:
     """What was folded stays readable: statistics, γ and β of every norm."""
     norms = {}
     for name, norm in named_norms(model).items():
-        custom = norm if isinstance(norm, CustomBatchNorm) else CustomBatchNorm.from_torch(norm)
-        state = {key: value.tolist() for key, value in custom.state_dict().items()}
-        norms[name] = {"eps": custom.eps, "momentum": custom.momentum, **state}
+        state = {NAMES.get(key, key): value.tolist() for key, value in norm.state_dict().items()}
+        norms[name] = {"eps": norm.eps, "momentum": norm.momentum, **state}
     return {"batch_norms": norms, "batch_norms_not_folded": frozen.kept}
 
 

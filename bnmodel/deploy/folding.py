@@ -14,9 +14,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnmodel import CustomBatchNorm
-
-NORMS = (CustomBatchNorm, _BatchNorm)
+NORMS = (_BatchNorm,)  # torch's, and ours, which derives from it
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)  # in eval mode
 
@@ -131,14 +129,14 @@ def _fold(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """s, t of y = s·x + t in eval mode, float64 (C,) each."""
-    custom = norm if isinstance(norm, CustomBatchNorm) else CustomBatchNorm.from_torch(norm)
-    assert custom.running_mean is not None
-    assert custom.running_var is not None
-    scale = (custom.running_var.double() + custom.eps).rsqrt()
-    if custom.gamma is not None and custom.beta is not None:
-        scale = scale * custom.gamma.double()
-        return scale, custom.beta.double() - scale * custom.running_mean.double()
-    return scale, -scale * custom.running_mean.double()
+    assert isinstance(norm, _BatchNorm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -scale * norm.running_mean.double()
+    return scale, shift if norm.bias is None else shift + norm.bias.double()
 
 
 def _into_previous(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:

@@ -10,7 +10,7 @@ training: `batchnorm_step.py`; over a batch that several processes share: `synch
 from typing import Optional, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from bnmodel.nn.batchnorm_autograd import TrainingStep, at_least_float32
 from bnmodel.nn.sync_batchnorm import processes, synchronised_batch_norm
@@ -59,7 +59,7 @@ def batch_norm(
     return y.to(dtype), mean, var
 
 
-class CustomBatchNorm(nn.Module):
+class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over axis 1, a drop-in for `torch.nn.BatchNorm1d`, `2d` and `3d` alike.
 
     Training mode normalises with the mean and biased variance of the batch and moves the running statistics,
@@ -69,23 +69,29 @@ class CustomBatchNorm(nn.Module):
 
     Eval mode normalises with the running statistics, so that an answer does not depend on the batch it came in.
 
+    The class derives from torch's `_BatchNorm`, so tools that look for batch norms find it, and state dicts load in
+    both directions. Forward pass, gradient and statistics are its own. γ and β are the parameters `weight` and `bias`.
+
     Args:
         num_features: C, the number of channels, ≥ 1.
         eps: added to the variance, ≥ 0.
         momentum: weight of the newest batch in [0, 1]; None for the cumulative average of all batches.
-        affine: learn γ and β (parameters `gamma`, `beta`); otherwise they are 1 and 0.
+        affine: learn γ and β; otherwise they are 1 and 0.
         track_running_stats: keep running statistics; otherwise batch statistics are used in eval mode too.
-        synchronised: in training mode, take the statistics over the batches of all processes of torch.distributed's
-            group, as `torch.nn.SyncBatchNorm` does; alone, it changes nothing. Then the gradient is not to be
-            differentiated again.
+        synchronised: in training mode, use the statistics over the batches of all processes of torch.distributed's
+            default group, as `torch.nn.SyncBatchNorm` does. The gradient then cannot be differentiated again.
+        bias: learn β; otherwise it is 0. Ignored where `affine` is False.
         device, dtype: of parameters and buffers. The running statistics never go below float32.
 
     Shape:
         (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) → the same.
 
     Raises:
+        TypeError: the input is not real floating point.
         ValueError: another number of axes or channels, or one value per channel where batch statistics are needed.
     """
+
+    __jit_unused_properties__ = ["gamma", "beta"]  # noqa: RUF012 (TorchScript looks for a list)
 
     def __init__(
         self,
@@ -97,8 +103,9 @@ class CustomBatchNorm(nn.Module):
         device: Optional[torch.device] = None,
         dtype: Optional[torch.dtype] = None,
         synchronised: bool = False,
+        *,
+        bias: bool = True,
     ) -> None:
-        super().__init__()
         if num_features < 1:
             raise ValueError(f"num_features: expected at least 1 channel, received {num_features}")
         if not eps >= 0:  # nor NaN
@@ -107,92 +114,87 @@ class CustomBatchNorm(nn.Module):
             raise ValueError(
                 f"momentum: expected a number in [0, 1] or None for a cumulative average, received {momentum}"
             )
-        self.num_features = num_features
-        self.eps = eps
-        self.momentum = momentum
-        self.affine = affine
-        self.track_running_stats = track_running_stats
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
         self.synchronised = synchronised
-        self.gamma = nn.Parameter(torch.ones(num_features, device=device, dtype=dtype)) if affine else None
-        self.beta = nn.Parameter(torch.zeros(num_features, device=device, dtype=dtype)) if affine else None
-        self.running_mean: Optional[Tensor]
-        self.running_var: Optional[Tensor]
-        self.num_batches_tracked: Optional[Tensor]
-        if track_running_stats:
-            stats_dtype = at_least_float32(dtype or torch.get_default_dtype())
-            self.register_buffer("running_mean", torch.zeros(num_features, device=device, dtype=stats_dtype))
-            self.register_buffer("running_var", torch.ones(num_features, device=device, dtype=stats_dtype))
-            self.register_buffer("num_batches_tracked", torch.tensor(0, device=device))
-        else:
-            self.register_buffer("running_mean", None)
-            self.register_buffer("running_var", None)
-            self.register_buffer("num_batches_tracked", None)
+        _to_float32(self._buffers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        self._check_shape(x)
+    @property
+    def gamma(self) -> Optional[nn.Parameter]:
+        """γ, the lecture's name for `weight`."""
+        return self.weight
+
+    @property
+    def beta(self) -> Optional[nn.Parameter]:
+        """β, the lecture's name for `bias`."""
+        return self.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
+            if isinstance(input, fx.Proxy):  # torch.fx.symbolic_trace: one node, as for torch's own layer
+                return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input,), {})
+        self._check_input_dim(input)
         if not self.training and self.running_mean is not None:
-            return batch_norm(x, self.gamma, self.beta, self.running_mean, self.running_var, self.eps)[0]
+            return batch_norm(input, self.weight, self.bias, self.running_mean, self.running_var, self.eps)[0]
         if self.synchronised and self.training:  # noqa: SIM102
-            if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
+            if not torch.jit.is_scripting():  # noqa: SIM102
                 if processes() > 1:
-                    return self._with_other_processes(x)
-        values = x.numel() // self.num_features  # per channel
-        self._check_count(values, x)
-        y, mean, var = batch_norm(x, self.gamma, self.beta, None, None, self.eps)
-        if self.training:
-            self._update_running_stats(mean, var, values)
+                    return self._with_other_processes(input)
+        values = input.numel() // self.num_features  # per channel
+        self._check_count(values, input)
+        y, mean, var = batch_norm(input, self.weight, self.bias, None, None, self.eps)
+        if self.training and self.track_running_stats:
+            self._update_running_stats(mean.detach(), var.detach(), values)
         return y
 
     @torch.jit.unused
     def _with_other_processes(self, x: Tensor) -> Tensor:
-        y, mean, var, values = synchronised_batch_norm(x, self.gamma, self.beta, self.eps)
+        y, mean, var, values = synchronised_batch_norm(x, self.weight, self.bias, self.eps)
         self._check_count(values, x)
-        self._update_running_stats(mean, var, values)
+        if self.track_running_stats:
+            self._update_running_stats(mean, var, values)
         return y
 
     def _check_count(self, values: int, x: Tensor) -> None:
-        if values < 2:
+        if values == 1:
             raise ValueError(
                 f"batch statistics: expected at least 2 values per channel, received {values} from shape "
                 f"{list(x.shape)}; use a larger batch, or eval() to use the running statistics"
             )
 
     def _update_running_stats(self, mean: Tensor, var: Tensor, values: int) -> None:
-        """Move the running statistics towards a batch's mean and biased variance, (C,) each, of `values` values."""
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            with torch.no_grad():  # else they would keep the graph of every batch alive
-                self.num_batches_tracked.add_(1)
-                # no momentum: the cumulative average, in which every batch counts the same
-                weight = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-                unbiased = var * (values / (values - 1))
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
-                self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)
+        """Move the running statistics towards a batch's mean and biased variance, (C,) each, of `values` values.
 
-    def _check_shape(self, x: Tensor) -> None:
-        if x.dim() < 2 or x.dim() > 5:
+        As in torch, an empty batch is counted and moves nothing.
+        """
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if values > 0:
+                unbiased = var * (values / (values - 1))
+                mean, unbiased = mean.to(self.running_mean.dtype), unbiased.to(self.running_var.dtype)
+                if self.momentum is None:  # the cumulative average, in which every batch counts the same
+                    share = self.num_batches_tracked.to(mean.dtype).reciprocal()
+                    self.running_mean.lerp_(mean, share)
+                    self.running_var.lerp_(unbiased, share)
+                else:
+                    self.running_mean.lerp_(mean, self.momentum)
+                    self.running_var.lerp_(unbiased, self.momentum)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if not input.is_floating_point():
+            raise TypeError(
+                f"CustomBatchNorm: expected a floating-point input, received {input.dtype}; convert it first, e.g. "
+                f"with input.float()"
+            )
+        if input.dim() < 2 or input.dim() > 5:
             raise ValueError(
                 f"CustomBatchNorm: expected (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W), "
-                f"received {x.dim()} axes, shape {list(x.shape)}"
+                f"received {input.dim()} axes, shape {list(input.shape)}"
             )
-        if x.size(1) != self.num_features:
+        if input.size(1) != self.num_features:
             raise ValueError(
-                f"CustomBatchNorm: expected {self.num_features} channels on axis 1, received {x.size(1)}, "
-                f"shape {list(x.shape)}"
+                f"CustomBatchNorm: expected {self.num_features} channels on axis 1, received {input.size(1)}, "
+                f"shape {list(input.shape)}"
             )
-
-    def reset_running_stats(self) -> None:
-        """Forget every batch: mean 0, variance 1, count 0."""
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            self.running_mean.zero_()
-            self.running_var.fill_(1)
-            self.num_batches_tracked.zero_()
-
-    def reset_parameters(self) -> None:
-        """Forget what was learned: γ = 1, β = 0, and the running statistics."""
-        self.reset_running_stats()
-        if self.gamma is not None and self.beta is not None:
-            nn.init.ones_(self.gamma)
-            nn.init.zeros_(self.beta)
 
     @classmethod
     def from_torch(cls, layer: nn.Module) -> "CustomBatchNorm":
@@ -200,8 +202,9 @@ class CustomBatchNorm(nn.Module):
         if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise TypeError(f"from_torch: expected a torch.nn.BatchNorm1d, 2d or 3d, received {type(layer).__name__}")
         options = layer.eps, layer.momentum, layer.affine, layer.track_running_stats
-        new = cls(layer.num_features, *options, synchronised=isinstance(layer, nn.SyncBatchNorm))
-        _copy(layer, new, {"weight": "gamma", "bias": "beta"})
+        synchronised = isinstance(layer, nn.SyncBatchNorm)
+        new = cls(layer.num_features, *options, synchronised=synchronised, bias=layer.bias is not None)
+        _copy(layer, new)
         return new
 
     def to_torch(self, dimensions: int = 2) -> nn.Module:
@@ -212,32 +215,42 @@ class CustomBatchNorm(nn.Module):
         if dimensions not in (1, 2, 3):
             raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions}")
         layer = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1]
-        new = layer(self.num_features, self.eps, self.momentum, self.affine, self.track_running_stats)
-        _copy(self, new, {"gamma": "weight", "beta": "bias"})
+        options = self.eps, self.momentum, self.affine, self.track_running_stats
+        new = layer(self.num_features, *options, bias=self.bias is not None)
+        _copy(self, new)
         return new
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]
+        for old, name in (("gamma", "weight"), ("beta", "bias")):  # as this layer stored them before it was torch's
+            if prefix + old in state_dict:
+                state_dict.setdefault(prefix + name, state_dict.pop(prefix + old))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        _to_float32(self._buffers)  # `assign=True` takes whatever the state dict holds
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
         # `.half()` would round the statistics too, and at that precision a running average soon stops moving
-        kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        kept = dict(self._buffers)
         super()._apply(fn, recurse)
-        for name, before in kept.items():
-            after = self._buffers[name]
-            if after is not None and after.dtype in (torch.float16, torch.bfloat16):
-                self._buffers[name] = before.to(after.device, torch.float32)
+        _to_float32(self._buffers, kept)
         return self
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
-            f"{', synchronised=True' if self.synchronised else ''}"
-        )
+        return f"{super().extra_repr()}{', synchronised=True' if self.synchronised else ''}"
 
 
-def _copy(source: nn.Module, target: nn.Module, renamed: dict[str, str]) -> None:
-    """Copy parameters, buffers, dtype, device and mode between the two layers, whose names for γ and β differ."""
-    state = {renamed.get(name, name): tensor for name, tensor in source.state_dict().items()}
+def _to_float32(buffers: dict[str, Optional[Tensor]], values: Optional[dict[str, Optional[Tensor]]] = None) -> None:
+    """Turn half-precision buffers into float32 ones, with `values` where these are given."""
+    for name, buffer in buffers.items():
+        if buffer is not None and buffer.dtype in (torch.float16, torch.bfloat16):
+            value = (values or buffers)[name]
+            assert value is not None
+            buffers[name] = value.to(buffer.device, torch.float32)
+
+
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    """Copy parameters, buffers, dtype, device and mode between the two layers."""
+    state = source.state_dict()
     first = next(iter(state.values()), torch.empty(0))
     target.to(first.device, first.dtype if first.is_floating_point() else None)
-    target.load_state_dict({**target.state_dict(), **state})  # torch's bias=False leaves β at 0
+    target.load_state_dict(state)
     target.train(source.training)

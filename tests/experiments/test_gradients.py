@@ -44,7 +44,7 @@ def test_the_three_networks_have_the_same_weights(name):
     none, *others = (model.state_dict() for model in networks(name, seed=2))
     for other in others:
         assert all(torch.equal(none[key], other[key]) for key in none)
-        assert (other["block1.norm.gamma"] == 1).all()
+        assert (other["block1.norm.weight"] == 1).all()
     assert not none["dense1.bias"].any()
 
 

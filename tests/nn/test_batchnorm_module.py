@@ -20,8 +20,8 @@ from bnmodel import CustomBatchNorm
 
 def test_the_state_dict_holds_parameters_and_running_statistics() -> None:
     assert set(CustomBatchNorm(3).state_dict()) == {
-        "gamma",
-        "beta",
+        "weight",
+        "bias",
         "running_mean",
         "running_var",
         "num_batches_tracked",
@@ -237,10 +237,10 @@ def test_to_torch_refuses_four_dimensions() -> None:
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1), (1, 3, 1, 1), (1, 3, 1, 1, 1), (0, 3, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1), (1, 3, 1, 1), (1, 3, 1, 1, 1)], ids=str)
 def test_one_value_per_channel_is_refused_in_training_mode(shape: tuple[int, ...]) -> None:
     layer = CustomBatchNorm(3)
-    with pytest.raises(ValueError, match=r"at least 2 values per channel, received [01] from shape"):
+    with pytest.raises(ValueError, match=r"at least 2 values per channel, received 1 from shape"):
         layer(torch.zeros(shape))
     assert layer.num_batches_tracked == 0
 

@@ -100,7 +100,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Values], d
 def together(first: Values, second: Values) -> Values:
     """Outputs and gradients of the input side by side; gradients of parameters added; statistics of the first."""
     side_by_side = {name: torch.cat((first[name], second[name])) for name in ("output", "gradient of x")}
-    added = {name: first[name] + second[name] for name in ("gradient of gamma", "gradient of beta")}
+    added = {name: first[name] + second[name] for name in ("gradient of weight", "gradient of bias")}
     return {**first, **side_by_side, **added}
 
 
