@@ -33,6 +33,7 @@ from demo.tabs import (
     why,
     xray,
     your_digit,
+    your_model,
 )
 from demo.theme import Paper
 
@@ -41,7 +42,9 @@ CHECKPOINTS = HERE.parent / "checkpoints"
 PATH = (
     Group("See it", "One network, one digit, two answers.", (your_digit, xray)),
     Group("Explain it", "Where the two answers come from, down to the numbers.", (why, chance, statistics)),
-    Group("Break it", "What goes wrong with batch norm in practice, and how to tell.", (faults, corruption)),
+    Group(
+        "Break it", "What goes wrong with batch norm in practice, and how to tell.", (faults, corruption, your_model)
+    ),
     Group(
         "Train it",
         "What batch norm is for: starting weights, inputs, gradients and speed.",

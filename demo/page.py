@@ -152,9 +152,8 @@ class Page:
             tab = Tab(self, name, ear)
             yield tab
         tools = f"{RESET if tab.controls else ''}{LINK}{SPOKEN}"
-        ear.value = (
-            f'<h2 tabindex="-1">{escape(question)}</h2><div class="tools">{tools}</div>'
-            + (f'<p class="task" data-tab="{name}"><b>Try it</b> {escape(task)}</p>' if task else "")
+        ear.value = f'<h2 tabindex="-1">{escape(question)}</h2><div class="tools">{tools}</div>' + (
+            f'<p class="task" data-tab="{name}"><b>Try it</b> {escape(task)}</p>' if task else ""
         )
         root, tabs = Context.root_block, item.parent
         assert root is not None

@@ -1,0 +1,130 @@
+"""The check-up of an ONNX file that a visitor brings: what its batch norms would do in another app."""
+
+import os
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from bnmodel.deploy import ExportError, Inspection, inspect
+from bnmodel.deploy.sandbox import Limits
+from bnmodel.findings import CODES, Finding
+from demo.components import code, fold, picture
+from demo.page import Page
+from demo.server.request_body import LARGEST_FILE
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "onnx"
+NAMES = {"sound": "A sound file", "train-mode": "Exported in train mode", "never-updated": "Statistics never updated"}
+LIMITS = Limits(memory=2 * 2**30, seconds=30, file_size=0)
+LOOK = f"""
+Choose an example, or drop an ONNX file of your own, at most {LARGEST_FILE // 10**6} MB. It is read and run in a
+separate process with limits on memory and time, and deleted afterwards. A sample goes through the network **alone and
+in two different batches**: in a sound file its output is the same each time.
+"""
+EXPLAINED = {
+    "training-mode": "your-digit",
+    "batch-statistics-in-eval": "why",
+    "batch-dependent": "your-digit",
+    "never-updated": "statistics",
+    "invalid-statistics": "faults",
+    "active-dropout": "faults",
+    "unfolded": "export",
+    "fixed-batch": "export",
+}
+"""The tab that explains each finding."""
+CODE = """
+from bnmodel.deploy import inspect
+print(inspect("examples/onnx/train-mode.onnx"))
+"""
+ABOUT = """
+From the command line: `python -m export inspect FILE.onnx`, with `--fold OUT.onnx` to write the file with its batch
+norms folded. For a network in PyTorch: `bnmodel diagnose`.
+
+Source: `bnmodel/deploy/onnx_inspection.py`.
+"""
+
+
+def build(page: Page) -> None:
+    task = "Find out what is wrong with the second example."
+    with page.tab("Your model", "Does your own network treat batch norm correctly?", task=task):
+        gr.Markdown(LOOK, elem_classes="look")
+        with gr.Row(elem_classes="controls"):
+            buttons = {name: gr.Button(title, elem_id=f"example-{name}") for name, title in NAMES.items()}
+        file = gr.File(label="ONNX file", file_types=[".onnx"], elem_id="your-model", height=110)
+        shown = picture(220, "inspection")
+        code(CODE)
+        fold("The command and the source", ABOUT)
+        for name, button in buttons.items():
+            button.click(_example(name), None, [shown], api_visibility="private", **_SHARED)
+        file.upload(uploaded, [file], [shown, file], api_visibility="private", preprocess=False, **_SHARED)
+
+
+# One file at a time: each may take gigabytes.
+_SHARED: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "inspection", "show_progress": "minimal"}
+
+
+def _example(name: str) -> Callable[[], str]:
+    return lambda: report(EXAMPLES / f"{name}.onnx", f"{name}.onnx")
+
+
+def uploaded(file: dict[str, Any] | None) -> tuple[str, None]:
+    """Inspect an uploaded file and delete it."""
+    if file is None:
+        return "", None
+    path = Path(file["path"])
+    try:
+        return report(path, file.get("orig_name") or path.name), None
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def report(path: Path, name: str) -> str:
+    """What `inspect` says of a file, as HTML."""
+    try:
+        inspection = inspect(path, external_data=False, limits=LIMITS)
+    except ExportError as error:
+        words = str(error).replace(path.name, os.path.basename(name))
+        return f'<p class="sentence" aria-live="polite"><b>Not analysed.</b> {escape(words)}</p>'
+    done = "" if inspection.sound else "<span data-done></span>"
+    return f'<p class="sentence" aria-live="polite">{_in_words(inspection, name)}</p>{done}{_findings(inspection)}'
+
+
+def _in_words(inspection: Inspection, name: str) -> str:
+    count = inspection.batch_norms
+    norms = "no batch norm" if not count else "1 batch norm" if count == 1 else f"{count} batch norms"
+    errors = sum(finding.severity == "error" for finding in inspection.findings)
+    verdict = "is <b>sound</b>" if not errors else f"is <b>not sound</b>: {errors} error{'' if errors == 1 else 's'}"
+    invariance = inspection.batch_invariance
+    if not invariance["checked"]:
+        batch = f"Whether its output depends on the batch could not be checked: {escape(invariance['reason'])}."
+    elif invariance["difference"] > 1e-3:
+        batch = f"The same sample's output changes with its batch, by up to {100 * invariance['difference']:.0f} %."
+    else:
+        batch = "The same sample gets the same output alone and in two other batches."
+    return f"<b>{escape(os.path.basename(name))}</b>, with {norms}, {verdict}. {batch}"
+
+
+def _findings(inspection: Inspection) -> str:
+    """One item per code: a network may have the same finding in a hundred layers."""
+    if not inspection.findings:
+        return "<p>Nothing was found.</p>"
+    grouped: dict[str, list[Finding]] = {}
+    for finding in inspection.findings:
+        grouped.setdefault(finding.code, []).append(finding)
+    return f'<ul class="findings">{"".join(_item(name, found) for name, found in grouped.items())}</ul>'
+
+
+def _item(name: str, findings: list[Finding]) -> str:
+    first, others = findings[0], len(findings) - 1
+    where = f" in <code>{escape(first.layer)}</code>" if first.layer else ""
+    more = f" and {others} more" if others else ""
+    tab = EXPLAINED.get(name)
+    link = f' <a href="?tab={tab}">See it explained.</a>' if tab else ""
+    mark = {"error": "✗ Error", "warning": "! Warning", "note": "· Note"}[first.severity]
+    return (
+        f'<li class="{first.severity}"><b>{mark}: {escape(CODES[name])}</b> ({escape(name)}){where}{more}. '
+        f"{escape(first.message[:1].upper() + first.message[1:])}.{link}"
+        f"<br>Remedy: <code>{escape(first.remedy)}</code></li>"
+    )
