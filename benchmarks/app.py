@@ -16,7 +16,7 @@ from playwright.sync_api import Locator, Page, TimeoutError, sync_playwright
 from benchmarks import write
 from benchmarks.running_app import CHROMIUM_ARGS, ONE, SEVEN, ZERO, chromium_path, draw, open_app, serve
 from bnmodel.experiments.convergence import MOST_EPOCHS
-from demo.server.live_training import MOST
+from demo.server.live_training import MAX_TRAININGS
 
 DRAWINGS = 40
 TAB_DRAWINGS = 7
@@ -182,7 +182,7 @@ def live_times(open_page: Callable[[], Page], url: str) -> tuple[int, dict[str, 
     drawing = open_page()
     open_app(drawing, url)
     first = []
-    for _ in range(MOST):
+    for _ in range(MAX_TRAININGS):
         page = open_page()
         page.goto(f"{url}/?tab=convergence&conv-epochs={MOST_EPOCHS}")
         page.wait_for_selector("#convergence svg")

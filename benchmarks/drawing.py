@@ -10,11 +10,11 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from benchmarks import write
 from benchmarks.rasteriser import Drawing, draw
@@ -72,21 +72,8 @@ class Score:
 def score(right: np.ndarray) -> Score:
     """bool (N,), N ≥ 1 → its score."""
     n, correct = len(right), int(right.sum())
-    return Score(n, correct, correct / n, *wilson(correct, n))
-
-
-def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Confidence interval of a share, 95 % by default (Wilson, Probable inference …, JASA 22, 1927).
-
-    Raises:
-        ValueError: not 0 ≤ correct ≤ n with n ≥ 1.
-    """
-    if not (n >= 1 and 0 <= correct <= n):
-        raise ValueError(f"expected 0 ≤ correct ≤ n and n ≥ 1, received {correct} of {n}")
-    share, spread = correct / n, z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * sqrt(share * (1 - share) / n + spread / (4 * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    interval = binomtest(correct, n).proportion_ci(method="wilson")
+    return Score(n, correct, correct / n, interval.low, interval.high)
 
 
 def choose(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

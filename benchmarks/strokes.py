@@ -3,11 +3,11 @@
 A stroke is float64 (points, 2): (x, y) in digit pixels, of which pixel j covers [j, j + 1]; a dot has one point.
 """
 
-from functools import cache
 from itertools import combinations
 
 import numpy as np
 from PIL import Image
+from skimage.morphology import thin
 
 FINE = 4  # the skeleton is sought on an enlargement: pixels a digit pixel
 INK = 0.55  # brightness from which a pixel is ink: lower fills the loops, higher tears faint strokes
@@ -34,39 +34,6 @@ def vectorise(image: np.ndarray) -> Strokes:
     mask = np.asarray(fine) > INK
     paths = _trace(thin(mask), mask)
     return [_smooth((path[:, ::-1] + 0.5) / FINE - 1) for path in paths]
-
-
-# --- skeleton --------------------------------------------------------------------------------------------------------
-
-
-@cache
-def _deletable() -> np.ndarray:
-    """bool (2, 256): whether a pixel goes in the first and second pass, by its eight neighbours as bits of AROUND.
-
-    Guo & Hall, Parallel thinning with two-subiteration algorithms (CACM 32, 1989), algorithm A1. Like Zhang & Suen's
-    (1984), but its lines are one pixel wide on diagonals too, and squares of four do not vanish.
-    """
-    n, ne, e, se, s, sw, w, nw = (np.arange(256) >> bit & 1 > 0 for bit in range(8))
-    parts = (~n & (ne | e)).astype(int) + (~e & (se | s)) + (~s & (sw | w)) + (~w & (nw | n))
-    one = (nw | n).astype(int) + (ne | e) + (se | s) + (sw | w)
-    other = (n | ne).astype(int) + (e | se) + (s | sw) + (w | nw)
-    edge = (parts == 1) & (np.minimum(one, other) >= 2) & (np.minimum(one, other) <= 3)
-    return np.stack([edge & ~((n | ne | ~se) & e), edge & ~((s | sw | ~nw) & w)])
-
-
-def thin(mask: np.ndarray) -> np.ndarray:
-    """bool (H, W) → its skeleton, bool (H, W): lines one pixel wide, connected as before. The border must be False."""
-    skeleton = mask.copy()
-    height, width = skeleton.shape
-    while True:
-        before = skeleton.sum()
-        for deletable in _deletable():
-            code = np.zeros((height - 2, width - 2), np.uint8)
-            for bit, (down, right) in enumerate(AROUND):
-                code |= skeleton[1 + down : height - 1 + down, 1 + right : width - 1 + right].view(np.uint8) << bit
-            skeleton[1:-1, 1:-1] &= ~deletable[code]
-        if skeleton.sum() == before:
-            return skeleton
 
 
 # --- tracing ---------------------------------------------------------------------------------------------------------

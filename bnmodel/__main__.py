@@ -86,7 +86,9 @@ def train(
             print(
                 f"{settings.name}: {len(learned):,} digits for training, {len(validation):,} for validation, to {out}"
             )
-        _, history = training.train_from_scratch(settings, learned, validation, dataset, out, resume, device)
+        _, history = training.train_from_scratch(
+            settings, learned, validation, dataset, out, resume=resume, device=device
+        )
     if first:
         plotting.save(loss_curves(history, f"{settings.name} on {dataset}"), out / "loss_curves.png")
         best = history.best
@@ -116,7 +118,7 @@ def refit(
     keep_freed_memory()
     digits = data.load(load_checkpoint(chosen).dataset, train=True, root=data_root)
     print(f"{len(digits):,} digits for training, the validation digits included, to {out}")
-    training.refit(chosen, digits, out, seed, resume, device)
+    training.refit(chosen, digits, out, seed=seed, resume=resume, device=device)
     shutil.copyfile(chosen / "loss_curves.png", out / "loss_curves.png")
     return 0
 

@@ -1,5 +1,4 @@
-"""Files that are either the old one or the new one, never half of either, and tell if they were changed since; and a
-folder that one process writes to."""
+"""Atomic writes, JSON files with a checksum, and a lock per folder."""
 
 import hashlib
 import json
@@ -12,15 +11,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-TEMPORARY = ".writing-"  # how the names of files begin that are not whole yet
+TEMPORARY = ".writing-"  # prefix of files still being written
+CHECKSUM_KEYS = ("checksum", "seal")  # "seal" in files of older versions
 
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; put it in its place when the block succeeds, delete it when not.
+    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds, else delete it.
 
     Raises:
-        OSError: the folder cannot be written to or the disk is full; whatever was at `path` is untouched.
+        OSError: the folder is not writable or the disk is full; an existing file at `path` is unchanged.
     """
     path, temporary = Path(path), None
     try:
@@ -31,65 +31,71 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's 0600 would keep other users of a shared machine out
+        temporary.chmod(0o644)  # mkstemp's 0600 would make it unreadable for other users
         os.replace(temporary, path)
     except OSError as error:
-        raise _in_words(path, error) from error
+        raise _explained(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
-def seal(content: dict[str, Any]) -> str:
-    """SHA-256 of a JSON object, in whichever order and layout it is written; its own "seal" does not count."""
-    unsealed = {key: value for key, value in content.items() if key != "seal"}
-    return hashlib.sha256(json.dumps(unsealed, sort_keys=True).encode()).hexdigest()
+def checksum(content: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object, independent of the order of its keys and of its layout; a stored checksum is left out.
+
+    It detects damage and edits, not forgery: there is no key.
+    """
+    unsigned = {key: value for key, value in content.items() if key not in CHECKSUM_KEYS}
+    return hashlib.sha256(json.dumps(unsigned, sort_keys=True).encode()).hexdigest()
 
 
-def write_sealed(path: Path | str, content: dict[str, Any]) -> None:
-    """Write a JSON object with its `seal`, atomically."""
-    text = json.dumps({**content, "seal": seal(content)}, indent=1, ensure_ascii=False)
+def stored_checksum(content: dict[str, Any]) -> str | None:
+    """The checksum that a JSON object holds; None if it holds none."""
+    return next((content[key] for key in CHECKSUM_KEYS if key in content), None)
+
+
+def write_checked(path: Path | str, content: dict[str, Any]) -> None:
+    """Write a JSON object with its checksum, atomically."""
+    text = json.dumps({**content, CHECKSUM_KEYS[0]: checksum(content)}, indent=1, ensure_ascii=False)
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_sealed(path: Path | str) -> dict[str, Any]:
-    """A sealed JSON object, without its seal. One that has none, as older versions wrote it, is not trusted either.
+def read_checked(path: Path | str) -> dict[str, Any]:
+    """Read a JSON object written by `write_checked`, without its checksum.
 
     Raises:
-        ValueError: the file is no JSON object, or was changed after it was sealed.
-        OSError: it cannot be read.
+        ValueError: not a JSON object, no checksum, or changed since it was written.
+        OSError: the file cannot be read.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_float=_number)
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_float=_exact_float)
     except RecursionError:
-        raise ValueError("expected a JSON object, received brackets without end") from None
+        raise ValueError("expected a JSON object, received JSON nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object, received {type(content).__name__}")
-    expected, received = content.pop("seal", None), seal(content)
+    expected, received = stored_checksum(content), checksum(content)
     if expected is None:
-        raise ValueError("expected a seal, received none: of an older version, or changed")
+        raise ValueError("expected a checksum, received none: written by an older version, or edited")
     if expected != received:
-        raise ValueError(f"expected contents with the seal {expected!s:.12}…, received {received:.12}…: changed since")
-    return content
+        raise ValueError(f"expected checksum {expected!s:.12}…, received {received:.12}…: changed since it was written")
+    return {key: value for key, value in content.items() if key not in CHECKSUM_KEYS}
 
 
-def _number(digits: str) -> float:
-    """As it was written: the last of 17 digits may change and the number stay the same, but the file was changed."""
-    if repr(float(digits)) != digits:
-        raise ValueError(f"expected {float(digits)!r}, received {digits}: changed since it was sealed")
-    return float(digits)
+def _exact_float(text: str) -> float:
+    """Refuse a number that Python would write differently: an edited 17th digit may leave the float unchanged."""
+    if repr(float(text)) != text:
+        raise ValueError(f"expected {float(text)!r}, received {text}: changed since it was written")
+    return float(text)
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold `folder` against any other process that asks for it, as long as the block or this process lasts.
-
-    What a process that was killed left half written is deleted.
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Lock `folder` for this process until the block ends, and delete temporary files left by a killed process.
 
     Raises:
-        BlockingIOError: another process holds it.
-        OSError: the folder cannot be written to.
+        BlockingIOError: another process holds the lock.
+        OSError: the folder is not writable.
     """
     lock = FileLock(folder / ".lock", timeout=0)
     try:
@@ -97,10 +103,10 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise BlockingIOError(
-            f"{folder}: another training writes to this folder; wait for its end, or choose another folder with --out"
+            f"{folder}: another training is writing to this folder; wait for it to end, or use another --out"
         ) from None
     except OSError as error:
-        raise _in_words(folder, error) from error
+        raise _explained(folder, error) from error
     try:
         for leftover in folder.glob(f"{TEMPORARY}*"):
             leftover.unlink(missing_ok=True)
@@ -109,7 +115,9 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _in_words(path: Path, error: OSError) -> OSError:
-    remedy = "free some space, or choose a folder that you may write to"
-    words = f"{path}: cannot be written ({error.strerror or error}); {remedy}. What was there is untouched"
-    return OSError(error.errno, words)
+def _explained(path: Path, error: OSError) -> OSError:
+    message = (
+        f"{path}: cannot be written ({error.strerror or error}); free some space, or use a writable folder. "
+        f"Existing files are unchanged"
+    )
+    return OSError(error.errno, message)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from demo.api import build_api
 from demo.page import Page
 from demo.path import Group, build_next, build_path
-from demo.server.middleware import Door
+from demo.server.middleware import RequestGuard
 from demo.server.request_body import LARGEST_FILE
 from demo.tabs import (
     chance,
@@ -107,7 +107,7 @@ def launch_options(app: gr.Blocks) -> dict[str, Any]:
         "state_session_capacity": MOST_SESSIONS,
         "run_history": False,  # it would keep runs at Hugging Face
         "app_kwargs": {
-            "middleware": [Middleware(Door, blocks=app)],
+            "middleware": [Middleware(RequestGuard, blocks=app)],
             "exception_handlers": {gr.Error: tell},
             "routes": [Route("/health", lambda request: JSONResponse({"status": "ok"}))],
         },

@@ -42,7 +42,7 @@ from demo.images import as_ink, enlarge
 from demo.models import Model, load_models
 from demo.pad import build_pad, drawing
 from demo.path import Path, Step
-from demo.server.cancellation import Left, WhileAwaited
+from demo.server.cancellation import PageClosed, WhilePageOpen
 from demo.server.validation import refusal, shown
 
 DEFAULT = "robust"  # the network that answers at first, where it is there
@@ -96,9 +96,9 @@ class Tab:
 
         def refresh(url: str, model: str, *values: Any) -> Any:
             try:
-                with WhileAwaited():
+                with WhilePageOpen():
                     return show(self.page.drawn(url, model), *values)
-            except Left:
+            except PageClosed:
                 return gr.skip()
 
         gr.on(

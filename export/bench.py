@@ -18,7 +18,7 @@ from bnmodel.deploy.checks import torch_threads
 from bnmodel.deploy.folding import ExportError, freeze
 from bnmodel.deploy.formats import DIGITS, METADATA, WRITERS
 from bnmodel.deploy.loading import FORMATS, load_file
-from bnmodel.io import read_sealed, write_sealed
+from bnmodel.io import read_checked, write_checked
 from bnmodel.nn.models import build
 
 FILE = "bench.json"
@@ -49,7 +49,7 @@ def bench(folder: Path) -> list[dict[str, Any]]:
 
 def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Keep them in `folder`/bench.json, for the app and the README."""
-    write_sealed(folder / FILE, {"torch": torch.__version__, "rows": rows})
+    write_checked(folder / FILE, {"torch": torch.__version__, "rows": rows})
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / FILE
     try:
-        rows = read_sealed(path)["rows"]
+        rows = read_checked(path)["rows"]
         return [{**row, "times_eager": float(row["times_eager"]), "batch": int(row["batch"])} for row in rows]
     except FileNotFoundError:
         return []

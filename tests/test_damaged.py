@@ -1,5 +1,6 @@
 """Damaged files in a checkpoint's folder: each is refused by name, and the app goes on with what is sound."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from bnmodel import CheckpointError, DataError
 from bnmodel.deploy.folding import ExportError
 from bnmodel.experiments import convergence_sweep
-from bnmodel.io import read_sealed, write_sealed
+from bnmodel.io import read_checked, write_checked
 from bnmodel.training.history import History
 from demo.app import CHECKPOINTS, build_app, damaged
 from demo.models import load_model, load_models
@@ -19,8 +20,8 @@ from demo.tabs import convergence
 from export.bench import read_rows
 
 EXPORTED = [f"{stem}.{ending}" for stem in ("digits", "sketch") for ending in ("torchscript", "onnx", "pt2")]
-SEALED = ["certificate.json", "history.json", "bench.json"]  # each with a checksum of its own
-FILES = ["best.pt", "golden.json", *SEALED, *EXPORTED]
+CHECKED = ["certificate.json", "history.json", "bench.json"]  # each with a checksum of its own
+FILES = ["best.pt", "golden.json", *CHECKED, *EXPORTED]
 # Digits of which each changes the number, and some of which the last does not: 17 are more than a float holds
 NUMBERS = {"rate": 0.1, "loss": 0.031119611570030733, "small": 1e-05, "rows": [[1, -20], {"share": 0.9821875095367432}]}
 
@@ -42,7 +43,7 @@ def of_another_kind(content: bytes) -> bytes:
     return b'{"epochs": [], "rows": [{}], "format": 1}'
 
 
-def nested_without_end(content: bytes) -> bytes:
+def nested_too_deeply(content: bytes) -> bytes:
     return b"[" * 200_000
 
 
@@ -61,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [(name, damage) for name in FILES for damage in (truncated, emptied, of_another_kind, one_bit_flipped)]
-    + [(name, nested_without_end) for name in SEALED],
+    + [(name, nested_too_deeply) for name in CHECKED],
 )
 def test_a_damaged_file_is_refused_by_its_name(name: str, damage: Callable[[bytes], bytes], folder: Path) -> None:
     (folder / name).write_bytes(damage((folder / name).read_bytes()))
@@ -69,28 +70,38 @@ def test_a_damaged_file_is_refused_by_its_name(name: str, damage: Callable[[byte
         load_model(folder)
 
 
-def test_every_digit_of_a_sealed_file_that_changes_is_noticed(tmp_path: Path) -> None:
-    file = tmp_path / "sealed.json"
-    write_sealed(file, NUMBERS)
-    assert read_sealed(file) == NUMBERS
+def test_every_changed_digit_of_a_file_with_a_checksum_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "checked.json"
+    write_checked(file, NUMBERS)
+    assert read_checked(file) == NUMBERS
     changed = digits_changed(file.read_text())
     assert '"loss": 0.031119611570030734' in "".join(changed)  # which is the same float
     for text in changed:
         file.write_text(text)
         with pytest.raises(ValueError, match=r"expected .*, received .*: changed since"):
-            read_sealed(file)
+            read_checked(file)
 
 
-def test_a_seal_does_not_depend_on_order_and_layout_but_has_to_be_there(tmp_path: Path) -> None:
-    file = tmp_path / "sealed.json"
-    write_sealed(file, NUMBERS)
+def test_a_checksum_does_not_depend_on_order_and_layout_but_has_to_be_there(tmp_path: Path) -> None:
+    file = tmp_path / "checked.json"
+    write_checked(file, NUMBERS)
     backwards = dict(reversed(json.loads(file.read_text()).items()))
     file.write_text(json.dumps(backwards))
-    assert read_sealed(file) == NUMBERS
-    del backwards["seal"]
+    assert read_checked(file) == NUMBERS
+    del backwards["checksum"]
     file.write_text(json.dumps(backwards))
-    with pytest.raises(ValueError, match="expected a seal, received none"):
-        read_sealed(file)
+    with pytest.raises(ValueError, match="expected a checksum, received none"):
+        read_checked(file)
+
+
+def test_a_file_of_an_older_version_whose_checksum_is_called_seal_still_verifies(tmp_path: Path) -> None:
+    file = tmp_path / "old.json"
+    file.write_text('{"seal": "92e56bd48a73e4b71d6d1ea4a9b7e4b77b8e0b4a", "rate": 0.1}')
+    with pytest.raises(ValueError, match=r"expected checksum .*: changed since it was written"):
+        read_checked(file)
+    sha256 = hashlib.sha256(b'{"rate": 0.1}').hexdigest()
+    file.write_text(f'{{"seal": "{sha256}", "rate": 0.1}}')
+    assert read_checked(file) == {"rate": 0.1}
 
 
 @pytest.mark.parametrize("model", ["lecture", "robust"])
@@ -113,7 +124,7 @@ def test_a_changed_digit_in_the_shipped_sweep_is_refused_by_the_files_name(tmp_p
             convergence_sweep.read(file)
 
 
-@pytest.mark.parametrize("damage", [truncated, emptied, of_another_kind, one_bit_flipped, nested_without_end])
+@pytest.mark.parametrize("damage", [truncated, emptied, of_another_kind, one_bit_flipped, nested_too_deeply])
 def test_the_convergence_tab_says_that_its_file_is_damaged(
     damage: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,9 +168,9 @@ def test_another_models_checkpoint_or_certificate_is_refused(folder: Path) -> No
 )
 def test_a_history_that_is_none_is_refused_by_its_name(change: Callable[[dict], object], folder: Path) -> None:
     file = folder / "history.json"
-    history = read_sealed(file)
+    history = read_checked(file)
     change(history)
-    write_sealed(file, history)
+    write_checked(file, history)
     with pytest.raises(CheckpointError, match=r"history\.json: damaged, or not the history of a training"):
         History.read(file)
 

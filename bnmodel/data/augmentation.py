@@ -1,13 +1,12 @@
-"""Each digit as another hand and another pen would have drawn it, on whole batches of tensors.
+"""Augmentation of digits, on whole batches of tensors.
 
-What happens on a pad: the hand slants, stretches and bends (affine and smooth elastic warp, Simard et al. 2003), heads
-and bellies get another size, pens are thicker or thinner, scaling blurs, a stroke has a gap. And what MNIST's American
-writers hardly did: sevens are crossed, ones stand on a foot and carry a flag.
-
-torchvision's transforms draw one chance for a whole batch; here every digit has its own, from a generator of its own.
+It varies slant, stretch and bend (affine and elastic warp, Simard et al. 2003), the height of the middle, the width of
+the pen, blur and gaps, and adds what is rare in MNIST: crossed sevens, and ones with a foot or a flag. Unlike
+torchvision's transforms, which draw one random value per batch, every digit gets its own, from a given generator.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -15,14 +14,14 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 SIZE = 28
-STRENGTHS = (0.0, 1.3)  # of a digit's warp: some are left almost as they are
+STRENGTHS = (0.0, 1.3)  # range of the factor for a digit's whole warp: some digits hardly change
 ROTATION = 9.0  # degrees, standard deviation
 SHEAR = 0.15  # standard deviation
-STRETCH = 0.12  # of either axis, standard deviation of its logarithm
+STRETCH = 0.12  # standard deviation of the logarithm of either axis' factor
 SHIFT = 1.0  # pixels, standard deviation
-BEND = 0.9  # pixels, standard deviation of the elastic displacement at its control points
-CONTROL_POINTS = 5  # of the elastic displacement, along either axis
-HEAD = 0.22  # how far the middle may move up or down, in half heights
+BEND = 0.9  # pixels, standard deviation of the elastic displacement at the control points
+CONTROL_POINTS = 5  # of the elastic displacement, per axis
+HEAD = 0.22  # largest vertical displacement of the middle, in half heights
 SEVENS_CROSSED = 0.35
 ONES_WITH_FOOT = 0.3
 ONES_WITH_FLAG = 0.3
@@ -32,7 +31,7 @@ GAPS = 0.15
 
 
 def augment(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
-    """(N, 1, 28, 28) in [0, 1] and labels (N,) → the same digits, drawn otherwise."""
+    """Augment images (N, 1, 28, 28) in [0, 1] with labels (N,); same shape and range."""
     images = european(images, labels, generator)
     images = warp(images, generator)
     images = thickness(images, generator)
@@ -41,7 +40,7 @@ def augment(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
 
 
 def warp(images: Tensor, generator: Generator) -> Tensor:
-    """Rotate, shear, stretch and shift; bend smoothly; move the middle, for large heads and small ones."""
+    """Rotate, shear, stretch, shift and bend each digit; move its middle up or down."""
     count = len(images)
     normal, uniform = random_like(images, generator)
     strength = STRENGTHS[0] + (STRENGTHS[1] - STRENGTHS[0]) * uniform(count)
@@ -50,7 +49,7 @@ def warp(images: Tensor, generator: Generator) -> Tensor:
     shear = strength * normal(count) * SHEAR
     stretch_x, stretch_y = (strength * normal(2, count) * STRETCH).exp()
     shift_x, shift_y = strength * normal(2, count) * (SHIFT * 2 / SIZE)
-    # from a point of the result to where it comes from, in half sizes
+    # maps a point of the result to its source, in half sizes
     affine = torch.stack(
         (
             torch.stack((cos * stretch_x, (shear * cos - sin) * stretch_x, shift_x), 1),
@@ -68,7 +67,7 @@ def warp(images: Tensor, generator: Generator) -> Tensor:
 
 
 def thickness(images: Tensor, generator: Generator) -> Tensor:
-    """A thicker pen for some digits (up to a pixel on either side), a thinner one for others."""
+    """Thicken the strokes of some digits by up to a pixel on either side, and thin those of others."""
     _, uniform = random_like(images, generator)
     amount = uniform(len(images), 1, 1, 1) * 1.6 - 0.7  # −0.7, thin … 0.9, thick
     amount = amount * (uniform(len(images), 1, 1, 1) < PENS_CHANGED)
@@ -78,7 +77,7 @@ def thickness(images: Tensor, generator: Generator) -> Tensor:
 
 
 def gaps(images: Tensor, generator: Generator) -> Tensor:
-    """In some digits a short cut of one or two pixels through the ink, where the pen was lifted or skipped."""
+    """Cut a gap of one or two pixels through the ink of some digits."""
     count = len(images)
     normal, uniform = random_like(images, generator)
     centre = 14 + 4.5 * normal(count, 2)  # x, y in pixels
@@ -89,19 +88,19 @@ def gaps(images: Tensor, generator: Generator) -> Tensor:
 
 
 def tone(images: Tensor, generator: Generator) -> Tensor:
-    """Blurred by rescaling or with hard edges; the brightest pixel is full ink, as in a digit from the pad."""
+    """Blur or sharpen edges. The brightest pixel becomes full ink, as in preprocessing."""
     count = len(images)
     _, uniform = random_like(images, generator)
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1)), 3, stride=1)
     images = images.lerp(blurred, 0.6 * (2 * uniform(count, 1, 1, 1) - 1).clamp(min=0))
     images = images / images.amax(dim=(2, 3), keepdim=True).clamp(min=0.3)
-    hardness = (uniform(count, 1, 1, 1) * 1.4 - 0.4).exp()  # of the edges: 0.67 … 2.7
+    hardness = (uniform(count, 1, 1, 1) * 1.4 - 0.4).exp()  # slope of the edges: 0.67 … 2.7
     changed = ((images - 0.4) * hardness + 0.4).clamp(0, 1) * (images > 0.02)
     return torch.where(uniform(count, 1, 1, 1) < EDGES_CHANGED, changed, images)
 
 
 def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
-    """Cross some sevens; put some ones on a foot, and a flag at the top of some."""
+    """Cross some sevens; give some ones a foot, and some a flag at the top."""
     count = len(images)
     _, uniform = random_like(images, generator)
     ink = images[:, 0]  # (N, 28, 28)
@@ -111,7 +110,7 @@ def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
     bottom = torch.where(rows, position, 0).amax(dim=1)
 
     def stem(y: Tensor) -> Tensor:
-        """The x of the ink at height y, (N,)."""
+        """The mean x of the ink at height y, (N,)."""
         row = ink[torch.arange(count, device=ink.device), y.long().clamp(0, SIZE - 1)]  # (N, 28)
         return (row * position).sum(1) / row.sum(1).clamp(min=1e-3)
 
@@ -136,7 +135,11 @@ def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
 
 
 def segments(start: Tensor, end: Tensor, width: Tensor) -> Tensor:
-    """A line for each image, from `start` to `end`, (N, 2) x and y in pixels, half `width` (N,) → (N, 28, 28)."""
+    """One antialiased line per image, from `start` to `end` (N, 2; x, y in pixels), `width` (N,) to either side.
+
+    Returns:
+        (N, 28, 28) in [0, 1].
+    """
     position = torch.arange(SIZE, device=start.device) + 0.5
     x, y = position.view(1, 1, -1), position.view(1, -1, 1)
     (x0, y0), (x1, y1) = (p.unbind(1) for p in (start, end))
@@ -149,13 +152,13 @@ def segments(start: Tensor, end: Tensor, width: Tensor) -> Tensor:
 
 @lru_cache
 def _bicubic(points: int) -> Tensor:
-    """(28, points): a curve through so many values, at every pixel."""
+    """Bicubic interpolation of `points` values at every pixel, (28, points)."""
     impulses = torch.eye(points).unsqueeze(0).unsqueeze(3)  # (1, points, points, 1)
     return F.interpolate(impulses, size=(SIZE, 1), mode="bicubic", align_corners=True)[0, :, :, 0].t()
 
 
-def random_like(like: Tensor, generator: Generator):  # type: ignore[no-untyped-def]
-    """Standard normal and uniform numbers of any shape, where `like` is."""
+def random_like(like: Tensor, generator: Generator) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """Functions that draw standard normal and uniform numbers of a shape, on the device of `like`."""
     return (
         lambda *shape: torch.randn(*shape, generator=generator, device=like.device),
         lambda *shape: torch.rand(*shape, generator=generator, device=like.device),

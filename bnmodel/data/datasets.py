@@ -1,4 +1,4 @@
-"""Digits as whole tensors: MNIST, scikit-learn's digits (offline), and the MNIST sample shipped with the project."""
+"""Datasets as tensors: MNIST, scikit-learn's digits (offline), and the MNIST sample shipped with the package."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ DATASETS = ("mnist", "digits", "sample")
 SAMPLE_FILE = Path(__file__).with_name("mnist_sample.npz")
 SAMPLE_PER_CLASS = 100
 
-# name → (size in bytes, SHA-256) of the uncompressed files, computed from the published ones.
+# name → (size in bytes, SHA-256) of the published files, uncompressed
 MNIST_FILES = {
     "train-images-idx3-ubyte": (47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
     "train-labels-idx1-ubyte": (60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
@@ -29,7 +29,7 @@ MNIST_FILES = {
 
 
 class DataError(Exception):
-    """A data file is missing, damaged or not what it should be; the message says how to supply it."""
+    """A data file is missing, damaged or another file; the message says how to supply it."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ def load(dataset: str, train: bool, root: Path | str | None = None) -> Digits:
 
 
 def load_mnist(train: bool, root: Path | str | None = None, download: bool = True) -> Digits:
-    """60,000 training or 10,000 test digits from `root`/MNIST/raw, downloaded by torchvision where absent.
+    """The 60,000 training or 10,000 test digits from `root`/MNIST/raw, downloaded by torchvision if missing.
 
     Raises:
-        DataError: the files are damaged, or absent and cannot be downloaded.
+        DataError: the files are damaged, or missing and cannot be downloaded.
     """
-    from torchvision.datasets import MNIST  # slow to import, and only needed here
+    from torchvision.datasets import MNIST  # slow to import
 
     root = Path(root) if root is not None else default_data_root()
     folder = root / "MNIST" / "raw"
@@ -93,8 +93,8 @@ def load_mnist(train: bool, root: Path | str | None = None, download: bool = Tru
 
 
 def load_offline_digits(train: bool) -> Digits:
-    """scikit-learn's 1,797 digits, 8×8 enlarged to MNIST's 20×20 box in 28×28; 1,500 to train and 297 to test."""
-    from sklearn.datasets import load_digits  # scikit-learn is slow to import, and only needed here and in `split`
+    """scikit-learn's 1,797 digits, 8×8, resized to MNIST's 20×20 box in 28×28: 1,500 to train, 297 to test."""
+    from sklearn.datasets import load_digits  # scikit-learn is slow to import and in `split`
     from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)  # (1797, 64) in 0 … 16
@@ -107,21 +107,25 @@ def load_offline_digits(train: bool) -> Digits:
 
 @lru_cache
 def load_sample(train: bool, file: Path = SAMPLE_FILE) -> Digits:
-    """The 1,000 digits of MNIST's training or test set shipped here, 100 of each class; read once and shared."""
+    """The shipped 1,000 digits of MNIST's training or test set, 100 per class; read once and shared.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
     part = "train" if train else "test"
     try:
         with np.load(file, allow_pickle=False) as arrays:
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
-            f"{file}: expected the MNIST sample, but it is missing or damaged ({error}). Restore it from the "
-            f"repository, or make it again: python -m bnmodel sample --data-root DIR"
+            f"{file}: expected the MNIST sample, received a missing or damaged file ({error}). Restore it from the "
+            f"repository, or recreate it: python -m bnmodel sample --data-root DIR"
         ) from error
     return _from_uint8(images, labels)
 
 
 def write_sample(root: Path | str | None = None, file: Path = SAMPLE_FILE) -> None:
-    """Make the shipped sample from the whole of MNIST: the first 100 of each class of either part, in their order."""
+    """Create the shipped sample from MNIST: the first 100 digits per class of both parts, in their order."""
     arrays = {}
     for part, train in (("train", True), ("test", False)):
         digits = load_mnist(train, root)
@@ -135,7 +139,7 @@ def write_sample(root: Path | str | None = None, file: Path = SAMPLE_FILE) -> No
 
 
 def split(digits: Digits) -> tuple[Digits, Digits]:
-    """The lecture's split into 80 % training and 20 % validation, always the same."""
+    """The lecture's fixed split into 80 % training and 20 % validation digits."""
     from sklearn.model_selection import train_test_split
 
     train, validation = train_test_split(np.arange(len(digits)), test_size=0.2, random_state=42)
@@ -143,7 +147,7 @@ def split(digits: Digits) -> tuple[Digits, Digits]:
 
 
 def _from_uint8(images: np.ndarray, labels: np.ndarray) -> Digits:
-    """(N, 28, 28) and (N,), both of bytes."""
+    """uint8 (N, 28, 28) and (N,) → Digits."""
     return Digits(torch.from_numpy(images).float().div_(255).unsqueeze(1), torch.from_numpy(labels).long())
 
 
@@ -151,6 +155,6 @@ def _check_file(path: Path, size: int, sha256: str) -> None:
     remedy = "Delete it to download it again, or replace it with the published file."
     received = path.stat().st_size
     if received != size:
-        raise DataError(f"{path}: expected {size:,} bytes, received {received:,}: truncated or not MNIST. {remedy}")
+        raise DataError(f"{path}: expected {size:,} bytes, received {received:,}: truncated, or another file. {remedy}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise DataError(f"{path}: the size is right, but the contents are not MNIST's (SHA-256 differs). {remedy}")
+        raise DataError(f"{path}: expected the contents of MNIST, received others (SHA-256 differs). {remedy}")

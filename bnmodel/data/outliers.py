@@ -1,7 +1,7 @@
-"""Images that are not digits, so that the recogniser learns to doubt them.
+"""Images that are not digits, for outlier exposure (Hendrycks et al. 2019, arXiv 1812.04606).
 
-Letters are a few strokes each. Those that look like a digit in some handwriting are left out: B I O S Z b g i l o q s z
-(8 1 0 5 2 6 9 1 1 0 9 5 2), J j (1) and Y y (an open 4). Lines at angles that no 1 has are added.
+Letters consist of a few strokes. Letters that look like a digit in some handwriting are left out: B I O S Z b g i l o q
+s z (8 1 0 5 2 6 9 1 1 0 9 5 2), J j (1) and Y y (an open 4). Lines at angles that no 1 has are added.
 """
 
 from itertools import pairwise
@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from bnmodel.data.augmentation import SIZE, random_like, segments, warp
 
-# Strokes as points xy on a grid 4 wide and 6 high, y downwards.
+# Strokes as points xy on a grid of width 4 and height 6, y downwards
 LETTERS = {
     "A": "06 20 46, 14 34",
     "C": "41 30 10 02 04 16 36 45",
@@ -46,15 +46,15 @@ LETTERS = {
     "u": "00 04 16 26 44, 40 46",
 }
 LYING = ("03 43", "02 44", "04 42", "00 46")
-SHAPES = (*LETTERS.values(), *LYING, *LYING)  # each as likely, but a lying line twice
-SLIP = 0.3  # of every point, grid units, standard deviation
+SHAPES = (*LETTERS.values(), *LYING, *LYING)  # equally likely, lying lines twice as likely
+SLIP = 0.3  # standard deviation of every point, in grid units
 GRID = torch.tensor((4.0, 6.0))
-SMALLEST = torch.tensor((11.0, 15.0))  # pixels, width and height of a letter that takes the whole grid
+SMALLEST = torch.tensor((11.0, 15.0))  # width and height in pixels of a letter that fills the grid
 LARGEST = torch.tensor((19.0, 20.0))
 
 
 def outliers(digits: Tensor, generator: Generator) -> Tensor:
-    """As many images that are no digits, (N, 1, 28, 28): scribbles, letters, two digits across each other, noise."""
+    """Scribbles (40 %), letters (40 %), pairs of crossing `digits` (10 %) and noise (10 %), (N, 1, 28, 28)."""
     count = len(digits)
     normal, uniform = random_like(digits, generator)
     points = 14 + (uniform(8, count, 2) - 0.5) * 20  # of a zigzag
@@ -75,9 +75,9 @@ def outliers(digits: Tensor, generator: Generator) -> Tensor:
 
 
 def letters(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Letters at random, as lines: where they start and where they end, twice (count, lines, 2), x and y in pixels.
+    """Random letters as lines: start and end points, each (count, lines, 2), x and y in pixels.
 
-    Their centre of mass is at (14, 14), as that of a digit. A letter of fewer lines than another ends in a point.
+    Their centre of mass is at (14, 14), as that of a digit. Letters with fewer lines are padded with points.
     """
     device = generator.device
     which = torch.randint(len(_START), (count,), generator=generator, device=device)
@@ -92,7 +92,7 @@ def letters(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
 
 
 def _lines() -> tuple[Tensor, Tensor]:
-    """SHAPES as lines, of a start and an end each, twice (shapes, lines, 2) on the grid."""
+    """SHAPES as lines: start and end points, each (shapes, lines, 2), in grid units."""
     drawn = []
     for strokes in SHAPES:
         points = [[(int(point[0]), int(point[1])) for point in stroke.split()] for stroke in strokes.split(",")]

@@ -24,7 +24,7 @@ from bnmodel.deploy.checks import CANVASES, Check, Finding, held
 from bnmodel.deploy.folding import ExportError
 from bnmodel.deploy.golden import Golden
 from bnmodel.deploy.loading import FORMATS, ExportedFile, Run, load_file
-from bnmodel.io import seal, write_sealed
+from bnmodel.io import checksum, stored_checksum, write_checked
 from bnmodel.training.evaluation import EVALUATION_BATCH
 
 FILE = "certificate.json"
@@ -55,7 +55,9 @@ def intact(folder: Path) -> list[Check]:
     files, models = certificate["files"], certificate["models"]
     needed = {f"{stem}.{ending}" for stem in models for ending in FORMATS} | {golden.FILE}
     return [
-        held("seal", FILE, lambda: (certificate["seal"] == seal(certificate), "SHA-256 of its contents")),
+        held(
+            "checksum", FILE, lambda: (stored_checksum(certificate) == checksum(certificate), "SHA-256 of its contents")
+        ),
         held("complete", FILE, lambda: (needed <= set(files), f"{len(files)} files of {', '.join(models)}")),
         *(held("unchanged", name, _unchanged, folder / name, record) for name, record in files.items()),
         *sources(folder, models),
@@ -172,7 +174,7 @@ def exact(module: nn.Module) -> Run:
 
 
 def write(folder: Path, models: Models, measured: list[Check]) -> None:
-    """Seal what was measured of the files in `folder`."""
+    """Write what was measured of the files in `folder`, with a checksum."""
     names = [f"{stem}.{ending}" for stem in models for ending in FORMATS] + [golden.FILE]
     content = {
         "format": FORMAT,
@@ -180,7 +182,7 @@ def write(folder: Path, models: Models, measured: list[Check]) -> None:
         "files": {name: file_record(folder / name) for name in names},
         "measured": [asdict(check) for check in measured],
     }
-    write_sealed(folder / FILE, content)
+    write_checked(folder / FILE, content)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -194,7 +196,8 @@ def read(path: Path) -> dict[str, Any]:
     if (
         not isinstance(content, dict)
         or content.get("format") != FORMAT
-        or not {"models", "files", "seal"} <= set(content)
+        or not {"models", "files"} <= set(content)
+        or stored_checksum(content) is None
     ):
         raise ExportError(f"{path}: expected a certificate of format {FORMAT}; export the folder again")
     return content

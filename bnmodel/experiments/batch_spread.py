@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
-from bnmodel.experiments.cache import remembered
+from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
@@ -34,7 +34,6 @@ class BatchSpread:
     flipped: float  # share of those batches in which another digit won
     sizes: np.ndarray  # (S,)
     quantiles: np.ndarray  # (S, 3): 10 %, 50 %, 90 %
-    flipped_by_size: np.ndarray  # (S,)
 
 
 def run(model: nn.Module, digit: Tensor, batch_size: int = 32, batches: int = 200, seed: int = 0) -> BatchSpread:
@@ -59,11 +58,10 @@ def run(model: nn.Module, digit: Tensor, batch_size: int = 32, batches: int = 20
         _flipped(chosen, label),
         np.array(SIZES),
         np.array([np.quantile(p[:, label].numpy(), (0.1, 0.5, 0.9)) for p in curve]),
-        np.array([_flipped(p, label) for p in curve]),
     )
 
 
-@remembered(64)
+@cache_by_content(64)
 def draw_batches(model: nn.Module, digit: Tensor, size: int, batches: int, seed: int) -> Tensor:
     """Probabilities (batches, 10) of `digit` in train mode, each time among other `size` − 1 digits of the sample."""
     if size == 1 and batches > 1:  # no company, no chance

@@ -1,49 +1,32 @@
-"""What an experiment need not compute twice: somebody moves a slider and waits.
-
-Networks and tensors are told by their content, so that a network that has learned meanwhile is another one.
-"""
+"""A cache keyed by content: networks and tensors with the same bytes are the same key, so training changes the key."""
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
+from cachetools import LRUCache, cached
 from torch import Tensor, nn
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def remembered(entries: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Keep the last `entries` answers of a function of networks, tensors and hashable values; not to be changed."""
+def cache_by_content(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Keep the `maxsize` results used last of a function of networks, tensors and hashable values.
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        answers: OrderedDict[Any, R] = OrderedDict()
-        lock = Lock()
+    Results are shared: do not modify them.
+    """
+    return cached(LRUCache(maxsize), key=content_key, lock=Lock())
 
-        @wraps(function)
-        def answer(*args: P.args, **kwargs: P.kwargs) -> R:
-            key = (*map(content, args), *((name, content(value)) for name, value in sorted(kwargs.items())))
-            with lock:
-                if key in answers:
-                    answers.move_to_end(key)
-                    return answers[key]
-            result = function(*args, **kwargs)  # outside the lock: others need not wait
-            with lock:
-                answers[key] = result
-                if len(answers) > entries:
-                    answers.popitem(last=False)
-            return result
 
-        return answer
-
-    return decorate
+def content_key(*args: Any, **kwargs: Any) -> Hashable:
+    """The arguments of a call, with networks and tensors replaced by their content."""
+    return (*map(content, args), *((name, content(value)) for name, value in sorted(kwargs.items())))
 
 
 def content(value: Any) -> Any:
-    """A network's or a tensor's bytes in short; any other value is itself."""
+    """A hashable digest of a network or tensor; any other value is returned as it is."""
     if isinstance(value, Tensor):
         return _digest(value)
     if isinstance(value, nn.Module):

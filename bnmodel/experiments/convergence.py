@@ -43,10 +43,6 @@ class Convergence:
     seed: int
     curves: tuple[Curve, ...]
 
-    @property
-    def complete(self) -> bool:
-        return all(curve.diverged or len(curve.epochs) == self.epochs for curve in self.curves)
-
 
 def recipe(place: str, rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, seed: int = 0) -> Recipe:
     """The lecture's training with the norm at `place`, but without dropout and early stopping.

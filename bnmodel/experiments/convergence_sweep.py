@@ -25,7 +25,7 @@ from bnmodel import plotting
 from bnmodel.data import DataError, Digits
 from bnmodel.experiments.convergence import RATES, draw_curve, dress, recipe
 from bnmodel.experiments.gradients import LOOKS, PLACES
-from bnmodel.io import atomic_write, read_sealed, seal
+from bnmodel.io import CHECKSUM_KEYS, atomic_write, checksum, read_checked
 from bnmodel.nn.init import INITIALIZERS
 from bnmodel.nn.models import SimpleCNNConfig
 from bnmodel.training.evaluation import evaluate
@@ -126,9 +126,9 @@ def _batches(train: Digits, steps: int, recipe: Recipe) -> Iterator[Digits]:
 
 
 def write(sweep: Sweep, path: Path = SWEEP_FILE) -> None:
-    """Sealed, a line a cell."""
+    """One line per cell, with a checksum."""
     content = asdict(sweep)
-    head = {name: value for name, value in content.items() if name != "cells"} | {"seal": seal(content)}
+    head = {name: value for name, value in content.items() if name != "cells"} | {CHECKSUM_KEYS[0]: checksum(content)}
     lines = ",\n".join(json.dumps(asdict(cell)) for cell in sweep.cells)
     with atomic_write(path) as temporary:
         temporary.write_text(f'{json.dumps(head)[:-1]}, "cells": [\n{lines}\n]}}\n')
@@ -141,7 +141,7 @@ def read(path: Path = SWEEP_FILE) -> Sweep:
         DataError: the file is missing, damaged, or was changed since it was written.
     """
     try:
-        content = read_sealed(path)
+        content = read_checked(path)
         return Sweep(**content | {"cells": tuple(Cell(**cell) for cell in content["cells"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(

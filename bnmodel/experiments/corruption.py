@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
-from bnmodel.experiments.cache import remembered
+from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
@@ -115,7 +115,7 @@ def _order(seed: int) -> Tensor:
     return torch.randperm(len(load_sample(train=False)), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
 
 
-@remembered(32)
+@cache_by_content(32)
 def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.ndarray:
     """(S,) on the 500 test digits at each severity, with the statistics of batches of `batch_size`; 0: running ones."""
     network = with_batch_statistics(model, SAMPLES // batch_size) if batch_size else model

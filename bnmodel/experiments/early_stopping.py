@@ -114,10 +114,6 @@ class Regularised:
     train_losses: tuple[tuple[float, ...], ...]  # of both, in eval mode at the end of each epoch, in nats
 
     @property
-    def complete(self) -> bool:
-        return all(curve.diverged or len(curve.epochs) == self.epochs for curve in self.curves)
-
-    @property
     def gaps(self) -> list[tuple[float, ...]]:
         """Of both: validation loss − train loss, at every epoch, in nats."""
         pairs = zip(self.curves, self.train_losses, strict=True)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from bnmodel import plotting
-from bnmodel.experiments.modes import accuracy, named_norms
+from bnmodel.experiments.modes import accuracy, custom_batchnorms
 from bnmodel.experiments.running_statistics import batch_statistics, running_average, with_statistics
 from bnmodel.training.history import History
 
@@ -70,7 +70,7 @@ def momentum_inverted(model: nn.Module, batch_size: int = 32, steps: int = 60, s
 
     The running mean of the last norm's first channel under either rule; the right rule starts where the network is.
     """
-    name, norm = list(named_norms(model).items())[-1]
+    name, norm = list(custom_batchnorms(model).items())[-1]
     means = batch_statistics(model, batch_size, steps, seed)[name][0][:, 0].double().numpy()
     paths = {}
     for rule, weight in (("right", 0.1), ("wrong", 0.9)):

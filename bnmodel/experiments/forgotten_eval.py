@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bnmodel import CustomBatchNorm, plotting
-from bnmodel.experiments.modes import accuracy, named_norms
+from bnmodel.experiments.modes import accuracy, custom_batchnorms
 from bnmodel.training.evaluation import predict_log_probs
 
 MAX_CALLS = 200
@@ -43,7 +43,7 @@ def run(model: nn.Module, digit: Tensor, calls: int = 50) -> ForgottenEval:
         raise ValueError(f"calls: expected 1 … {MAX_CALLS}, received {calls}")
     image = digit.view(1, 1, 28, 28)
     network = copy.deepcopy(model).eval()
-    norms = named_norms(network)
+    norms = custom_batchnorms(network)
     right = copy.deepcopy(norms)
     label = int(predict_log_probs(network, image).argmax())
     measured_at = sorted({round(x) for x in np.linspace(0, calls, POINTS)})

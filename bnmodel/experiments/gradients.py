@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import Digits, load_sample
-from bnmodel.experiments.modes import named_norms
+from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.nn.init import initialize
 from bnmodel.nn.models import SimpleCNN, SimpleCNNConfig
@@ -111,7 +111,7 @@ def _blank(place: str) -> SimpleCNN:
     with torch.device("meta"):
         model = SimpleCNN(SimpleCNNConfig(norm=place, dropout=0.0))
     model.to_empty(device="cpu")
-    for norm in named_norms(model).values():
+    for norm in custom_batchnorms(model).values():
         norm.reset_parameters()
     return model.train()
 

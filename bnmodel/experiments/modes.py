@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from bnmodel import plotting
 from bnmodel.data import Digits, load_sample
-from bnmodel.experiments.cache import remembered
+from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.nn.batchnorm import CustomBatchNorm, batch_norm
 from bnmodel.training.evaluation import evaluate
@@ -92,7 +92,7 @@ def compare(model: nn.Module, digit: Tensor, company: Tensor) -> Modes:
     eval_log_probs, eval_inputs = norm_inputs(copy.deepcopy(model).eval(), batch[:1])
     train_log_probs, train_inputs = norm_inputs(with_batch_statistics(model), batch)
     norms = []
-    for name, norm in named_norms(model).items():
+    for name, norm in custom_batchnorms(model).items():
         output, mean, var = batch_norm(train_inputs[name], norm.gamma, norm.beta, eps=norm.eps)
         eval_output, running_mean, running_var = batch_norm(
             eval_inputs[name], norm.gamma, norm.beta, norm.running_mean, norm.running_var, norm.eps
@@ -113,15 +113,15 @@ def compare(model: nn.Module, digit: Tensor, company: Tensor) -> Modes:
     )
 
 
-@remembered(256)
+@cache_by_content(256)
 def accuracy(model: nn.Module) -> float:
     """The share of the sample's 1,000 test digits that `model` gets right in eval mode."""
     with QuickPooling():
         return evaluate(model, load_sample(train=False))[1]
 
 
-def named_norms(model: nn.Module) -> dict[str, CustomBatchNorm]:
-    """The batch norms of `model`, by name."""
+def custom_batchnorms(model: nn.Module) -> dict[str, CustomBatchNorm]:
+    """Every CustomBatchNorm of `model`, by module name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, CustomBatchNorm)}
 
 
@@ -131,7 +131,7 @@ def with_batch_statistics(model: nn.Module, batches: int = 1) -> nn.Module:
     `batches`: the input is that many batches of equal size, one after the other, each normalised by itself.
     """
     changed = copy.deepcopy(model).eval()
-    for name, norm in named_norms(changed).items():
+    for name, norm in custom_batchnorms(changed).items():
         changed.set_submodule(name, _BatchStatistics(norm, batches))
     return changed
 

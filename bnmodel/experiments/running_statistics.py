@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
-from bnmodel.experiments.cache import remembered
-from bnmodel.experiments.modes import accuracy, named_norms, norm_inputs, with_batch_statistics
+from bnmodel.experiments.cache import cache_by_content
+from bnmodel.experiments.modes import accuracy, custom_batchnorms, norm_inputs, with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
 
@@ -77,7 +77,7 @@ def run(
     Raises:
         ValueError: momentum outside [0, 1], or no such norm or channel.
     """
-    norms = named_norms(model)
+    norms = custom_batchnorms(model)
     norm = norm or next(iter(norms), "")
     if norm not in norms:
         raise ValueError(
@@ -120,7 +120,7 @@ def run(
     )
 
 
-@remembered(16)
+@cache_by_content(16)
 def batch_statistics(model: nn.Module, batch_size: int, steps: int, seed: int) -> Statistics:
     """What every norm sees in train mode over `steps` random batches: means and unbiased variances, (steps, C) each."""
     pool = load_sample(train=True).images
@@ -181,13 +181,13 @@ def run_on(batches: np.ndarray, start: float, momentum: float) -> np.ndarray:
     return np.fromiter(accumulate(drawn, lambda r, b: (1 - momentum) * r + momentum * b, initial=start), float)[1:]
 
 
-@remembered(8)
+@cache_by_content(8)
 @torch.no_grad()
 def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 50) -> Statistics:
     """Mean and unbiased variance at every norm over all `images` (N, 1, 28, 28), in float64, norm after norm."""
     network = copy.deepcopy(model).eval().double()
     precise: Statistics = {}
-    for name, norm in named_norms(network).items():  # in the order of the forward pass
+    for name, norm in custom_batchnorms(network).items():  # in the order of the forward pass
         count, mean, squares = 0, torch.zeros(norm.num_features).double(), torch.zeros(norm.num_features).double()
         for batch in images.double().split(batch_size):
             with QuickPooling():
@@ -207,7 +207,7 @@ def with_statistics(model: nn.Module, statistics: Statistics) -> nn.Module:
     """A copy of `model` in eval mode with other running statistics."""
     changed = copy.deepcopy(model).eval()
     for name, (mean, var) in statistics.items():
-        norm = named_norms(changed)[name]
+        norm = custom_batchnorms(changed)[name]
         norm.running_mean, norm.running_var = mean.clone().float(), var.clone().float()
     return changed
 

@@ -1,4 +1,4 @@
-"""Dropout whose chance can be its own: several trainings in one process do not disturb each other."""
+"""Dropout with its own random generator, so that trainings in one process do not affect each other."""
 
 import torch
 import torch.nn.functional as F
@@ -6,14 +6,14 @@ from torch import Generator, Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """As torch's, to the last bit; but where it has a `generator`, it draws from that and not from the global state."""
+    """`torch.nn.Dropout`, bit for bit, drawing from `generator` if it is set and from the global state otherwise."""
 
     generator: Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():  # it knows no generators
+        if torch.jit.is_scripting():  # TorchScript has no generators
             return F.dropout(x, self.p, self.training)
-        else:  # what came after a return would be compiled
+        else:  # not after the `return`: TorchScript would compile it
             return self._drop(x)
 
     @torch.jit.unused
@@ -25,7 +25,7 @@ class Dropout(nn.Dropout):
 
 
 def draw_from(model: nn.Module, generator: Generator | None) -> None:
-    """Let every Dropout in `model` draw from `generator`; None: from the global state again."""
+    """Let every Dropout in `model` draw from `generator`; None: from the global state."""
     for module in model.modules():
         if isinstance(module, Dropout):
             module.generator = generator

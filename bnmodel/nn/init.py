@@ -1,8 +1,8 @@
-"""Six ways to start a weight matrix.
+"""Six weight initialisers.
 
-Fan-in and fan-out are the connections into and out of one unit. Glorot & Bengio (2010) keep the variance of
-activations and gradients alike: Var(w) = 2 / (fan_in + fan_out). He et al. (2015, arXiv 1502.01852) make up for
-the half that ReLU throws away: Var(w) = 2 / fan_in. A uniform distribution on [−a, a] has variance a² / 3.
+Fan-in and fan-out are the numbers of connections into and out of a unit. Glorot & Bengio (2010) keep the variance of
+both activations and gradients: Var(w) = 2 / (fan_in + fan_out). He et al. (2015, arXiv 1502.01852) compensate for ReLU,
+which zeroes half of the activations: Var(w) = 2 / fan_in. A uniform distribution on [−a, a] has variance a² / 3.
 """
 
 import math
@@ -13,7 +13,11 @@ from torch import Generator, Tensor
 
 
 def fans(weight: Tensor) -> tuple[int, int]:
-    """(fan_in, fan_out) of a dense (out, in) or convolution (out, in, *kernel) weight."""
+    """(fan_in, fan_out) of a dense weight (out, in) or a convolution weight (out, in, *kernel).
+
+    Raises:
+        ValueError: the weight has fewer than two dimensions.
+    """
     if weight.dim() < 2:
         raise ValueError(f"weight: expected (out, in) or (out, in, *kernel), received shape {list(weight.shape)}")
     kernel = math.prod(weight.shape[2:])
@@ -21,12 +25,12 @@ def fans(weight: Tensor) -> tuple[int, int]:
 
 
 def random_normal(weight: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """N(mean, std²), whatever the size of the layer."""
+    """N(mean, std²), independent of the size of the layer."""
     return _normal(weight, mean, std, generator)
 
 
 def zeros(weight: Tensor, generator: Generator | None = None) -> Tensor:
-    """All zero: every unit computes, and learns, the same."""
+    """Zeros: all units compute and learn the same."""
     with torch.no_grad():
         return weight.zero_()
 
@@ -63,11 +67,15 @@ INITIALIZERS: dict[str, Callable[..., Tensor]] = {
     "he_normal": he_normal,
     "he_uniform": he_uniform,
 }
-"""By name. Each fills `weight` in place, without the graph, from `generator`, and returns it."""
+"""The initialisers by name. Each fills `weight` in place, outside the graph, from `generator`, and returns it."""
 
 
 def initialize(weight: Tensor, name: str, generator: Generator | None = None, **options: float) -> Tensor:
-    """Fill `weight` in place by the initialiser called `name`; ValueError names the six."""
+    """Fill `weight` in place with the initialiser called `name`.
+
+    Raises:
+        ValueError: there is no such initialiser.
+    """
     if name not in INITIALIZERS:
         raise ValueError(f"initializer: expected one of {', '.join(INITIALIZERS)}, received {name!r}")
     return INITIALIZERS[name](weight, generator=generator, **options)

@@ -1,6 +1,7 @@
-"""The networks: the lecture's two, and the robust recogniser; each made from a small frozen config."""
+"""The networks: SimpleMLP and SimpleCNN of the lecture, and RobustCNN. Each is built from a frozen config."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from bnmodel.nn.batchnorm import CustomBatchNorm
 from bnmodel.nn.dropout import Dropout
 from bnmodel.nn.init import INITIALIZERS, initialize
 
-ACTIVATIONS = {"relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
 NORM_PLACES = ("after", "before", "none")
 
 
@@ -21,7 +22,7 @@ def _require_positive(**sizes: int) -> None:
             raise ValueError(f"{name}: expected at least 1, received {size}")
 
 
-def _require_one_of(name: str, value: str, allowed) -> None:  # type: ignore[no-untyped-def]
+def _require_one_of(name: str, value: str, allowed: Collection[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{name}: expected one of {', '.join(allowed)}, received {value!r}")
 
@@ -33,7 +34,7 @@ def _require_share(name: str, value: float) -> None:
 
 @dataclass(frozen=True)
 class SimpleMLPConfig:
-    """One dense layer and its activation; biases start at zero."""
+    """Configuration of SimpleMLP."""
 
     in_features: int = 784
     out_features: int = 256
@@ -47,7 +48,7 @@ class SimpleMLPConfig:
 
 
 class SimpleMLP(nn.Module):
-    """(N, in_features) → (N, out_features): what one layer makes of its input under an initialiser."""
+    """One dense layer and its activation: (N, in_features) → (N, out_features). The bias starts at zero."""
 
     def __init__(self, config: SimpleMLPConfig = SimpleMLPConfig(), generator: Generator | None = None) -> None:
         super().__init__()
@@ -62,13 +63,13 @@ class SimpleMLP(nn.Module):
 
 @dataclass(frozen=True)
 class SimpleCNNConfig:
-    """The lecture's digit recogniser, and what may be varied of it."""
+    """Configuration of SimpleCNN; the defaults are the lecture's."""
 
     norm: str = "after"  # batch norm after the activation (the lecture), "before" it (the paper), or "none"
     channels: tuple[int, int] = (10, 20)
     hidden: int = 50
-    dropout: float = 0.5  # the share of activations dropped in training, in [0, 1)
-    initializer: str | None = None  # a name in INITIALIZERS, and biases of zero; None: PyTorch's default
+    dropout: float = 0.5  # probability of dropping an activation in training, in [0, 1)
+    initializer: str | None = None  # a name in INITIALIZERS, with zero biases; None: PyTorch's default
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON gives a list
@@ -82,13 +83,13 @@ class SimpleCNNConfig:
 
 
 class ConvBlock(nn.Module):
-    """Convolution 5×5, max-pool 2, ReLU and dropout, with the batch norm where the config puts it.
+    """Convolution 5×5, max-pool 2, ReLU and dropout, with batch norm at the place that the config names.
 
     norm="after":   convolution → max-pool → ReLU → batch norm → dropout
     norm="before":  convolution → batch norm → max-pool → ReLU → dropout
 
-    Before the activation the norm stands right behind its convolution, so that it folds into it exactly (a negative
-    γ would not commute with the max-pool).
+    "before" puts the norm directly after the convolution, into which it folds exactly; it would not commute with the
+    max-pool where γ is negative.
     """
 
     def __init__(self, in_channels: int, out_channels: int, config: SimpleCNNConfig) -> None:
@@ -99,7 +100,7 @@ class ConvBlock(nn.Module):
         self.norm_before = config.norm == "before"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, in, H, W) → (N, out, (H − 4) / 2, (W − 4) / 2), and what the batch norm received."""
+        """(N, in, H, W) → (N, out, (H − 4) / 2, (W − 4) / 2), and the input of the batch norm."""
         if self.norm_before:
             norm_input = self.conv(x)
             x = torch.relu(F.max_pool2d(self.norm(norm_input), 2))
@@ -130,7 +131,7 @@ class SimpleCNN(nn.Module):
         return self.forward_with_norm_inputs(images)[0]
 
     def forward_with_norm_inputs(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """As `forward`, and what each batch norm received, by the norm's name: {"block1.norm": (N, C, H, W), …}."""
+        """The output of `forward`, and the input of each batch norm by name: {"block1.norm": (N, C, H, W), …}."""
         x, norm1_input = self.block1(images)  # (N, 10, 12, 12)
         x, norm2_input = self.block2(x)  # (N, 20, 4, 4)
         x = torch.relu(self.dense1(x.flatten(1)))  # (N, 320) → (N, 50)
@@ -140,11 +141,11 @@ class SimpleCNN(nn.Module):
 
 @dataclass(frozen=True)
 class RobustCNNConfig:
-    """The recogniser that reads what people really draw."""
+    """Configuration of RobustCNN."""
 
     norm: str = "before"  # batch norm before the activation, where it folds into its convolution; or "none"
     channels: tuple[int, int, int] = (48, 96, 192)
-    dropout: float = 0.3  # before the dense layer, the share of activations dropped in training, in [0, 1)
+    dropout: float = 0.3  # before the dense layer: probability of dropping an activation in training, in [0, 1)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON gives a list
@@ -177,7 +178,7 @@ class RobustCNN(nn.Module):
         self.conv5 = convolution(third, third, 3, 0)
         self.dropout = Dropout(config.dropout)
         self.dense = nn.Linear(third * 3 * 3, 10)
-        self.to(memory_format=torch.channels_last)  # a training step takes two thirds of the time
+        self.to(memory_format=torch.channels_last)  # a training step takes a third less time
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.max_pool2d(self.conv1(images), 2)  # (N, 48, 12, 12)
@@ -190,11 +191,11 @@ NETWORKS: dict[str, tuple[type, type]] = {
     "SimpleCNN": (SimpleCNN, SimpleCNNConfig),
     "RobustCNN": (RobustCNN, RobustCNNConfig),
 }
-"""The recognisers by name, with their configs."""
+"""The digit recognisers by name, with their configs."""
 
 Network = SimpleCNN | RobustCNN
 
 
 def build(config: SimpleCNNConfig | RobustCNNConfig) -> Network:
-    """A new network of the kind that `config` is of."""
+    """A new network for this config."""
     return SimpleCNN(config) if isinstance(config, SimpleCNNConfig) else RobustCNN(config)

@@ -1,8 +1,10 @@
-"""A probability that means what it says: of all answers given with 80 %, four in five should be right.
+"""Calibrated probabilities: of all answers given with 80 %, four in five should be right.
 
 Guo et al. (2017, arXiv 1706.04599): dividing the logits by one number, the temperature, fitted on validation data, is
-enough. It changes no answer, only how sure it is, and it folds into the last layer, so that an exported file has it.
+enough. It leaves the answers unchanged and folds into the last layer, so that exported files are calibrated too.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +12,16 @@ from torch import Tensor
 
 from bnmodel.nn.models import Network, RobustCNN
 
-COLDEST, HOTTEST = 0.05, 20.0  # temperatures tried
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
 def calibration_error(log_probs: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """The expected calibration error in [0, 1]: how far the share of right answers is from their mean probability.
+    """The expected calibration error in [0, 1]: mean gap between accuracy and confidence (Guo et al., eq. 3).
 
     Args:
         log_probs: (N, 10).
         labels: (N,).
-        bins: of the winner's probability, of equal width, each counting with its answers (Guo et al., eq. 3).
+        bins: number of equal-width bins of the highest probability; a bin's weight is its number of answers.
     """
     probability, answer = log_probs.double().exp().max(dim=1)
     gap = (answer == labels).double() - probability  # (N,)
@@ -28,30 +30,29 @@ def calibration_error(log_probs: Tensor, labels: Tensor, bins: int = 15) -> floa
 
 
 def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
-    """The temperature that makes `labels` (N,) most likely under `log_probs` (N, 10); > 1 makes less sure.
+    """The temperature in [0.05, 20] that minimises the negative log-likelihood of `labels` (N,).
 
-    The loss has one minimum in 1 / temperature, found by golden section on its logarithm.
+    Args:
+        log_probs: (N, 10).
+
+    A temperature above 1 makes the network less confident. The loss has a single minimum in 1 / temperature; the search
+    runs over its logarithm.
     """
+    from scipy.optimize import minimize_scalar  # takes a while to import
+
     log_probs = log_probs.double()
 
-    def loss(logarithm: float) -> float:
-        scaled = F.log_softmax(log_probs / torch.tensor(logarithm).double().exp(), dim=1)
-        return float(F.nll_loss(scaled, labels))
+    def loss(log_temperature: float) -> float:
+        return float(F.nll_loss(F.log_softmax(log_probs / math.exp(log_temperature), dim=1), labels))
 
-    low, high = (float(torch.tensor(t).log()) for t in (COLDEST, HOTTEST))
-    golden = (5**0.5 - 1) / 2
-    while high - low > 1e-4:
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        if loss(left) < loss(right):
-            high = right
-        else:
-            low = left
-    return float(torch.tensor((low + high) / 2).exp())
+    bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
+    return math.exp(found.x)
 
 
 @torch.no_grad()
 def fold_temperature(model: Network, temperature: float) -> None:
-    """Divide the logits of `model` by `temperature`, in place, in its last layer."""
+    """Divide the logits of `model` by `temperature`, in place, by scaling its last layer."""
     last = model.dense if isinstance(model, RobustCNN) else model.dense2
     last.weight.div_(temperature)
     last.bias.div_(temperature)

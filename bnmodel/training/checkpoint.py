@@ -17,23 +17,23 @@ FORMAT = 1
 
 
 class CheckpointError(Exception):
-    """A checkpoint is missing, damaged, or of something else; the message names the file and the remedy."""
+    """A checkpoint is missing, damaged or incompatible; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network (eval mode, on the CPU) and the plain-data record of how it came to be."""
+    """A trained network (eval mode, on the CPU) and how it was trained."""
 
     model: Network
     recipe: dict[str, Any]
-    results: dict[str, Any]  # of the best epoch: epoch, train_loss, validation_loss, validation_accuracy, …
+    results: dict[str, Any]  # the best epoch: epoch, train_loss, validation_loss, validation_accuracy, …
     dataset: str
 
 
 def save_checkpoint(
     path: Path | str, model: Network, recipe: dict[str, Any], results: dict[str, Any], dataset: str
 ) -> None:
-    """Write `model` with its buffers and its record to `path`, atomically."""
+    """Write `model`, its buffers included, and how it was trained to `path`, atomically."""
     content = {
         "format": FORMAT,
         "architecture": type(model).__name__,
@@ -47,10 +47,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a `best.pt`, or the folder that holds it.
+    """Read a `best.pt`, given the file or its folder.
 
     Raises:
-        CheckpointError: missing, damaged, of another format, architecture or shape, or with non-finite weights.
+        CheckpointError: the file is missing, damaged, of another format, architecture or shape, or has non-finite
+            weights.
     """
     path = Path(path)
     path = path / "best.pt" if path.is_dir() else path
@@ -58,7 +59,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if content.get("format") != FORMAT or content.get("architecture") not in NETWORKS:
         raise CheckpointError(
             f"{path}: expected a checkpoint of {' or '.join(NETWORKS)}, format {FORMAT}, received "
-            f"{content.get('architecture')!r} of format {content.get('format')!r}; train it again with this version: "
+            f"{content.get('architecture')!r}, format {content.get('format')!r}; train again with this version: "
             f"python -m bnmodel train"
         )
     try:
@@ -67,11 +68,14 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         model.load_state_dict(content["state"])
         checkpoint = Checkpoint(model.eval(), content["recipe"], content["results"], content["dataset"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: the weights do not fit the network described in the file ({error})") from error
+        raise CheckpointError(
+            f"{path}: the weights do not match the network described in the file ({error}); train again"
+        ) from error
     broken = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
     if broken:
         raise CheckpointError(
-            f"{path}: not finite: {', '.join(broken)}; the training diverged, lower its learning rate"
+            f"{path}: expected finite weights, received NaN or infinity in {', '.join(broken)}; the training diverged: "
+            f"train again with a lower learning rate"
         )
     return checkpoint
 
@@ -80,25 +84,31 @@ def save_plain(path: Path | str, content: dict[str, Any]) -> None:
     """Write a torch file of tensors and plain data, atomically.
 
     Raises:
-        OSError: the folder cannot be written to or the disk is full; whatever was at `path` is untouched.
+        OSError: the folder is not writable or the disk is full; an existing file at `path` is unchanged.
     """
-    buffer = io.BytesIO()  # torch.save into a file that cannot grow ends in an error of C++
+    buffer = io.BytesIO()  # on a full disk torch.save fails with an uninformative C++ error
     torch.save(content, buffer)
     with atomic_write(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 def load_plain(path: Path) -> dict[str, Any]:
-    """Read a torch file of tensors and plain data; CheckpointError where it is missing, damaged or more than that."""
+    """Read a torch file of tensors and plain data.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds other objects.
+    """
     try:
         with ZipFile(path) as archive:
-            if (member := archive.testzip()) is not None:  # torch.load checks no sums: a flipped bit would go unnoticed
+            if (member := archive.testzip()) is not None:  # torch.load does not check the checksums
                 raise BadZipFile(f"the checksum of {member} does not match")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; train one: python -m bnmodel train --out {path.parent}") from None
-    except UnpicklingError as error:  # whose text recommends to load it all the same
-        raise CheckpointError(f"{path}: holds more than tensors and plain data, and is not loaded") from error
+    except UnpicklingError as error:  # its message recommends weights_only=False
+        raise CheckpointError(
+            f"{path}: expected tensors and plain data, received other objects, which are not loaded; train again"
+        ) from error
     except Exception as error:  # a damaged archive may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: damaged, or not a checkpoint ({reason})") from error
@@ -108,5 +118,5 @@ def load_plain(path: Path) -> dict[str, Any]:
 
 
 def copy_state(model: torch.nn.Module) -> dict[str, Tensor]:
-    """A copy of weights and buffers: `state_dict()` alone holds references, which go on training."""
+    """A copy of weights and buffers; `state_dict()` itself holds references, which change as training goes on."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

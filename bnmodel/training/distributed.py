@@ -1,10 +1,10 @@
-"""One training on several processes: each takes its share of every batch, and all arrive at the same weights.
+"""Data-parallel training: each process takes a part of every batch, and all arrive at the same weights.
 
     torchrun --nproc-per-node 2 -m bnmodel train --recipe fast
 
-The batches and the gradients are those of one process, to rounding: the recipe's batch size is that of all shares
-together, batch norms are synchronised, and the loss is the mean over the whole batch. Dropout and augmentation draw
-from another chance in every process. Without torchrun every function here leaves things as they are.
+Up to rounding, batches and gradients are those of a single process: the recipe's batch size is that of all parts
+together, batch norms are synchronised, and the loss is the mean over the whole batch. Each process has its own random
+numbers for dropout and augmentation. Without torchrun, the functions here have no effect.
 """
 
 import os
@@ -22,13 +22,13 @@ from bnmodel.nn.sync_batchnorm import processes
 
 @contextmanager
 def process_group(device: str = "auto") -> Iterator[None]:
-    """Join the processes that torchrun started, if it did: through NCCL on CUDA, else through Gloo."""
+    """Join the process group of torchrun, if there is one: NCCL on CUDA, otherwise Gloo."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what "cuda" means from here on
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # the device that "cuda" stands for
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield
@@ -37,38 +37,38 @@ def process_group(device: str = "auto") -> Iterator[None]:
 
 
 def rank() -> int:
-    """The number of this process, 0 … processes − 1; 0 writes the files."""
+    """The rank of this process; rank 0 writes the files."""
     return dist.get_rank() if processes() > 1 else 0
 
 
 def synchronise(model: nn.Module) -> nn.Module:
-    """Let the batch norms of `model` take their statistics over all processes; `model` itself, changed."""
+    """Let the batch norms of `model` compute their statistics over all processes, in place; returns `model`."""
     for module in model.modules():
         if isinstance(module, CustomBatchNorm):
             module.synchronised = True
     return model
 
 
-def share(batch: Tensor) -> Tensor:
-    """This process's part of what all have; the parts differ by one at most, and the last may be empty."""
+def own_part(batch: Tensor) -> Tensor:
+    """This process's part of `batch`. Parts differ by at most one sample, and the last may be empty."""
     return batch.tensor_split(processes())[rank()]
 
 
-def weight(count: int, of: int) -> float:
-    """What to multiply the mean loss of `count` out of `of` digits with, so that gradients average to the whole's."""
+def loss_weight(count: int, of: int) -> float:
+    """The factor for the mean loss over `count` of `of` samples that makes averaged gradients those of all samples."""
     return count * processes() / of
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """`model`, with its gradients averaged over all processes in the backward pass."""
+    """`model`, wrapped so that the backward pass averages its gradients over all processes."""
     if processes() == 1:
         return model
-    # its buffers need no broadcasting: synchronised batch norms have the same statistics everywhere
+    # broadcast_buffers: synchronised batch norms have the same statistics everywhere already
     return DistributedDataParallel(synchronise(model), broadcast_buffers=False)
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes, everywhere."""
+    """The sum over all processes."""
     if processes() > 1:
         values = values.clone()
         dist.all_reduce(values)

@@ -1,4 +1,4 @@
-"""What a network answers, and how good that is; always in eval mode."""
+"""Predictions, loss and accuracy, in eval mode."""
 
 import torch
 import torch.nn.functional as F
@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from bnmodel.data import Digits
 
-EVALUATION_BATCH = 100  # fixed, so that the loss is the same to the last bit; this small, it stays in the cache
+EVALUATION_BATCH = 100  # fixed, so that the loss is reproducible to the last bit; small enough for the cache
 
 
 def predict_log_probs(model: nn.Module, images: Tensor) -> Tensor:
-    """(N, 1, 28, 28) → (N, 10), in eval mode and in fixed batches; the model's mode is put back."""
+    """(N, 1, 28, 28) → (N, 10), in eval mode and in fixed batches. Restores the mode of `model`."""
     was_training = model.training
     model.eval()
     try:
@@ -21,7 +21,7 @@ def predict_log_probs(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def evaluate(model: nn.Module, digits: Digits) -> tuple[float, float]:
-    """Mean loss (nats) and accuracy in eval mode, every sample counting the same."""
+    """Mean loss (nats) and accuracy over all samples, in eval mode."""
     log_probs = predict_log_probs(model, digits.images)
     loss = (
         F.nll_loss(log_probs.double(), digits.labels)

@@ -1,4 +1,4 @@
-"""The figure of a training: its loss curves."""
+"""The loss curves of a training."""
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -9,7 +9,7 @@ from bnmodel.training.history import History
 
 @plotting.plot_style()
 def loss_curves(history: History, title: str = "") -> Figure:
-    """Train and validation loss against epochs, with the best epoch and the stop marked."""
+    """Training and validation loss over epochs, with the best epoch and the end marked."""
     figure, (axes,) = plotting.new_figure()
     numbers = [epoch.epoch for epoch in history.epochs]
     axes.plot(
@@ -27,6 +27,6 @@ def loss_curves(history: History, title: str = "") -> Figure:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.margins(y=0.14)  # room for the words below the best
+    axes.margins(y=0.14)  # room for the text below the best epoch
     axes.legend()
     return figure

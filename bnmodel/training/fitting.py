@@ -1,4 +1,4 @@
-"""Training with early stopping: the best epoch is kept, saved and restored."""
+"""Training with early stopping; the best epoch is saved and restored."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -9,7 +9,7 @@ from torch import Generator
 from tqdm import tqdm
 
 from bnmodel.data import Digits, split
-from bnmodel.io import alone_in, atomic_write
+from bnmodel.io import atomic_write, folder_lock
 from bnmodel.nn.models import Network
 from bnmodel.training import distributed
 from bnmodel.training.calibration import calibration_error, fit_temperature, fold_temperature
@@ -26,13 +26,25 @@ def train_from_scratch(
     validation: Digits,
     dataset: str,
     out: Path | str | None = None,
+    *,
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
 ) -> tuple[Network, History]:
-    """A new network by `recipe`, from its seed alone: the same call gives the same weights."""
+    """Train a new network. The recipe's seed alone determines it: the same call gives the same weights."""
     model, generator = new_network(recipe)
-    history = fit(model, train, validation, recipe, dataset, out, resume, device, progress, generator=generator)
+    history = fit(
+        model,
+        train,
+        validation,
+        recipe,
+        dataset,
+        out,
+        resume=resume,
+        device=device,
+        progress=progress,
+        generator=generator,
+    )
     return model, history
 
 
@@ -43,6 +55,7 @@ def fit(
     recipe: Recipe,
     dataset: str = "",
     out: Path | str | None = None,
+    *,
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
@@ -51,25 +64,25 @@ def fit(
 ) -> History:
     """Train `model` in place and leave it in eval mode with the weights and running statistics of its best epoch.
 
+    Ctrl-C ends the training after at least one epoch and keeps the best so far. In a process group (see
+    `distributed.py`) only rank 0 writes files and shows progress.
+
     Args:
-        out: folder for best.pt (at every improvement), training.pt and history.json (at every epoch); None: no files.
-        resume: go on from `out`/training.pt where there is one.
+        out: folder for best.pt (at every improvement), training.pt and history.json (every epoch); None: no files.
+        resume: continue from `out`/training.pt if it exists.
         device: "auto" takes CUDA, then MPS, then the CPU.
         on_epoch: called after every epoch.
-        generator: what dropout and augmentation draw from; None: one seeded by the recipe.
-
-    Ctrl-C ends the training cleanly after at least one epoch; the best so far is kept. In a process group (see
-    `distributed.py`) the first process alone writes files and shows the progress.
+        generator: random numbers for dropout and augmentation; None: one seeded by the recipe.
 
     Raises:
-        TrainingError: the training diverges. Best and history are saved up to then.
-        CheckpointError: the training to resume was of another recipe, or its file is damaged.
-        OSError: another training holds `out`, or nothing can be written there. What was written before stands.
+        TrainingError: the training diverges. The best epoch and the history before are saved.
+        CheckpointError: the training to resume has another recipe, or its file is damaged.
+        OSError: another training uses `out`, or it is not writable. Existing files are unchanged.
     """
     training = Training(model, train, validation, recipe, device, generator)
     out = Path(out) if out is not None else None
     first = distributed.rank() == 0
-    with alone_in(out) if out is not None and first else nullcontext():
+    with folder_lock(out) if out is not None and first else nullcontext():
         if resume and out is not None and (out / "training.pt").exists():
             training.restore(out / "training.pt")
         if not first:
@@ -90,26 +103,28 @@ def refit(
     chosen: Path | str,
     digits: Digits,
     out: Path | str,
+    *,
     seed: int | None = None,
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
 ) -> Network:
-    """The training in the folder `chosen` anew, from scratch, with its validation digits among those to learn from.
+    """Retrain from scratch on all digits, the validation digits included.
 
-    Nothing is decided on the way: recipe, epochs and temperature are those of `chosen`. So `out` gets a best.pt of its
-    own, but the history and the validation results of `chosen`; what is shown meanwhile is of digits it has learned.
+    Recipe, epochs and temperature are those of the training in `chosen`, so nothing is selected here. `out` gets its
+    own best.pt, and the history and validation results of `chosen`. The validation loss shown during training is that
+    of digits that are trained on.
 
     Args:
-        chosen: or what was refitted from it, which holds all that is taken over.
-        digits: all of them, the validation digits as `split` takes them among them.
-        out: another folder.
-        seed: None for that of `chosen`.
-        resume: go on from `out`/training.pt where there is one.
+        chosen: folder of a finished training, or of a refit of it.
+        digits: training and validation digits together, as before `split`.
+        out: a different folder.
+        seed: None: that of `chosen`.
+        resume: continue from `out`/training.pt if it exists.
 
     Raises:
-        ValueError: `chosen` is not finished, or picked its epoch by the validation loss; or `out` is `chosen`.
-        CheckpointError, TrainingError, OSError: as `fit`.
+        ValueError: `chosen` is not finished or selected its epoch by validation loss, or `out` is `chosen`.
+        CheckpointError, TrainingError, OSError: as for `fit`.
     """
     chosen, out = Path(chosen), Path(out)
     checkpoint, history = load_checkpoint(chosen), (chosen / HISTORY).read_bytes()
@@ -117,8 +132,8 @@ def refit(
     recipe = recipe if seed is None else replace(recipe, seed=seed)
     if not recipe.keeps_last:
         raise ValueError(
-            f"refit: expected a recipe that keeps its last epoch, received {recipe.name}, which keeps the epoch of the "
-            f"lowest validation loss: there is none without validation digits"
+            f"refit: expected a recipe that keeps its last epoch, received {recipe.name}, which keeps the epoch with "
+            f"the lowest validation loss; without validation digits there is none: use a recipe with keeps_last"
         )
     if recipe.calibrated and "temperature" not in checkpoint.results:
         raise ValueError(
@@ -126,12 +141,24 @@ def refit(
             f"finish it: python -m bnmodel train --recipe {recipe.name} --resume --out {chosen}"
         )
     if out.resolve() == chosen.resolve():
-        raise ValueError(f"refit: expected another folder than that of the chosen training, received {out} for both")
+        raise ValueError(
+            f"refit: expected another folder than that of the finished training, received {out} for both; "
+            f"use another --out"
+        )
     model, generator = new_network(recipe)
-    known = split(digits)[1][:1000]  # enough to show that it learns
+    known = split(digits)[1][:1000]  # enough to show progress
     uncalibrated = replace(recipe, calibrated=False)
     done = fit(
-        model, digits, known, uncalibrated, checkpoint.dataset, out, resume, device, progress, generator=generator
+        model,
+        digits,
+        known,
+        uncalibrated,
+        checkpoint.dataset,
+        out,
+        resume=resume,
+        device=device,
+        progress=progress,
+        generator=generator,
     )
     if done.stopped == "finished":
         if recipe.calibrated:
@@ -146,7 +173,7 @@ def refit(
 def _train(
     training: Training, out: Path | None, dataset: str, progress: bool, on_epoch: Callable[[Epoch], None] | None
 ) -> None:
-    """All epochs, saved one by one; at the end, whatever it is, the network is that of the best."""
+    """Run and save all epochs; however they end, `training.model` is that of the best epoch afterwards."""
     done, recipe = training.history.epochs, training.recipe
     bar = tqdm(total=recipe.epochs, initial=len(done), desc=recipe.name, unit="epoch", disable=not progress)
     try:
@@ -160,14 +187,14 @@ def _train(
     except KeyboardInterrupt:
         if not done:
             raise
-        bar.write(f"Interrupted after epoch {len(done)}; the best so far is kept.")
+        bar.write(f"Interrupted after epoch {len(done)}; the best epoch is kept.")
     finally:
         bar.close()
         training.finish()
 
 
 def calibrate(model: Network, validation: Digits) -> dict[str, float]:
-    """Fit a temperature on `validation` and fold it into `model`; what this did to its loss and calibration error."""
+    """Fit a temperature on `validation` and fold it into `model`; returns its effect on loss and calibration error."""
     before = predict_log_probs(model, validation.images)
     temperature = fit_temperature(before, validation.labels)
     fold_temperature(model, temperature)

@@ -1,11 +1,11 @@
-"""What happened in a training, epoch by epoch, and when it is time to stop."""
+"""The history of a training, epoch by epoch, and early stopping."""
 
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bnmodel.io import read_sealed, write_sealed
+from bnmodel.io import read_checked, write_checked
 from bnmodel.training.checkpoint import CheckpointError
 from bnmodel.training.recipes import Recipe
 
@@ -14,10 +14,10 @@ HISTORY = "history.json"
 
 @dataclass(frozen=True)
 class Epoch:
-    """Losses are means over samples, in nats; accuracies are shares in [0, 1]."""
+    """One epoch. Losses are means over samples, in nats; accuracies are in [0, 1]."""
 
     epoch: int
-    train_loss: float  # in training mode, while the weights move
+    train_loss: float  # in training mode, while the weights change
     train_accuracy: float
     validation_loss: float  # in eval mode, at the end of the epoch
     validation_accuracy: float
@@ -27,7 +27,7 @@ class Epoch:
 
 @dataclass
 class History:
-    """What happened, epoch by epoch. `stopped`: "finished", "early" (patience ran out) or "interrupted"."""
+    """All epochs so far. `stopped`: "finished", "early" (patience ran out) or "interrupted"."""
 
     epochs: list[Epoch] = field(default_factory=list)
     stopped: str = "interrupted"
@@ -35,20 +35,20 @@ class History:
 
     @property
     def best(self) -> Epoch:
-        """The epoch whose weights are kept: of the lowest validation loss, the first of equals; or the last."""
+        """The epoch whose weights are kept: the first with the lowest validation loss, or the last if `keeps_last`."""
         if self.keeps_last:
             return self.epochs[-1]
         return min(self.epochs, key=lambda epoch: epoch.validation_loss)
 
     @classmethod
     def read(cls, path: Path) -> "History":
-        """What `write` wrote.
+        """Read a file written by `write`.
 
         Raises:
-            CheckpointError: the file is missing, damaged, changed since it was written, or no history.
+            CheckpointError: the file is missing, damaged, changed since it was written, or not a history.
         """
         try:
-            content = read_sealed(path)
+            content = read_checked(path)
             epochs = [Epoch(**epoch) for epoch in content["epochs"]]
             finite = all(math.isfinite(number) for epoch in epochs for number in asdict(epoch).values())
             if not epochs or not finite:
@@ -71,11 +71,11 @@ class History:
             "best_validation_loss": self.best.validation_loss,
             "epochs": [asdict(epoch) for epoch in self.epochs],
         }
-        write_sealed(path, content)
+        write_checked(path, content)
 
 
 class EarlyStopping:
-    """Stops once the loss has not fallen below its best for `patience` epochs (Prechelt 1998)."""
+    """Stop once the loss has not improved for `patience` epochs (Prechelt 1998)."""
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
@@ -83,7 +83,7 @@ class EarlyStopping:
         self.waited = 0
 
     def improved(self, loss: float) -> bool:
-        """Note this epoch's loss; True where it is the best so far."""
+        """Record an epoch's loss; True if it is the best so far."""
         if loss < self.best:
             self.best, self.waited = loss, 0
             return True

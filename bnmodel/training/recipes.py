@@ -1,4 +1,4 @@
-"""Frozen training presets. A recipe is the one source of the defaults; the command line derives from it."""
+"""Training presets. A recipe is the only source of defaults: the command line is derived from it."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,23 +10,23 @@ SCHEDULES = ("constant", "one_cycle")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines a training, but for the data."""
+    """Everything that determines a training, except the data."""
 
     name: str
     epochs: int  # at most
-    patience: int  # epochs without a better validation loss before the training stops
+    patience: int  # epochs without improvement of the validation loss before the training stops
     batch_size: int = 64
-    learning_rate: float = 0.01  # the peak, under one_cycle
-    momentum: float = 0.0  # of SGD; Nesterov's where > 0
+    learning_rate: float = 0.01  # the peak, for one_cycle
+    momentum: float = 0.0  # Nesterov momentum of SGD
     weight_decay: float = 1e-4
-    schedule: str = "constant"  # or one_cycle (Smith 2018, arXiv 1803.09820)
-    averaging: int = 0  # last epochs, at a tenth of the rate, whose weights are averaged (Izmailov 2018, 1803.05407)
+    schedule: str = "constant"  # constant or one_cycle (Smith 2018, arXiv 1803.09820)
+    averaging: int = 0  # last epochs, at a tenth of the rate, over which weights are averaged (arXiv 1803.05407)
     seed: int = 0
-    keeps_last: bool = False  # the end of its schedule decides, not the validation loss
-    augmented: float = 0.0  # share of the digits that another hand and pen draw anew in every epoch, in [0, 1]
-    channels_last: bool = False  # the network's memory format; quicker on a CPU the more channels there are
-    outliers: float = 0.0  # scribbles, letters and such beside the digits, as a share of them, in [0, 1]
-    calibrated: bool = False  # at the end its probabilities are made to mean what they say, on the validation digits
+    keeps_last: bool = False  # keep the last epoch, not the one with the lowest validation loss
+    augmented: float = 0.0  # share of the digits that are augmented in every epoch, in [0, 1]
+    channels_last: bool = False  # memory format of the network; faster on CPUs, the more channels the more
+    outliers: float = 0.0  # outliers (letters, scribbles) per digit, in [0, 1]
+    calibrated: bool = False  # fit a temperature on the validation digits at the end
     model: SimpleCNNConfig | RobustCNNConfig = field(default_factory=SimpleCNNConfig)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A training, epoch by epoch: the optimiser's steps, early stopping, and what it takes to go on after a stop."""
+"""The training loop: optimiser steps, early stopping, saving and resuming."""
 
 import math
 import threading
@@ -24,19 +24,19 @@ from bnmodel.training.evaluation import evaluate
 from bnmodel.training.history import EarlyStopping, Epoch, History
 from bnmodel.training.recipes import Recipe
 
-DIVERGED = 1000.0  # nats, of both losses together; to guess costs 2.3 each
-OUTLIER_WEIGHT = 0.5  # of outliers in the loss, against that of digits
-AVERAGING_RATE = 0.1  # of the peak learning rate, while weights are averaged
+DIVERGED = 1000.0  # nats, training and validation loss together; guessing costs 2.3 each
+OUTLIER_WEIGHT = 0.5  # of the outliers' loss, relative to that of the digits
+AVERAGING_RATE = 0.1  # × the peak learning rate, while weights are averaged
 _global_random_state = threading.Lock()
 
 
 class TrainingError(Exception):
-    """The training cannot go on; the message says at which epoch and what to change."""
+    """The training diverged; the message says at which epoch and what to change."""
 
 
 def new_network(recipe: Recipe) -> tuple[Network, Generator]:
-    """An untrained network, and what its dropout is to draw from; both by the recipe's seed alone."""
-    # PyTorch's layers draw their weights from the global state; it is put back, and one thread at a time uses it
+    """An untrained network and the random generator of its training, both determined by the recipe's seed."""
+    # PyTorch's layers draw from the global state: it is restored, and used by one thread at a time
     with _global_random_state, torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = build(recipe.model)
@@ -46,9 +46,9 @@ def new_network(recipe: Recipe) -> tuple[Network, Generator]:
 
 
 class Training:
-    """A training as something to step through: `fit` writes its files, a page shows each epoch as it comes.
+    """A training to step through: `for epoch in training.epochs(): …`, then `training.finish()`.
 
-    for epoch in Training(model, train, validation, recipe).epochs(): ...   and then `finish()`
+    `fit` does so and writes files; the app shows every epoch.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Training:
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.train, self.validation = train.to(target), validation.to(target)
-        # of dropout and augmentation, which draw on the device; the order of the samples is the same on every device
+        # for dropout and augmentation, on the device; `shuffling` gives the same order on every device
         self.random = generator or Generator().manual_seed(recipe.seed)
         if target.type != "cpu":
             self.random = Generator(target).manual_seed(self.random.initial_seed())
         if distributed.rank() > 0:
             self.random.manual_seed(recipe.seed + distributed.rank())
         draw_from(model, self.random)
-        self.network = distributed.parallel(self.model)  # what is trained; the same, but where there are processes
+        self.network = distributed.parallel(self.model)  # the same module, unless there are several processes
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             lr=recipe.learning_rate,
@@ -91,22 +91,22 @@ class Training:
         self.stopping = EarlyStopping(recipe.patience)
         self.history = History(keeps_last=recipe.keeps_last)
         self.best_state = copy_state(model)
-        self.average: dict[str, Tensor] | None = None  # of weights and running statistics, in the last epochs
-        self.averaged = 0  # after how many steps they were taken into it
+        self.average: dict[str, Tensor] | None = None  # weights and running statistics, in the last epochs
+        self.averaged = 0  # number of states in `average`
         self.shuffling = Generator().manual_seed(recipe.seed)
 
     def epochs(self) -> Iterator[Epoch]:
-        """Train, an epoch at a time, until patience or the epochs run out.
+        """Train one epoch per iteration, until the patience or the epochs run out.
 
         Raises:
-            TrainingError: the loss is not finite, or beyond all measure.
+            TrainingError: the loss is not finite, or training and validation loss together reach DIVERGED.
         """
         while len(self.history.epochs) < self.recipe.epochs and not self.stopping.should_stop:
             yield self._one_epoch()
         self.history.stopped = "early" if self.stopping.should_stop else "finished"
 
     def finish(self) -> None:
-        """Leave the network in eval mode, on the CPU, as it was at the end of its best epoch."""
+        """Leave the model in eval mode, on the CPU, with the state of its best epoch."""
         self.model.load_state_dict(self.best_state)
         self.model.eval().to("cpu")
         draw_from(self.model, None)
@@ -120,7 +120,7 @@ class Training:
         with self._averaged():
             validation_loss, validation_accuracy = evaluate(self.model, self.validation)
             state = copy_state(self.model)
-        if not train_loss + validation_loss < DIVERGED:  # nor NaN
+        if not train_loss + validation_loss < DIVERGED:  # or NaN
             raise TrainingError(
                 f"epoch {number}: the training diverges at learning rate {learning_rate:g} (training loss "
                 f"{train_loss:.3g}, validation loss {validation_loss:.3g}); lower the learning rate. "
@@ -137,12 +137,12 @@ class Training:
 
     def _begin_averaging(self) -> None:
         self.average, self.averaged = copy_state(self.model), 1
-        for group in self.optimizer.param_groups:  # one_cycle moves both
+        for group in self.optimizer.param_groups:  # one_cycle changes both
             group.update(lr=AVERAGING_RATE * self.recipe.learning_rate, momentum=self.recipe.momentum)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Within, the network is the average of what it was, where there is one."""
+        """Within the block, the model has the averaged state, if there is one."""
         if self.average is None:
             yield
             return
@@ -154,37 +154,37 @@ class Training:
             self.model.load_state_dict(latest)
 
     def _train_epoch(self) -> tuple[float, float]:
-        """One pass in random order; sample-weighted mean loss and accuracy. One synchronisation, at the end."""
+        """One pass in random order; returns mean loss and accuracy over samples. Synchronises once, at the end."""
         self.model.train()
         totals = torch.zeros(2, device=self.train.labels.device)
         order = torch.randperm(len(self.train), generator=self.shuffling).to(self.train.labels.device)
         for index in order.split(self.recipe.batch_size):
-            own = distributed.share(index)
+            own = distributed.own_part(index)
             loss, correct = self._step(self.train[own], len(index))
             totals += torch.stack((loss * len(own), correct))
         mean_loss, accuracy = (distributed.total(totals) / len(self.train)).tolist()
         return mean_loss, accuracy
 
     def _step(self, batch: Digits, of: int) -> tuple[Tensor, Tensor]:
-        """One step down the gradient: the mean loss of the batch's digits, and how many were read right.
+        """One optimiser step. Returns the mean loss of the digits in `batch`, and how many were classified correctly.
 
-        In a process group `batch` is this process's share `of` so many digits, and the step that of the mean over all.
+        `of`: the number of digits over all processes, of which `batch` is this process's part.
         """
         images, labels = batch.images, batch.labels
         redrawn = round(self.recipe.augmented * len(images))
-        if redrawn:  # the batch is in random order
+        if redrawn:  # the first ones, since the batch is in random order
             images = torch.cat((augment(images[:redrawn], labels[:redrawn], self.random), images[redrawn:]))
-        strangers = round(self.recipe.outliers * len(images))
-        if strangers:
-            images = torch.cat((images, outliers(images[:strangers], self.random)))
+        count = round(self.recipe.outliers * len(images))
+        if count:
+            images = torch.cat((images, outliers(images[:count], self.random)))
         log_probs = self.network(images)
         of_digits = log_probs[: len(labels)]
-        loss = F.nll_loss(of_digits, labels) if len(labels) else log_probs.sum()  # of an empty share: 0
+        loss = F.nll_loss(of_digits, labels) if len(labels) else log_probs.sum()  # an empty part: 0
         objective = loss
-        if strangers:  # as likely one digit as another (Hendrycks et al. 2019, arXiv 1812.04606)
+        if count:  # cross-entropy to the uniform distribution (Hendrycks et al. 2019, arXiv 1812.04606)
             objective = loss - OUTLIER_WEIGHT * log_probs[len(labels) :].mean()
         self.optimizer.zero_grad(set_to_none=True)
-        (objective * distributed.weight(len(labels), of)).backward()
+        (objective * distributed.loss_weight(len(labels), of)).backward()
         self.optimizer.step()
         if self.average is None:
             self.scheduler.step()
@@ -193,13 +193,13 @@ class Training:
                 list(filter(torch.is_floating_point, s.values())) for s in (self.average, self.model.state_dict())
             )
             self.averaged += 1
-            torch._foreach_lerp_(averages, latest, 1 / self.averaged)  # each counts the same
+            torch._foreach_lerp_(averages, latest, 1 / self.averaged)  # the mean of all states
         return loss.detach(), (of_digits.detach().argmax(1) == labels).sum()
 
     def save(self, out: Path, dataset: str) -> None:
-        """best.pt if this epoch was the best, history.json, and training.pt, from which the training goes on.
+        """Write best.pt if this epoch is the best, history.json, and training.pt, from which a training resumes.
 
-        training.pt comes last: killed in between, the training repeats this epoch and arrives at the same.
+        training.pt comes last: a training killed in between repeats this epoch, with the same result.
         """
         latest = self.history.epochs[-1]
         if latest is self.history.best:
@@ -222,28 +222,30 @@ class Training:
         save_plain(out / "training.pt", state)
 
     def restore(self, path: Path) -> None:
-        """Go on where `save` was.
+        """Restore the state written by `save`.
 
         Raises:
-            CheckpointError: the file is damaged or of another version, or the training was of another recipe.
+            CheckpointError: the file is damaged or of another version, or the training had another recipe.
         """
         state = load_plain(path)
         try:
             self._take_over(state, path)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
-                f"{path}: holds no training that this version can go on with ({error!r}); train without --resume, or "
-                f"into another folder"
+                f"{path}: expected a training that this version can resume, received another ({error!r}); train "
+                f"without --resume, or use another --out"
             ) from error
 
     def _take_over(self, state: dict[str, Any], path: Path) -> None:
-        free = {"patience"} if self.recipe.schedule == "one_cycle" else {"epochs", "patience"}  # a cycle has a length
-        before = Recipe("", 1, 1).to_dict() | state["recipe"]  # what an older file lacks had its default then
+        free = (
+            {"patience"} if self.recipe.schedule == "one_cycle" else {"epochs", "patience"}
+        )  # a cycle has a fixed length
+        before = Recipe("", 1, 1).to_dict() | state["recipe"]  # fields that an older file lacks had their defaults
         changed = {k for k, v in self.recipe.to_dict().items() if k not in free and before[k] != v}
         if changed:
             raise CheckpointError(
-                f"{path}: was started with another {', '.join(sorted(changed))}; resume with the same recipe, or train "
-                f"into another folder"
+                f"{path}: the training was started with another {', '.join(sorted(changed))}; resume with the same "
+                f"recipe, or use another --out"
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -254,7 +256,7 @@ class Training:
         self.history.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         self.stopping.best = min(epoch.validation_loss for epoch in self.history.epochs)
         self.stopping.waited = state["waited"]
-        if distributed.rank() == 0:  # the others' chance is not in the file
+        if distributed.rank() == 0:  # the file holds this rank's generator only
             self.random.set_state(state["random"])
         self.shuffling.set_state(state["shuffling"])
 

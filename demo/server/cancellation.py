@@ -1,35 +1,35 @@
-"""What runs for a visitor who closes the page while it waits for the answer: not for long.
+"""Stop computing for a page that was closed.
 
-Of its own accord Gradio drops what waits in the queue then, and marks what runs as not alive, but lets it run on.
+Gradio drops the calls of a closed page that still wait in its queue, but lets running ones run to their end.
 """
 
 from typing import Any
 
 import torch
-from gradio.context import LocalContext
 from torch.overrides import TorchFunctionMode
 
-
-class Left(Exception):
-    """Nobody waits for the answer any more."""
+from demo.server.gradio_private import current_event
 
 
-class WhileAwaited(TorchFunctionMode):
-    """Within `with WhileAwaited():` torch computes only as long as the page of this event is open.
+class PageClosed(Exception):
+    """The page that asked was closed."""
 
-    The check is at every step of torch, of which the longest takes half a second, so that no experiment need know.
+
+class WhilePageOpen(TorchFunctionMode):
+    """Within `with WhilePageOpen():` every torch function raises PageClosed once the page of the event is closed.
+
+    So experiments need no cancellation code: the longest torch function takes half a second.
 
     Raises:
-        Left: from within; catch it, or its traceback would keep the tensors.
+        PageClosed: catch it outside; its traceback keeps the tensors alive.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        blocks, event = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
-        self.event = blocks._queue.event_ids_to_events.get(event) if blocks and event else None
+        self.event = current_event()
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # `no_grad` calls torch to put its mode back: stopped there, this thread would never have gradients again
+        # `no_grad` calls torch on exit: stopped there, this thread would stay without gradients
         if self.event is not None and not self.event.alive and function is not torch._C._set_grad_enabled:
-            raise Left
+            raise PageClosed
         return function(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""What a request may carry: files, or JSON of a reasonable shape, and not too much of either."""
+"""Limits of a request's body: its size, the number and depth of its values, the number of its files."""
 
 import json
 import math
@@ -13,8 +13,8 @@ from starlette.types import Message, Receive, Scope
 from demo.server.validation import shown
 
 LARGEST_FILE = 20_000_000  # bytes
-LARGEST_UPLOAD = LARGEST_FILE + 100_000  # with what multipart adds to it
-MOST_FILES = 10  # in an upload
+LARGEST_UPLOAD = LARGEST_FILE + 100_000  # with multipart's headers
+MOST_FILES = 10  # per upload
 LARGEST_JSON = 4_000_000  # bytes; MCP sends images in it
 MOST_VALUES = 1000  # in a JSON body
 DEEPEST = 20  # levels of a JSON body
@@ -22,7 +22,7 @@ CHUNK = 1 << 16  # bytes
 
 
 class Refused(Exception):
-    """An answer with `status` and `detail`: words, or for 422 Gradio's list of what is wrong with which input."""
+    """A request answered with `status` and `detail`: a message, or Gradio's list of wrong inputs for 422."""
 
     def __init__(self, status: int, detail: str | list[dict[str, Any]]) -> None:
         super().__init__(detail)
@@ -33,11 +33,12 @@ def refused(status: int, name: str, expected: str, received: Any, remedy: str) -
     return Refused(status, f"{name}: expected {expected}, received {shown(received)}; {remedy}")
 
 
-async def take(request: Request, body: IO[bytes], largest: int) -> None:
-    """The request's body into `body`, from its beginning.
+async def read(request: Request, body: IO[bytes], largest: int) -> None:
+    """Copy the request's body into `body` and rewind it.
 
     Raises:
-        Refused: it is larger. Some more of it is let in and dropped, or the visitor would not hear our answer.
+        Refused: it is larger. Up to ten times `largest` are read and dropped first, or the client would not see the
+            answer.
         ClientDisconnect: it breaks off.
     """
     size = 0
@@ -52,8 +53,8 @@ async def take(request: Request, body: IO[bytes], largest: int) -> None:
     body.seek(0)
 
 
-def give(body: IO[bytes], receive: Receive | None = None) -> Receive:
-    """What an app receives: `body`, then whatever `receive` has to say, as that the visitor has left."""
+def replay(body: IO[bytes], receive: Receive | None = None) -> Receive:
+    """An ASGI `receive` that gives `body`, then the messages of the real `receive`, such as a disconnect."""
     more = True
 
     async def next_message() -> Message:
@@ -68,13 +69,13 @@ def give(body: IO[bytes], receive: Receive | None = None) -> Receive:
 
 
 async def check_upload(scope: Scope, body: IO[bytes]) -> None:
-    """Before Gradio reads it too, who leaves the files behind that come before what is none.
+    """Check a multipart body before Gradio parses it, which answers some bodies with a 500 and leaves files behind.
 
     Raises:
-        Refused: anything but a few files.
+        Refused: anything but 1 … MOST_FILES files named "files".
     """
     try:
-        form = await Request(scope, give(body)).form(max_files=MOST_FILES, max_fields=0)
+        form = await Request(scope, replay(body)).form(max_files=MOST_FILES, max_fields=0)
     except (MultiPartException, HTTPException) as error:
         expected = f"1 … {MOST_FILES} files as multipart/form-data"
         raise refused(400, "upload", expected, str(error), "see docs/api.md") from error
@@ -85,10 +86,10 @@ async def check_upload(scope: Scope, body: IO[bytes]) -> None:
 
 
 def parse(scope: Scope, body: IO[bytes]) -> Any:
-    """JSON of a reasonable shape, with finite numbers and whole characters.
+    """Parse a JSON body.
 
     Raises:
-        Refused: something else.
+        Refused: not JSON, too many or too deep values, a number that is not finite, or half a surrogate pair.
     """
     kind, content = Headers(scope=scope).get("content-type", "nothing"), body.read()
     if not kind.startswith("application/json"):
@@ -96,11 +97,11 @@ def parse(scope: Scope, body: IO[bytes]) -> Any:
     try:
         parsed = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise refused(400, "body", "JSON", content[:40], "correct it") from error
+        raise refused(400, "body", "JSON", content[:40], "see docs/api.md") from error
     level, count = [parsed], 1
     for _ in range(DEEPEST):
         for value in level:
-            _check_value(value)
+            _check_scalar(value)
         level = [child for value in level for child in _children(value)]
         count += len(level)
         if not level:
@@ -114,8 +115,10 @@ def _children(value: Any) -> list[Any]:
     return [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
-def _check_value(value: Any) -> None:
-    if isinstance(value, float) and not math.isfinite(value):  # which Python's JSON may be, and nobody else's
+def _check_scalar(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(
+        value
+    ):  # Python's JSON has NaN and infinity, the standard has not
         raise refused(400, "body", "finite numbers", value, "leave it out")
     if isinstance(value, str) and not value.isascii():
         try:

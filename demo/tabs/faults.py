@@ -7,6 +7,7 @@ import gradio as gr
 from bnmodel.experiments import faults, forgotten_eval
 from bnmodel.experiments.faults import Fault
 from bnmodel.experiments.forgotten_eval import MAX_CALLS, ForgottenEval
+from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.training.history import HISTORY, History
 from demo.components import code, fold, panels, percent, picture, sentence
 from demo.models import Model
@@ -88,7 +89,7 @@ def other_faults(model: Model) -> str:
     found: list[Fault] = []
     if (model.folder / HISTORY).is_file():
         found.append(faults.best_by_reference(History.read(model.folder / HISTORY)))
-    if any(True for _ in faults.named_norms(model.network)):
+    if custom_batchnorms(model.network):
         found += [faults.statistics_not_saved(model.network), faults.momentum_inverted(model.network)]
     if not found:
         return "<p>This network has no batch norm and no history of its training: nothing of this can go wrong.</p>"

@@ -3,7 +3,7 @@
 import gradio as gr
 
 from bnmodel.experiments import running_statistics
-from bnmodel.experiments.modes import named_norms
+from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.experiments.running_statistics import RunningStatistics
 from demo.components import code, fold, panels, picture, sentence, table
 from demo.page import Drawn, Page
@@ -39,7 +39,7 @@ BATCH_SIZES = (2, 4, 8, 16, 32, 64)
 
 
 def build(page: Page) -> None:
-    most = max((len(named_norms(model.network)) for model in page.models.values()), default=0)
+    most = max((len(custom_batchnorms(model.network)) for model in page.models.values()), default=0)
     with page.tab("Statistics", "Which mean and variance should a network keep for later?") as tab:
         with gr.Row(elem_classes="controls"):
             momentum = gr.Slider(0.01, 1, 0.1, step=0.01, label="Momentum", elem_id="momentum", min_width=160)
@@ -57,7 +57,7 @@ def build(page: Page) -> None:
 
 def show(drawn: Drawn, momentum: float, batch_size: int, place: int | None, channel: int | None) -> str:
     """`place` counts the network's norms from 1 on; beyond the last, it is the last."""
-    norms = named_norms(drawn.model.network)
+    norms = custom_batchnorms(drawn.model.network)
     if not norms:
         return sentence("This network has no batch norm.", drawn)
     norm = list(norms)[min(place or 1, len(norms)) - 1]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import benchmarks
 from benchmarks import drawing, stroke_styles
 from benchmarks.rasteriser import BLACK, WHITE, Drawing, draw, place
-from benchmarks.strokes import Strokes, resample, thin, vectorise
+from benchmarks.strokes import Strokes, resample, vectorise
 from bnmodel import Sketch
 from bnmodel.data import Digits, load_sample
 
@@ -88,28 +88,6 @@ def test_a_dot_stays_a_dot_and_a_blank_image_has_no_stroke() -> None:
     (stroke,) = vectorise(dot)
     np.testing.assert_allclose(stroke, [[21, 13]], atol=0.5)
     assert vectorise(np.zeros((28, 28))) == []
-
-
-def components(mask: np.ndarray, diagonal: bool) -> int:
-    """How many connected parts, counted by spreading the smallest number of each part over it."""
-    number = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
-    while True:
-        padded = np.pad(np.where(mask, number, mask.size + 1), 1, constant_values=mask.size + 1)
-        shifts = [(0, 1), (2, 1), (1, 0), (1, 2), *([(0, 0), (0, 2), (2, 0), (2, 2)] if diagonal else [])]
-        near = [padded[down : down + mask.shape[0], right : right + mask.shape[1]] for down, right in shifts]
-        smaller = np.where(mask, np.minimum.reduce([padded[1:-1, 1:-1], *near]), 0)
-        if (smaller == number).all():
-            return len(np.unique(number[mask]))
-        number = smaller
-
-
-def test_thinning_keeps_the_number_of_parts_and_of_holes() -> None:
-    for image in SAMPLE.images[:40, 0].numpy():
-        mask = np.pad(image > 0.5, 1)
-        skeleton = thin(mask)
-        assert (mask | ~skeleton).all()
-        assert components(skeleton, diagonal=True) == components(mask, diagonal=True)
-        assert components(~skeleton, diagonal=False) == components(~mask, diagonal=False)
 
 
 def test_mnists_digits_drawn_anew_cover_what_they_covered() -> None:
@@ -243,13 +221,19 @@ def test_a_closed_four_whose_bar_ended_at_the_stem_gets_one_that_crosses_it() ->
 # --- counting --------------------------------------------------------------------------------------------------------
 
 
-def test_wilsons_interval_is_the_one_computed_by_hand() -> None:
-    # z = 1.96 by hand for 8 of 10: centre (0.8 + 0.19208) / 1.38416, half 1.96 · √(0.016 + 0.009604) / 1.38416
-    assert drawing.wilson(8, 10, z=1.96) == pytest.approx((0.490158, 0.943318), abs=1e-5)
-    assert drawing.wilson(0, 10) == pytest.approx((0, 3.841459 / 13.841459), abs=1e-6)
-    assert drawing.wilson(10, 10) == pytest.approx((10 / 13.841459, 1), abs=1e-6)
-    with pytest.raises(ValueError, match="received 3 of 2"):
-        drawing.wilson(3, 2)
+@pytest.mark.parametrize(
+    ("correct", "low", "high"),
+    [
+        # z = 1.96: centre (0.8 + 0.19208) / 1.38416, half width 1.96 · √(0.016 + 0.009604) / 1.38416
+        (8, 0.490158, 0.943318),
+        (0, 0, 3.841459 / 13.841459),
+        (10, 10 / 13.841459, 1),
+    ],
+)
+def test_a_scores_interval_is_wilsons_computed_by_hand(correct: int, low: float, high: float) -> None:
+    score = drawing.score(np.arange(10) < correct)
+    assert (score.n, score.correct, score.accuracy) == (10, correct, correct / 10)
+    assert (score.low, score.high) == pytest.approx((low, high), abs=1e-5)
 
 
 @given(st.integers(10, 900))

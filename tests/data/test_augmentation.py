@@ -69,6 +69,58 @@ def test_a_shift_moves_the_centre_of_mass_by_its_pixels(monkeypatch: pytest.Monk
     assert x.std() == pytest.approx(1.5, abs=0.1)
 
 
+def only(monkeypatch: pytest.MonkeyPatch, **spreads: float) -> None:
+    """`warp` at full strength, with these spreads and no others."""
+    monkeypatch.setattr(augmentation, "STRENGTHS", (1.0, 1.0))
+    for name in ("ROTATION", "SHEAR", "STRETCH", "SHIFT", "BEND", "HEAD"):
+        monkeypatch.setattr(augmentation, name, spreads.get(name, 0.0))
+
+
+def blob(y: float, x: float) -> Tensor:
+    """A smooth dot at (y, x) in pixels, (28, 28)."""
+    position = torch.arange(28) + 0.5
+    return torch.exp(-((position[:, None] - y) ** 2 + (position - x) ** 2) / 4.5)
+
+
+def centres(images: Tensor) -> Tensor:
+    """(N, 28, 28) → the centres of mass, y and x in pixels, (N, 2)."""
+    position = torch.arange(28) + 0.5
+    mass = images.sum((1, 2))
+    return torch.stack(((images.sum(2) * position).sum(1) / mass, (images.sum(1) * position).sum(1) / mass), 1)
+
+
+def test_a_rotation_turns_by_its_degrees_and_keeps_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, ROTATION=20.0)
+    above, right = (centres(warp(blob(*at).expand(2000, 1, 28, 28), seeded())[:, 0]) for at in ((9, 14), (14, 19)))
+    torch.testing.assert_close((above - right).norm(dim=1), torch.full((2000,), 50**0.5), atol=0.05, rtol=0)
+    angle = torch.atan2(right[:, 0] - 14, right[:, 1] - 14).rad2deg()
+    assert angle.std() == pytest.approx(20, abs=1)
+
+
+def test_a_shear_moves_rows_sideways_in_proportion_to_their_height(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, SHEAR=0.3)
+    above, middle = (centres(warp(blob(*at).expand(2000, 1, 28, 28), seeded())[:, 0]) for at in ((9, 14), (14, 14)))
+    torch.testing.assert_close(middle, torch.full((2000, 2), 14.0), atol=0.05, rtol=0)
+    torch.testing.assert_close(above[:, 0], torch.full((2000,), 9.0), atol=0.05, rtol=0)
+    assert (above[:, 1] - 14).std() == pytest.approx(0.3 * 5, abs=0.1)
+
+
+def test_rotation_and_shear_together_keep_the_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, ROTATION=30.0, SHEAR=0.4)
+    warped = warp(blob(14, 14).expand(500, 1, 28, 28), seeded()).sum((1, 2, 3))
+    torch.testing.assert_close(warped, blob(14, 14).sum().expand(500), atol=0, rtol=0.02)
+
+
+def test_a_large_or_small_head_moves_the_middle_up_or_down_and_never_sideways(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, HEAD=0.22)
+    middle, top = (centres(warp(blob(*at).expand(2000, 1, 28, 28), seeded())[:, 0]) for at in ((14, 14), (2, 14)))
+    for moved in (middle, top):
+        torch.testing.assert_close(moved[:, 1], torch.full((2000,), 14.0), atol=0.01, rtol=0)
+    assert middle[:, 0].min() < 14 - 2
+    assert middle[:, 0].max() > 14 + 2
+    assert (top[:, 0] - 2).abs().max() < 1
+
+
 def test_pens_become_thicker_and_thinner() -> None:
     ink = SAMPLE.images.sum(dim=(1, 2, 3))
     ratio = thickness(SAMPLE.images, seeded()).sum(dim=(1, 2, 3)) / ink
@@ -142,3 +194,10 @@ def test_outliers_are_not_the_digits_they_are_made_beside() -> None:
     strangers = outliers(SAMPLE.images[:200], seeded())
     assert (strangers != SAMPLE.images[:200]).flatten(1).any(dim=1).all()
     assert (strangers.amax(dim=(1, 2, 3)) > 0.5).all()
+
+
+def test_a_tenth_of_the_outliers_are_two_digits_across_each_other() -> None:
+    digits = SAMPLE.images
+    across = torch.maximum(digits, digits.roll(1, dims=0).rot90(1, (2, 3)))
+    drawn = (outliers(digits, seeded()) == across).flatten(1).all(dim=1).float().mean()
+    assert drawn == pytest.approx(0.1, abs=0.03)

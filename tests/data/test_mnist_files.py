@@ -139,7 +139,7 @@ def test_a_file_of_the_right_size_and_other_contents_is_refused(
     file.write_bytes(contents)
     with pytest.raises(DataError) as refusal:
         load_mnist(name.startswith("train"), tmp_path)
-    for part in (str(file), "contents are not MNIST's", "Delete it to download it again"):
+    for part in (str(file), "expected the contents of MNIST, received others", "Delete it to download it again"):
         assert part in str(refusal.value)
 
 

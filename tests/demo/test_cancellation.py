@@ -23,7 +23,7 @@ from benchmarks.running_app import watch_errors
 from demo.app import CHECKPOINTS, build_app, launch_options
 from demo.models import load_model
 from demo.page import Drawn
-from demo.server.cancellation import Left, WhileAwaited
+from demo.server.cancellation import PageClosed, WhilePageOpen
 from demo.tabs import chance, corruption, faults, statistics, why, your_digit
 
 MODES = 4  # steps that only put a mode back
@@ -249,7 +249,7 @@ def test_a_tab_ends_at_the_next_step_of_torch_once_nobody_waits(
         LocalContext.blocks.set(blocks)  # type: ignore[arg-type]
         LocalContext.event_id.set("an event")
         event.alive = True
-        with Steps(event, last) as steps, pytest.raises(Left), WhileAwaited():
+        with Steps(event, last) as steps, pytest.raises(PageClosed), WhilePageOpen():
             show(drawn, *controls)
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
@@ -260,5 +260,5 @@ def test_a_tab_ends_at_the_next_step_of_torch_once_nobody_waits(
 
 
 def test_outside_of_an_event_everything_is_computed() -> None:
-    with WhileAwaited():
+    with WhilePageOpen():
         assert torch.ones(2).sum() == 2

@@ -52,7 +52,7 @@ def test_a_url_in_place_of_a_file_is_refused_before_its_host_is_looked_up(attack
     for url in (attack.target.listener, "https://huggingface.co/x.png"):
         answer = attack.send(post("call/predict", {"data": [{"path": url, "meta": META}]}, "call"))
         assert answer.what == "422"
-        assert "expected an uploaded file, as nothing else is fetched" in answer.text
+        assert "expected an uploaded file, since URLs are not fetched" in answer.text
         assert attack.send(Case("GET", f"/gradio_api/file={url}")).what == "403"
 
 
@@ -80,7 +80,7 @@ def test_the_documentation_states_the_limits_of_the_code() -> None:
         "a URL": f"{middleware.LONGEST_URL:,} bytes, {middleware.LONGEST_NAME} between two slashes",
         "calls of the endpoints at once; others wait": str(api.AT_ONCE),
         "waiting calls; others are refused with 503": str(app.MOST_WAITING),
-        "trainings at once; others hear that it is busy": str(live_training.MOST),
+        "trainings at once; others wait": str(live_training.MAX_TRAININGS),
         "visitors whose controls are remembered, at 0.4 MB each": str(app.MOST_SESSIONS),
     }
 
@@ -96,8 +96,8 @@ def test_the_documentation_states_the_limits_of_the_code() -> None:
         (post("call/predict", nested(21)), 400, "at most 1,000 values, 20 deep"),
         (post("call/compare_modes", {"data": [None, 1, "a" * 1001, 1, 1]}), 422, "kind"),
         (Case("GET", "/?" + "a" * middleware.LONGEST_URL), 414, "expected at most 4,000 bytes"),
-        (Case("GET", "/static/" + "a" * (middleware.LONGEST_NAME + 1)), 414, "255 a name"),
-        (Case("POST", "/gradio_api/run/predict", b"{}"), 404, "there is nothing here"),
+        (Case("GET", "/static/" + "a" * (middleware.LONGEST_NAME + 1)), 414, "255 between two slashes"),
+        (Case("POST", "/gradio_api/run/predict", b"{}"), 404, "expected a route of docs/api.md"),
         (Case("POST", "/gradio_api/call/predict", b"{}", {"content-type": "text/plain"}), 415, "application/json"),
     ],
     ids=lambda value: f"{value.path[:30]} {len(value.body)}" if isinstance(value, Case) else "",

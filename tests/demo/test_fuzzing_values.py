@@ -112,7 +112,7 @@ def test_a_number_of_thousands_of_digits_is_refused_without_them() -> None:
 
 
 def test_a_kind_of_control_that_nobody_has_thought_of_is_an_error_of_the_programmer() -> None:
-    with pytest.raises(TypeError, match=r"say in demo/server/validation.py"):
+    with pytest.raises(TypeError, match=r"add it to demo/server/validation\.py"):
         check(gr.Checkbox(), True)
 
 

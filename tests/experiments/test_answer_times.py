@@ -14,8 +14,8 @@ from benchmarks.running_app import ROOT
 from bnmodel import SimpleCNN, load_checkpoint
 from bnmodel.data import load_sample
 from bnmodel.experiments import corruption
-from bnmodel.experiments.cache import remembered
-from bnmodel.experiments.modes import named_norms
+from bnmodel.experiments.cache import cache_by_content
+from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.experiments.running_statistics import approach, running_average
 
@@ -48,7 +48,7 @@ def test_quick_pooling_leaves_gradients_alone() -> None:
 def test_a_network_that_has_learned_meanwhile_is_not_remembered_as_it_was() -> None:
     calls = []
 
-    @remembered(4)
+    @cache_by_content(4)
     def first_weight(network: nn.Module, times: int = 1) -> float:
         calls.append(times)
         return times * float(next(network.parameters()).detach().flatten()[0])
@@ -66,8 +66,8 @@ def test_a_network_that_has_learned_meanwhile_is_not_remembered_as_it_was() -> N
 @pytest.mark.parametrize("batch_size", [2, 50, 500])
 def test_the_corrupted_digits_are_normalised_in_batches_of_the_chosen_size(model: nn.Module, batch_size: int) -> None:
     network = copy.deepcopy(model).eval()
-    for name in named_norms(model):
-        network.set_submodule(name, named_norms(network)[name].to_torch(2).train())
+    for name in custom_batchnorms(model):
+        network.set_submodule(name, custom_batchnorms(network)[name].to_torch(2).train())
     images = corruption.corrupted_sample("contrast", 0.8, 0)
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:500]
     with torch.no_grad():

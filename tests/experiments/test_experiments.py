@@ -27,7 +27,7 @@ DIGIT = load_sample(train=False).images[5, 0]  # a 1
 def with_torch_norms(model: nn.Module, train: bool) -> nn.Module:
     """The same network with torch's own batch norms, in the given mode, and dropout off."""
     changed = copy.deepcopy(model).eval()
-    for name, norm in modes.named_norms(model).items():
+    for name, norm in modes.custom_batchnorms(model).items():
         changed.set_submodule(name, norm.to_torch().train(train))
     return changed
 

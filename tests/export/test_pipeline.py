@@ -18,7 +18,7 @@ from bnmodel.data import load_sample
 from bnmodel.deploy import certificate
 from bnmodel.deploy.formats import DIGITS, write_onnx, write_torchscript
 from bnmodel.deploy.loading import FORMATS
-from bnmodel.io import seal
+from bnmodel.io import checksum
 from export import ExportError, certify, export_checkpoint, load, verify
 
 LECTURE = Path("checkpoints/lecture")
@@ -35,7 +35,7 @@ def broken(folder: Path) -> set[tuple[str, str]]:
     return {(check.promise, check.file) for check in verify(folder, None, CANVASES) if not check.passed}
 
 
-def reseal(folder: Path, change) -> None:
+def update_checksums(folder: Path, change) -> None:
     """What a forger would do: change the certificate and compute its hashes anew."""
     content = json.loads((folder / "certificate.json").read_text())
     change(content)
@@ -98,14 +98,14 @@ def test_a_missing_file_is_found(folder):
     assert {("unchanged", "digits.pt2"), ("loads", "digits.pt2")} <= broken(folder)
 
 
-def test_an_edited_certificate_breaks_its_seal(folder):
+def test_an_edited_certificate_no_longer_matches_its_checksum(folder):
     path = folder / "certificate.json"
     path.write_text(path.read_text().replace('"classes": [\n    "0"', '"classes": [\n    "1"'))
-    assert ("seal", "certificate.json") in broken(folder)
+    assert ("checksum", "certificate.json") in broken(folder)
 
 
-def test_an_edited_and_resealed_certificate_contradicts_the_files(folder):
-    reseal(folder, lambda content: content["models"]["digits"]["classes"].reverse())
+def test_an_edited_certificate_with_a_new_checksum_contradicts_the_files(folder):
+    update_checksums(folder, lambda content: content["models"]["digits"]["classes"].reverse())
     assert {("metadata", f"digits.{ending}") for ending in FORMATS} <= broken(folder)
 
 
@@ -113,7 +113,7 @@ def test_a_certificate_that_leaves_out_a_file_is_incomplete(folder):
     path = folder / "certificate.json"
     content = json.loads(path.read_text())
     del content["files"]["sketch.onnx"]
-    content["seal"] = seal(content)
+    content["checksum"] = checksum(content)
     path.write_text(json.dumps(content))
     assert ("complete", "certificate.json") in broken(folder)
 
@@ -126,12 +126,12 @@ def test_another_checkpoint_beside_the_files_is_not_their_source(folder):
     assert {("source", "best.pt"), ("the shipped sample", "digits.onnx")} <= found
 
 
-def test_edited_golden_vectors_are_found_by_value_even_when_resealed(folder):
+def test_edited_golden_vectors_are_found_by_value_even_with_new_checksums(folder):
     path = folder / "golden.json"
     content = json.loads(path.read_text())
     content["digits"][3]["outputs"][0]["data"][0] += 0.001
     path.write_text(json.dumps(content))
-    reseal(folder, lambda content: None)
+    update_checksums(folder, lambda content: None)
     assert ("golden vectors", "digits.onnx") in broken(folder)
 
 
@@ -150,10 +150,10 @@ class TrainMode(nn.Module):
 
 
 @pytest.mark.parametrize(("ending", "write"), [("torchscript", write_torchscript), ("onnx", write_onnx)])
-def test_a_train_mode_model_put_in_place_and_resealed_breaks_batch_invariance(folder, ending, write):
+def test_a_train_mode_model_put_in_place_with_new_checksums_breaks_batch_invariance(folder, ending, write):
     metadata = json.loads((folder / "certificate.json").read_text())["models"]["digits"]
     write(TrainMode(load_checkpoint(folder).model).eval(), DIGITS, metadata, folder / f"digits.{ending}")
-    reseal(folder, lambda content: None)
+    update_checksums(folder, lambda content: None)
     name = f"digits.{ending}"
     assert {("batch invariance", name), ("batch norm folded", name), ("golden vectors", name)} <= broken(folder)
 

@@ -228,7 +228,7 @@ def test_weights_and_statistics_that_are_not_finite_are_refused_by_name(name: st
     state = torch.load(path, weights_only=True)["state"]
     state[name].view(-1)[0] = value
     rewrite(path, state=state)
-    refused(path, f"not finite: {name};", "learning rate")
+    refused(path, f"expected finite weights, received NaN or infinity in {name};", "learning rate")
 
 
 # --- written wholly or not at all ------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bnmodel import CustomBatchNorm, SimpleCNNConfig, load_checkpoint
 from bnmodel.data import load_sample
-from bnmodel.training.distributed import share, synchronise, weight
+from bnmodel.training.distributed import loss_weight, own_part, synchronise
 from bnmodel.training.recipes import FAST, Recipe
 from bnmodel.training.trainer import Training, new_network
 
@@ -166,6 +166,21 @@ def test_torchrun_trains_and_the_first_process_alone_prints_and_writes(tmp_path:
     assert load_checkpoint(tmp_path).model.block1.norm.num_batches_tracked == -(-800 // FAST.batch_size)
 
 
+@pytest.mark.parametrize("given", [True, False], ids=["generator given", "generator made"])
+def test_every_process_draws_its_own_dropout_and_augmentation_but_the_same_order_of_the_digits(
+    given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits, draws, orders = load_sample(train=True), [], []
+    for rank in range(3):
+        monkeypatch.setattr("bnmodel.training.distributed.rank", lambda rank=rank: rank)
+        model, generator = new_network(RECIPE)
+        training = Training(model, digits[:51], digits[100:150], RECIPE, "cpu", generator if given else None)
+        draws.append(torch.rand(5, generator=training.random).tolist())
+        orders.append(torch.randperm(51, generator=training.shuffling).tolist())
+    assert len({tuple(draw) for draw in draws}) == 3
+    assert orders[0] == orders[1] == orders[2]
+
+
 # --- one process -----------------------------------------------------------------------------------------------------
 
 
@@ -185,8 +200,8 @@ def test_a_sync_batch_norm_of_torch_becomes_a_synchronised_layer() -> None:
 
 
 def test_alone_a_batch_is_one_share_and_counts_as_it_is() -> None:
-    assert torch.equal(share(torch.arange(5)), torch.arange(5))
-    assert weight(5, of=5) == 1.0
+    assert torch.equal(own_part(torch.arange(5)), torch.arange(5))
+    assert loss_weight(5, of=5) == 1.0
 
 
 def test_a_synchronised_layer_can_be_copied_pickled_and_scripted() -> None:

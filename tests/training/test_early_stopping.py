@@ -27,7 +27,7 @@ from bnmodel import Digits, SimpleCNN, load_checkpoint
 from bnmodel.training import fit, train_from_scratch
 from bnmodel.training.evaluation import evaluate
 from bnmodel.training.history import EarlyStopping, Epoch, History
-from bnmodel.training.trainer import TrainingError
+from bnmodel.training.trainer import Training, TrainingError
 
 # --- the best is kept, and is a copy ---------------------------------------------------------------------------------
 
@@ -175,6 +175,17 @@ def test_ctrl_c_before_there_is_anything_to_keep_is_not_swallowed(
 def test_a_learning_rate_that_is_far_too_high_is_an_error_that_says_so(few: tuple[Digits, Digits]) -> None:
     with pytest.raises(TrainingError, match=r"epoch 1: the training diverges at learning rate 1e\+06 .*; lower"):
         train_from_scratch(dataclasses.replace(SHORT, learning_rate=1e6), *few, "digits", progress=False)
+
+
+def test_a_finite_loss_counts_as_diverged_from_1000_nats_on(
+    few: tuple[Digits, Digits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted_losses([990.0, 1000.0], monkeypatch)
+    training = Training(seeded_model(SHORT), *few, SHORT, "cpu")
+    epochs = training.epochs()
+    assert next(epochs).validation_loss == 990
+    with pytest.raises(TrainingError, match="epoch 2: the training diverges"):
+        next(epochs)
 
 
 def test_a_loss_that_becomes_nan_keeps_the_best_before(few: tuple[Digits, Digits], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from bnmodel.training import fit, train_from_scratch
 from bnmodel.training.evaluation import evaluate, predict_log_probs
 from bnmodel.training.history import Epoch, History
 from bnmodel.training.recipes import FAST, LECTURE, RECIPES, SPRINT, Recipe
+from bnmodel.training.trainer import Training
 
 # --- end to end ------------------------------------------------------------------------------------------------------
 
@@ -171,6 +172,32 @@ def test_a_step_goes_down_the_gradient_of_the_nll_loss_with_weight_decay(few: tu
     for mine, before in zip(model.parameters(), reference.parameters(), strict=True):
         expected = before - 0.3 * (before.grad + 0.02 * before)
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_outlier_step_goes_down_the_nll_of_the_digits_and_half_the_cross_entropy_to_the_uniform_distribution(
+    few: tuple[Digits, Digits],
+) -> None:
+    recipe = Recipe(
+        "step", 1, 1, batch_size=100, learning_rate=0.3, weight_decay=0.0, outliers=0.2,
+        model=SimpleCNNConfig(dropout=0.0),
+    )  # fmt: skip
+    model, seen = seeded_model(recipe), []
+    reference = copy.deepcopy(model).train()
+    hook = model.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+    training = Training(model, *few, recipe, "cpu")
+    labels = []
+    step = training._step
+    training._step = lambda batch, of: labels.append(batch.labels) or step(batch, of)  # type: ignore[method-assign]
+    next(training.epochs())
+    hook.remove()
+    images = seen[0]
+    assert images.shape == (120, 1, 28, 28)
+    log_probs = reference(images)
+    uniform = torch.full((20, 10), 0.1)
+    loss = F.nll_loss(log_probs[:100], labels[0]) + 0.5 * F.cross_entropy(log_probs[100:], uniform)
+    loss.backward()
+    for mine, before in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine, before - 0.3 * before.grad, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("share", "redrawn"), [(0.0, 0), (0.5, 32), (1.0, 64)])

@@ -99,8 +99,9 @@ def test_a_training_that_is_not_finished_is_refused(digits: Digits, tmp_path: Pa
 
 
 def test_the_folder_of_the_chosen_training_is_not_written_over(digits: Digits, chosen: Path) -> None:
-    with pytest.raises(ValueError, match="expected another folder"):
-        refit(chosen, digits, chosen)
+    for spelling in (chosen, chosen / ".." / chosen.name):
+        with pytest.raises(ValueError, match="expected another folder"):
+            refit(chosen, digits, spelling)
 
 
 def test_the_command_refits_and_evaluating_says_that_validation_digits_were_learned(

@@ -91,7 +91,7 @@ def test_resuming_with_another_recipe_is_refused_by_the_name_of_what_changed(
 ) -> None:
     train_from_scratch(dataclasses.replace(SHORT, epochs=1), *few, "digits", tmp_path, progress=False)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    with pytest.raises(CheckpointError, match=rf"training\.pt: was started with another {field};"):
+    with pytest.raises(CheckpointError, match=rf"training\.pt: the training was started with another {field};"):
         train_from_scratch(
             dataclasses.replace(SHORT, **{field: value}), *few, "digits", tmp_path, resume=True, progress=False
         )

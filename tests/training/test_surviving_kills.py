@@ -21,7 +21,7 @@ import torch
 from bnmodel import CheckpointError, SimpleCNNConfig, load_checkpoint
 from bnmodel.__main__ import main
 from bnmodel.data import load_offline_digits, split
-from bnmodel.io import TEMPORARY, alone_in, read_sealed
+from bnmodel.io import TEMPORARY, folder_lock, read_checked
 from bnmodel.training import fit, train_from_scratch
 from bnmodel.training.recipes import Recipe
 from bnmodel.training.trainer import new_network
@@ -86,7 +86,7 @@ def messages(told: Connection) -> list[object]:
 
 
 def without_seconds(folder: Path) -> dict:
-    history = read_sealed(folder / "history.json")
+    history = read_checked(folder / "history.json")
     for epoch in history["epochs"]:
         del epoch["seconds"]
     return history
@@ -151,7 +151,7 @@ def test_a_second_training_into_the_same_folder_is_refused_until_the_first_is_de
     _, said = start(tmp_path, LONG)
     (refusal,) = messages(said)
     assert refusal.startswith("BlockingIOError")
-    assert "another training writes to this folder" in refusal
+    assert "another training is writing to this folder" in refusal
     first.kill()
     first.join()
     _, said = start(tmp_path, LONG)
@@ -160,7 +160,7 @@ def test_a_second_training_into_the_same_folder_is_refused_until_the_first_is_de
 
 def test_what_a_killed_process_left_half_written_is_deleted(tmp_path: Path) -> None:
     (tmp_path / f"{TEMPORARY}best-x.pt").write_bytes(b"half")
-    with alone_in(tmp_path):
+    with folder_lock(tmp_path):
         assert not list(tmp_path.glob(f"{TEMPORARY}*"))
 
 
@@ -170,7 +170,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_traine
     (tmp_path / "file").write_text("in the way")
     assert main(["train", "--dataset", "digits", "--out", str(tmp_path / "file" / "out"), "--epochs", "1"]) == 1
     printed = capsys.readouterr().err
-    assert "cannot be written (Not a directory); free some space, or choose a folder" in printed
+    assert "cannot be written (Not a directory); free some space, or use a writable folder" in printed
     assert "epoch" not in printed
 
 
@@ -201,5 +201,5 @@ def test_a_training_of_another_version_is_refused_in_words(entry: str, tmp_path:
     content = torch.load(tmp_path / "training.pt", weights_only=True)
     content["something new"] = content.pop(entry)
     torch.save(content, tmp_path / "training.pt")
-    with pytest.raises(CheckpointError, match=r"training\.pt: holds no training that this version can go on with"):
+    with pytest.raises(CheckpointError, match=r"training\.pt: expected a training that this version can resume"):
         train_from_scratch(recipe, *few, "digits", tmp_path, resume=True, progress=False)
