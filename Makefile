@@ -1,15 +1,28 @@
-# Every target sets itself up: `make demo` and `make test` need nothing but Python 3.10 … 3.13.
+# Every target installs what it needs: only Python 3.10 to 3.13 is required.
 PYTHON ?= python3
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
 MODEL  ?= checkpoints/lecture
+# URL of a package index for PyTorch and torchvision, for example that of the CPU-only builds (docs/install.md)
+TORCH_INDEX ?=
+# The tests without a browser and without the app, for `make lowest`
+QUICK  ?= tests/nn tests/data tests/deploy tests/export tests/training tests/experiments tests/test_command_line.py \
+          tests/test_architecture.py tests/test_packaging.py
+# For `make mutants`: the file to break, the tests that should notice, and how many mutants to try
+FILE   ?= bnmodel/training/history.py
+TESTS  ?= tests/training/test_early_stopping.py
+SAMPLE ?= 40
 
-.PHONY: demo test check audit train robust export verify bench figures chromium clean
+.PHONY: help demo test check audit train robust export verify bench figures docs wheel-check lowest mutants chromium clean
 
-demo: $(VENV)/.demo          ## the app, at http://localhost:7860
+help:                        ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.demo          ## start the app at http://localhost:7860
 	$(PY) -m demo
 
-test: $(VENV)/.dev chromium  ## the whole test suite
+test: $(VENV)/.dev chromium  ## run the whole test suite
 	$(PY) -m pytest
 
 check: $(VENV)/.dev          ## lint, format and types
@@ -17,46 +30,72 @@ check: $(VENV)/.dev          ## lint, format and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-audit: $(VENV)/.demo         ## known vulnerabilities of what is installed
-	$(PY) -m pip install --quiet --disable-pip-version-check "pip-audit>=2.9,<3"
+audit: $(VENV)/.demo         ## list known vulnerabilities of the installed packages
+	$(PIP) "pip-audit>=2.9,<3"
 	$(PY) -m pip_audit
 
-train: $(VENV)/.demo         ## the shipped checkpoint again, from MNIST
+train: $(VENV)/.demo         ## train the checkpoint lecture on MNIST
 	$(PY) -m bnmodel train --recipe lecture --dataset mnist --out checkpoints/lecture
 
-robust: $(VENV)/.demo        ## the same for robust: chosen on validation digits, refitted on all, exported
+robust: $(VENV)/.demo        ## train, refit and export the checkpoint robust
 	$(PY) -m bnmodel train --recipe robust --out build/chosen
 	$(PY) -m bnmodel refit build/chosen --out checkpoints/robust
 	$(PY) -m export checkpoints/robust
 
-export: $(VENV)/.demo        ## the exported files and their certificate
+export: $(VENV)/.demo        ## write the exported files and the certificate of MODEL
 	$(PY) -m export $(MODEL)
 
-verify: $(VENV)/.demo        ## every promise of the certificate, checked again
+verify: $(VENV)/.demo        ## repeat all checks of the certificate of MODEL
 	$(PY) -m export verify $(MODEL)
 
-bench: $(VENV)/.dev chromium ## all benchmarks; writes benchmarks/results/*.json
+bench: $(VENV)/.dev chromium ## run all benchmarks; write benchmarks/results and the tables of the docs
 	$(PY) -m benchmarks
 
-figures: $(VENV)/.dev chromium ## the README's pictures, from the real app
+figures: $(VENV)/.dev chromium ## take the pictures of the docs from the running app
 	$(PY) -m benchmarks.figures
 
-$(VENV)/.demo: requirements.txt
+docs: $(VENV)/.dev           ## build the documentation in build/site
+	$(PY) -m mkdocs build --strict
+
+wheel-check: $(VENV)/.dev    ## install the wheel and its dependencies in an empty environment, and use it
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(PY) -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/environment
+	if [ -n "$(TORCH_INDEX)" ]; then \
+	  build/wheel/environment/bin/pip install --quiet --index-url $(TORCH_INDEX) torch torchvision; fi
+	build/wheel/environment/bin/pip install --quiet "$$(ls build/wheel/*.whl)[deploy]"
+	cd build/wheel && environment/bin/python ../../tests/installed_use.py certified
+	cd build/wheel && environment/bin/bnmodel train --recipe fast --dataset digits --epochs 1 --out trained
+	cd build/wheel && environment/bin/bnmodel evaluate trained
+
+lowest:                      ## run the quick tests with the lowest versions that the requirements allow
+	test -x build/lowest/bin/python || $(PYTHON) -m venv build/lowest
+	build/lowest/bin/pip install --quiet "uv>=0.9,<1"
+	build/lowest/bin/uv pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -r requirements-dev.txt
+	build/lowest/bin/python -m pytest $(QUICK)
+
+mutants: $(VENV)/.dev        ## break FILE in SAMPLE ways, one at a time; list those that TESTS do not notice
+	$(PY) -m benchmarks.mutants $(FILE) $(TESTS) --sample $(SAMPLE)
+
+$(VENV)/.torch:
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	if [ -n "$(TORCH_INDEX)" ]; then $(PIP) --index-url $(TORCH_INDEX) torch torchvision; fi
 	touch $@
 
-$(VENV)/.dev: requirements.txt requirements-dev.txt
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/.demo: requirements.txt $(VENV)/.torch
+	$(PIP) -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements.txt requirements-dev.txt $(VENV)/.torch
+	$(PIP) -r requirements-dev.txt
 	touch $@ $(VENV)/.demo
 
-# The system's Chromium where there is one; Debian's for root; Playwright's own otherwise.
+# The system's Chromium if there is one; else Debian's, as root; else Playwright's own.
 chromium: $(VENV)/.dev
 	@command -v chromium >/dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
 	  || $(PY) -m playwright install chromium
 
-clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis
+clean:                       ## delete the environment, the built pages and the caches
+	rm -rf $(VENV) build/site build/wheel build/mutants .mypy_cache .ruff_cache .hypothesis

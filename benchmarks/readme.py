@@ -1,6 +1,6 @@
-"""The README's tables, from the results of the benchmarks: nothing in them is typed by hand.
+"""Write the tables of README.md and docs/*.md from the results of the benchmarks.
 
-A table stands between `<!-- NAME -->` and `<!-- end -->`.
+A table stands between `<!-- NAME -->` and `<!-- end -->`; nothing in it is typed by hand.
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import RESULTS
+from benchmarks import RESULTS, layout
 from bnmodel.experiments import convergence_sweep
 from bnmodel.experiments.convergence import PLACES
 from bnmodel.experiments.convergence_sweep import EASIER, SLOW, SWEEP_FILE, TARGET
@@ -17,11 +17,11 @@ from bnmodel.io import atomic_write
 from export.bench import read_rows
 
 ROOT = RESULTS.parents[1]
-README = ROOT / "README.md"
 ELSEWHERE = {
     "export": ROOT / "checkpoints/lecture/bench.json",
     "convergence": SWEEP_FILE,
-    "holds": RESULTS / "load.json",
+    "robustness": RESULTS / "load.json",
+    "summary": RESULTS / "recogniser.json",
 }  # the others: RESULTS
 
 
@@ -29,10 +29,10 @@ def training(result: dict[str, Any]) -> str:
     slow, fast = result["lecture_loop"], result["fast"]
     rows = {
         "the lecture's loop as written": (slow, f"{slow['seconds_to_target']:.0f} (epoch {slow['epochs']})", "1 ×"),
-        f"`fast`, at its end {fast['best_validation_loss']:.4f}": (
+        f"`fast`, final loss {fast['best_validation_loss']:.4f}": (
             fast,
             f"{max(fast['seconds_to_target']):.0f}",
-            f"**{result['times_sooner']:.0f} × sooner**",
+            f"**{result['times_sooner']:.0f} × faster**",
         ),
     }
     lines = [
@@ -50,7 +50,7 @@ def batchnorm(result: dict[str, Any]) -> str:
         torchs, ours = layers["torch"]["milliseconds"], layers["CustomBatchNorm"]
         lines.append(f"| {name} | {torchs:.2f} ms | {ours['milliseconds']:.2f} ms | {ours['times_torch']:.2f} × |")
     naive = result["cases"][next(iter(result["cases"]))]["naive"]["times_torch"]
-    return "\n".join([*lines, "", f"Written naively, in five steps, the first of these takes {naive:.1f} ×."])
+    return "\n".join([*lines, "", f"A naive implementation, in five steps, takes {naive:.1f} × in the first case."])
 
 
 def race(result: dict[str, Any]) -> str:
@@ -77,8 +77,8 @@ def export(result: dict[str, Any]) -> str:
 def int8(result: dict[str, Any]) -> str:
     return (
         f"An 8-bit ONNX file ({result['bytes'] / 1000:.0f} KB) gives {result['labels_differing']} of MNIST's 10,000 "
-        f"test digits another label and is up to {result['largest_difference']:.2f} off: it breaks the promise of the "
-        f"others and is not shipped."
+        f"test digits another label, and differs by up to {result['largest_difference']:.2f}. It fails the checks of "
+        f"the other files and is not shipped."
     )
 
 
@@ -97,89 +97,109 @@ def app(result: dict[str, Any]) -> str:
             f"| pen up → the answer | {answer['p50']} ms | {answer['p95']} ms |",
             f"| the same while three visitors train live | {training['p50']} ms | {training['p95']} ms |",
             f"| pen up → eval beside train | {panel['p50']} ms | {panel['p95']} ms |",
-            f"| opening the page → usable | {result['page_usable_s']['median']:.1f} s | |",
+            f"| page opened → usable | {result['page_usable_s']['median']:.1f} s | |",
             f"| “Train live” → its first point | {result['live_training_first_point_ms']} ms | |",
             "",
-            f"A control changed → its new picture, p50 in ms over all controls of a tab (of its slowest): {of_tabs}.",
+            f"Control changed → new picture, p50 in ms over all controls of a tab (and of its slowest): {of_tabs}.",
         )
     )
 
 
-def holds(load: dict[str, Any]) -> str:
-    hostile, faults, space = (
-        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("hostile", "faults", "space")
+def summary(recognisers: dict[str, Any]) -> str:
+    """The README's table: one line per claim, with the page that has the details."""
+    drawing, layers, app, space = (_result(name) for name in ("drawing", "batchnorm", "app", "space"))
+    robust, drawn = recognisers["models"]["robust"], drawing["models"]["robust"]
+    step = next(case for name, case in layers["cases"].items() if name.startswith("training step"))
+    onnx = next(
+        row["times_eager"]
+        for row in read_rows(ROOT / "checkpoints/lecture")
+        if (row["runtime"], row["threads"], row["batch"]) == ("onnx", 1, 1)
     )
+    rows = {
+        "`robust` on MNIST's test set": f"{robust['test_accuracy']:.2%}",
+        f"`robust` on redrawn digits, {len(drawn['conditions'])} conditions": (
+            f"mean {drawn['mean']:.1%}, worst {drawn['worst']['accuracy']:.1%}"
+        ),
+        "training step of SimpleCNN, CustomBatchNorm against torch's layer": (
+            f"{step['CustomBatchNorm']['times_torch']:.2f} × the time"
+        ),
+        "exported ONNX file against the eager network, one digit on one thread": f"{onnx:.1f} × as fast",
+        "pen up → answer in the browser": f"{app['pen_up_to_answer_ms']['p50']} ms",
+        "size of the environment, with PyTorch's CUDA build": f"{space['environment_gb']} GB",
+    }
+    return "\n".join(["| measured | result |", "|---|---|", *(f"| {what} | {seen} |" for what, seen in rows.items())])
+
+
+def _result(name: str) -> dict[str, Any]:
+    return dict(json.loads((RESULTS / f"{name}.json").read_text()))
+
+
+def robustness(load: dict[str, Any]) -> str:
+    hostile, faults, space = (_result(name) for name in ("hostile", "faults", "space"))
     trainings, files = faults["trainings"], faults["files"]
     answer, tab, soak = load["answer_ms"], load["tab_ms"], load["soak"]
     rows = (
         (
-            "trainings killed (twenty times), crowded, interrupted, diverging, without disk",
-            f"{trainings['passed']} of {trainings['tests']} tests: refused in words, or ended with the same bits",
+            "trainings: killed (twenty times), two in one folder, interrupted, diverging, disk full",
+            f"{trainings['passed']} of {trainings['tests']} tests pass: a clear error, or the same weights bit for bit",
             "faults",
         ),
         (
-            "checkpoints, certificates, histories, exported files: cut, emptied, flipped, swapped",
-            f"{files['passed']} of {files['tests']} tests: refused by name, the app goes on",
+            "checkpoints, certificates, histories, exported files: truncated, emptied, altered, swapped",
+            f"{files['passed']} of {files['tests']} tests pass: the error names the file, the app starts without it",
             "faults",
         ),
         (
             f"{hostile['cases']:,} hostile requests of {len(hostile['kinds'])} kinds",
-            f"{hostile['broken']} met with a traceback, a leak, a request elsewhere, or no answer",
-            "hostile",
+            f"{hostile['broken']} answered by a traceback, a leaked file, an outbound request, or not at all",
+            "fuzzing",
         ),
         (
-            f"{load['visitors']} visitors drawing at once",
+            f"{load['visitors']} visitors draw at the same time",
             f"{load['answers_per_s']} answers/s; p50 {answer['p50']}, p95 {answer['p95']}, p99 {answer['p99']} ms; "
-            f"first tab p50 {tab['p50']}, p95 {tab['p95']} ms; {load['errors']} errors, every answer as when alone",
+            f"first tab p50 {tab['p50']}, p95 {tab['p95']} ms; {load['errors']} errors, "
+            f"each answer the same as for a single visitor",
             "load",
         ),
         (
-            f"{soak['minutes']} minutes' soak, {soak['answers']:,} answers",
+            f"the same for {soak['minutes']} minutes, {soak['answers']:,} answers",
             f"{soak['errors']} errors; memory {soak['memory_mb'][0]:,} → {soak['memory_mb'][-1]:,} MB, "
-            f"{soak['growth_mb_per_10000_answers']:g} MB in 10,000 answers",
+            f"{soak['growth_mb_per_10000_answers']:g} MB per 10,000 answers",
             "load",
         ),
         (
             "a fresh clone in an empty environment",
-            f"installed in {space['install_s']} s ({space['environment_gb']} GB); answers {space['first_start_s']} s "
-            f"after its first start, {space['later_starts_s']} s after later ones",
+            f"installed in {space['install_s']} s ({space['environment_gb']} GB); the app answers "
+            f"{space['first_start_s']} s after the first start, {space['later_starts_s']} s after later ones",
             "space",
         ),
     )
-    lines = [f"| {tried} | {seen} | `benchmarks.{by}` |" for tried, seen, by in rows]
-    return "\n".join(["| tried | seen | by |", "|---|---|---|", *lines])
+    lines = [f"| {test} | {result} | `python -m benchmarks.{command}` |" for test, result, command in rows]
+    return "\n".join(["| test | result | command |", "|---|---|---|", *lines])
 
 
 def recogniser(result: dict[str, Any]) -> str:
-    columns = [
-        "",
-        "parameters",
-        "ONNX",
-        "a digit, one core",
-        "validation loss",
-        "validation",
-        "test",
-        "calibration error",
-    ]
-    columns += next(iter(result["models"].values()))["strangers"]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for name, model in result["models"].items():
-        cells = [
-            f"`{name}`",
-            f"{model['parameters']:,}",
-            f"{model['onnx_bytes'] / 1e6:.1f} MB",
-            f"{_milliseconds_a_digit(ROOT / 'checkpoints' / name):.2g} ms",
-            f"{model['validation_loss']:.4f}",
-            f"{model['validation_accuracy']:.2%}",
-            f"{model['test_accuracy']:.2%} ({model['test_wrong']} wrong)",
-            f"{model['validation_calibration_error']:.2%}",
-            *(f"{kind['not_doubtful']:.0%}" for kind in model["strangers"].values()),
+    models = result["models"]
+    rows: dict[str, list[str]] = {
+        "parameters": [f"{model['parameters']:,}" for model in models.values()],
+        "ONNX file": [f"{model['onnx_bytes'] / 1e6:.1f} MB" for model in models.values()],
+        "time per digit, one core": [
+            f"{_milliseconds_per_digit(ROOT / 'checkpoints' / name):.2g} ms" for name in models
+        ],
+        "validation loss": [f"{model['validation_loss']:.4f}" for model in models.values()],
+        "validation accuracy": [f"{model['validation_accuracy']:.2%}" for model in models.values()],
+        "test accuracy": [f"{model['test_accuracy']:.2%} ({model['test_wrong']} wrong)" for model in models.values()],
+        "calibration error, validation": [f"{model['validation_calibration_error']:.2%}" for model in models.values()],
+    }
+    for kind in next(iter(models.values()))["strangers"]:
+        rows[f"non-digits answered: {kind}"] = [
+            f"{model['strangers'][kind]['not_doubtful']:.0%}" for model in models.values()
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    head = ["| | " + " | ".join(f"`{name}`" for name in models) + " |", "|---" * (len(models) + 1) + "|"]
+    return "\n".join([*head, *(f"| {what} | {' | '.join(cells)} |" for what, cells in rows.items())])
 
 
-def _milliseconds_a_digit(folder: Path) -> float:
+def _milliseconds_per_digit(folder: Path) -> float:
     """With ONNX Runtime on one thread, as `python -m export bench` measured it."""
     (seconds,) = (
         row["latency_s"]
@@ -192,11 +212,11 @@ def _milliseconds_a_digit(folder: Path) -> float:
 def seeds(result: dict[str, Any]) -> str:
     listed = ", ".join(f"{share:.2%} (seed {seed})" for seed, share in result["test_accuracy"].items())
     mean = f"; mean **{result['mean']:.2%}**" if len(result["test_accuracy"]) > 1 else ""
-    return f"`robust`, refitted, reads {listed} of the test digits{mean}."
+    return f"Test accuracy of `robust`, refitted: {listed}{mean}."
 
 
 def augmentation(result: dict[str, Any]) -> str:
-    lines = ["| on one thread | µs a digit | of a training step of `robust` |", "|---|---|---|"]
+    lines = ["| on one thread | µs per digit | share of a training step of `robust` |", "|---|---|---|"]
     for name, numbers in result["works"].items():
         lines.append(f"| {name} | {numbers['microseconds_per_digit']:.0f} | {numbers['share_of_step']:.2f} × |")
     return "\n".join(lines)
@@ -207,7 +227,7 @@ def drawing(result: dict[str, Any]) -> str:
     chosen = ["plain", "brush 1 %", "brush 12 %", "very shaky hand", "turned +15°"]
     chosen += ["crossed sevens", "ones with foot and flag", "small-headed nines", "closed fours"]
     head = "".join(f" {name} |" for name in models)
-    lines = [f"| drawn digits, {result['digits']:,} a condition |{head}", "|---|" + "---|" * len(models)]
+    lines = [f"| redrawn digits, {result['digits']:,} per condition |{head}", "|---|" + "---|" * len(models)]
     count = len(next(iter(models.values()))["conditions"])
     mean = "".join(f" **{model['mean']:.1%}** |" for model in models.values())
     worst = "".join(f" {m['worst']['accuracy']:.1%}, {m['worst']['condition']} |" for m in models.values())
@@ -222,7 +242,7 @@ def convergence(_: dict[str, Any]) -> str:
     found = convergence_sweep.claims(sweep)
     rows: dict[str, dict[str, Any]] = {
         f"settings of {found.settings} that reach {TARGET:.0%} within {sweep.steps} steps": found.learned,
-        f"median steps to {EASIER:.0%}, where all three come to it ({found.shared} settings)": found.median_steps,
+        f"median steps to {EASIER:.0%}, where all three reach it ({found.shared} settings)": found.median_steps,
         "largest learning rate that trains with some initialiser": found.largest_rate,
         "largest learning rate that trains with each of Glorot and He": found.largest_rate_of_all,
         f"spread over Glorot and He at learning rate {SLOW:g}, points": _points(found.spread_scaled_slow),
@@ -250,7 +270,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "export": export,
     "int8": int8,
     "app": app,
-    "holds": holds,
+    "robustness": robustness,
+    "summary": summary,
     "recogniser": recogniser,
     "seeds": seeds,
     "augmentation": augmentation,
@@ -260,20 +281,33 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
-    """`text` with every table whose result exists written anew."""
+    """`text` with every table written anew whose result exists."""
     for name, table in TABLES.items():
         path = ELSEWHERE.get(name, results / f"{name}.json")
         if path.exists() and f"<!-- {name} -->" in text:
-            before, _, rest = text.partition(f"<!-- {name} -->\n")
-            _, _, after = rest.partition("<!-- end -->")
-            text = f"{before}<!-- {name} -->\n{table(json.loads(path.read_text()))}\n<!-- end -->{after}"
-    return text
+            text = _replaced(text, name, table(json.loads(path.read_text())))
+    return _replaced(text, "layout", layout.listing(ROOT)) if "<!-- layout -->" in text else text
+
+
+def _replaced(text: str, name: str, table: str) -> str:
+    before, _, rest = text.partition(f"<!-- {name} -->\n")
+    _, _, after = rest.partition("<!-- end -->")
+    return f"{before}<!-- {name} -->\n{table}\n<!-- end -->{after}"
+
+
+def documents() -> list[Path]:
+    """The README and the pages of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def main() -> None:
-    text = filled(README.read_text(encoding="utf-8"))
-    with atomic_write(README) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    for path in documents():
+        before = path.read_text(encoding="utf-8")
+        after = filled(before)
+        if after != before:
+            with atomic_write(path) as temporary:
+                temporary.write_text(after, encoding="utf-8")
+            print(path.relative_to(ROOT))
 
 
 if __name__ == "__main__":

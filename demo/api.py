@@ -1,4 +1,4 @@
-"""Named endpoints for programs: gradio_client, plain HTTP and MCP alike. `docs/api.md` shows how to call them."""
+"""Named endpoints for programs: gradio_client, plain HTTP and MCP alike. `docs/http-api.md` shows how to call them."""
 
 import threading
 import warnings

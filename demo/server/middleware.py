@@ -73,7 +73,7 @@ class RequestGuard:
         if path.startswith(f"{API}mcp"):
             return  # MCP tools call the app as any program does, and so come by here again
         if not isinstance(body, dict):
-            raise refused(400, "body", "a JSON object", body, "see docs/api.md")
+            raise refused(400, "body", "a JSON object", body, "see docs/http-api.md")
         if path.startswith(f"{API}component_server"):
             number = body.get("component_id")
             if type(number) is not int or number not in self.blocks.blocks:
@@ -91,7 +91,7 @@ class RequestGuard:
         for function in self.blocks.fns.values():
             if function.api_name == name and function.api_visibility == "public":
                 return function
-        raise refused(404, "endpoint", "one of docs/api.md", name, "see docs/api.md")
+        raise refused(404, "endpoint", "one of docs/http-api.md", name, "see docs/http-api.md")
 
     def _numbered(self, body: dict[str, Any]) -> BlockFunction:
         number = body.get("fn_index")
@@ -113,7 +113,7 @@ def check_request(scope: Scope) -> None:
         expected = f"at most {LONGEST_URL:,} bytes, {LONGEST_NAME} between two slashes"
         raise refused(414, "URL", expected, path, "shorten it")
     if not ROUTES.fullmatch(path):
-        raise refused(404, "URL", "a route of docs/api.md", path, "see docs/api.md")
+        raise refused(404, "URL", "a route of docs/http-api.md", path, "see docs/http-api.md")
     if path.startswith(f"{API}file=") and "://" in path:
         raise refused(403, "file", "a path", path, "upload the file; URLs are not fetched")
     headers = Headers(scope=scope)
@@ -154,7 +154,7 @@ def check_values(function: BlockFunction, values: Any) -> None:
     names = [label_of(control) for control in controls]
     if not isinstance(values, list) or len(values) != len(names):
         received = f"{len(values)} values" if isinstance(values, list) else values
-        raise refused(400, "data", f"a list of {', '.join(names) or 'nothing'}", received, "see docs/api.md")
+        raise refused(400, "data", f"a list of {', '.join(names) or 'nothing'}", received, "see docs/http-api.md")
     found = []
     for name, control, value in zip(names, controls, values, strict=True):
         message = ""

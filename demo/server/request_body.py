@@ -78,11 +78,11 @@ async def check_upload(scope: Scope, body: IO[bytes]) -> None:
         form = await Request(scope, replay(body)).form(max_files=MOST_FILES, max_fields=0)
     except (MultiPartException, HTTPException) as error:
         expected = f"1 … {MOST_FILES} files as multipart/form-data"
-        raise refused(400, "upload", expected, str(error), "see docs/api.md") from error
+        raise refused(400, "upload", expected, str(error), "see docs/http-api.md") from error
     names = {*form.keys()}
     await form.close()
     if names != {"files"}:
-        raise refused(400, "upload", "files as multipart/form-data", sorted(names), "see docs/api.md")
+        raise refused(400, "upload", "files as multipart/form-data", sorted(names), "see docs/http-api.md")
 
 
 def parse(scope: Scope, body: IO[bytes]) -> Any:
@@ -97,7 +97,7 @@ def parse(scope: Scope, body: IO[bytes]) -> Any:
     try:
         parsed = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise refused(400, "body", "JSON", content[:40], "see docs/api.md") from error
+        raise refused(400, "body", "JSON", content[:40], "see docs/http-api.md") from error
     level, count = [parsed], 1
     for _ in range(DEEPEST):
         for value in level:

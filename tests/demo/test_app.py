@@ -225,7 +225,7 @@ def test_the_api_page_lists_the_named_endpoints_only(client: Client) -> None:
     assert not [name for name in endpoints["named_endpoints"] if "refresh" in name or "lambda" in name]
 
 
-# ---- further endpoints, and the snippets of docs/api.md
+# ---- further endpoints, and the snippets of docs/http-api.md
 
 
 @pytest.fixture(scope="module")
@@ -289,8 +289,8 @@ def test_a_blank_image_has_no_modes_to_compare(client: Client, tmp_path: Path) -
 
 
 def snippets(app_url: str) -> dict[str, str]:
-    """The code of docs/api.md by its heading, for the app at `app_url`."""
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").replace("http://localhost:7860", app_url)
+    """The code of docs/http-api.md by its heading, for the app at `app_url`."""
+    text = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8").replace("http://localhost:7860", app_url)
     return {
         title: code for title, code in re.findall(r"^## (\w+)\n.*?```\w+\n(.*?)```", text, re.DOTALL | re.MULTILINE)
     }

@@ -56,7 +56,7 @@ def test_a_url_in_place_of_a_file_is_refused_before_its_host_is_looked_up(attack
         assert attack.send(Case("GET", f"/gradio_api/file={url}")).what == "403"
 
 
-# ---- the limits of docs/api.md
+# ---- the limits of docs/http-api.md
 
 
 def nested(depth: int) -> list[Any]:
@@ -64,7 +64,7 @@ def nested(depth: int) -> list[Any]:
 
 
 def test_the_documentation_states_the_limits_of_the_code() -> None:
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").split("## Limits")[1]
+    text = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8").split("## Limits")[1]
     stated = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE))
     sides = f"longer sides than {api.LONGEST_SIDE} are reduced to it"
     assert stated == {
@@ -97,7 +97,7 @@ def test_the_documentation_states_the_limits_of_the_code() -> None:
         (post("call/compare_modes", {"data": [None, 1, "a" * 1001, 1, 1]}), 422, "kind"),
         (Case("GET", "/?" + "a" * middleware.LONGEST_URL), 414, "expected at most 4,000 bytes"),
         (Case("GET", "/static/" + "a" * (middleware.LONGEST_NAME + 1)), 414, "255 between two slashes"),
-        (Case("POST", "/gradio_api/run/predict", b"{}"), 404, "expected a route of docs/api.md"),
+        (Case("POST", "/gradio_api/run/predict", b"{}"), 404, "expected a route of docs/http-api.md"),
         (Case("POST", "/gradio_api/call/predict", b"{}", {"content-type": "text/plain"}), 415, "application/json"),
     ],
     ids=lambda value: f"{value.path[:30]} {len(value.body)}" if isinstance(value, Case) else "",
