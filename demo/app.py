@@ -56,7 +56,7 @@ SPACE_PORT = 7860  # where a Space is looked for
 TITLE = "What batch normalisation does to your digit"
 MOST_WAITING = 256  # calls in the queue; further ones hear that it is full
 MOST_SESSIONS = 100  # visitors whose controls Gradio remembers, at 0.4 MB each; it forgets whom it heard of longest ago
-LEAD = "Draw a digit: it is read at once, and the tabs show what batch normalisation does to it inside a network."
+LEAD = "Draw one: a network reads it at once, and the tabs show what batch normalisation does to it in there."
 
 
 def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
@@ -70,9 +70,9 @@ def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
         if page.unsound:
             gr.HTML(damaged(page.unsound), elem_id="damaged", apply_default_css=False)
         with gr.Row(elem_id="page"):
-            with gr.Column(elem_id="left", scale=0, min_width=340):
+            with gr.Column(elem_id="left", scale=0, min_width=200):
                 page.build_pad()
-            with gr.Column(elem_id="right", scale=1, min_width=340):
+            with gr.Column(elem_id="right", scale=1, min_width=200):
                 path = build_path()
                 with gr.Tabs():
                     for group in PATH:
@@ -102,6 +102,7 @@ def launch_options(app: gr.Blocks) -> dict[str, Any]:
         "server_name": os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else "127.0.0.1"),
         "theme": Paper(),
         "css_paths": [HERE / "style.css"],
+        "head": f"<style>{(HERE / 'screen.css').read_text(encoding='utf-8')}</style>",
         "footer_links": ["api"],
         "max_file_size": LARGEST_FILE,
         "state_session_capacity": MOST_SESSIONS,

@@ -5,6 +5,10 @@
 const SIDE = 560; // canvas pixels a side, whatever the density of the screen
 const EXPORT = 280; // pixels a side of what the network gets
 const PAUSE = 120; // ms between two answers while drawing
+const RETRY = 2000; // ms until a server that did not answer is asked again
+const NEAR = 1.5; // canvas pixels: a closer point of a stroke adds nothing
+const LARGEST_PICTURE = 11000; // bytes, so that a link can carry it
+const STORE = 'bnmodel-drawing';
 const DOUBTFUL = 0.5; // an answer less likely than this may be none
 const INK = '#14171c';
 const CHALK = '#f7f7f4'; // on a dark picture
@@ -14,23 +18,31 @@ const sheet = find('.pad-canvas');
 const brush = find('.pad-brush input');
 const pen = sheet.getContext('2d');
 const copy = Object.assign(document.createElement('canvas'), { width: EXPORT, height: EXPORT });
+const examples = [...element.querySelectorAll('[data-example]')];
 
 let model = props.model;
-let marks = []; // what was done, in order: strokes {points, width}, pictures {picture, paper}, clearings {}
+// What was done, in order: strokes {points, brush, erases}, examples {example, picture}, other pictures
+// {picture, paper, file, original}, clearings {}
+let marks = [];
+let undone = [];
 let paper = null; // [r, g, b, a] of the picture underneath
 let stroke = null; // the one being drawn
+let erasing = false;
 
 // ---- drawing
 
-function extend({ points, width }, [x, y]) {
+function extend({ points, brush: width, erases }, [x, y]) {
   const last = points.at(-1) ?? [x, y];
   const before = points.at(-2) ?? last;
-  const dark = paper && paper[3] > 128 && paper[0] + paper[1] + paper[2] < 384;
-  const ink = dark ? CHALK : INK;
-  Object.assign(pen, { lineWidth: width, lineCap: 'round', lineJoin: 'round', strokeStyle: ink, fillStyle: ink });
+  const opaque = paper && paper[3] > 128;
+  const dark = opaque && paper[0] + paper[1] + paper[2] < 384;
+  const ink = erases && opaque ? `rgb(${paper.slice(0, 3)})` : dark ? CHALK : INK;
+  const lineWidth = (width / 100) * SIDE;
+  Object.assign(pen, { lineWidth, lineCap: 'round', lineJoin: 'round', strokeStyle: ink, fillStyle: ink });
+  pen.globalCompositeOperation = erases && !opaque ? 'destination-out' : 'source-over';
   pen.beginPath();
   if (!points.length) {
-    pen.arc(x, y, width / 2, 0, 2 * Math.PI); // the first touch is a dot
+    pen.arc(x, y, lineWidth / 2, 0, 2 * Math.PI); // the first touch is a dot
     pen.fill();
   } else {
     pen.moveTo((before[0] + last[0]) / 2, (before[1] + last[1]) / 2);
@@ -38,25 +50,20 @@ function extend({ points, width }, [x, y]) {
     pen.quadraticCurveTo(last[0], last[1], (last[0] + x) / 2, (last[1] + y) / 2);
     pen.stroke();
   }
+  pen.globalCompositeOperation = 'source-over';
   points.push([x, y]);
 }
 
 function paint(mark) {
   if (mark.points) {
-    const replayed = { points: [], width: mark.width };
+    const replayed = { ...mark, points: [] };
     mark.points.forEach((point) => extend(replayed, point));
     return;
   }
   paper = mark.paper ?? null;
   pen.clearRect(0, 0, SIDE, SIDE);
-  if (!mark.picture) return;
-  pen.fillStyle = `rgba(${paper[0]}, ${paper[1]}, ${paper[2]}, ${paper[3] / 255})`;
-  pen.fillRect(0, 0, SIDE, SIDE);
-  const { width, height } = mark.picture;
-  const scale = SIDE / Math.max(width, height);
   pen.imageSmoothingQuality = 'high';
-  pen.drawImage(
-    mark.picture, (SIDE - width * scale) / 2, (SIDE - height * scale) / 2, width * scale, height * scale);
+  if (mark.picture) pen.drawImage(mark.picture, 0, 0, SIDE, SIDE);
 }
 
 function repaint() {
@@ -65,37 +72,58 @@ function repaint() {
 }
 
 const blank = () => !marks.length || !(marks.at(-1).points || marks.at(-1).picture);
+const base = () => marks.findLastIndex((mark) => !mark.points); // of the present drawing: a clearing or a picture
+
+function add(mark) {
+  marks.push(mark);
+  undone = [];
+}
 
 function undo() {
   if (stroke || !marks.length) return;
-  marks.pop();
+  undone.push(marks.pop());
+  repaint();
+  changed();
+}
+
+function redo() {
+  if (stroke || !undone.length) return;
+  marks.push(undone.pop());
   repaint();
   changed();
 }
 
 function clear() {
   if (stroke || blank()) return;
-  marks.push({});
+  add({});
   repaint();
   changed();
+}
+
+function erase() {
+  erasing = !erasing;
+  find('[data-do=erase]').setAttribute('aria-pressed', erasing);
 }
 
 function widen(step) {
   brush.value = Number(brush.value) + step;
 }
 
+// In half pixels, as a link has them: so that it shows the same picture
 function place(event) {
   const box = sheet.getBoundingClientRect();
-  return [((event.clientX - box.left) / box.width) * SIDE, ((event.clientY - box.top) / box.height) * SIDE];
+  const shares = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  return shares.map((share) => Math.round(2 * SIDE * Math.max(-0.5, Math.min(1.5, share))) / 2);
 }
 
 function lower(event) {
-  if (stroke || !event.isPrimary || event.button !== 0) return;
+  if (stroke || !event.isPrimary || event.button !== 0 || (erasing && blank())) return;
   event.preventDefault();
   sheet.focus({ preventScroll: true });
+  sheet.classList.add('is-pen');
   sheet.setPointerCapture(event.pointerId);
-  stroke = { points: [], width: (brush.value / 100) * SIDE };
-  marks.push(stroke);
+  stroke = { points: [], brush: Number(brush.value), erases: erasing };
+  add(stroke);
   extend(stroke, place(event));
   changed();
 }
@@ -103,7 +131,10 @@ function lower(event) {
 function move(event) {
   if (!stroke || !event.isPrimary) return;
   const passed = event.getCoalescedEvents?.() ?? [];
-  (passed.length ? passed : [event]).forEach((one) => extend(stroke, place(one)));
+  for (const point of (passed.length ? passed : [event]).map(place)) {
+    const last = stroke.points.at(-1);
+    if (Math.hypot(point[0] - last[0], point[1] - last[1]) >= NEAR) extend(stroke, point);
+  }
   changed();
 }
 
@@ -114,41 +145,221 @@ function lift(event) {
   changed();
 }
 
+function save() {
+  const page = Object.assign(document.createElement('canvas'), { width: SIDE, height: SIDE });
+  const flat = page.getContext('2d');
+  flat.fillStyle = '#fff';
+  flat.fillRect(0, 0, SIDE, SIDE);
+  flat.drawImage(sheet, 0, 0);
+  const name = `digit-${find('.pad-answer').dataset.label || 'drawing'}.png`;
+  Object.assign(document.createElement('a'), { href: page.toDataURL('image/png'), download: name }).click();
+}
+
 // ---- a picture instead of a drawing
 
-function border(picture) {
-  // The median colour of the picture's border fills the sheet around it: the border is the background
+const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+
+// [r, g, b, a] that fills the sheet around a picture: its border's median colour; where that is transparent, white, or
+// black under light ink
+function background(picture) {
   const n = 32;
   const small = new OffscreenCanvas(n, n).getContext('2d');
   small.drawImage(picture, 0, 0, n, n);
   const pixels = small.getImageData(0, 0, n, n).data;
-  const edge = [...Array(n * n).keys()].filter((i) => i < n || i >= n * n - n || i % n === 0 || i % n === n - 1);
-  return [0, 1, 2, 3].map((c) => edge.map((i) => pixels[4 * i + c]).sort((a, b) => a - b)[edge.length >> 1]);
+  const all = [...Array(n * n).keys()];
+  const edge = all.filter((i) => i < n || i >= n * n - n || i % n === 0 || i % n === n - 1);
+  const colour = [0, 1, 2, 3].map((c) => median(edge.map((i) => pixels[4 * i + c])));
+  if (colour[3] > 128) return colour;
+  const inked = all.filter((i) => pixels[4 * i + 3] > 16);
+  const light = inked.reduce((sum, i) => sum + pixels[4 * i] + pixels[4 * i + 1] + pixels[4 * i + 2], 0);
+  return light > 384 * inked.length ? [20, 23, 28, 255] : [255, 255, 255, 255];
+}
+
+// The part `box` [x, y, width, height] of a bitmap, turned by quarters, as a sheet small enough for a link
+async function picture(original, turns = 0, box = [0, 0, original.width, original.height]) {
+  const colour = background(original);
+  const page = new OffscreenCanvas(EXPORT, EXPORT);
+  const on = page.getContext('2d');
+  on.fillStyle = `rgb(${colour.slice(0, 3)})`;
+  on.fillRect(0, 0, EXPORT, EXPORT);
+  on.imageSmoothingQuality = 'high';
+  on.translate(EXPORT / 2, EXPORT / 2);
+  on.rotate((turns * Math.PI) / 2);
+  const [, , width, height] = box;
+  const scale = EXPORT / Math.max(width, height);
+  const [across, down] = [width * scale, height * scale];
+  on.drawImage(original, ...box, -across / 2, -down / 2, across, down);
+  let file = await page.convertToBlob({ type: 'image/png' });
+  for (let quality = 0.9; file.size > LARGEST_PICTURE && quality > 0; quality -= 0.15) {
+    file = await page.convertToBlob({ type: 'image/jpeg', quality });
+  }
+  return {
+    picture: await createImageBitmap(file), // what the link will show, not what it was made of
+    paper: [...colour.slice(0, 3), 255],
+    file: new Uint8Array(await file.arrayBuffer()),
+    original, turns, box,
+  };
 }
 
 async function load(blob) {
+  let original;
   try {
-    const picture = await createImageBitmap(blob);
-    marks.push({ picture, paper: border(picture) });
+    original = await createImageBitmap(blob);
+  } catch {
+    refuse();
+    return;
+  }
+  showPicture(await picture(original));
+}
+
+function refuse() {
+  say('This file is not an image that the browser can read. Try a PNG or a JPEG.');
+  find('.pad-spoken').textContent = find('.pad-words').textContent;
+}
+
+function showPicture(mark) {
+  add(mark);
+  repaint();
+  changed();
+}
+
+async function loadExample(example) {
+  showPicture(await withPicture({ example }));
+}
+
+// A mark as it was decoded → with its picture
+async function withPicture(mark) {
+  if (mark.points) return mark;
+  if (mark.file) {
+    const original = await createImageBitmap(new Blob([mark.file]));
+    return { ...mark, picture: original, original, turns: 0, box: [0, 0, original.width, original.height] };
+  }
+  const file = await (await fetch(examples[mark.example].dataset.example)).blob();
+  return { ...mark, picture: await createImageBitmap(file) };
+}
+
+function take(files) {
+  const all = [...(files ?? [])];
+  const image = all.find((file) => file.type.startsWith('image/'));
+  if (image) load(image);
+  else if (all.length) refuse();
+}
+
+// ---- rotate and crop the picture underneath, whatever is drawn on it
+
+const below = () => marks.slice(Math.max(0, base())).find((mark) => mark.original);
+
+async function rotate() {
+  const { original, turns, box } = below() ?? {};
+  if (original) showPicture(await picture(original, (turns + 1) % 4, box));
+}
+
+const frameOf = find('.pad-crop');
+let part = [0.2, 0.2, 0.6]; // left, top and side of the crop, in shares of the sheet
+
+function crop(on) {
+  frameOf.hidden = !on;
+  find('[data-do=crop]').setAttribute('aria-pressed', on);
+  find('[data-do=crop]').textContent = on ? 'Crop here' : 'Crop';
+  if (!on) return;
+  shape();
+  frameOf.focus({ preventScroll: true });
+}
+
+function shape() {
+  const side = Math.max(0.1, Math.min(1, part[2]));
+  part = [Math.max(0, Math.min(1 - side, part[0])), Math.max(0, Math.min(1 - side, part[1])), side];
+  const [left, top, width] = part.map((share) => `${100 * share}%`);
+  Object.assign(frameOf.style, { left, top, width, height: width });
+}
+
+// The square `part` of the sheet → the box of the original behind it
+async function cropped() {
+  const mark = below();
+  crop(false);
+  sheet.focus({ preventScroll: true });
+  if (!mark) return;
+  const { original, turns, box } = mark;
+  const longer = Math.max(box[2], box[3]);
+  let [x, y] = [part[0] + part[2] / 2 - 0.5, part[1] + part[2] / 2 - 0.5]; // of its centre, from the sheet's
+  for (let turn = 0; turn < turns; turn += 1) [x, y] = [y, -x];
+  const side = part[2] * longer;
+  const centre = [box[0] + box[2] / 2 + x * longer, box[1] + box[3] / 2 + y * longer];
+  showPicture(await picture(original, turns, [centre[0] - side / 2, centre[1] - side / 2, side, side]));
+}
+
+let held = null; // pointer and part when a drag began
+function drag(event) {
+  const box = frameOf.parentElement.getBoundingClientRect();
+  const at = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  if (event.type === 'pointerdown') {
+    frameOf.setPointerCapture(event.pointerId);
+    held = { at, part: [...part], resizes: at[0] > part[0] + 0.75 * part[2] && at[1] > part[1] + 0.75 * part[2] };
+  } else if (event.type === 'pointermove' && held) {
+    const by = [at[0] - held.at[0], at[1] - held.at[1]];
+    part = held.resizes ? [held.part[0], held.part[1], held.part[2] + Math.max(...by)]
+      : [held.part[0] + by[0], held.part[1] + by[1], held.part[2]];
+    shape();
+  } else held = null;
+}
+
+frameOf.addEventListener('keydown', (event) => {
+  const by = { ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02] }[event.key];
+  if (event.key === 'Escape') crop(false);
+  else if (event.key === 'Enter') cropped();
+  else if (by) {
+    part = event.shiftKey ? [part[0], part[1], part[2] + by[0] + by[1]] : [part[0] + by[0], part[1] + by[1], part[2]];
+    shape();
+  } else return;
+  event.preventDefault();
+});
+
+// ---- what the browser remembers, and what a link brings
+
+window.drawingCode = () => {
+  const from = base();
+  return blank() ? '' : encodeDrawing(marks.slice(from < 0 || marks[from].picture ? Math.max(0, from) : from + 1));
+};
+
+function remember() {
+  try {
+    sessionStorage.setItem(STORE, window.drawingCode());
+  } catch {} // not allowed here, or full: then a reload begins anew
+}
+
+async function restore() {
+  const linked = new URLSearchParams(location.hash.slice(1)).get('drawing');
+  let code = linked;
+  try {
+    code ??= sessionStorage.getItem(STORE);
+  } catch {}
+  if (linked !== null) history.replaceState(history.state, '', location.pathname + location.search);
+  if (!code) return;
+  try {
+    const restored = await Promise.all(decodeDrawing(code, examples.length).map(withPicture));
+    if (stroke) return; // somebody is drawing already
+    marks.push(...(marks.length ? [{}] : []), ...restored);
     repaint();
     changed();
   } catch {
-    say('This file is not an image that the browser can read. Try a PNG or a JPEG.');
+    if (linked !== null) say('The drawing in this link is damaged. Draw a digit, 0 to 9.');
   }
 }
-
-const firstImage = (files) => [...(files ?? [])].find((file) => file.type.startsWith('image/'));
 
 // ---- answers
 
 let version = 0; // of the drawing
 let answered = 0; // the version whose answer is on the page
 let running = false;
+let retry; // timer
 let wake = () => {};
 
 function changed() {
   version += 1;
   find('.pad').classList.toggle('is-blank', blank());
+  find('.pad-edit').hidden = !below();
+  find('[data-do=undo]').setAttribute('aria-disabled', !marks.length);
+  find('[data-do=redo]').setAttribute('aria-disabled', !undone.length);
   if (!stroke) wake();
   if (!running) answer();
 }
@@ -156,22 +367,28 @@ function changed() {
 async function answer() {
   running = true;
   let url = '';
+  let reply = null;
   while (answered < version) {
     const current = version;
     url = snapshot();
-    show(url ? await ask(url) : null);
+    reply = url ? await ask(url) : null;
+    show(reply);
     answered = current;
     if (stroke) await new Promise((resolve) => { wake = resolve; setTimeout(resolve, PAUSE); });
   }
   running = false;
-  if (!stroke) settle(url);
+  if (!stroke) settle(url, Boolean(reply?.failed));
 }
 
-function settle(url) {
+function settle(url, failed) {
+  remember();
   find('.pad-spoken').textContent = find('.pad-words').textContent;
   find('.pad').dataset.settled = version;
   props.value = url;
-  document.dispatchEvent(new CustomEvent('digit'));
+  document.body.classList.toggle('is-stale', failed); // the tabs still show the drawing before
+  clearTimeout(retry);
+  if (failed) retry = setTimeout(changed, RETRY);
+  else document.dispatchEvent(new CustomEvent('digit'));
 }
 
 function snapshot() {
@@ -207,6 +424,7 @@ function show(reply) {
     bar.style.setProperty('--p', p);
     bar.classList.toggle('is-top', known && digit === reply.label);
     bar.querySelector('b').textContent = p >= 0.005 ? percent(p) : '';
+    bar.querySelector('em').textContent = `${digit}: ${percent(p)} per cent`;
   });
   const image = new ImageData(28, 28); // transparent
   if (known) [...atob(reply.digit)].forEach((byte, i) => {
@@ -227,8 +445,7 @@ const percent = (p) => (p > 0.99 && p < 1 ? (Math.floor(1000 * p) / 10).toFixed(
 
 const bars = [...Array(10).keys()].map((digit) => {
   const bar = document.createElement('li');
-  bar.innerHTML = '<b></b><i></i>';
-  bar.append(Object.assign(document.createElement('span'), { textContent: digit }));
+  bar.innerHTML = `<em></em><b aria-hidden="true"></b><i></i><span aria-hidden="true">${digit}</span>`;
   return find('.pad-bars').appendChild(bar);
 });
 show(null);
@@ -238,23 +455,50 @@ sheet.addEventListener('pointerdown', lower);
 sheet.addEventListener('pointermove', move);
 ['pointerup', 'pointercancel', 'lostpointercapture'].forEach((name) => sheet.addEventListener(name, lift));
 
-const keys = { u: undo, c: clear, Escape: clear, Delete: clear, '[': () => widen(-1), ']': () => widen(1) };
+sheet.addEventListener('blur', () => sheet.classList.remove('is-pen'));
+
+const keys = {
+  u: undo, r: redo, e: erase, c: clear, Escape: clear, Delete: clear, '[': () => widen(-1), ']': () => widen(1),
+};
 sheet.addEventListener('keydown', (event) => {
-  const undoing = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === 'z';
-  const action = undoing ? undo : !event.ctrlKey && !event.metaKey && !event.altKey && keys[event.key];
+  const held = event.ctrlKey || event.metaKey;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const again = held && (key === 'y' || (key === 'z' && event.shiftKey));
+  const action = again ? redo : held && key === 'z' ? undo : !held && !event.altKey && keys[key];
   if (!action) return;
   event.preventDefault();
   action();
 });
 
-find('[data-do=undo]').addEventListener('click', undo);
-find('[data-do=clear]').addEventListener('click', clear);
-element.querySelectorAll('[data-example]').forEach((button) =>
-  button.addEventListener('click', async () => load(await (await fetch(button.dataset.example)).blob())));
+const actions = { undo, redo, erase, clear, save, rotate, crop: () => (frameOf.hidden ? crop(true) : cropped()) };
+Object.entries(actions).forEach(([name, action]) => find(`[data-do=${name}]`).addEventListener('click', action));
+['pointerdown', 'pointermove', 'pointerup', 'pointercancel'].forEach((name) => frameOf.addEventListener(name, drag));
+
+const more = find('[data-do=examples]');
+const unfold = (open) => {
+  more.setAttribute('aria-expanded', open);
+  find('.pad').classList.toggle('shows-examples', open);
+};
+more.addEventListener('click', () => unfold(more.getAttribute('aria-expanded') === 'false'));
+examples.forEach((button, example) => {
+  button.tabIndex = example ? -1 : 0; // one stop of the Tab key; arrow keys go on
+  button.addEventListener('click', () => {
+    unfold(false);
+    loadExample(example);
+  });
+  button.addEventListener('keydown', (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const next = examples.at((example + step) % examples.length);
+    examples.forEach((one) => { one.tabIndex = one === next ? 0 : -1; });
+    next.focus();
+  });
+});
 
 const chooser = find('.pad-file input');
 chooser.addEventListener('change', () => {
-  if (chooser.files[0]) load(chooser.files[0]);
+  take(chooser.files);
   chooser.value = '';
 });
 const frame = find('.pad-sheet');
@@ -262,14 +506,12 @@ const frame = find('.pad-sheet');
   event.preventDefault();
   event.stopPropagation();
   frame.classList.toggle('is-target', name === 'dragenter' || name === 'dragover');
-  const file = name === 'drop' && firstImage(event.dataTransfer.files);
-  if (file) load(file);
+  if (name === 'drop') take(event.dataTransfer.files);
 }));
-document.addEventListener('paste', (event) => {
-  const file = firstImage(event.clipboardData?.files);
-  if (file) load(file);
-});
+document.addEventListener('paste', (event) => take(event.clipboardData?.files));
 document.addEventListener('model', (event) => {
   model = event.detail;
   changed();
 });
+window.addEventListener('hashchange', restore);
+restore();

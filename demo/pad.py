@@ -44,7 +44,7 @@ def build_pad(find: Callable[[str], Recognizer], model: str) -> gr.HTML:
         elem_id="pad",
         html_template=(HERE / "pad.html").read_text(encoding="utf-8"),
         css_template=(HERE / "pad.css").read_text(encoding="utf-8"),
-        js_on_load=(HERE / "pad.js").read_text(encoding="utf-8"),
+        js_on_load="\n".join((HERE / name).read_text(encoding="utf-8") for name in ("drawing.js", "pad.js")),
         apply_default_css=False,
         server_functions=[recognize],
         examples=[{"label": label, "url": png_url(as_ink(digit))} for label, digit in enumerate(example_digits())],

@@ -50,9 +50,9 @@ EXAMPLE = (
     716  # of the shipped test sample: a 1 that both networks read as another digit in train mode, among other ones
 )
 TAB_JS = (File(__file__).parent / "tab.js").read_text(encoding="utf-8")
-RESET = '<button type="button" data-do="reset" title="All controls of this tab as at first">Reset</button>'
+RESET = '<button type="button" data-do="reset" title="Reset this tab’s controls">Reset</button>'
 LINK = (
-    '<button type="button" data-do="link" title="To this tab with its controls as they are; without the drawing">'
+    '<button type="button" data-do="link" title="A link to this tab with its controls and your drawing">'
     "Copy link</button>"
 )
 SPOKEN = '<span class="hidden-text" role="status"></span>'

@@ -51,6 +51,7 @@ class Path:
         return (
             f'<nav class="path" aria-label="Tabs">{groups}</nav>'
             '<p class="aim"><span data-aim></span> <span class="progress" data-progress></span></p>'
+            '<p id="stale" role="alert">No answer from the server: what is shown here is an earlier drawing’s.</p>'
             '<span class="hidden-text" role="status"></span>'
         )
 

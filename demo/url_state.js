@@ -96,15 +96,18 @@ window.urlState = {
     return Object.values(groups.get(name).controls).map((control) => control.value);
   },
   async copy() {
+    const code = window.drawingCode?.();
+    const whole = link().replace(/#.*$/, '') + (code ? `#drawing=${code}` : '');
     try {
-      await navigator.clipboard.writeText(link());
+      await navigator.clipboard.writeText(whole);
       return true;
     } catch { // no https, or in a frame that may not
-      const text = Object.assign(document.createElement('textarea'), { value: link(), className: 'hidden-text' });
+      const text = Object.assign(document.createElement('textarea'), { value: whole, className: 'hidden-text' });
       document.body.append(text);
       text.select();
       const copied = document.execCommand('copy');
       text.remove();
+      if (!copied) history.replaceState(history.state, '', whole); // to be taken from there
       return copied;
     }
   },
