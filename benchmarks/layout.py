@@ -45,6 +45,5 @@ def _sentence(path: Path, name: str) -> str:
     else:
         comment = re.match(r"\s*(?:/\*(.*?)\*/|<!--(.*?)-->|((?://[^\n]*\n)+))", text, flags=re.DOTALL)
         text = next(filter(None, comment.groups())).replace("//", "") if comment else ""
-    paragraph = " ".join(text.split("\n\n")[0].split())
-    sentence = re.split(r"(?<=[.;])\s+(?=[A-Z`])|  python -m", paragraph)[0]
+    sentence = " ".join(re.split(r"(?<=[.;])\s+(?=[A-Z`])|\s\s+python -m|\n\n", text)[0].split())
     return sentence.replace("|", "\\|").replace("<", "&lt;").rstrip(".") + "." if sentence else ""

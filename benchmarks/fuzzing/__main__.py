@@ -1,4 +1,4 @@
-"""More than 6,000 hostile requests to the app; exits with 1 if one breaks it.  python -m benchmarks.hostile [SEED]"""
+"""More than 6,000 hostile requests to the app; exits with 1 if one breaks it.  python -m benchmarks.fuzzing [SEED]"""
 
 import secrets
 import sys
