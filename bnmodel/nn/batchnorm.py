@@ -3,17 +3,18 @@
     x̂ = (x − μ) / √(σ² + ε)        y = γ · x̂ + β
 
 Per channel, over the batch and every spatial axis (Ioffe & Szegedy 2015, arXiv 1502.03167, algorithm 1).
-:func:`batch_norm` is the mathematics; :class:`CustomBatchNorm` keeps the running statistics. Its gradient by hand, for
-training: `batchnorm_step.py`; over a batch that several processes share: `synchronised.py`.
+:func:`batch_norm` is the mathematics; :class:`CustomBatchNorm` keeps the running statistics. The gradient by hand:
+`batchnorm_autograd.py`; a batch that several processes share: `sync_batchnorm.py`; from and to torch: `convert.py`.
 """
 
-from typing import Optional, Tuple
+import copy
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor, fx, nn
 
-from bnmodel.nn.batchnorm_autograd import TrainingStep, at_least_float32
-from bnmodel.nn.sync_batchnorm import processes, synchronised_batch_norm
+from bnmodel.nn.batchnorm_autograd import BatchNormStep, at_least_float32, scale_and_shift, transformed
+from bnmodel.nn.sync_batchnorm import processes
 
 # `Optional[...]` and no `from __future__ import annotations` here: torch.jit.script reads these annotations.
 
@@ -26,7 +27,7 @@ def batch_norm(
     var: Optional[Tensor] = None,
     eps: float = 1e-5,
 ) -> Tuple[Tensor, Tensor, Tensor]:
-    """Normalise each channel of `x`; pure, differentiable (twice), and scriptable.
+    """Normalise each channel of `x`; pure, scriptable, and differentiable any number of times.
 
     Args:
         x: (N, C) or (N, C, *spatial), floating point, any memory format. Half precision is computed in float32.
@@ -35,28 +36,70 @@ def batch_norm(
         eps: added to the variance, > 0 unless no channel is constant.
 
     Returns:
-        y, shaped and typed like `x`; the mean (C,) and the *biased* variance (C,) that were used, to be kept, not
-        to be differentiated.
+        y, shaped and typed like `x`; the mean (C,) and the *biased* variance (C,) that were used. In training their
+        gradients are not defined.
+
+    Raises:
+        ValueError: an argument that is not (C,), only one of `mean` and `var`, or one value per channel in training.
     """
+    _check_channels([gamma, beta, mean, var], x)
+    if mean is None and x.numel() == 0:  # no values to take statistics of, nor to normalise
+        mean, var = x.new_zeros(x.size(1)), x.new_ones(x.size(1))
+    if mean is None:
+        require_two_values(x.numel() // x.size(1), x.shape)
+    if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed(x)):
+            if mean is not None and var is not None and not torch.is_grad_enabled():
+                return scale_and_shift(x, gamma, beta, mean, var, eps), mean, var
+            y, own_mean, own_var, _ = BatchNormStep.apply(x, gamma, beta, mean, var, eps, False)
+            return (y, own_mean, own_var) if mean is None else (y, mean, var)
     dtype = x.dtype
-    if mean is None or var is None:  # noqa: SIM102
-        if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
-            if not torch.compiler.is_compiling():
-                return TrainingStep.apply(x, gamma, beta, eps)  # the same, and faster
     x = x.to(at_least_float32(dtype))
+    multiply_add = mean is not None and not _wants_gradient([x, gamma, beta, mean, var])
     if mean is None or var is None:
         axes = [0] + [axis for axis in range(2, x.dim())]
         var, mean = torch.var_mean(x, dim=axes, correction=0)  # (C,), (C,)
-    # γ·(x − μ)/√(σ² + ε) + β as one multiply-add per element: x · scale + shift
     scale = torch.rsqrt(var + eps)  # (C,)
     if gamma is not None:
         scale = scale * gamma
-    shift = -mean * scale  # (C,)
-    if beta is not None:
-        shift = shift + beta
     per_channel = [1, x.size(1)] + [1] * (x.dim() - 2)
-    y = torch.addcmul(shift.view(per_channel), x, scale.view(per_channel))
+    if multiply_add:
+        shift = -mean * scale if beta is None else beta - mean * scale  # (C,)
+        y = torch.addcmul(shift.view(per_channel), x, scale.view(per_channel))
+    else:  # of x · scale + shift, ∂L/∂γ would cancel where μ is far from 0
+        y = (x - mean.view(per_channel)) * scale.view(per_channel)
+        y = y if beta is None else y + beta.view(per_channel)
     return y.to(dtype), mean, var
+
+
+def _wants_gradient(values: List[Optional[Tensor]]) -> bool:
+    if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
+        if transformed(torch.empty(0)):
+            return True
+    for value in values:
+        if value is not None and value.requires_grad:
+            return torch.is_grad_enabled()
+    return False
+
+
+def _check_channels(values: List[Optional[Tensor]], x: Tensor) -> None:
+    for value in values:
+        if value is not None and value.numel() != x.size(1):
+            raise ValueError(
+                f"batch_norm: expected gamma, beta, mean and var of {x.size(1)} values for x of shape "
+                f"{list(x.shape)}, received {value.numel()}"
+            )
+    if (values[2] is None) != (values[3] is None):
+        raise ValueError("batch_norm: expected mean and var, or neither of them, received one")
+
+
+def require_two_values(values: int, shape: List[int]) -> None:
+    """Statistics of a batch need two values per channel."""
+    if values == 1:
+        raise ValueError(
+            f"batch statistics: expected at least 2 values per channel, received {values} from shape {list(shape)}; "
+            f"use a larger batch, or eval() to use the running statistics"
+        )
 
 
 class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -116,7 +159,8 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
             )
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
         self.synchronised = synchronised
-        _to_float32(self._buffers)
+        self.torch_type = ""  # the class of torch's that it was converted from
+        to_float32(self._buffers)
 
     @property
     def gamma(self) -> Optional[nn.Parameter]:
@@ -139,33 +183,25 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
             if not torch.jit.is_scripting():  # noqa: SIM102
                 if processes() > 1:
                     return self._with_other_processes(input)
-        values = input.numel() // self.num_features  # per channel
-        self._check_count(values, input)
         y, mean, var = batch_norm(input, self.weight, self.bias, None, None, self.eps)
-        if self.training and self.track_running_stats:
-            self._update_running_stats(mean.detach(), var.detach(), values)
+        if self.training:
+            self._update_running_stats(mean.detach(), var.detach(), input.numel() // self.num_features)
         return y
 
     @torch.jit.unused
     def _with_other_processes(self, x: Tensor) -> Tensor:
-        y, mean, var, values = synchronised_batch_norm(x, self.weight, self.bias, self.eps)
-        self._check_count(values, x)
-        if self.track_running_stats:
-            self._update_running_stats(mean, var, values)
+        y, mean, var, count = BatchNormStep.apply(x, self.weight, self.bias, None, None, self.eps, True)
+        require_two_values(count, x.shape)
+        self._update_running_stats(mean, var, count)
         return y
-
-    def _check_count(self, values: int, x: Tensor) -> None:
-        if values == 1:
-            raise ValueError(
-                f"batch statistics: expected at least 2 values per channel, received {values} from shape "
-                f"{list(x.shape)}; use a larger batch, or eval() to use the running statistics"
-            )
 
     def _update_running_stats(self, mean: Tensor, var: Tensor, values: int) -> None:
         """Move the running statistics towards a batch's mean and biased variance, (C,) each, of `values` values.
 
         As in torch, an empty batch is counted and moves nothing.
         """
+        if not self.track_running_stats:
+            return
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if values > 0:
@@ -198,59 +234,45 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @classmethod
     def from_torch(cls, layer: nn.Module) -> "CustomBatchNorm":
-        """The same layer as a `torch.nn.BatchNorm1d/2d/3d` or SyncBatchNorm: copied values, options, mode, device."""
-        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            raise TypeError(f"from_torch: expected a torch.nn.BatchNorm1d, 2d or 3d, received {type(layer).__name__}")
-        options = layer.eps, layer.momentum, layer.affine, layer.track_running_stats
-        synchronised = isinstance(layer, nn.SyncBatchNorm)
-        new = cls(layer.num_features, *options, synchronised=synchronised, bias=layer.bias is not None)
-        _copy(layer, new)
+        """A copy of a `torch.nn.BatchNorm1d`, `2d`, `3d` or `SyncBatchNorm`; whole models: `convert_batchnorm`."""
+        from bnmodel.nn.convert import TORCH_TYPES, convert_layer  # which imports this module
+
+        if type(layer) not in TORCH_TYPES.values():
+            raise TypeError(f"from_torch: expected {', '.join(TORCH_TYPES)}, received {type(layer).__name__}")
+        new = convert_layer(copy.deepcopy(layer), cls)
+        assert isinstance(new, cls)
         return new
 
     def to_torch(self, dimensions: int = 2) -> nn.Module:
-        """The same layer as torch's own, for inputs of 1, 2 or 3 spatial `dimensions` (1 also takes (N, C)).
+        """A copy as torch's own layer for 1, 2 or 3 spatial `dimensions` (1 also takes (N, C)), not synchronised."""
+        from bnmodel.nn.convert import TORCH_TYPES, convert_layer
 
-        `torch.nn.SyncBatchNorm.convert_sync_batchnorm` makes it synchronised where this one is.
-        """
         if dimensions not in (1, 2, 3):
             raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions}")
-        layer = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1]
-        options = self.eps, self.momentum, self.affine, self.track_running_stats
-        new = layer(self.num_features, *options, bias=self.bias is not None)
-        _copy(self, new)
-        return new
+        return convert_layer(copy.deepcopy(self), TORCH_TYPES[f"BatchNorm{dimensions}d"])
 
     def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]
         for old, name in (("gamma", "weight"), ("beta", "bias")):  # as this layer stored them before it was torch's
             if prefix + old in state_dict:
                 state_dict.setdefault(prefix + name, state_dict.pop(prefix + old))
         super()._load_from_state_dict(state_dict, prefix, *args)
-        _to_float32(self._buffers)  # `assign=True` takes whatever the state dict holds
+        to_float32(self._buffers)  # `assign=True` takes whatever the state dict holds
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
         # `.half()` would round the statistics too, and at that precision a running average soon stops moving
         kept = dict(self._buffers)
         super()._apply(fn, recurse)
-        _to_float32(self._buffers, kept)
+        to_float32(self._buffers, kept)
         return self
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}{', synchronised=True' if self.synchronised else ''}"
 
 
-def _to_float32(buffers: dict[str, Optional[Tensor]], values: Optional[dict[str, Optional[Tensor]]] = None) -> None:
+def to_float32(buffers: dict[str, Optional[Tensor]], values: Optional[dict[str, Optional[Tensor]]] = None) -> None:
     """Turn half-precision buffers into float32 ones, with `values` where these are given."""
     for name, buffer in buffers.items():
         if buffer is not None and buffer.dtype in (torch.float16, torch.bfloat16):
             value = (values or buffers)[name]
             assert value is not None
             buffers[name] = value.to(buffer.device, torch.float32)
-
-
-def _copy(source: nn.Module, target: nn.Module) -> None:
-    """Copy parameters, buffers, dtype, device and mode between the two layers."""
-    state = source.state_dict()
-    first = next(iter(state.values()), torch.empty(0))
-    target.to(first.device, first.dtype if first.is_floating_point() else None)
-    target.load_state_dict(state)
-    target.train(source.training)

@@ -1,0 +1,107 @@
+"""Batch norms from torch's layers to CustomBatchNorm and back, one by one or for a whole model."""
+
+import copy
+import warnings
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnmodel.nn.batchnorm import CustomBatchNorm, to_float32
+
+TORCH_TYPES = {layer.__name__: layer for layer in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)}
+
+
+def convert_batchnorm(
+    model: nn.Module, to: str = "custom", inplace: bool = False, dimensions: int | None = None
+) -> nn.Module:
+    """Replace every batch norm of `model` by the same layer of the other family.
+
+    Values, options, mode, device, dtype, `requires_grad` and hooks stay; a module or parameter used in several places
+    stays shared. In place the parameters are the same objects, so an optimiser keeps working.
+
+    Half-precision running statistics become float32 in a CustomBatchNorm, and take the dtype of `weight` in torch's
+    layer, which wants one dtype. Batch norms of any other class, subclasses and lazy layers included, are left as they
+    are, with a warning, and so is a SyncBatchNorm with a process group of its own.
+
+    Args:
+        model: any module; if it is a batch norm itself, its replacement is returned.
+        to: "custom" for CustomBatchNorm (synchronised where the layer is a SyncBatchNorm), or "torch" for
+            BatchNorm1d, 2d, 3d or SyncBatchNorm.
+        inplace: change `model`; otherwise a deep copy.
+        dimensions: 1, 2 or 3, the spatial axes of layers that do not come from a torch layer and are not synchronised.
+            For to="torch" only.
+
+    Returns:
+        The converted model.
+
+    Raises:
+        ValueError: `to` or `dimensions` is none of these, or `dimensions` is needed and not given.
+        TypeError: `model` is a TorchScript module, which cannot be changed.
+    """
+    if to not in ("custom", "torch"):
+        raise ValueError(f"to: expected 'custom' or 'torch', received {to!r}")
+    if dimensions not in (None, 1, 2, 3):
+        raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model: expected a plain module, received TorchScript; convert the model before scripting it")
+    targets = {name: _target(name, layer, to, dimensions) for name, layer in model.named_modules()}
+    if not inplace:
+        model = copy.deepcopy(model)
+    replacements: dict[nn.Module, nn.Module] = {}
+    for name, layer in list(model.named_modules()):
+        target = targets[name]
+        if target is not None:
+            replacements[layer] = convert_layer(layer, target)
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child in replacements:
+                module._modules[name] = replacements[child]
+    return replacements.get(model, model)
+
+
+def convert_layer(layer: nn.Module, target: type[nn.Module]) -> nn.Module:
+    """`layer`, one of this file's classes, as a `target`, with the same tensors and hooks."""
+    new = target.__new__(target)
+    new.__dict__.update(layer.__dict__)
+    new._parameters, new._buffers = layer._parameters.copy(), layer._buffers.copy()
+    if issubclass(target, CustomBatchNorm):
+        new.synchronised = isinstance(layer, nn.SyncBatchNorm)
+        new.torch_type = type(layer).__name__
+        new.__dict__.pop("process_group", None)
+        to_float32(new._buffers)
+        return new
+    for name in ("synchronised", "torch_type"):
+        new.__dict__.pop(name)
+    if target is nn.SyncBatchNorm:
+        new.process_group = None
+    weight = new._parameters["weight"]
+    if weight is not None and weight.dtype in (torch.float16, torch.bfloat16):
+        for name in ("running_mean", "running_var"):
+            buffer = new._buffers[name]
+            new._buffers[name] = None if buffer is None else buffer.to(weight.dtype)
+    return new
+
+
+def _target(name: str, layer: nn.Module, to: str, dimensions: int | None) -> type[nn.Module] | None:
+    """The class that `layer` is to become; None to leave it."""
+    kind = type(layer)
+    of_torch = kind in TORCH_TYPES.values()
+    if not isinstance(layer, _BatchNorm) or (of_torch if to == "torch" else kind is CustomBatchNorm):
+        return None
+    if to == "custom" and of_torch and getattr(layer, "process_group", None) is None:
+        return CustomBatchNorm
+    if isinstance(layer, CustomBatchNorm) and kind is CustomBatchNorm:
+        chosen = layer.torch_type or ("SyncBatchNorm" if layer.synchronised else "")
+        if not chosen and dimensions is None:
+            raise ValueError(
+                f"dimensions: expected 1, 2 or 3, since {name or 'the layer'!r} does not come from a torch layer; "
+                f"received None"
+            )
+        return TORCH_TYPES[chosen or f"BatchNorm{dimensions}d"]
+    warnings.warn(
+        f"{name or 'the layer'!r} stays as it is: {kind.__name__} is not one of {', '.join(TORCH_TYPES)} or "
+        f"CustomBatchNorm with the default process group",
+        stacklevel=3,
+    )
+    return None
