@@ -21,7 +21,7 @@ from benchmarks.rasteriser import Drawing, draw
 from benchmarks.stroke_styles import STYLES
 from benchmarks.strokes import Strokes, vectorise
 from bnmodel import data
-from bnmodel.deploy.folding import ExportError
+from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.loading import load_file
 from export.recogniser import Recognizer, available
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks import write
 from bnmodel import data, load_checkpoint
-from bnmodel.deploy.certificate import eager
 from bnmodel.deploy.loading import FORMATS, load_file
+from export.bench import eager
 
 FOLDER = Path("checkpoints/lecture")
 

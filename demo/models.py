@@ -8,7 +8,7 @@ from torch import nn
 
 from bnmodel import CheckpointError, load_checkpoint
 from bnmodel.deploy import certificate
-from bnmodel.deploy.folding import ExportError
+from bnmodel.deploy.errors import ExportError
 from bnmodel.training.history import HISTORY, History
 from export import bench
 from export.recogniser import Recognizer, available, load

@@ -9,9 +9,9 @@ from pathlib import Path
 from bnmodel import CheckpointError
 from bnmodel.data import default_data_root
 from bnmodel.deploy import inspect
-from bnmodel.deploy.certificate import verify
 from bnmodel.deploy.checks import Check
-from bnmodel.deploy.folding import ExportError
+from bnmodel.deploy.errors import ExportError
+from export import promises
 from export.bench import bench, table, write_rows
 from export.pipeline import export_checkpoint
 
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="holds best.pt, and the exported files")
     default = default_data_root()
     parser.add_argument("--data-root", type=Path, default=default, help="holds MNIST/raw, used where it exists")
+    parser.add_argument("--canvas", type=_size, metavar="HxW", help="the one size that the sketch files take")
     options = parser.parse_args(arguments)
     try:
         if options.command == "bench":
@@ -32,11 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_rows(options.folder, rows)
             print(table(rows))
             return 0
-        checks = (verify if options.command == "verify" else export_checkpoint)(options.folder, options.data_root)
+        if options.command == "verify":
+            checks = promises.verify(options.folder, options.data_root, promises.CANVASES)
+        else:
+            checks = export_checkpoint(options.folder, options.data_root, canvas=options.canvas)
     except (CheckpointError, ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return report(options.folder, checks)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """280x280 → (280, 280)."""
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and 8 <= int(height) <= 4096 and 8 <= int(width) <= 4096):
+        raise argparse.ArgumentTypeError(f"expected HxW, each 8 … 4096, as in 280x280, received {text}")
+    return int(height), int(width)
 
 
 def inspect_file(arguments: Sequence[str]) -> int:

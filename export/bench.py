@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from bnmodel import load_checkpoint
 from bnmodel.data import load_sample
-from bnmodel.deploy.certificate import eager
+from bnmodel.deploy import ExportError, certify
 from bnmodel.deploy.checks import torch_threads
-from bnmodel.deploy.folding import ExportError, freeze
-from bnmodel.deploy.formats import DIGITS, METADATA, WRITERS
-from bnmodel.deploy.loading import FORMATS, load_file
+from bnmodel.deploy.loading import FORMATS, Run, load_file
 from bnmodel.io import read_checked, write_checked
 from bnmodel.nn.models import build
 
@@ -34,8 +33,8 @@ def bench(folder: Path) -> list[dict[str, Any]]:
     images = load_sample(train=False).images.numpy()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        plain = freeze(build(replace(network.config, norm="none")), DIGITS.example).module
-        WRITERS["onnx"](plain, DIGITS, {METADATA: ""}, Path(scratch) / "plain.onnx")
+        plain = build(replace(network.config, norm="none")).eval()
+        certify(plain, torch.from_numpy(images[:8]), scratch, name="plain", formats="onnx")
         for threads in THREADS:
             with torch_threads(threads):
                 runs = {"eager": eager(network)}
@@ -45,6 +44,16 @@ def bench(folder: Path) -> list[dict[str, Any]]:
                     batch = np.resize(images, (size, 1, 28, 28))
                     rows += _rows(threads, size, _times({name: _call(run, batch) for name, run in runs.items()}))
     return rows
+
+
+def eager(network: nn.Module) -> Run:
+    """The network before export, as a function from arrays to arrays."""
+
+    def run(array: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode():
+            return [network(torch.from_numpy(array)).numpy()]
+
+    return run
 
 
 def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:

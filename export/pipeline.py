@@ -1,24 +1,35 @@
-"""Export a checkpoint: freeze, write every format, measure, and only then put in place."""
+"""Export a checkpoint: fold, write every format, measure, and only then put in place."""
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
 
 from bnmodel import SketchClassifier, load_checkpoint
 from bnmodel.deploy import certificate, golden
-from bnmodel.deploy.certificate import file_record
+from bnmodel.deploy.certificate import Models, file_record
 from bnmodel.deploy.certification import (
+    captured_as,
     describe_norms,
-    golden_vectors,
+    described,
+    program_of,
     require_held,
     staging,
-    versions,
-    write_files,
+    write_model,
 )
-from bnmodel.deploy.checks import CANVASES, Check
-from bnmodel.deploy.folding import freeze
-from bnmodel.deploy.formats import DIGITS, SKETCH
+from bnmodel.deploy.checks import Check
+from bnmodel.deploy.folding import fold_graph
+from bnmodel.deploy.loading import FORMATS, Run
+from bnmodel.deploy.preflight import exportable
+from bnmodel.deploy.samples import Evidence, answer
+from bnmodel.deploy.signature import FlatNetwork, arguments
+from export.inputs import canvas_inputs, digit_inputs
 from export.model_card import model_card
+from export.promises import CANVASES, Sizes, against_source
 
 CLASSES = [str(digit) for digit in range(10)]
 LICENCE = "MIT; trained on MNIST, which is CC BY-SA 3.0"
@@ -42,10 +53,27 @@ PREPROCESSING = {
 }
 
 
+DYNAMIC = {"digits": {"images": {0: "N"}}, "sketch": {"canvas": {0: "H", 1: "W"}}}
+CHANNELS = {"digits": (1,), "sketch": (None, None, None)}  # axis of each output along which errors are counted apart
+
+
+def networks_of(model: nn.Module) -> dict[str, nn.Module]:
+    """What is exported of one checkpoint, by file stem."""
+    return {"digits": model, "sketch": SketchClassifier(model).eval()}
+
+
 def export_checkpoint(
-    folder: Path | str, data_root: Path | None = None, canvases: certificate.Sizes = CANVASES
+    folder: Path | str,
+    data_root: Path | None = None,
+    canvases: Sizes = CANVASES,
+    canvas: tuple[int, int] | None = None,
 ) -> list[Check]:
-    """Write both models in every format, golden vectors, certificate and model card into `folder`, beside best.pt.
+    """Write all models in every format, golden vectors, certificate and model card into `folder`, beside best.pt.
+
+    Args:
+        data_root: where MNIST's test set may be.
+        canvases: sizes on which drawings are compared.
+        canvas: the one size (H, W) of drawings that the sketch files take, for runtimes without dynamic shapes.
 
     Returns:
         What was measured; all promises held.
@@ -56,7 +84,6 @@ def export_checkpoint(
     """
     folder = Path(folder)
     checkpoint = load_checkpoint(folder)
-    frozen = freeze(checkpoint.model, DIGITS.example)
     about = {
         "what": f"Handwritten digit recogniser with folded batch normalisation, recipe {checkpoint.recipe['name']}",
         "training": {"dataset": checkpoint.dataset, "recipe": checkpoint.recipe, "best_epoch": checkpoint.results},
@@ -64,27 +91,60 @@ def export_checkpoint(
         "classes": CLASSES,
         "licence": LICENCE,
     }
-    modules = {"digits": frozen.module, "sketch": SketchClassifier(frozen.module).eval()}
-    references = {"digits": checkpoint.model, "sketch": SketchClassifier(checkpoint.model)}
-    inputs = {"digits": golden.digit_inputs(), "sketch": golden.canvas_inputs()}
-    signatures = {"digits": DIGITS, "sketch": SKETCH}
-    models = {}
-    for stem, signature in signatures.items():
-        models[stem] = about | {
-            "input": {"name": signature.input, "batched": stem == "digits", **INPUTS[stem]},
-            "outputs": OUTPUTS[stem],
-            "preprocessing": PREPROCESSING[stem],
-            **describe_norms(checkpoint.model, frozen),
-            "versions": versions(),
-        }
-    models = json.loads(json.dumps(models))  # as it will be read back: tuples are lists
-    vectors = {stem: golden_vectors(references[stem], inputs[stem]) for stem in models}
+    inputs = {"digits": digit_inputs(), "sketch": canvas_inputs(canvas)}
+    networks = {stem: exportable(network) for stem, network in networks_of(checkpoint.model).items()}
+    found: Models = {}
+    vectors, runs, measured = {}, {}, []
     with staging(folder) as scratch:
         shutil.copy(folder / "best.pt", scratch)
-        write_files(scratch, modules, signatures, models, vectors)
-        sources = certificate.sources(scratch, models)
-        measured = require_held(sources + certificate.measure(scratch, models, data_root, canvases))
-        certificate.write(scratch, models, measured)
+        for stem, network in networks.items():
+            fixed = canvas is not None and stem != "digits"
+            model, checks, evidence = _write(scratch, stem, network, inputs[stem], about, fixed)
+            found[stem], vectors[stem] = model, evidence.golden
+            measured += checks
+        golden.write(scratch / golden.FILE, vectors)
+        runs = _runs(scratch, found)
+        sizes = canvases if canvas is None else (canvas,)
+        measured += against_source(networks, found, runs, data_root, sizes)
+        require_held(certificate.sources(scratch, found) + measured)
+        certificate.write(scratch, found, measured)
         (scratch / "best.pt").unlink()
-        (scratch / "README.md").write_text(model_card(folder.name, models["digits"], measured))
+        card = model_card(folder.name, found["digits"].metadata, measured)
+        (scratch / "README.md").write_text(card, encoding="utf-8")
     return measured
+
+
+def _write(
+    scratch: Path, stem: str, network: nn.Module, inputs: list[np.ndarray], about: dict[str, Any], fixed: bool
+) -> tuple[certificate.Model, list[Check], Evidence]:
+    tensors = [torch.from_numpy(array) for array in inputs]
+    example = torch.cat(tensors) if stem == "digits" else tensors[min(1, len(tensors) - 1)]
+    names = [output["name"] for output in OUTPUTS[stem]]
+    given = arguments(network, example)
+    flat = FlatNetwork(network, given)
+    captured = captured_as(flat, given, names, False if fixed else DYNAMIC[stem])
+    evidence = answer(flat, [[tensor] for tensor in tensors], captured.outputs, CHANNELS[stem], keep_all=True)
+    folded, kept = fold_graph(captured)
+    facts = described(captured)
+    metadata = {
+        **about,
+        **facts,
+        "inputs": [{**facts["inputs"][0], **{key: INPUTS[stem][key] for key in ("range", "meaning")}}],
+        "outputs": [
+            {**one, "meaning": known["meaning"]} for one, known in zip(facts["outputs"], OUTPUTS[stem], strict=True)
+        ],
+        "preprocessing": PREPROCESSING[stem],
+        **describe_norms(network, folded, kept),
+    }
+    metadata["batch_norms"] = {name.removeprefix("network."): norm for name, norm in metadata["batch_norms"].items()}
+    program = program_of(captured, given)
+    program = replace(program, example=(example,))
+    model, checks = write_model(scratch, stem, program, metadata, evidence, FORMATS)
+    return model, checks, evidence
+
+
+def _runs(folder: Path, found: Models) -> dict[str, Run]:
+    from bnmodel.deploy.loading import load_file
+
+    names = [f"{stem}.{format}" for stem, model in found.items() for format in model.formats]
+    return {name: load_file(folder / name).run for name in names}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bnmodel import CheckpointError, DataError
-from bnmodel.deploy.folding import ExportError
+from bnmodel.deploy.errors import ExportError
 from bnmodel.experiments import convergence_sweep
 from bnmodel.io import read_checked, write_checked
 from bnmodel.training.history import History

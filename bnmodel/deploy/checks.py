@@ -7,23 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from bnmodel.deploy.golden import Golden
+from bnmodel.deploy.allowance import Yardstick, judge
+from bnmodel.deploy.errors import first_line
+from bnmodel.deploy.golden import Arrays, Golden
 from bnmodel.deploy.loading import ExportedFile, Run, load_file
 
-# The largest difference allowed in a row of outputs, where its largest is up to 10 in size; else a millionth of that.
-# Log-probabilities of what a digit cannot be reach −30, where float32 numbers are 1.9e-6 apart, and roundings add up.
-TOLERANCE = 1e-5
-# Of the network's own rounding in float32. Runtimes choose other algorithms for a convolution (Winograd's, blocked
-# sums), which round up to three times as much as the eager one in networks of some depth.
-ROUNDINGS = 4
 BATCHES = (1, 2, 7, 64, 257)
-CANVASES = ((8, 8), (28, 28), (280, 280), (56, 1600), (1200, 900), (4096, 4096))
-# what batch norm is made of, in the words of the three formats; none of it may remain in a folded network
-BATCH_NORM_OPERATORS = ("batch_norm", "batchnorm", "rsqrt", "sqrt", "var_mean", "reciprocal", "addcmul")
+LARGEST_BATCH = 1 << 19  # input elements
+BATCH_NORMS = ("batch_norm", "batchnorm")
+# what a batch norm in train mode computes, in the words of the three formats
+STATISTICS = ("rsqrt", "sqrt", "var_mean", "reciprocal")
 
 Finding = tuple[bool, str]
 
@@ -42,104 +40,142 @@ def held(promise: str, file: str, check: Callable[..., Finding], *arguments: obj
     try:
         return Check(promise, file, *check(*arguments))
     except Exception as error:  # whatever it is, the promise is not held
-        return Check(promise, file, False, (str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+        return Check(promise, file, False, first_line(error, 200))
 
 
-def names(file: ExportedFile, input: str, outputs: Sequence[str]) -> Finding:
-    expected = f"{input} → {', '.join(outputs)}"
-    received = f"{file.input} → {', '.join(outputs if file.outputs is None else file.outputs)}"
+def names(file: ExportedFile, inputs: Sequence[str], outputs: Sequence[str]) -> Finding:
+    expected = f"{', '.join(inputs)} → {', '.join(outputs)}"
+    received = f"{', '.join(file.inputs)} → {', '.join(outputs if file.outputs is None else file.outputs)}"
     return expected == received, expected if expected == received else f"expected {expected}, received {received}"
 
 
-def shapes(run: Run, golden: Golden, batched: bool) -> Finding:
-    """Every input gives outputs of the golden ones' shapes and types; where the input is a batch, for all BATCHES."""
-    cases = zip(golden.inputs, golden.outputs, strict=True)
-    for array, outputs in cases if not batched else ((resized(golden.inputs, n), golden.outputs[0]) for n in BATCHES):
-        expected = [([len(array), *o.shape[1:]] if batched else list(o.shape), str(o.dtype)) for o in outputs]
-        received = [(list(output.shape), str(output.dtype)) for output in run(array)]
+def shapes(run: Run, golden: Golden, described: Sequence[dict[str, Any]], batched: bool) -> Finding:
+    """Every input gives outputs of the golden ones' shapes and types; where the input is a batch, for many sizes."""
+    cases = list(zip(golden.inputs, golden.outputs, strict=True))
+    if batched:
+        cases = [(resized(golden.inputs, n), resized(golden.outputs, n)) for n in batches(golden)]
+    types = [str(one["type"]).replace("bfloat16", "float32") for one in described]
+    for arrays, outputs in cases:
+        expected = [(list(output.shape), kind) for output, kind in zip(outputs, types, strict=True)]
+        received = [(list(output.shape), str(output.dtype)) for output in run(*arrays)]
         if expected != received:
-            return False, f"input {list(array.shape)}: expected {expected}, received {received}"
-    sizes = BATCHES if batched else sorted({array.shape[:2] for array in golden.inputs})
-    return True, ("batches of " if batched else "canvases of ") + ", ".join(str(size) for size in sizes)
+            sizes = ", ".join(str(list(array.shape)) for array in arrays)
+            return False, f"input {sizes}: expected {expected}, received {received}"
+    if batched:
+        return True, "batches of " + ", ".join(str(size) for size in batches(golden))
+    return True, "inputs of " + ", ".join(dict.fromkeys("×".join(map(str, arrays[0].shape)) for arrays, _ in cases))
 
 
-def folded(file: ExportedFile, kept: Sequence[str]) -> Finding:
-    """No batch-norm arithmetic in the graph, unless the certificate says which norms could not be folded."""
-    left = sorted(op for op in file.operators if any(part in op.lower() for part in BATCH_NORM_OPERATORS))
+def folded(file: ExportedFile, kept: Sequence[str], recorded: Sequence[str] | None) -> Finding:
+    """No batch norm in the graph unless the certificate names those that are kept, and no statistics of a batch.
+
+    `recorded`: operators for statistics that the file had when it was certified, for layers other than batch norm.
+    """
+    left = [op for op in file.operators if any(part in op.lower() for part in BATCH_NORMS)]
+    extra = set(statistics_operators(file)) - set(recorded if recorded is not None else ())
+    if (left and not kept) or extra:
+        return False, f"found {', '.join(sorted({*([] if kept else left), *extra}))}"
     if kept:
-        return True, f"not folded, and said so: {', '.join(kept)}"
-    return not left, f"found {', '.join(left)}" if left else f"{len(file.operators)} kinds of operators, none of it"
+        return True, f"kept, and said so: {', '.join(list(kept)[:5])}{' …' if len(kept) > 5 else ''}"
+    return True, f"{len(file.operators)} kinds of operators, none of it"
+
+
+def statistics_operators(file: ExportedFile) -> list[str]:
+    return sorted(op for op in file.operators if any(part in op.lower() for part in STATISTICS))
 
 
 def agreement(
-    run: Run, inputs: Sequence[np.ndarray], expected: Sequence[list[np.ndarray]], rounding: float = 0.0
+    run: Run, inputs: Sequence[Arrays], expected: Sequence[Arrays], yardsticks: Sequence[Yardstick]
 ) -> Finding:
-    """All outputs are those expected, to TOLERANCE; in the first, of scores, no label differs.
-
-    `rounding`: how far the network itself is from what is expected, in float32; ROUNDINGS times that is always allowed.
-    """
-    received = [run(array) for array in inputs]
-    pairs = [(a, b) for got, want in zip(received, expected, strict=True) for a, b in zip(got, want, strict=True)]
-    scores = [(got[0], want[0]) for got, want in zip(received, expected, strict=True)]
-    labels = sum(int((got.argmax(-1) != want.argmax(-1)).sum()) for got, want in scores if got.shape == want.shape)
-    count = sum(int(np.prod(want.shape[:-1])) for _, want in scores)
-    largest = max(largest_difference(a, b) for a, b in pairs)
-    detail = f"{count:,} answers, largest difference {largest:.1e}, labels differing {labels}"
-    if rounding:
-        detail += f"; the network's own rounding {rounding:.1e}"
-    return all(close(a, b, rounding) for a, b in pairs) and labels == 0, detail
+    """All outputs are within their allowance of those expected."""
+    received = [run(*arrays) for arrays in inputs]
+    return compared(received, expected, yardsticks)
 
 
-def batch_invariance(run: Run, inputs: Sequence[np.ndarray]) -> Finding:
-    """A sample's answer is the same alone, among others and in any order; a network in train mode breaks this."""
-    batch = np.concatenate(inputs)
-    together = run(batch)[0]
-    alone = np.concatenate([run(batch[i : i + 1])[0] for i in range(len(batch))])
-    backwards = run(np.ascontiguousarray(batch[::-1]))[0][::-1]
-    difference = max(largest_difference(together, alone), largest_difference(together, backwards))
-    remedy = (
-        ""
-        if close(alone, together) and close(backwards, together)
-        else "; answers depend on the batch, as in train mode: export the eval copy"
+def compared(received: Sequence[Arrays], expected: Sequence[Arrays], yardsticks: Sequence[Yardstick]) -> Finding:
+    passed, largest, worst, exact = True, 0.0, 0.0, 0
+    for place, yardstick in enumerate(yardsticks):
+        verdict = judge(yardstick, [got[place] for got in received], [want[place] for want in expected])
+        passed &= verdict.passed
+        if yardstick.exact:
+            exact += int(verdict.difference) if np.isfinite(verdict.difference) else 1
+        else:
+            largest, worst = max(largest, verdict.difference), max(worst, verdict.share)
+    detail = f"{len(expected):,} cases, largest difference {largest:.1e}, {worst:.0%} of what is allowed"
+    if exact:
+        detail += f", {exact} integers differ"
+    return passed, detail + differing_labels(received, expected)
+
+
+def differing_labels(received: Sequence[Arrays], expected: Sequence[Arrays]) -> str:
+    """How many samples have another largest score, where the first output is (N, C) or (C,) scores."""
+    first = [want[0] for want in expected]
+    scores = all(
+        want.ndim in (1, 2) and np.issubdtype(want.dtype, np.floating) and want.shape[-1] > 1 for want in first
     )
-    return not remedy, f"largest difference {difference:.1e}{remedy}"
+    if not scores or any(got[0].shape != want.shape for got, want in zip(received, first, strict=True)):
+        return ""
+    differing = sum(
+        int((got[0].argmax(-1) != want.argmax(-1)).sum()) for got, want in zip(received, first, strict=True)
+    )
+    return f", labels differing {differing}"
 
 
-def determinism(path: Path, file: ExportedFile, array: np.ndarray) -> Finding:
-    """The same bits from three runs, and the same values with one thread and with two."""
-    answers: list[np.ndarray] = []
+def batch_invariance(run: Run, golden: Golden, yardsticks: Sequence[Yardstick]) -> Finding:
+    """A sample's answer is the same alone, among others and in any order; a network in train mode breaks this."""
+    orders = [range(len(golden.inputs)), range(len(golden.inputs) - 1, -1, -1)]
+    sizes = [len(golden.inputs), *(size for size in batches(golden) if size != len(golden.inputs))]
+    cases = [([golden.inputs[i] for i in order], [golden.outputs[i] for i in order]) for order in orders]
+    together = [(resized(a, sizes[0]), resized(b, sizes[0])) for a, b in cases]
+    together += [(resized(golden.inputs, size), resized(golden.outputs, size)) for size in sizes[1:]]
+    received = [run(*arrays) for arrays, _ in together]
+    passed, detail = compared(received, [outputs for _, outputs in together], yardsticks)
+    return passed, detail + ("" if passed else "; answers depend on the batch, as in train mode: export the eval copy")
+
+
+def determinism(path: Path, file: ExportedFile, arrays: Arrays, yardsticks: Sequence[Yardstick]) -> Finding:
+    """The same bits from repeated runs, and the same values with one thread and with two."""
+    answers: list[Arrays] = []
     for threads in (1, 2):
         with torch_threads(threads):
             # ONNX Runtime fixes its threads when it loads
             run = load_file(path, threads).run if path.suffix == ".onnx" else file.run
-            runs = [run(array)[0] for _ in range(5)][2:]  # TorchScript specialises during the first two
-        if not all(np.array_equal(runs[0], other) for other in runs):
+            runs = [run(*arrays) for _ in range(3 - threads)]
+        if not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(runs[0], runs[-1], strict=True)):
             return False, f"repeated runs differ with {threads} threads"
         answers.append(runs[0])
-    difference = largest_difference(*answers)
-    return close(answers[0], answers[1]), f"3 runs alike, largest difference of 1 and 2 threads {difference:.1e}"
+    passed, detail = compared(answers[:1], answers[1:], yardsticks)
+    return passed, f"2 runs alike; 1 and 2 threads: {detail}"
 
 
-def resized(batches: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """One batch of `count` samples, those of `batches` over and over."""
-    samples = np.concatenate(batches)
-    return np.resize(samples, (count, *samples.shape[1:]))
+def batches(golden: Golden) -> list[int]:
+    """Batch sizes to try: BATCHES, as far as they fit, in multiples of a case."""
+    unit = len(golden.inputs[0][0])
+    elements = sum(array[:1].size for array in golden.inputs[0])
+    sizes = [size * unit for size in BATCHES if size * unit * elements <= LARGEST_BATCH]
+    return sizes if len(sizes) > 1 else [unit, 2 * unit]
 
 
-def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest absolute difference; infinite where either is not finite or the shapes differ."""
-    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return float("inf")
-    return float(np.abs(a.astype(np.float64) - b).max(initial=0.0))
+def resized(cases: Sequence[Arrays], count: int) -> Arrays:
+    """One batch of `count` samples, those of `cases` over and over."""
+    result = []
+    for place in range(len(cases[0])):
+        samples = np.concatenate([case[place] for case in cases])
+        result.append(samples[np.arange(count) % len(samples)])
+    return result
 
 
-def close(a: np.ndarray, b: np.ndarray, rounding: float = 0.0) -> bool:
-    """Whether no value of `a` is further from that of `b` than TOLERANCE, or ROUNDINGS times the `rounding`, allows."""
-    if largest_difference(a, b) == float("inf"):
-        return False
-    size = np.abs(b).max(axis=-1, keepdims=True, initial=0.0) if b.ndim else np.abs(b)
-    allowed = np.maximum(TOLERANCE * np.maximum(1, size / 10), ROUNDINGS * rounding)
-    return bool((np.abs(a.astype(np.float64) - b) <= allowed).all())
+def remembered(run: Run) -> Run:
+    """The same function, which runs each input once."""
+    answers: dict[tuple[object, ...], Arrays] = {}
+
+    def run_once(*arrays: np.ndarray) -> Arrays:
+        key = tuple((array.shape, hash(array.tobytes())) for array in arrays)
+        if key not in answers:
+            answers[key] = run(*arrays)
+        return answers[key]
+
+    return run_once
 
 
 @contextmanager

@@ -1,46 +1,90 @@
-"""One writer a format. Each file is whole by itself: the weights, and the metadata as JSON, are inside.
+"""One writer per format. Each file is complete: weights and metadata (as JSON) are inside.
 
-TorchScript is deprecated since PyTorch 2.10 and is not supported from Python 3.14 on; torch.export (.pt2) comes after
-it. `torchscript()` is the one place where its warnings are silenced.
+All three are made from one folded graph. No file tells of the machine it was made on, and the same graph gives the
+same bytes. TorchScript is deprecated since PyTorch 2.10 and not supported from Python 3.14 on; `torch.export` (.pt2)
+replaces it. `torchscript()` is the one place where its warnings are silenced.
 """
 
+import builtins
 import io
 import json
-import logging
+import math
+import operator
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx
+from torch.fx.graph import CodeGen
 
+from bnmodel.deploy.capture import Axes, export, quiet
+from bnmodel.deploy.onnx_model import finished, serialized
+from bnmodel.deploy.signature import Port
 from bnmodel.io import atomic_write
 
-OPSET = 20
 METADATA = "metadata.json"
+EXPORT_OPSETS = (18, 20)  # the exporter's own, and what is tried where an operator needs more
+TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "original_aten")
 
 
-@dataclass(frozen=True)
-class Signature:
-    """What goes in and what comes out of an exported file, by name."""
+@dataclass
+class Program:
+    """A folded graph, ready to be written.
 
-    input: str
-    outputs: tuple[str, ...]
-    example: Tensor
-    dynamic: dict[int, Any]  # axis of the input → torch.export.Dim
+    Attributes:
+        graph: takes and returns flat tensors.
+        inputs, outputs: their names, types and shapes.
+        axes: dynamic axes per input.
+        example: valid inputs, with at least 2 elements along every dynamic axis.
+        opset: of the ONNX file; None for the lowest that has the graph's operators.
+    """
 
+    graph: fx.GraphModule
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    axes: tuple[Axes, ...]
+    example: tuple[Tensor, ...]
+    opset: int | None = None
 
-DIGITS = Signature("images", ("log_probs",), torch.zeros(2, 1, 28, 28), {0: torch.export.Dim("N")})
-SKETCH = Signature(
-    "canvas",
-    ("probabilities", "digit", "ink"),
-    torch.zeros(64, 48, 4, dtype=torch.uint8),
-    {0: torch.export.Dim("H", min=8, max=4096), 1: torch.export.Dim("W", min=8, max=4096)},
-)
+    @cached_property
+    def exported(self) -> torch.export.ExportedProgram:
+        program = export(self.graph, self.example, self.axes)
+        for node in program.graph.nodes:
+            for key in TRACES:
+                node.meta.pop(key, None)
+        program._example_inputs = None  # somebody's data
+        return program
+
+    @cached_property
+    def onnx(self) -> Any:
+        """The ONNX model, without metadata."""
+        opsets = EXPORT_OPSETS if self.opset is None or self.opset <= EXPORT_OPSETS[0] else (self.opset,)
+        for opset in opsets:
+            try:
+                model = self._onnx(opset)
+                break
+            except Exception:
+                if opset == opsets[-1]:
+                    raise
+        return finished(model.model_proto, [port.shape for port in self.inputs], self.opset)
+
+    def _onnx(self, opset: int) -> Any:
+        with quiet():
+            return torch.onnx.export(
+                self.exported,
+                dynamo=True,
+                external_data=False,
+                opset_version=opset,
+                input_names=[port.name for port in self.inputs],
+                output_names=[port.name for port in self.outputs],
+                verbose=False,
+            )
 
 
 @contextmanager
@@ -51,52 +95,26 @@ def torchscript() -> Iterator[None]:
         yield
 
 
-def write_torchscript(module: nn.Module, signature: Signature, metadata: dict[str, Any], path: Path) -> None:
+def write_torchscript(program: Program, metadata: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()  # saved to a path, the archive would carry the temporary file's name
-    with torchscript():
-        scripted = torch.jit.freeze(torch.jit.script(module.eval()))
+    with torchscript(), quiet():
+        scripted = torch.jit.freeze(torch.jit.script(_scriptable(program.graph)).eval())
         torch.jit.save(scripted, buffer, _extra_files={METADATA: json.dumps(metadata)})
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+    _write(path, repacked(buffer.getvalue(), leave_out=".debug_pkl"))
 
 
-def write_onnx(module: nn.Module, signature: Signature, metadata: dict[str, Any], path: Path) -> None:
-    with atomic_write(path) as temporary, _quiet():
-        program = torch.onnx.export(
-            module.eval(),
-            (signature.example,),
-            dynamo=True,
-            external_data=False,
-            opset_version=OPSET,
-            dynamic_shapes=(signature.dynamic,),
-            input_names=[signature.input],
-            output_names=list(signature.outputs),
-            verbose=False,
-        )
-        assert program is not None
-        model = program.model_proto
-        del model.graph.metadata_props[:]
-        for node in model.graph.node:  # the exporter's notes on every node: stack traces with paths of this machine
-            del node.metadata_props[:]
-            node.doc_string = ""
-        del model.metadata_props[:]
-        onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, temporary)
+def write_onnx(program: Program, metadata: dict[str, Any], path: Path) -> None:
+    _write(path, serialized(program.onnx, json.dumps(metadata), METADATA))
 
 
-def write_pt2(module: nn.Module, signature: Signature, metadata: dict[str, Any], path: Path) -> None:
+def write_pt2(program: Program, metadata: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
-    with _quiet():
-        program = torch.export.export(module.eval(), (signature.example,), dynamic_shapes=(signature.dynamic,))
-        for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # paths of this machine
-        torch.export.save(program, buffer, extra_files={METADATA: json.dumps(metadata)})
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+    with quiet():
+        torch.export.save(program.exported, buffer, extra_files={METADATA: json.dumps(metadata)})
+    _write(path, repacked(buffer.getvalue()))
 
 
-WRITERS: dict[str, Callable[[nn.Module, Signature, dict[str, Any], Path], None]] = {
+WRITERS: dict[str, Callable[[Program, dict[str, Any], Path], None]] = {
     "torchscript": write_torchscript,
     "onnx": write_onnx,
     "pt2": write_pt2,
@@ -104,13 +122,67 @@ WRITERS: dict[str, Callable[[nn.Module, Signature, dict[str, Any], Path], None]]
 """By file ending."""
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporters report their progress through logging and warn of their own internals."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+def _write(path: Path, content: bytes) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def repacked(archive: bytes, leave_out: str | None = None) -> bytes:
+    """A zip archive with the same entries, without dates, and aligned as torch maps them into memory."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(result, "w") as target:
+        for name in source.namelist():
+            if leave_out is not None and name.endswith(leave_out):
+                continue
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            entry.create_system = 3
+            start = result.tell() + 30 + len(name.encode()) + 4
+            padding = -start % 64
+            entry.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
+            target.writestr(entry, source.read(name))
+    return result.getvalue()
+
+
+# ---- TorchScript from a graph of ATen operators
+
+FUNCTIONS: dict[Any, Any] = {
+    torch.sym_max: builtins.max,
+    torch.sym_min: builtins.min,
+    torch.sym_float: builtins.float,
+    torch.sym_int: builtins.int,
+    math.trunc: builtins.int,
+}
+
+
+def _scriptable(source: fx.GraphModule) -> fx.GraphModule:
+    """The graph in terms that torch.jit.script compiles: sizes stay sizes, so that dynamic axes stay dynamic."""
+    graph = fx.Graph()
+    graph.set_codegen(CodeGen())
+    values: dict[fx.Node, fx.Node] = {}
+    attributes: dict[str, Any] = {}
+    for node in source.graph.nodes:
+        if node.op == "output":
+            results = tuple(values[result] for result in node.args[0])
+            graph.output(results[0] if len(results) == 1 else results)
+            continue
+        copied = values[node] = graph.node_copy(node, values.__getitem__)
+        copied.meta = {}
+        if node.op == "get_attr":
+            copied.target = str(node.target).replace(".", "_")
+            attributes[copied.target] = operator.attrgetter(str(node.target))(source)
+        elif node.op == "call_function":
+            _simplify(copied)
+    return fx.GraphModule(attributes, graph).eval()
+
+
+def _simplify(node: fx.Node) -> None:
+    if node.target is torch.ops.aten.sym_size.int:
+        node.target = torch.ops.aten.size
+    elif isinstance(node.target, torch._ops.OpOverload):
+        node.target = node.target.overloadpacket
+        node.kwargs = {
+            key: value for key, value in node.kwargs.items() if key not in ("device", "layout", "pin_memory")
+        }
+    elif node.target in FUNCTIONS:
+        node.target = FUNCTIONS[node.target]

@@ -2,30 +2,29 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 
-from bnmodel.deploy.folding import ExportError
+from bnmodel.deploy.errors import ExportError, first_line
 from bnmodel.deploy.formats import METADATA, torchscript
 
 FORMATS = ("torchscript", "onnx", "pt2")
 LOADING = threading.Lock()  # torch.export loads one file at a time, and fails where two threads ask
-Run = Callable[[np.ndarray], list[np.ndarray]]
+Run = Callable[..., list[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """One loaded file: a function from array to arrays, and what the file says of itself."""
+    """One loaded file: a function from arrays to arrays, and what the file says of itself."""
 
-    run: Run
+    run: Run  # one array per input → one array per output
     metadata: dict[str, Any]
-    input: str
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...] | None  # None where the format does not name them
     operators: frozenset[str]  # of its graph, as the format calls them
 
@@ -37,13 +36,16 @@ def load_file(path: Path, threads: int | None = None) -> ExportedFile:
         ExportError: missing, damaged, or not what its name says.
     """
     if not path.is_file():
-        raise ExportError(f"{path}: no such file; export it: python -m export {path.parent}")
-    loader = {".torchscript": _load_torchscript, ".onnx": _load_onnx, ".pt2": _load_pt2}[path.suffix]
+        raise ExportError(f"{path}: no such file; export it again")
+    loader = {".torchscript": _load_torchscript, ".onnx": _load_onnx, ".pt2": _load_pt2}.get(path.suffix)
+    if loader is None:
+        raise ExportError(f"{path}: expected a file ending in {', '.join(FORMATS)}")
     try:
         return loader(path, threads)
     except Exception as error:  # each runtime has errors of its own, and no base class in common
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(f"{path}: damaged, or not what its name says ({reason}); export it again") from error
+        raise ExportError(
+            f"{path}: damaged, or not what its name says ({first_line(error)}); export it again"
+        ) from error
 
 
 def _load_torchscript(path: Path, threads: int | None) -> ExportedFile:
@@ -51,10 +53,9 @@ def _load_torchscript(path: Path, threads: int | None) -> ExportedFile:
     with torchscript():
         module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
         operators = frozenset(node.kind() for node in module.inlined_graph.nodes())
-        argument = module.forward.schema.arguments[1]
-        if not path.stem.startswith("sketch"):  # whose shapes change with every canvas, so that it gains nothing
-            module = torch.jit.optimize_for_inference(module.eval())
-    return ExportedFile(_run_torch(module), json.loads(extra[METADATA]), argument.name, None, operators)
+        names = tuple(argument.name for argument in module.forward.schema.arguments[1:])
+    metadata = json.loads(extra[METADATA])
+    return ExportedFile(_run_torch(module, metadata), metadata, names, None, operators)
 
 
 def _load_pt2(path: Path, threads: int | None) -> ExportedFile:
@@ -62,28 +63,107 @@ def _load_pt2(path: Path, threads: int | None) -> ExportedFile:
     with LOADING:
         program = torch.export.load(str(path), extra_files=extra)
     operators = frozenset(str(node.target) for node in program.graph.nodes if node.op == "call_function")
-    name = program.graph_signature.user_inputs[0]
-    return ExportedFile(_run_torch(program.module()), json.loads(extra[METADATA]), str(name), None, operators)
+    names = tuple(str(name) for name in program.graph_signature.user_inputs)
+    metadata = json.loads(extra[METADATA])
+    return ExportedFile(_run_torch(program.module(), metadata), metadata, names, None, operators)
 
 
 def _load_onnx(path: Path, threads: int | None) -> ExportedFile:
+    import onnx
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    names = tuple(one.name for one in session.get_inputs())
     metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
     operators = frozenset(node.op_type for node in onnx.load(path).graph.node)
     outputs = tuple(output.name for output in session.get_outputs())
-    return ExportedFile(lambda array: session.run(None, {name: array}), metadata, name, outputs, operators)
+
+    def run(*arrays: np.ndarray) -> list[np.ndarray]:
+        results = session.run(None, dict(zip(names, arrays, strict=True)))
+        return [np.asarray(result) for result in results]
+
+    return ExportedFile(run, metadata, names, outputs, operators)
 
 
-def _run_torch(module: Callable[[torch.Tensor], Any]) -> Run:
-    def run(array: np.ndarray) -> list[np.ndarray]:
+def _run_torch(module: Callable[..., Any], metadata: dict[str, Any]) -> Run:
+    types = [_torch_type(one["type"]) for one in metadata.get("inputs", [])]
+
+    def run(*arrays: np.ndarray) -> list[np.ndarray]:
+        tensors = [torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape)) for array in arrays]
+        tensors = [tensor.to(type_) for tensor, type_ in zip(tensors, types, strict=True)] if types else tensors
         with torch.inference_mode():
-            outputs = module(torch.from_numpy(array))
-        return [tensor.numpy() for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
+            outputs = module(*tensors)
+        return [as_array(tensor) for tensor in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
 
     return run
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """As numpy has it: bfloat16 in float32."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
+
+
+def _torch_type(name: str) -> torch.dtype | None:
+    """Only bfloat16 differs from the array's own type; another type is the caller's mistake, and the network's to say."""
+    return torch.bfloat16 if name == "bfloat16" else None
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A certified file as a function. Safe to share between threads.
+
+    Attributes:
+        name: of the model.
+        inputs, outputs: names of what goes in and out, in order.
+        metadata: what the file says of itself.
+    """
+
+    name: str
+    format: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    metadata: dict[str, Any]
+    run: Run
+
+    def __call__(self, *arrays: np.ndarray, **named: np.ndarray) -> dict[str, np.ndarray]:
+        """Arrays by position or by the input's name → output name → array.
+
+        Raises:
+            ValueError: another number of inputs, or a wrong name, type or number of axes.
+        """
+        if len(arrays) > len(self.inputs) or set(named) - set(self.inputs[len(arrays) :]):
+            received = [*(["one array"] * len(arrays)), *named]
+            raise ValueError(f"{self.name}: expected {', '.join(self.inputs)}, received {', '.join(received)}")
+        given = {**dict(zip(self.inputs, arrays, strict=False)), **named}
+        missing = [name for name in self.inputs if name not in given]
+        if missing:
+            raise ValueError(f"{self.name}: expected {', '.join(self.inputs)}, received none for {', '.join(missing)}")
+        chosen = [np.asarray(given[name]) for name in self.inputs]
+        for array, described in zip(chosen, self.metadata["inputs"], strict=True):
+            _require_fit(array, described)
+        return dict(zip(self.outputs, self.run(*chosen), strict=True))
+
+
+def _require_fit(array: np.ndarray, described: dict[str, Any]) -> None:
+    kind, shape = described["type"].replace("bfloat16", "float32"), described["shape"]
+    fits = array.ndim == len(shape) and all(
+        isinstance(size, str) or size == received for size, received in zip(shape, array.shape, strict=True)
+    )
+    if str(array.dtype) != kind or not fits:
+        expected = f"{kind} ({', '.join(map(str, shape))})"
+        raise ValueError(f"{described['name']}: expected {expected}, received {array.dtype} {array.shape}")
+
+
+def predictor(
+    folder: Path, name: str, metadata: dict[str, Any], written: Sequence[str], format: str | None
+) -> Predictor:
+    """`name` of a folder, whose certificate has `metadata` for it, in one of the formats that were written."""
+    chosen = format if format is not None else ("onnx" if "onnx" in written else written[0])
+    if chosen not in written:
+        raise ExportError(f"{folder}: {name} was written as {', '.join(written)}, not as {chosen}")
+    file = load_file(folder / f"{name}.{chosen}")
+    outputs = tuple(output["name"] for output in metadata["outputs"])
+    return Predictor(name, chosen, file.inputs, outputs, metadata, file.run)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnmodel.deploy.folding import ExportError
+from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.sandbox import LimitError, Limits, run_limited
 from bnmodel.findings import Finding, has_errors
 from bnmodel.io import atomic_write

@@ -1,0 +1,167 @@
+"""y = scale · x + shift, per element, and how it moves through operators that only rearrange or average x.
+
+`scale` and `shift` are float64 tensors with one axis per axis of x, of size 1 along axes on which they do not vary.
+Batch sizes and other dynamic sizes are symbols; a rearrangement is only followed where it is exact for all of them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+Size = Any  # int or torch.SymInt
+
+
+@dataclass(frozen=True)
+class Affine:
+    scale: Tensor
+    shift: Tensor
+
+    def then(self, other: "Affine") -> "Affine":
+        """First this, then `other`."""
+        return Affine(self.scale * other.scale, self.shift * other.scale + other.shift)
+
+    def only_scales(self) -> bool:
+        return not bool(self.shift.any())
+
+    def increases(self) -> bool:
+        """Whether the order of values is kept: then it commutes with a maximum."""
+        return bool((self.scale > 0).all())
+
+    def along(self, axis: int) -> "Affine | None":
+        """Scale and shift as vectors along one axis; None where they vary along another."""
+        parts = [compressed(part) for part in (self.scale, self.shift)]
+        rank = parts[0].dim()
+        if any(size != 1 for part in parts for other, size in enumerate(part.shape) if other != axis % rank):
+            return None
+        return Affine(parts[0].flatten(), parts[1].flatten())
+
+    def map(self, change: Any) -> "Affine | None":
+        """Apply `change` (Tensor → Tensor or None) to both parts."""
+        scale, shift = change(compressed(self.scale)), change(compressed(self.shift))
+        return None if scale is None or shift is None else Affine(scale, shift)
+
+
+def compressed(tensor: Tensor) -> Tensor:
+    """With size 1 along every axis on which all values are the same."""
+    for axis, size in enumerate(tensor.shape):
+        if size > 1:
+            first = tensor.narrow(axis, 0, 1)
+            if bool((tensor == first).all()):
+                tensor = first
+    return tensor
+
+
+def of_rank(tensor: Tensor, rank: int) -> Tensor | None:
+    """Leading axes of size 1 added, as broadcasting does."""
+    if tensor.dim() > rank:
+        return None
+    return tensor.reshape([1] * (rank - tensor.dim()) + list(tensor.shape))
+
+
+def shape(node: fx.Node) -> list[Size]:
+    return list(node.meta["val"].shape)
+
+
+def same(a: Size, b: Size) -> bool:
+    """Whether two sizes are equal for all values of their symbols."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    return bool(_expression(a) - _expression(b) == 0)
+
+
+def _expression(size: Size) -> Any:
+    import sympy
+
+    return sympy.Integer(size) if isinstance(size, int) else sympy.expand(size.node.expr)
+
+
+def _hint(size: Size) -> int:
+    return size if isinstance(size, int) else int(size.node.hint if size.node.hint is not None else 2)
+
+
+def groups(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[int], list[int]]] | None:
+    """Axes of `before` and of `after` that hold the same elements in the same order; None where that is unclear.
+
+    (N, 20, 4, 4) and (N, 320) → [([0], [0]), ([1, 2, 3], [1])].
+    """
+    result: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        left: list[int] = []
+        right: list[int] = []
+        sizes = [1, 1]
+        exact: list[Any] = [1, 1]
+        while True:
+            if left and right and same(exact[0], exact[1]):
+                break
+            if (sizes[0] <= sizes[1] and i < len(before)) or j >= len(after):
+                if i >= len(before):
+                    return None
+                sizes[0] *= _hint(before[i])
+                exact[0] = exact[0] * before[i]
+                left.append(i)
+                i += 1
+            else:
+                sizes[1] *= _hint(after[j])
+                exact[1] = exact[1] * after[j]
+                right.append(j)
+                j += 1
+            if (i >= len(before) and j >= len(after)) and not (left and right and same(exact[0], exact[1])):
+                # what is left are axes of size 1
+                if result and same(exact[0], exact[1]):
+                    result[-1][0].extend(left)
+                    result[-1][1].extend(right)
+                    return result
+                return None
+        result.append((left, right))
+    return result
+
+
+def reshaped(tensor: Tensor, before: Sequence[Size], after: Sequence[Size]) -> Tensor | None:
+    """What becomes of a broadcastable tensor when that which it scales is viewed from `before` as `after`."""
+    found = groups(before, after)
+    if found is None:
+        return None
+    sizes: list[int] = [1] * len(after)
+    full: list[int] = [1] * len(before)
+    for left, right in found:
+        if all(tensor.shape[axis] == 1 for axis in left):
+            continue
+        moving = [axis for axis in left if before[axis] != 1]
+        target = [axis for axis in right if after[axis] != 1]
+        if len(moving) == 1 and len(target) == 1:  # one axis, unchanged
+            full[moving[0]] = sizes[target[0]] = tensor.shape[moving[0]]
+            continue
+        if not all(isinstance(before[axis], int) for axis in left):
+            return None
+        if not all(isinstance(after[axis], int) for axis in right):
+            return None
+        for axis in left:
+            full[axis] = before[axis]
+        for axis in right:
+            sizes[axis] = after[axis]
+    return compressed(tensor.expand(full).reshape(sizes)) if math.prod(full) == math.prod(sizes) else None
+
+
+def permuted(tensor: Tensor, order: Sequence[int]) -> Tensor:
+    return tensor.permute(list(order))
+
+
+def inverse(order: Sequence[int]) -> list[int]:
+    result = [0] * len(order)
+    for place, axis in enumerate(order):
+        result[axis % len(order)] = place
+    return result
+
+
+def constant_along(tensor: Tensor, axes: Sequence[int]) -> bool:
+    return all(tensor.shape[axis] == 1 for axis in axes)
+
+
+def split(tensor: Tensor, axis: int, sizes: Sequence[int]) -> list[Tensor]:
+    """Parts of a tensor along a concatenation's axis."""
+    return [tensor] * len(sizes) if tensor.shape[axis] == 1 else list(torch.split(tensor, list(sizes), axis))

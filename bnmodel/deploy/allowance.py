@@ -1,0 +1,145 @@
+"""How far an exported file may be from its network: the rule of the certificate.
+
+The yardstick is the network in float64. Per output and channel c, a file may differ from it by
+
+    max(4 · e_c, 4 · ē_c, 16 · u · m_c)
+
+where e_c is how far the network itself is off in its own type, m_c is the largest |value| of the channel, ē_c is the
+median of e over the channels of the same size (with the same log₄ m, rounded), and u is the unit roundoff (2⁻²⁴ for
+float32). A runtime adds up in another order than the network, so that its roundings are others of the same size; on a
+few samples one channel's own may be small by chance, hence ē_c. There is no absolute term, under which small outputs
+could hide.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+ROUNDINGS = 4.0
+UNITS = 16.0
+UNIT_ROUNDOFF = {
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+    "float32": 2.0**-24,
+    "float64": 2.0**-53,
+    "complex64": 2.0**-24,
+}
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What an output is judged by.
+
+    Attributes:
+        type: of the output.
+        axis: of its channels; None where all of it is one channel.
+        error: how far the network itself is off, per channel; for integers, the share of values that differ.
+    """
+
+    type: str
+    axis: int | None
+    error: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Yardstick":
+        return cls(content["type"], content["axis"], tuple(content["error"]))
+
+    @property
+    def exact(self) -> bool:
+        """Integers and booleans have no rounding."""
+        return self.type not in UNIT_ROUNDOFF
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How the values of one output compare.
+
+    Attributes:
+        passed: every value is within what is allowed.
+        difference: the largest; infinite where a shape, or a place of NaN or infinity, differs.
+        share: the largest difference as a share of what is allowed.
+    """
+
+    passed: bool
+    difference: float
+    share: float
+
+
+def measured(kind: str, axis: int | None, own: Sequence[np.ndarray], exact: Sequence[np.ndarray]) -> Yardstick:
+    """The yardstick of an output of type `kind`, from the network's own values and those in float64.
+
+    Raises:
+        ValueError: shapes differ, or the values are not finite at the same places.
+    """
+    if kind not in UNIT_ROUNDOFF:
+        values = sum(array.size for array in exact)
+        differing = sum(int((a != b).sum()) for a, b in zip(own, exact, strict=True))
+        return Yardstick(kind, None, (differing / max(1, values),))
+    errors = [_per_channel(_difference(a, b), axis) for a, b in zip(own, exact, strict=True)]
+    largest = np.max(np.stack(errors), axis=0)
+    if not np.isfinite(largest).all():
+        raise ValueError("values that are not finite, at other places than in float64")
+    return Yardstick(kind, axis, tuple(float(f"{error:.3g}") for error in largest.tolist()))
+
+
+def judge(yardstick: Yardstick, received: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Judgement:
+    """Whether all arrays of one output are within its allowance of those expected."""
+    if [array.shape for array in received] != [array.shape for array in expected]:
+        return Judgement(False, float("inf"), float("inf"))
+    if yardstick.exact:
+        values = sum(array.size for array in expected)
+        differing = sum(int((a != b).sum()) for a, b in zip(received, expected, strict=True))
+        return Judgement(differing <= yardstick.error[0] * values + 0.5, float(differing), float(differing))
+    differences = np.stack(
+        [_per_channel(_difference(a, b), yardstick.axis) for a, b in zip(received, expected, strict=True)]
+    )
+    largest = differences.max(axis=0, initial=0.0)
+    allowed = allowance(yardstick, expected)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(largest > 0, largest / allowed, 0.0)
+    return Judgement(bool((largest <= allowed).all()), float(largest.max(initial=0.0)), float(shares.max(initial=0.0)))
+
+
+def allowance(yardstick: Yardstick, expected: Sequence[np.ndarray]) -> np.ndarray:
+    """(C,): the largest difference allowed per channel of an output whose values in float64 are `expected`."""
+    size = np.stack([_per_channel(_magnitude(array), yardstick.axis) for array in expected]).max(axis=0, initial=0.0)
+    error = np.asarray(yardstick.error)
+    unit = UNIT_ROUNDOFF[yardstick.type]
+    return np.maximum(ROUNDINGS * np.maximum(error, _typical(error, size)), UNITS * unit * size)
+
+
+def _typical(error: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """(C,): per channel, the median error of the channels of its size."""
+    result = np.zeros_like(error)
+    with np.errstate(divide="ignore"):
+        group = np.where(size > 0, np.round(np.log2(size) / 2), -np.inf)
+    for one in np.unique(group[size > 0]):
+        result[group == one] = np.median(error[group == one])
+    return result
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a − b| per value, in float64; 0 where both are the same infinity or NaN, infinite where only one is."""
+    if a.shape != b.shape:
+        raise ValueError(f"expected shape {list(b.shape)}, received {list(a.shape)}")
+    wide = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(a.astype(wide) - b.astype(wide))
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+    return np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))
+
+
+def _magnitude(array: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(array), np.abs(array), 0.0).astype(np.float64)
+
+
+def _per_channel(values: np.ndarray, axis: int | None) -> np.ndarray:
+    """(C,): the largest per channel."""
+    if axis is None:
+        return np.array([values.max(initial=0.0)])
+    return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).max(axis=1, initial=0.0)

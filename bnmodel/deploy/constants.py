@@ -1,0 +1,105 @@
+"""The part of a graph that does not depend on the input, evaluated in float64: weights and what is computed of them."""
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from bnmodel.deploy.reference import float64, widened
+
+LARGE = 1 << 16  # elements; a larger constant is only stored where it is not much larger than what it is made from
+
+
+class Constants:
+    """node → its value in float64 (integers as they are), or None where it depends on the input."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self._values: dict[fx.Node, Any] = {}
+        self._sources: dict[fx.Node, frozenset[str]] = {}
+        self._operators: dict[fx.Node, frozenset[str]] = {}
+        for node in graph.graph.nodes:
+            self.add(graph, node)
+
+    def add(self, graph: fx.GraphModule, node: fx.Node) -> None:
+        if node.op == "get_attr":
+            value = operator.attrgetter(str(node.target))(graph)
+            if isinstance(value, Tensor):
+                self._values[node] = widened(value.detach())
+                self._sources[node] = frozenset([str(node.target)])
+                self._operators[node] = frozenset()
+        elif node.op == "call_function" and self._computable(node):
+            try:
+                self._values[node] = _evaluate(node, self._values)
+            except Exception:
+                return
+            inputs = node.all_input_nodes
+            self._sources[node] = frozenset().union(*(self._sources[one] for one in inputs))
+            self._operators[node] = frozenset([str(node.target)]).union(*(self._operators[one] for one in inputs))
+
+    def get(self, node: Any) -> Tensor | None:
+        value = self._values.get(node)
+        return value if isinstance(value, Tensor) else None
+
+    def sources(self, node: fx.Node) -> frozenset[str]:
+        """Names of the parameters and buffers that a constant is made from."""
+        return self._sources.get(node, frozenset())
+
+    def operators(self, node: fx.Node) -> frozenset[str]:
+        """The operators that a constant is computed with."""
+        return self._operators.get(node, frozenset())
+
+    def _computable(self, node: fx.Node) -> bool:
+        inputs = node.all_input_nodes
+        if node.target is not operator.getitem:
+            if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
+                return False
+            if torch.Tag.nondeterministic_seeded in node.target.tags:
+                return False
+        elif not inputs:
+            return False
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
+            return False
+        if not inputs and (not isinstance(value, Tensor) or value.numel() > LARGE):
+            return False
+        return all(one in self._values for one in inputs)
+
+
+def _evaluate(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+    with float64():
+        result = node.target(*args, **kwargs)  # type: ignore[operator]
+    return result
+
+
+def store_constants(graph: fx.GraphModule) -> None:
+    """Replace what is computed from weights alone by its value, rounded once to its own type."""
+    constants = Constants(graph)
+    stored = 0
+    for node in list(graph.graph.nodes):
+        value = constants.get(node)
+        if node.op != "call_function" or value is None or not constants.sources(node):
+            continue
+        if all(constants.get(user) is not None for user in node.users):
+            continue
+        if value.numel() > LARGE and value.numel() > 8 * _largest(graph, constants.sources(node)):
+            continue
+        name = f"constant_{stored}"
+        stored += 1
+        new_attribute(graph, node, name, value.to(node.meta["val"].dtype))
+    graph.graph.eliminate_dead_code()
+
+
+def new_attribute(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> fx.Node:
+    """A buffer `name` that replaces `node`."""
+    graph.register_buffer(name, value.detach().contiguous().clone())
+    with graph.graph.inserting_before(node):
+        attribute = graph.graph.get_attr(name)
+    attribute.meta = {"val": node.meta.get("val")}
+    node.replace_all_uses_with(attribute)
+    return attribute
+
+
+def _largest(graph: fx.GraphModule, names: frozenset[str]) -> int:
+    return max(operator.attrgetter(name)(graph).numel() for name in names)

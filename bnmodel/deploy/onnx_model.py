@@ -1,0 +1,129 @@
+"""An ONNX model as the exporter leaves it → one that many runtimes take, with our metadata and nothing else in it."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import onnx
+
+OLDEST_OPSET = 13
+
+
+def finished(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]], opset: int | None) -> onnx.ModelProto:
+    """Strip, simplify, rename the dynamic axes, lower the opset as far as nothing is lost, and check.
+
+    Args:
+        model: may be changed in place.
+        shapes: of the inputs, with the names of dynamic axes.
+        opset: the version to declare; None for the lowest.
+    """
+    _strip(model)
+    _rename_axes(model, shapes)
+    for graph in _graphs(model):
+        _drop_defaults(graph)
+    version = opset_of(model)
+    lowest = max(OLDEST_OPSET, lowest_opset(model))
+    wanted = lowest if opset is None else opset
+    if wanted < lowest or wanted > version:
+        model = onnx.version_converter.convert_version(model, wanted)
+        for graph in _graphs(model):
+            _drop_defaults(graph)
+    else:
+        for entry in model.opset_import:
+            if entry.domain in ("", "ai.onnx"):
+                entry.version = wanted
+    model.ir_version = max(7, onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def serialized(model: onnx.ModelProto, metadata: str, key: str) -> bytes:
+    """The file's bytes, with one metadata property."""
+    onnx.helper.set_model_props(model, {key: metadata})
+    return model.SerializeToString(deterministic=True)
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard operators that a model declares."""
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def lowest_opset(model: onnx.ModelProto) -> int:
+    """The oldest opset in which every operator of the model has the same definition as in the model's own."""
+    version = opset_of(model)
+    nodes = (node for graph in _graphs(model) for node in graph.node)
+    since = (onnx.defs.get_schema(node.op_type, version, "").since_version for node in nodes if not node.domain)
+    return max(since, default=1)
+
+
+def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The graph, its subgraphs, and the bodies of functions."""
+    waiting = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                waiting += [attribute.g] if attribute.HasField("g") else []
+                waiting += list(attribute.graphs)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """The exporter's notes on graphs, nodes and values: stack traces with paths, module names, versions."""
+    del model.metadata_props[:]
+    model.doc_string = model.producer_version = ""
+    for graph in _graphs(model):
+        del graph.metadata_props[:]
+        graph.doc_string = ""
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+        values = [graph.input, graph.output] if isinstance(graph, onnx.GraphProto) else []
+        for value in [value for group in (*values, graph.value_info) for value in group]:
+            del value.metadata_props[:]
+            value.doc_string = ""
+        for tensor in getattr(graph, "initializer", ()):
+            del tensor.metadata_props[:]
+            tensor.doc_string = ""
+    if not model.graph.name or "/" in model.graph.name:
+        model.graph.name = "main_graph"
+
+
+def _rename_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]]) -> None:
+    names: dict[str, str] = {}
+    for value, shape in zip(model.graph.input, shapes, strict=False):
+        for dimension, size in zip(value.type.tensor_type.shape.dim, shape, strict=False):
+            if isinstance(size, str) and dimension.dim_param:
+                names.setdefault(dimension.dim_param, size)
+    if not names:
+        return
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, names)) + r")\b")
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                dimension.dim_param = pattern.sub(lambda found: names[found[0]], dimension.dim_param)
+
+
+def _drop_defaults(graph: onnx.GraphProto) -> None:
+    """Attributes with their default value, which older versions of an operator may not have."""
+    constants = {tensor.name: tensor for tensor in getattr(graph, "initializer", ())}
+    for node in graph.node:
+        if node.domain:
+            continue
+        schema = onnx.defs.get_schema(node.op_type, 18, "") if onnx.defs.has(node.op_type) else None
+        for attribute in list(node.attribute):
+            known = schema.attributes.get(attribute.name) if schema is not None else None
+            default = known is not None and known.default_value.type != 0
+            if default and _value(known.default_value) == _value(attribute):  # type: ignore[union-attr]
+                node.attribute.remove(attribute)
+        if node.op_type == "Reshape" and not _has_zero(constants.get(node.input[1])):
+            for attribute in [one for one in node.attribute if one.name == "allowzero"]:
+                node.attribute.remove(attribute)
+
+
+def _value(attribute: onnx.AttributeProto) -> object:
+    return onnx.helper.get_attribute_value(attribute)
+
+
+def _has_zero(tensor: onnx.TensorProto | None) -> bool:
+    """Whether a constant shape has a size of 0; a computed shape has the sizes of tensors, which are not empty."""
+    return tensor is not None and bool((onnx.numpy_helper.to_array(tensor) == 0).any())

@@ -1,0 +1,106 @@
+"""The yardstick: a network evaluated in float64, whatever types it asks for.
+
+A copy in `double()` is not enough where a network casts by itself (`x.float()`, `torch.zeros(…, dtype=torch.float32)`).
+`InFloat64` replaces every floating type below float64 while the network runs.
+"""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from bnmodel.deploy.errors import ExportError, first_line
+from bnmodel.deploy.preflight import detached_copy
+from bnmodel.deploy.signature import FlatNetwork
+
+WIDE = {
+    torch.float32: torch.float64,
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.complex64: torch.complex128,
+}
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """A floating tensor in float64 (complex128); others as they are."""
+    return tensor.to(WIDE[tensor.dtype]) if tensor.dtype in WIDE else tensor
+
+
+class InFloat64(TorchDispatchMode):
+    """While active, operators take and give float64 where they would take and give a smaller floating type."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        written = _written(func)
+        given = [_wide(arg) if place not in written else _wide_type(arg) for place, arg in enumerate(args)]
+        options = {name: _wide(value) if name != "out" else value for name, value in (kwargs or {}).items()}
+        return func(*given, **options)
+
+
+def _written(func: Any) -> set[int]:
+    """Places of the arguments that an operator writes to; those keep their storage."""
+    arguments = func._schema.arguments
+    return {place for place, arg in enumerate(arguments) if arg.alias_info is not None and arg.alias_info.is_write}
+
+
+def _wide(value: Any) -> Any:
+    return tree_map(lambda leaf: widened(leaf) if isinstance(leaf, Tensor) else _wide_type(leaf), value)
+
+
+def _wide_type(value: Any) -> Any:
+    return WIDE.get(value, value) if isinstance(value, torch.dtype) else value
+
+
+@contextmanager
+def float64() -> Any:
+    """Evaluate in float64, without gradients."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad(), InFloat64():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class Reference:
+    """`network` in float64, as a function from a list of tensors to a list of float64 (or integer) tensors."""
+
+    def __init__(self, network: FlatNetwork) -> None:
+        self.network = detached_copy(network).double()
+
+    def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Raises: ExportError where an operator cannot be evaluated in float64."""
+        try:
+            with float64():
+                outputs = self.network(*(widened(tensor.clone()) for tensor in tensors))
+            return [widened(output).clone() for output in outputs]
+        except ExportError:
+            raise
+        except Exception as error:
+            raise ExportError(
+                f"{type(self.network.model).__name__} cannot be evaluated in float64, against which exported files are "
+                f"compared: {first_line(error)}"
+            ) from error
+
+
+def evaluated(network: FlatNetwork, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The network's own outputs, in its own types.
+
+    Raises:
+        ExportError: the network raises on this input.
+    """
+    try:
+        with torch.no_grad():
+            return [output.detach().clone() for output in network(*(tensor.clone() for tensor in tensors))]
+    except ExportError:
+        raise
+    except Exception as error:
+        sizes = ", ".join(str(list(tensor.shape)) for tensor in tensors)
+        raise ExportError(
+            f"{type(network.model).__name__} raises on the example {sizes}: {first_line(error)}; "
+            "pass inputs that the network accepts"
+        ) from error

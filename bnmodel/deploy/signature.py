@@ -1,0 +1,230 @@
+"""Names, types and shapes of what goes into an exported file and comes out of it.
+
+A network may take and return nested tuples, lists and dicts. Its exported files take and return a flat list of named
+tensors: `FlatNetwork` stands between the two.
+"""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from bnmodel.deploy.errors import ExportError
+
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int8, torch.int16,
+        torch.int32, torch.int64, torch.bool, torch.complex64,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Port:
+    """One tensor of an exported file. `shape`: sizes, or the names of dynamic axes."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name, "type": self.type, "shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """An example split into named tensors and everything else, which becomes part of the exported file."""
+
+    names: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+    leaves: tuple[Any, ...]  # None where a tensor stands
+    places: tuple[int, ...]  # of the tensors among the leaves
+    spec: pytree.TreeSpec
+
+    def bind(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The network's arguments, with `tensors` in the places of the example's."""
+        leaves = list(self.leaves)
+        for place, tensor in zip(self.places, tensors, strict=True):
+            leaves[place] = tensor
+        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+        return tuple(args), dict(kwargs)
+
+
+def arguments(module: nn.Module, example: Any, names: str | Sequence[str] | None = None) -> Arguments:
+    """Split `example` into named tensors.
+
+    Args:
+        example: one tensor or array; a tuple of positional arguments; or a dict of keyword arguments.
+        names: of the tensors, in order; by default those of forward's parameters.
+
+    Raises:
+        ExportError: the example does not fit the network's signature, or contains no tensor.
+    """
+    args, kwargs, parameters = _bound(module, example)
+    with_paths, spec = pytree.tree_flatten_with_path((list(args), kwargs))
+    found, tensors, leaves, places = [], [], [], []
+    for place, (path, leaf) in enumerate(with_paths):
+        if isinstance(leaf, np.ndarray):
+            leaf = torch.from_numpy(np.ascontiguousarray(leaf))
+        if isinstance(leaf, Tensor):
+            leaf = _supported(leaf)
+            found.append(_input_name(path, parameters))
+            tensors.append(leaf)
+            places.append(place)
+        leaves.append(None if isinstance(leaf, Tensor) else leaf)
+    if not tensors:
+        raise ExportError(f"example: expected at least one tensor, received {type(example).__name__} without any")
+    chosen = _chosen("input", names, found)
+    return Arguments(chosen, tuple(tensors), tuple(leaves), tuple(places), spec)
+
+
+def _supported(tensor: Tensor) -> Tensor:
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        raise ExportError(f"example: expected dense tensors with values, received {tensor.layout} on {tensor.device}")
+    if tensor.dtype not in DTYPES.values():
+        raise ExportError(f"example: expected one of {', '.join(DTYPES)}, received {tensor.dtype}")
+    return tensor.detach().cpu().contiguous()
+
+
+def _bound(module: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any], list[str]]:
+    """Positional arguments, keyword arguments, and the names of forward's positional parameters."""
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):
+        signature = inspect.Signature([inspect.Parameter("input", inspect.Parameter.VAR_POSITIONAL)])
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind in positional:
+            parameters.append(parameter.name)
+        elif parameter.kind == inspect.Parameter.VAR_POSITIONAL:
+            parameters.append(f"*{parameter.name}")
+    candidates: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    if isinstance(example, Mapping) and all(isinstance(key, str) for key in example):
+        candidates.append(((), dict(example)))
+    if isinstance(example, (tuple, list)):
+        several = isinstance(example, tuple) or sum(_required(p) for p in signature.parameters.values()) > 1
+        candidates += [(tuple(example), {}), ((example,), {})] if several else [((example,), {}), (tuple(example), {})]
+    candidates.append(((example,), {}))
+    for args, kwargs in candidates:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError:
+            continue
+        return args, kwargs, parameters
+    received = sorted(example) if isinstance(example, Mapping) else type(example).__name__
+    raise ExportError(f"example: expected arguments of forward{signature}, received {received}")
+
+
+def _required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind == parameter.POSITIONAL_OR_KEYWORD
+
+
+def _input_name(path: tuple[Any, ...], parameters: list[str]) -> str:
+    """(0 for args or 1 for kwargs, position or key, …) → the parameter's name and the path inside it."""
+    kind, place, *inside = [_key(part) for part in path]
+    if kind == "1":
+        return "_".join([place, *inside])
+    position = int(place)
+    if position < len(parameters) and not parameters[position].startswith("*"):
+        return "_".join([parameters[position], *inside])
+    starred = next((name[1:] for name in parameters if name.startswith("*")), "input")
+    count = position - (len(parameters) - 1)
+    return "_".join([starred, *([str(count)] if count else []), *inside])
+
+
+def _key(part: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(part, attribute):
+            return str(getattr(part, attribute))
+    return str(part)
+
+
+def _chosen(kind: str, asked: str | Sequence[str] | None, found: Sequence[str]) -> tuple[str, ...]:
+    """The names asked for, checked, or those found, made distinct identifiers."""
+    if asked is None:
+        return distinct(found)
+    names = (asked,) if isinstance(asked, str) else tuple(asked)
+    valid = len(names) == len(found) and len(set(names)) == len(names) and all(map(str.isidentifier, names))
+    if not valid:
+        raise ExportError(f"{kind}: expected {len(found)} distinct identifiers ({', '.join(found)}), received {names}")
+    return names
+
+
+def distinct(names: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:
+    """Identifiers made of `names`, none twice and none of `taken`."""
+    result: list[str] = []
+    for name in names:
+        base = re.sub(r"\W", "_", name, flags=re.ASCII) or "tensor"
+        base = f"_{base}" if base[0].isdigit() else base
+        unique, count = base, 1
+        while unique in result or unique in taken:
+            unique, count = f"{base}_{count}", count + 1
+        result.append(unique)
+    return tuple(result)
+
+
+def named_tensors(output: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a network's output with their names: keys of dicts, fields, positions.
+
+    Raises:
+        ExportError: a part of the output is neither a tensor, a container, a number nor None.
+    """
+    if isinstance(output, Tensor):
+        if output.layout != torch.strided:
+            raise ExportError(f"output {'_'.join(path)}: expected dense tensors, received {output.layout}")
+        yield "_".join(path), output
+    elif isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from named_tensors(value, (*path, str(key)))
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        for field in dataclasses.fields(output):
+            yield from named_tensors(getattr(output, field.name), (*path, field.name))
+    elif isinstance(output, tuple) and hasattr(output, "_fields"):
+        for key in output._fields:
+            yield from named_tensors(getattr(output, key), (*path, key))
+    elif isinstance(output, (list, tuple)):
+        for position, value in enumerate(output):
+            yield from named_tensors(value, (*path, str(position)) if path else ("output", str(position)))
+    elif output is not None and not isinstance(output, (bool, int, float, str, torch.SymInt, torch.SymFloat)):
+        raise ExportError(
+            f"output {'_'.join(path)}: expected tensors in tuples, lists or dicts, received {type(output).__name__}"
+        )
+
+
+def output_names(output: Any, asked: str | Sequence[str] | None, inputs: Sequence[str]) -> tuple[str, ...]:
+    """Names of the tensors in `output`, none of which is the name of an input."""
+    found = [name or "output" for name, _ in named_tensors(output)]
+    if not found:
+        raise ExportError(f"output: expected at least one tensor, received {type(output).__name__} without any")
+    if asked is None:
+        return distinct([f"{name}_out" if name in inputs else name for name in found])
+    names = _chosen("output", asked, found)
+    if set(names) & set(inputs):
+        raise ExportError(f"output: {', '.join(sorted(set(names) & set(inputs)))} names an input already")
+    return names
+
+
+class FlatNetwork(nn.Module):
+    """`model` as a function from a flat list of tensors to a flat tuple of tensors."""
+
+    def __init__(self, model: nn.Module, arguments: Arguments) -> None:
+        super().__init__()
+        self.model = model
+        self._arguments = arguments
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor for _, tensor in named_tensors(self.call(*tensors)))
+
+    def call(self, *tensors: Tensor) -> Any:
+        """The output as the network returns it."""
+        args, kwargs = self._arguments.bind(tensors)
+        return self.model(*args, **kwargs)
