@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from bnmodel.data.datasets import DataError, Digits
     from bnmodel.data.preprocessing import Sketch, SketchClassifier
+    from bnmodel.diagnosis.checkup import diagnose
     from bnmodel.nn.batchnorm import CustomBatchNorm, batch_norm
     from bnmodel.nn.models import (
         RobustCNN,
@@ -44,6 +45,7 @@ _MODULES = {
     "SketchClassifier": "bnmodel.data.preprocessing",
     "TrainingError": "bnmodel.training.trainer",
     "batch_norm": "bnmodel.nn.batchnorm",
+    "diagnose": "bnmodel.diagnosis.checkup",
     "fit": "bnmodel.training.fitting",
     "load_checkpoint": "bnmodel.training.checkpoint",
 }
@@ -67,6 +69,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "batch_norm",
+    "diagnose",
     "fit",
     "load_checkpoint",
 ]

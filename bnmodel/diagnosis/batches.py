@@ -1,0 +1,167 @@
+"""Batches in the forms that people have them in: inputs, (inputs, targets), or anything with `forward=`."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Forward = Callable[[nn.Module, Any], Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Attributes:
+    inputs: what the model is called with.
+    targets: or None.
+    samples: length of the first axis of the first tensor.
+    """
+
+    inputs: Any
+    targets: Any
+    samples: int
+
+
+def read_batches(batches: Iterable[Any], device: torch.device | None, own_forward: bool, name: str) -> list[Batch]:
+    """All batches, held in memory.
+
+    Args:
+        batches: an iterable of inputs or of (inputs, targets) pairs.
+        device: where the model is; None leaves tensors where they are.
+        own_forward: whether `forward=` unpacks the batches itself.
+        name: of the argument, for errors.
+
+    Raises:
+        ValueError: no batches, or a form that is not understood.
+    """
+    if isinstance(batches, (Tensor, np.ndarray)):
+        raise ValueError(
+            f"{name}: expected an iterable of batches, received one array of shape {list(batches.shape)}; "
+            "split it: x.split(64)"
+        )
+    if isinstance(batches, (Mapping, str)):
+        raise ValueError(f"{name}: expected an iterable of batches, received {type(batches).__name__}; use [batch]")
+    found = [_read(batch, device, own_forward, name) for batch in batches]
+    found = [batch for batch in found if batch.samples]
+    if not found:
+        raise ValueError(f"{name}: expected at least one batch, received none; a generator can be used only once")
+    return found
+
+
+def _read(batch: Any, device: torch.device | None, own_forward: bool, name: str) -> Batch:
+    batch = to_device(batch, device)
+    samples = next((t.size(0) for t in tensors(batch) if t.dim()), 1)
+    pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+    if own_forward:
+        return Batch(batch, batch[1] if pair else batch if isinstance(batch, Mapping) else None, samples)
+    if isinstance(batch, (tuple, list)):
+        if len(batch) == 1:
+            return Batch(batch[0], None, samples)
+        if not pair:
+            raise ValueError(
+                f"{name}: expected inputs or (inputs, targets), received {len(batch)} items; "
+                "pass forward=lambda model, batch: model(...)"
+            )
+        return Batch(batch[0], batch[1], samples)
+    if not isinstance(batch, (Tensor, Mapping)):
+        raise ValueError(
+            f"{name}: expected tensors, (inputs, targets) or dicts, received {type(batch).__name__}; "
+            "pass forward=lambda model, batch: model(...)"
+        )
+    return Batch(batch, None, samples)
+
+
+def call(model: nn.Module, batch: Batch, forward: Forward | None) -> Any:
+    """The model's outputs for a batch: dicts by keyword, tuples by position."""
+    if forward is not None:
+        return forward(model, batch.inputs)
+    if isinstance(batch.inputs, Mapping):
+        return model(**batch.inputs)
+    if isinstance(batch.inputs, (tuple, list)):
+        return model(*batch.inputs)
+    return model(batch.inputs)
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors within tuples, lists, dicts and dataclasses."""
+    return (tensor for _, tensor in named_tensors(value))
+
+
+def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """As `tensors`, each with its key or position."""
+    if isinstance(value, Tensor):
+        yield prefix, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from named_tensors(item, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, (tuple, list)):
+        for index, item in enumerate(value):
+            yield from named_tensors(item, f"{prefix}.{index}" if prefix else str(index))
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from named_tensors(getattr(value, field.name), f"{prefix}.{field.name}" if prefix else field.name)
+
+
+def to_device(value: Any, device: torch.device | None) -> Any:
+    """The same structure with arrays as tensors, on `device`."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor):
+        return value if device is None else value.to(device)
+    if isinstance(value, Mapping):
+        items = {key: to_device(item, device) for key, item in value.items()}
+        return items if type(value) is dict else value if device is None else _rebuilt(value, items)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(to_device(item, device) for item in value))
+    if type(value) in (tuple, list):
+        return type(value)(to_device(item, device) for item in value)
+    return value
+
+
+def mixed(batches: list[Batch], size: int, most: int) -> list[Batch] | None:
+    """The same inputs in batches of `size` from all parts of the data, at most `most` samples.
+
+    None if the inputs are not tensors that can be concatenated.
+    """
+    leaves = [dict(named_tensors(batch.inputs)) for batch in batches]
+    shapes = {name: tensor.shape[1:] for name, tensor in leaves[0].items()}
+    for batch, own in zip(batches, leaves, strict=True):
+        if {name: t.shape[1:] for name, t in own.items() if t.dim() and t.size(0) == batch.samples} != shapes:
+            return None
+    total = sum(batch.samples for batch in batches)
+    count = min(total, most)
+    parts = max(count // size, 1)
+    chosen = (torch.arange(count) * total) // count  # evenly spread
+    joined = {name: torch.cat([own[name] for own in leaves]) for name in shapes}
+    result = []
+    for part in range(parts):
+        index = chosen[part::parts]
+        picked = {name: tensor[index.to(tensor.device)] for name, tensor in joined.items()}
+        result.append(Batch(_replaced(batches[0].inputs, picked), None, len(index)))
+    return result
+
+
+def _replaced(value: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
+    """The structure of `value` with other tensors, by the names of `named_tensors`."""
+
+    def inner(key: Any, item: Any) -> Any:
+        return _replaced(item, tensors, f"{prefix}.{key}" if prefix else str(key))
+
+    if isinstance(value, Tensor):
+        return tensors[prefix]
+    if isinstance(value, Mapping):
+        items = {key: inner(key, item) for key, item in value.items()}
+        return items if type(value) is dict else _rebuilt(value, items)
+    if isinstance(value, (tuple, list)):
+        parts = [inner(index, item) for index, item in enumerate(value)]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
+def _rebuilt(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    try:
+        return type(original)(items)  # type: ignore[call-arg]
+    except TypeError:
+        return items

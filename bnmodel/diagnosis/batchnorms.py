@@ -1,0 +1,61 @@
+"""Which modules are batch norms, and access to what they hold."""
+
+from typing import TypeAlias, TypeGuard
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+
+from bnmodel.nn.batchnorm import CustomBatchNorm
+
+Norm: TypeAlias = _BatchNorm | CustomBatchNorm
+
+
+def is_batch_norm(module: nn.Module) -> TypeGuard[Norm]:
+    """Whether `module` is torch's batch norm (1d, 2d, 3d, Sync), ours, or a subclass of either."""
+    return isinstance(module, (_BatchNorm, CustomBatchNorm))
+
+
+def named_batch_norms(model: nn.Module) -> dict[str, Norm]:
+    """Qualified name → batch norm, in order of registration; a shared module appears once.
+
+    Raises:
+        ValueError: a lazy module has not been initialised.
+    """
+    norms = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
+    for name, norm in norms.items():
+        if any(is_lazy(parameter) for parameter in norm.parameters()):
+            raise ValueError(f"{name}: expected an initialised module, received a lazy one; run one forward pass first")
+    return norms
+
+
+def running_statistics(norm: Norm) -> tuple[Tensor, Tensor] | None:
+    """Running mean and variance, (C,) each, or None where the layer keeps none."""
+    mean, var = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
+    return None if mean is None or var is None else (mean, var)
+
+
+def batches_tracked(norm: Norm) -> int | None:
+    """Batches seen in training mode, or None where they are not counted."""
+    count = getattr(norm, "num_batches_tracked", None)
+    return None if count is None else int(count)
+
+
+def scale_and_shift(norm: Norm) -> tuple[Tensor | None, Tensor | None]:
+    """γ and β, (C,) each, or None for 1 and 0."""
+    scale = getattr(norm, "weight", None)
+    shift = getattr(norm, "bias", None)
+    return (
+        getattr(norm, "gamma", None) if scale is None else scale,
+        getattr(norm, "beta", None) if shift is None else shift,
+    )
+
+
+def initial_weight(norm: Norm) -> float:
+    """Weight in [0, 1] that the initial values still have in the running averages: (1 − momentum)^batches."""
+    count, momentum = batches_tracked(norm), norm.momentum
+    if count is None:
+        return 0.0
+    if momentum is None:
+        return 0.0 if count else 1.0
+    return float((1 - momentum) ** count)

@@ -1,0 +1,175 @@
+"""Mean and variance per channel over all batches, with standard errors.
+
+The values of one sample are correlated: neighbouring pixels say the same thing. Standard errors therefore take samples,
+not values, as independent (cluster-robust, Liang & Zeger 1986): with per-sample means mᵢ over wᵢ values,
+
+    μ = Σ wᵢ·mᵢ / W        Var(μ) = N/(N − 1) · Σ wᵢ²·(mᵢ − μ)² / W²
+
+and the same for the variance with vᵢ, the mean of (x − μ)² within a sample. The result does not depend on how the
+samples are split into batches.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BUFFERED_SAMPLES = 1024  # per-sample moments held before they are summed
+CANCELLATION = 300.0  # mean²/variance above which float32 raw moments lose the third digit of the variance
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A layer's input over all batches. Tensors are (C,), float64, on the CPU.
+
+    Attributes:
+        mean, var: population mean and biased variance.
+        mean_error, var_error: their standard errors.
+        samples: independent samples.
+        values: values per channel.
+        sample_mean_var, sample_var_var: variance between samples of mᵢ and vᵢ; over B they are those of a batch of B.
+    """
+
+    mean: Tensor
+    var: Tensor
+    mean_error: Tensor
+    var_error: Tensor
+    samples: int
+    values: int
+    sample_mean_var: Tensor
+    sample_var_var: Tensor
+
+    def values_per_sample(self) -> float:
+        """Effective number of independent values per channel that a sample contributes, median over live channels."""
+        live = self.var > 1e-12
+        ratio = (self.var / self.sample_mean_var.clamp(min=1e-30))[live]
+        return float(ratio.median()) if len(ratio) and self.samples > 1 else math.nan
+
+
+def per_sample(x: Tensor, samples: int, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and mean square of each sample and channel, (S, C) each.
+
+    Args:
+        x: (N, C) or (N, C, *spatial).
+        samples: of the batch. Where N = k·samples, k consecutive rows are one sample (flattened sequences).
+        centre: (C,) is subtracted first; None for raw moments.
+    """
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
+    if centre is not None:
+        x = x - centre.to(x).view(1, -1, *[1] * (x.dim() - 2))
+    if x.dim() > 2:
+        axes = tuple(range(2, x.dim()))
+        mean = x.mean(axes)
+        square = torch.linalg.vector_norm(x, dim=axes).square_().div_(math.prod(x.shape[2:]))
+    else:
+        mean, square = x, x.square()
+    rows = x.size(0)
+    if samples and rows > samples and rows % samples == 0:
+        mean = mean.reshape(samples, rows // samples, -1).mean(1)
+        square = square.reshape(samples, rows // samples, -1).mean(1)
+    return mean, square
+
+
+def batch_moments(x: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) of one batch; `centre` near the mean prevents cancellation."""
+    mean, square = per_sample(x, 0, centre)
+    mean, square = mean.mean(0), square.mean(0)
+    var = (square - mean.square()).clamp_(min=0)
+    return (mean if centre is None else mean + centre.to(mean)), var
+
+
+class Moments:
+    """Running sums over samples, per channel, of one layer's input."""
+
+    def __init__(self) -> None:
+        self.centre: Tensor | None = None  # (C,): all sums are about it
+        self.subtract = False  # whether to subtract it from the input, because raw moments would cancel
+        self.samples = self.values = 0
+        self._buffer: list[tuple[Tensor, Tensor, int]] = []
+        self._buffered = 0
+        self._weights = torch.zeros(2, dtype=torch.float64)  # Σw, Σw²
+        self._sums: Tensor | None = None  # (7, C): wa, wb, w²a, w²b, w²a², w²b², w²ab
+
+    def start(self, x: Tensor) -> None:
+        """Take the first batch's mean as the centre."""
+        mean, square = per_sample(x, 0)
+        centre = mean.double().mean(0) if x.device.type != "mps" else mean.mean(0)
+        var = (square.mean(0) - centre.square()).clamp(min=0)
+        self.centre = torch.nan_to_num(centre, 0.0, 0.0, 0.0)
+        self.subtract = bool((centre.square() > CANCELLATION * var).logical_and(centre.abs() > 1e-6).any())
+
+    def add(self, x: Tensor, samples: int) -> None:
+        """Add one batch (N, C, *spatial) of `samples` samples."""
+        if x.numel() == 0:
+            return
+        if self.centre is None:
+            self.start(x)
+        mean, square = per_sample(x, samples, self.centre if self.subtract else None)
+        values = x.numel() // x.size(1)
+        self._buffer.append((mean, square, values // len(mean)))
+        self.samples += len(mean)
+        self.values += values
+        self._buffered += len(mean)
+        if self._buffered >= BUFFERED_SAMPLES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._buffer:
+            return
+        mean = torch.cat([part[0] for part in self._buffer]).cpu().double()
+        square = torch.cat([part[1] for part in self._buffer]).cpu().double()
+        w = torch.cat([torch.full((len(part[0]), 1), float(part[2])) for part in self._buffer]).double()
+        self._buffer, self._buffered = [], 0
+        if self.subtract:
+            a, b = mean, square
+        else:
+            centre = self.centre.cpu().double()  # type: ignore[union-attr]
+            a = mean - centre
+            b = (square - 2 * centre * mean + centre.square()).clamp(min=0)
+        wa, wb = w * a, w * b
+        rows = (wa, wb, w * wa, w * wb, wa * wa, wb * wb, wa * wb)
+        sums = torch.stack([row.sum(0) for row in rows])
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._weights += torch.tensor([float(w.sum()), float(w.square().sum())], dtype=torch.float64)
+
+    def merged(self, other: "Moments") -> "Moments":
+        """The sum of two that have the same centre."""
+        self._flush()
+        other._flush()
+        result = Moments()
+        result.centre, result.subtract = self.centre, self.subtract
+        result.samples, result.values = self.samples + other.samples, self.values + other.values
+        result._weights = self._weights + other._weights
+        parts = [sums for sums in (self._sums, other._sums) if sums is not None]
+        result._sums = torch.stack(parts).sum(0) if parts else None
+        return result
+
+    def statistics(self) -> Statistics | None:
+        """The population's statistics, or None if nothing was added."""
+        self._flush()
+        if self._sums is None or self.centre is None:
+            return None
+        total, total2 = self._weights
+        wa, wb, w2a, w2b, w2aa, w2bb, w2ab = self._sums
+        delta = wa / total  # (C,)
+        var = (wb / total - delta.square()).clamp(min=0)
+        e = var - delta.square()
+        spread_mean = w2aa - 2 * delta * w2a + delta.square() * total2
+        spread_var = w2bb + 4 * delta.square() * w2aa + e.square() * total2
+        spread_var = spread_var - 4 * delta * w2ab - 2 * e * w2b + 4 * delta * e * w2a
+        correction = self.samples / (self.samples - 1) if self.samples > 1 else math.nan
+        mean_var = (spread_mean.clamp(min=0) / total.square()) * correction  # squared standard errors
+        var_var = (spread_var.clamp(min=0) / total.square()) * correction
+        independent = total.square() / total2
+        return Statistics(
+            mean=self.centre.cpu().double() + delta,
+            var=var,
+            mean_error=mean_var.sqrt(),
+            var_error=var_var.sqrt(),
+            samples=self.samples,
+            values=self.values,
+            sample_mean_var=mean_var * independent,
+            sample_var_var=var_var * independent,
+        )

@@ -1,0 +1,296 @@
+"""Passes over the batches that leave the model exactly as it was.
+
+Every pass runs with the whole model in eval mode. Batch statistics, or repaired ones, are put into the buffers of the
+batch norms before each call, so dropout stays off, momentum does not matter, and layers whose training path needs a
+GPU (SyncBatchNorm) work as well.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bnmodel.diagnosis.batches import Batch, Forward, call
+from bnmodel.diagnosis.batchnorms import Norm, running_statistics, scale_and_shift
+from bnmodel.diagnosis.moments import Moments, Statistics, batch_moments
+
+HIGH_AMPLIFICATION = 100.0  # channels from here on are measured for their largest output
+
+Substitute = Callable[[str, int, Tensor], tuple[Tensor, Tensor] | None]
+"""(layer, call within the pass, its input) → mean and variance to normalise with, or None for the layer's own."""
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The module inside torch.compile's, DataParallel's and DistributedDataParallel's wrappers: hooks work there."""
+    while True:
+        if isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Where the first parameter or buffer is."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return None
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Restore the global random state of torch, CUDA, NumPy and Python afterwards."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Iterator[None]:
+    """Put `model` into eval mode without gradients; restore modes, buffers and random state afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    holders = [(module, dict(module._buffers)) for module in model.modules() if module._buffers]
+    contents = [
+        (tensor, tensor.detach().clone()) for _, own in holders for tensor in own.values() if tensor is not None
+    ]
+    with random_state_kept(), torch.no_grad():
+        try:
+            for module, _ in modes:
+                module.training = False
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            for module, own in holders:
+                module._buffers.clear()
+                module._buffers.update(own)
+            for tensor, before in contents:
+                if not torch.equal(tensor, before):
+                    tensor.copy_(before)
+
+
+@contextmanager
+def _before_each_call(
+    norms: dict[str, Norm], hook: Callable[[str, int, nn.Module, Tensor], None], counts: Counter[str]
+) -> Iterator[None]:
+    def called(name: str) -> Callable[..., None]:
+        def pre_hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = args[0] if args else next(iter(kwargs.values()))
+            hook(name, counts[name], module, x)
+            counts[name] += 1
+
+        return pre_hook
+
+    handles = [norm.register_forward_pre_hook(called(name), with_kwargs=True) for name, norm in norms.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass
+class Observed:
+    """What one pass in eval mode shows.
+
+    Attributes:
+        order: layers in the order of their first call.
+        calls: layer → calls per pass, at most.
+        whole: layer → statistics of its input, all calls together.
+        by_call: layer → statistics per call, for layers that are called more than once.
+        centres: layer → (C,) near the mean where raw moments would cancel, else None.
+        peaks: layer → largest |output| of its strongly amplified channels.
+        values: layer → values per channel in the largest batch.
+    """
+
+    order: list[str] = field(default_factory=list)
+    calls: dict[str, int] = field(default_factory=dict)
+    whole: dict[str, Statistics] = field(default_factory=dict)
+    by_call: dict[str, list[Statistics]] = field(default_factory=dict)
+    centres: dict[str, Tensor | None] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
+    values: dict[str, int] = field(default_factory=dict)
+
+    def __contains__(self, layer: str) -> bool:
+        return layer in self.whole
+
+
+def run(
+    model: nn.Module,
+    norms: dict[str, Norm],
+    batches: Iterable[Batch],
+    forward: Forward | None,
+    substitute: Substitute | None = None,
+) -> Iterator[tuple[Batch, Any]]:
+    """Yield each batch with the model's outputs; `substitute` chooses the statistics of each call."""
+    counts: Counter[str] = Counter()
+    own = {name: dict(norm._buffers) for name, norm in norms.items()}
+
+    def hook(name: str, index: int, module: nn.Module, x: Tensor) -> None:
+        if substitute is None or own[name].get("running_mean") is None:
+            return
+        chosen = substitute(name, index, x)
+        for key, value in zip(("running_mean", "running_var"), chosen or (None, None), strict=True):
+            before = own[name][key]
+            module._buffers[key] = before if value is None else value.to(before)
+
+    for batch in batches:
+        counts.clear()
+        try:
+            with _before_each_call(norms if substitute is not None else {}, hook, counts):
+                outputs = call(model, batch, forward)
+        finally:
+            for name, buffers in own.items():
+                norms[name]._buffers.update(buffers)
+        yield batch, outputs
+
+
+def observe(
+    model: nn.Module,
+    norms: dict[str, Norm],
+    batches: Iterable[Batch],
+    forward: Forward | None,
+    consume: Callable[[Batch, Any], None],
+) -> Observed:
+    """One pass in eval mode; `consume` gets each batch and its outputs."""
+    result, counts = Observed(), Counter[str]()
+    moments: dict[tuple[str, int], Moments] = {}
+    amplified = {name: found for name, norm in norms.items() if (found := _amplified(norm)) is not None}
+    samples = 0
+
+    def hook(name: str, index: int, module: nn.Module, x: Tensor) -> None:
+        own = moments.get((name, index))
+        if own is None:
+            own = moments[name, index] = Moments()
+            if index == 0:
+                result.order.append(name)
+            else:
+                first = moments[name, 0]
+                own.centre, own.subtract = first.centre, first.subtract
+        own.add(x.detach(), samples)
+        result.values[name] = max(result.values.get(name, 0), x.numel() // max(x.size(1), 1))
+        if name in amplified and x.numel():
+            channels, mean, amplification = amplified[name]
+            far = (x[:, channels].float() - mean.view(1, -1, *[1] * (x.dim() - 2))).abs()
+            peak = far.transpose(0, 1).flatten(1).amax(1) * amplification
+            result.peaks[name] = max(result.peaks.get(name, 0.0), float(peak.max()))
+
+    for batch in batches:
+        samples = batch.samples
+        counts.clear()
+        with _before_each_call(norms, hook, counts):
+            outputs = call(model, batch, forward)
+        consume(batch, outputs)
+    for name in result.order:
+        own = [part for (layer, _), part in moments.items() if layer == name]
+        result.calls[name] = len(own)
+        whole = own[0]
+        for other in own[1:]:
+            whole = whole.merged(other)
+        statistics = whole.statistics()
+        if statistics is not None:
+            result.whole[name] = statistics
+            result.centres[name] = own[0].centre if own[0].subtract else None
+            if len(own) > 1:
+                result.by_call[name] = [each for part in own if (each := part.statistics()) is not None]
+    result.order = [name for name in result.order if name in result.whole]
+    return result
+
+
+def _amplified(norm: Norm) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Index, running mean and amplification (K,) of strongly amplified channels, or None if there are none."""
+    statistics = running_statistics(norm)
+    if statistics is None:
+        return None
+    mean, _ = statistics
+    gain = amplification(norm)
+    channels = torch.nonzero(gain > HIGH_AMPLIFICATION).flatten()
+    return (channels, mean.float()[channels], gain[channels]) if len(channels) else None
+
+
+def amplification(norm: Norm) -> Tensor:
+    """|γ| / √(σ² + ε) of each channel in eval mode, (C,)."""
+    statistics = running_statistics(norm)
+    if statistics is None:
+        raise ValueError("amplification: expected running statistics, received None")
+    scale, _ = scale_and_shift(norm)
+    inverse = torch.rsqrt(statistics[1].detach().float() + norm.eps)
+    return inverse if scale is None else inverse * scale.detach().float().abs()
+
+
+@dataclass
+class Pooled:
+    """Population statistics from per-batch ones: total variance = mean of variances + variance of means."""
+
+    values: float = 0.0
+    first: Tensor | None = None  # (C,) Σ n·μ
+    second: Tensor | None = None  # (C,) Σ n·(σ² + (μ − c)²)
+    centre: Tensor | None = None
+
+    def add(self, mean: Tensor, var: Tensor, values: int) -> None:
+        mean, var = mean.detach().cpu().double(), var.detach().cpu().double()
+        if self.centre is None or self.first is None or self.second is None:
+            self.centre, self.first, self.second = mean, torch.zeros_like(mean), torch.zeros_like(mean)
+        far = mean - self.centre
+        self.values += values
+        self.first = self.first + values * far
+        self.second = self.second + values * (var + far.square())
+
+    def mean_var(self) -> tuple[Tensor, Tensor]:
+        """(C,), (C,) float64."""
+        if self.centre is None or self.first is None or self.second is None:
+            raise ValueError("mean_var: expected at least one batch, received none")
+        far = self.first / self.values
+        return self.centre + far, (self.second / self.values - far.square()).clamp(min=0)
+
+
+class TooFewValues(Exception):
+    """A batch with one value per channel has no batch statistics."""
+
+
+def run_with_batch_statistics(
+    model: nn.Module,
+    norms: dict[str, Norm],
+    batches: Iterable[Batch],
+    forward: Forward | None,
+    centres: dict[str, Tensor | None],
+    consume: Callable[[Batch, Any], None],
+) -> tuple[dict[str, Pooled], int]:
+    """One pass in which every batch norm uses its batch's statistics, as in train mode; all else as in eval mode.
+
+    Returns:
+        The pooled statistics of each layer's input, and the number of batches left out because a layer got one value
+        per channel.
+    """
+    pooled: dict[str, Pooled] = {}
+
+    def substitute(name: str, _: int, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        values = x.numel() // max(x.size(1), 1)
+        if values == 0:
+            return None
+        if values == 1:
+            raise TooFewValues(name)
+        mean, var = batch_moments(x, centres.get(name))
+        pooled.setdefault(name, Pooled()).add(mean, var, values)
+        return mean, var
+
+    skipped = 0
+    for batch in batches:
+        try:
+            for _, outputs in run(model, norms, [batch], forward, substitute):
+                consume(batch, outputs)
+        except TooFewValues:
+            skipped += 1
+    return pooled, skipped

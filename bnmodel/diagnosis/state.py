@@ -1,0 +1,178 @@
+"""Findings that follow from the layers' own state, without comparing populations."""
+
+import torch
+from torch import Tensor
+
+from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, initial_weight, running_statistics, scale_and_shift
+from bnmodel.diagnosis.observing import amplification
+from bnmodel.diagnosis.outcome import Gain
+from bnmodel.findings import Finding
+
+NEGLIGIBLE = 1e-3  # γ beside the layer's largest
+CONSTANT = 1e-10  # variance beside the mean's square: rounding
+HALF_MAX = 65504.0  # largest number in half precision
+HALF_AMPLIFICATION = 4096.0  # 1 / √(smallest subnormal): a variance below it becomes 0 in half precision
+MANY = 0.25  # of a layer's channels
+
+RECALIBRATE = "model = bnmodel.recalibrate(model, training_batches)"
+
+
+def invalid(name: str, norm: Norm) -> Finding | None:
+    """NaN, infinite or negative values in the running statistics."""
+    running = running_statistics(norm)
+    if running is None:
+        return None
+    mean, var = running
+    broken = ~(torch.isfinite(mean) & torch.isfinite(var) & (var >= 0))
+    if not bool(broken.any()):
+        return None
+    counts = [
+        (int((mean.isnan() | var.isnan()).sum()), "NaN"),
+        (int((mean.isinf() | var.isinf()).sum()), "infinite"),
+        (int((var < 0).sum()), "of negative variance"),
+    ]
+    what = ", ".join(f"{count} {word}" for count, word in counts if count)
+    return Finding(
+        "invalid-statistics",
+        "error",
+        name,
+        f"{int(broken.sum())} of {len(mean)} channels have invalid running statistics ({what})",
+        f"model.get_submodule({name!r}).reset_running_stats(); {RECALIBRATE}",
+    )
+
+
+def never_updated(name: str, norm: Norm) -> Finding | None:
+    """Running mean 0 and variance 1 in every channel, as at initialisation."""
+    running = running_statistics(norm)
+    if running is None or bool((running[0] != 0).any()) or bool((running[1] != 1).any()):
+        return None
+    seen = batches_tracked(norm)
+    count = "batches are not counted" if seen is None else f"{seen} batches counted"
+    why = (
+        "momentum = 0 keeps them there"
+        if norm.momentum == 0 and seen
+        else "the layer was never in training mode, or its buffers were not saved or not loaded (strict=False)"
+    )
+    return Finding(
+        "never-updated",
+        "error",
+        name,
+        f"running mean is 0 and running variance 1 in all {norm.num_features} channels ({count}): {why}",
+        f"{RECALIBRATE}, or load the buffers: model.load_state_dict(state, strict=True)",
+    )
+
+
+def batch_statistics(name: str, norm: Norm) -> Finding | None:
+    """No running statistics, so that eval mode uses those of the batch."""
+    if running_statistics(norm) is not None:
+        return None
+    return Finding(
+        "batch-statistics-in-eval",
+        "error",
+        name,
+        "the layer keeps no running statistics (track_running_stats=False): in eval mode an answer depends on the "
+        "rest of its batch",
+        "build the layer with track_running_stats=True, load the weights, then " + RECALIBRATE,
+    )
+
+
+def mixed_modes(norms: dict[str, Norm], modes: dict[str, bool], root_training: bool) -> Finding | None:
+    """Batch norms in different modes; or all in training mode within a model in eval mode.
+
+    Args:
+        norms: those that were called, in order.
+        modes: name → `training` as the model was handed in.
+        root_training: mode of the model itself.
+    """
+    tracking = [name for name, norm in norms.items() if running_statistics(norm) is not None]
+    training = [name for name in tracking if modes[name]]
+    evaluating = [name for name in tracking if not modes[name]]
+    if not training or (root_training and not evaluating):
+        return None
+    odd = evaluating if root_training else training
+    odd_mode, mode = ("eval", "train") if root_training else ("train", "eval")
+    listed = ", ".join(odd[:3]) + (f" and {len(odd) - 3} more" if len(odd) > 3 else "")
+    consequence = (
+        "they neither follow the data nor use their batch"
+        if root_training
+        else "their answers depend on the batch, and each forward pass moves their running statistics"
+    )
+    return Finding(
+        "mixed-modes",
+        "error",
+        odd[0],
+        f"{len(odd)} of {len(tracking)} batch norms are in {odd_mode} mode in a model in {mode} mode ({listed}): "
+        + consequence,
+        "model.eval() before predicting; in training, call model.train() first and freeze layers after it",
+    )
+
+
+def dead_channels(norm: Norm, *populations: tuple[Tensor, Tensor]) -> Tensor:
+    """(C,) bool: γ ≈ 0, or an input that is constant in all `populations` (mean, variance) and was in training.
+
+    A channel that is merely inactive on these batches has a running variance and is not dead.
+    """
+    scale, _ = scale_and_shift(norm)
+    dead = torch.zeros(norm.num_features, dtype=torch.bool)
+    if scale is not None:
+        size = scale.detach().abs().double().cpu()
+        dead |= size <= NEGLIGIBLE * max(float(size.max()), NEGLIGIBLE)
+    constant = torch.ones_like(dead)
+    for mean, var in populations:
+        constant &= var <= CONSTANT * mean.square() + 1e-12
+    running = running_statistics(norm)
+    if running is None:
+        return dead | constant
+    remaining = initial_weight(norm)  # of the initial variance, 1
+    limit = max(10 * norm.eps, 2 * remaining if remaining < 0.01 else 0.0)
+    return dead | (constant & (running[1].detach().cpu().double() <= limit))
+
+
+def dead(name: str, norm: Norm, found: Tensor) -> Finding | None:
+    """A note for a few dead channels, a warning from a quarter of the layer on."""
+    count, channels = int(found.sum()), len(found)
+    if not count:
+        return None
+    return Finding(
+        "dead-channels",
+        "warning" if count >= MANY * channels else "note",
+        name,
+        f"{count} of {channels} channels have a constant output (γ ≈ 0, or constant input): "
+        + ", ".join(str(int(i)) for i in found.nonzero().flatten()[:8])
+        + (" …" if count > 8 else ""),
+        "lower the learning rate or the weight decay of γ, or prune these channels",
+    )
+
+
+def exploding(name: str, norm: Norm, peak: float | None) -> Finding | None:
+    """Outputs beyond half precision's 65,504, or amplification at which a variance is 0 in half precision."""
+    if running_statistics(norm) is None:
+        return None
+    gain = amplification(norm)
+    gain = torch.where(gain.isfinite(), gain, torch.zeros_like(gain))
+    largest = float(gain.max())
+    overflows = largest > HALF_MAX or (peak is not None and peak > HALF_MAX)
+    if not overflows and largest < HALF_AMPLIFICATION:
+        return None
+    count = int((gain >= min(HALF_AMPLIFICATION, largest)).sum())
+    reached = "" if peak is None else f"; outputs reach {peak:.3g}, half precision holds {HALF_MAX:.0f}"
+    return Finding(
+        "exploding-channels",
+        "warning" if overflows or count >= MANY * len(gain) else "note",
+        name,
+        f"{count} of {len(gain)} channels are amplified up to {largest:.3g} times "
+        f"(|γ|/√(running variance + ε), ε = {norm.eps:g}){reached}",
+        "use ε = 1e-5 or larger, keep this layer in float32, or remove features that hardly vary",
+    )
+
+
+def exploding_now(name: str, norm: Norm, amplified: Tensor, peak: float, gain: Gain) -> Finding:
+    """Strongly amplified channels that spoil the outputs: features that were constant in training."""
+    return Finding(
+        "exploding-channels",
+        gain.severity,
+        name,
+        f"{int(amplified.sum())} of {len(amplified)} channels hardly varied in training and are amplified up to "
+        f"{float(amplification(norm).max()):.3g} times; outputs reach {peak:.3g}; repaired: {gain}",
+        "use ε = 1e-5 or larger, remove features that hardly vary, or " + RECALIBRATE,
+    )

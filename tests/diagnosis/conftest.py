@@ -1,0 +1,33 @@
+"""Networks that several tests look at, trained once. Tests get copies."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.diagnosis import networks as zoo
+from benchmarks.diagnosis.faults import darker, noisier, pass_through
+
+
+@pytest.fixture(scope="session")
+def digits() -> zoo.Data:
+    return zoo.digits()
+
+
+@pytest.fixture(scope="session")
+def _trained_cnn() -> nn.Module:
+    torch.set_num_threads(1)
+    return zoo.trained(zoo.cnn, zoo.digits(), steps=120).eval()
+
+
+@pytest.fixture
+def cnn(_trained_cnn: nn.Module) -> nn.Module:
+    """A healthy network in eval mode; norms "1", "5" and "10"."""
+    return copy.deepcopy(_trained_cnn)
+
+
+@pytest.fixture
+def drifted(cnn: nn.Module, digits: zoo.Data) -> nn.Module:
+    """The same after 20 forward passes in train mode on darker, noisy images."""
+    return pass_through(cnn, digits.batches(), lambda x: noisier(darker(x))).eval()

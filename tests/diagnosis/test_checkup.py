@@ -1,0 +1,291 @@
+"""Planted faults get their code; the model is left as it was; the answer does not depend on the batches' split."""
+
+import copy
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bnmodel
+from benchmarks.diagnosis import faults
+from benchmarks.diagnosis import networks as zoo
+from benchmarks.diagnosis.faults import FAULTS, Fault, darker, inverted
+from benchmarks.diagnosis.healthy import HEALTHY, Healthy, flipped, handed_in
+from bnmodel.diagnosis import diagnose
+from bnmodel.nn.batchnorm import CustomBatchNorm
+
+
+def codes(report: Any, *severities: str) -> set[str]:
+    return {f.code for f in report.findings if f.severity in (severities or ("error", "warning", "note"))}
+
+
+def serious(report: Any) -> set[str]:
+    return codes(report, "error", "warning")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+def test_a_planted_fault_gets_its_code(fault: Fault) -> None:
+    case = fault.make(0)
+    report = diagnose(case.model, case.batches, **case.options)
+    found = serious(report) if fault.name not in faults.MILD else codes(report)
+    assert fault.code in found, str(report)
+
+
+FEW = ("cnn", "cnn, CustomBatchNorm", "mlp, input normalised", "LSTM", "regression", "U-Net", "siamese, same inputs")
+SLOW = ("batches of 4", "batches of 4 without targets", "training data")  # in the benchmark
+
+
+@pytest.mark.parametrize("network", [h for h in HEALTHY if h.name in FEW], ids=lambda h: h.name)
+def test_a_healthy_network_gets_no_error_and_no_warning(network: Healthy) -> None:
+    for way, model, batches in handed_in(network.trained(), network.data()):
+        if way not in SLOW:
+            report = diagnose(model, batches)
+            assert report.sound, f"{way}: {report}"
+
+
+def test_the_layer_where_the_drift_begins_is_named(digits: zoo.Data) -> None:
+    case = faults.one_layer_drifted(1)
+    (finding,) = [f for f in diagnose(case.model, case.batches).findings if f.severity != "note"]
+    assert (finding.code, finding.layer) == ("stale-statistics", "5")
+
+
+def test_layers_after_a_stale_one_are_its_consequences(drifted: nn.Module, digits: zoo.Data) -> None:
+    report = diagnose(drifted, digits.batches())
+    assert [f.layer for f in report.findings if f.severity != "note"] == ["1"]
+    assert {layer.consequence_of for layer in report.layers} == {"", "1"}
+
+
+def test_other_data_are_not_stale_statistics_where_a_reference_is_given(cnn: nn.Module, digits: zoo.Data) -> None:
+    dark = [(darker(x), y) for x, y in digits.batches()]
+    assert "stale-statistics" in serious(diagnose(cnn, dark))
+    assert serious(diagnose(cnn, dark, reference=digits.batches(64, "train"))) == {"different-data"}
+    assert not serious(diagnose(cnn, digits.batches(), reference=digits.batches(64, "train")))
+
+
+def test_stale_statistics_stay_stale_with_a_reference(drifted: nn.Module, digits: zoo.Data) -> None:
+    report = diagnose(drifted, digits.batches(), reference=digits.batches(64, "train"))
+    assert serious(report) == {"stale-statistics"}
+
+
+def test_statistics_frozen_in_training_are_no_fault_if_the_network_was_trained_with_them(digits: zoo.Data) -> None:
+    case = faults.frozen_fine_tuning(0)
+    assert diagnose(case.model, case.batches).sound
+
+
+def test_a_norm_that_is_never_called_is_no_fault(cnn: nn.Module, digits: zoo.Data) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.unused = cnn, nn.BatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x)
+
+    report = diagnose(Wrapped().eval(), digits.batches())
+    assert report.sound
+    assert {layer.name: layer.calls for layer in report.layers}["unused"] == 0
+
+
+def test_all_norms_frozen_in_a_model_in_train_mode_is_no_mixed_mode(cnn: nn.Module, digits: zoo.Data) -> None:
+    cnn.train()
+    for name in ("1", "5", "10"):
+        cnn.get_submodule(name).eval()
+    assert "mixed-modes" not in codes(diagnose(cnn, digits.batches()))
+
+
+def test_a_shared_norm_with_inputs_alike_is_no_several_populations(digits: zoo.Data) -> None:
+    alike = zoo.trained(lambda: zoo.Siamese(flipped), digits, steps=60)
+    assert "several-populations" not in codes(diagnose(alike.eval(), digits.batches()))
+    apart = zoo.trained(lambda: zoo.Siamese(inverted), digits, steps=60)
+    assert "several-populations" in codes(diagnose(apart.eval(), digits.batches()))
+
+
+def test_channels_inactive_on_few_samples_are_not_dead(digits: zoo.Data) -> None:
+    model = zoo.trained(lambda: zoo.relu_first(), digits, steps=60).eval()
+    assert "dead-channels" not in codes(diagnose(model, [digits.test[0][:8]]))
+
+
+def test_a_few_dead_channels_are_a_note(cnn: nn.Module, digits: zoo.Data) -> None:
+    with torch.no_grad():
+        cnn.get_submodule("5").weight[3] = 0
+    (finding,) = [f for f in diagnose(cnn, digits.batches()).findings if f.code == "dead-channels"]
+    assert (finding.severity, finding.layer) == ("note", "5")
+    assert finding.message.startswith("1 of 24 channels")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_one_invalid_value_is_an_error_of_that_layer_alone(cnn: nn.Module, digits: zoo.Data, value: float) -> None:
+    cnn.get_submodule("5").running_var[2] = value
+    report = diagnose(cnn, digits.batches())
+    assert [(f.code, f.layer) for f in report.findings if f.severity == "error"] == [("invalid-statistics", "5")]
+
+
+def state_of(model: nn.Module) -> dict[str, Any]:
+    return {
+        "modes": [m.training for m in model.modules()],
+        "buffers": {n: (id(b), b.clone()) for n, b in model.named_buffers()},
+        "parameters": {n: (id(p), p.clone(), p.requires_grad, p.grad) for n, p in model.named_parameters()},
+        "hooks": [(len(m._forward_pre_hooks), len(m._forward_hooks)) for m in model.modules()],
+        "options": [(m.momentum, m.track_running_stats) for m in model.modules() if hasattr(m, "momentum")],
+        "random": (torch.get_rng_state(), random.getstate(), np.random.get_state()[1]),  # noqa: NPY002
+        "gradients": torch.is_grad_enabled(),
+    }
+
+
+def same(before: Any, after: Any) -> bool:
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(same(before[key], after[key]) for key in before)
+    if isinstance(before, (list, tuple)):
+        return len(before) == len(after) and all(map(same, before, after))
+    if isinstance(before, (Tensor, np.ndarray)):
+        return bool((before == after).all())
+    return bool(before == after)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_model_is_left_exactly_as_it_was(drifted: nn.Module, digits: zoo.Data, raises: bool) -> None:
+    drifted.train()
+    drifted.get_submodule("5").eval()
+    drifted.get_submodule("1").weight.requires_grad_(False)
+    drifted.get_submodule("10").register_forward_pre_hook(lambda *_: None)
+    digits.loss(drifted(digits.test[0][:8]), digits.test[1][:8]).backward()
+    before, calls = state_of(drifted), []
+
+    def forward(model: nn.Module, batch: Any) -> Tensor:
+        calls.append(torch.rand(1))
+        random.random()
+        np.random.rand()  # noqa: NPY002
+        if raises and len(calls) > 10:
+            raise RuntimeError("of the model")
+        return model(batch[0])
+
+    if raises:
+        with pytest.raises(RuntimeError, match="of the model"):
+            diagnose(drifted, digits.batches(), forward=forward)
+    else:
+        diagnose(drifted, digits.batches(), forward=forward)
+    assert same(before, state_of(drifted))
+
+
+def test_the_answer_does_not_depend_on_how_the_data_are_split(drifted: nn.Module, digits: zoo.Data) -> None:
+    reports = [diagnose(drifted, digits.batches(size)) for size in (500, 100, 7)]
+    for report in reports[1:]:
+        for layer, first in zip(report.layers, reports[0].layers, strict=True):
+            assert layer.distance == pytest.approx(first.distance, rel=1e-4)
+            assert layer.variance_ratio == pytest.approx(first.variance_ratio, rel=1e-4)
+        assert serious(report) == serious(reports[0])
+
+
+def test_distance_and_ratio_are_those_of_the_population_in_eval_mode(drifted: nn.Module, digits: zoo.Data) -> None:
+    layer, inputs = drifted.get_submodule("5"), []
+    handle = layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0].double()))
+    with torch.no_grad():
+        drifted.eval()(digits.test[0])
+    handle.remove()
+    var, mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
+    far = (mean - layer.running_mean) / (layer.running_var + layer.eps).sqrt()
+    ratio = ((var + layer.eps) / (layer.running_var + layer.eps)).log().mean().exp()
+    (record,) = [r for r in diagnose(drifted, digits.batches()).layers if r.name == "5"]
+    assert record.largest_distance == pytest.approx(float(far.abs().max()), rel=1e-4)
+    assert record.distance == pytest.approx(float(far.clamp(-3, 3).square().mean().sqrt()), rel=0.01)
+    assert record.variance_ratio == pytest.approx(float(ratio), rel=1e-4)
+
+
+def test_outcomes_are_those_of_the_two_modes(drifted: nn.Module, digits: zoo.Data) -> None:
+    report = diagnose(drifted, digits.batches(50))
+    with torch.no_grad():
+        evaluated = torch.cat([drifted.eval()(x) for x, _ in digits.batches(50)])
+        trained = torch.cat([copy.deepcopy(drifted).train()(x) for x, _ in digits.batches(50)])
+    labels = digits.test[1]
+    assert report.train_outcome is not None
+    for outcome, outputs in ((report.eval_outcome, evaluated), (report.train_outcome, trained)):
+        assert outcome.accuracy == pytest.approx(float((outputs.argmax(1) == labels).double().mean()))
+        assert outcome.loss == pytest.approx(float(digits.loss(outputs, labels)), rel=1e-3)
+    assert report.disagreement == pytest.approx(float((evaluated.argmax(1) != trained.argmax(1)).double().mean()))
+
+
+class Named(nn.Module):
+    """Two inputs by keyword, outputs in a dict."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.inner(image * scale.view(-1, 1, 1, 1)), "scale": scale}
+
+
+@pytest.mark.parametrize("form", ["dict and targets", "dict", "inputs", "numpy", "forward"])
+def test_batches_may_have_any_usual_form(drifted: nn.Module, digits: zoo.Data, form: str) -> None:
+    pairs = digits.batches()
+    named = [({"image": x, "scale": torch.ones(len(x))}, y) for x, y in pairs]
+    model, batches, options = {
+        "dict and targets": (Named(drifted), named, {}),
+        "dict": (Named(drifted), [inputs for inputs, _ in named], {}),
+        "inputs": (drifted, [x for x, _ in pairs], {}),
+        "numpy": (drifted, [(x.numpy(), y.numpy()) for x, y in pairs], {}),
+        "forward": (drifted, [{"x": x, "label": y} for x, y in pairs], {"forward": lambda m, b: m(b["x"])}),
+    }[form]
+    report = diagnose(model.eval(), iter(batches), **options)
+    assert "stale-statistics" in serious(report)
+    assert (report.eval_outcome.accuracy is not None) == (form in ("dict and targets", "numpy"))
+
+
+def test_a_loss_of_ones_own_is_used(drifted: nn.Module, digits: zoo.Data) -> None:
+    def loss(outputs: Tensor, batch: Any) -> Tensor:
+        return nn.functional.multi_margin_loss(outputs, batch["label"])
+
+    batches = [{"x": x, "label": y} for x, y in digits.batches()]
+    report = diagnose(drifted, batches, loss=loss, forward=lambda model, batch: model(batch["x"]))
+    with torch.no_grad():
+        expected = nn.functional.multi_margin_loss(drifted(digits.test[0]), digits.test[1])
+    assert report.eval_outcome.loss == pytest.approx(float(expected), rel=1e-3)
+    assert "stale-statistics" in serious(report)
+
+
+@pytest.mark.parametrize(
+    "kind", [nn.BatchNorm2d, nn.SyncBatchNorm, CustomBatchNorm, type("Own", (nn.BatchNorm2d,), {})]
+)
+def test_every_kind_of_batch_norm_is_examined(kind: Any, digits: zoo.Data) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), kind(4), nn.Flatten(), nn.Linear(144, 10)).eval()
+    report = diagnose(model, digits.batches())
+    assert [(f.code, f.layer) for f in report.findings] == [("never-updated", "1")]
+    assert report.train_outcome is not None
+
+
+def test_wrapped_models_are_examined(drifted: nn.Module, digits: zoo.Data) -> None:
+    report = diagnose(nn.DataParallel(drifted).eval(), digits.batches())
+    assert [f.layer for f in report.findings if f.severity != "note"] == ["module.1"]
+
+
+def test_a_model_without_batch_norms_is_sound(digits: zoo.Data) -> None:
+    report = diagnose(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits.batches())
+    assert report.sound
+    assert report.layers == ()
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([], "at least one batch"),
+        (torch.zeros(4, 1, 8, 8), "split it"),
+        ([(torch.zeros(2), torch.zeros(2), torch.zeros(2))], "forward=lambda"),
+        ({"x": torch.zeros(2)}, r"use \[batch\]"),
+        ([3], "forward=lambda"),
+    ],
+)
+def test_batches_of_other_forms_are_refused_with_a_remedy(cnn: nn.Module, batches: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        diagnose(cnn, batches)
+
+
+def test_a_lazy_norm_is_refused(digits: zoo.Data) -> None:
+    with pytest.raises(ValueError, match="lazy"):
+        diagnose(nn.Sequential(nn.LazyBatchNorm2d()), digits.batches())
+
+
+def test_diagnose_is_a_name_of_the_package() -> None:
+    assert bnmodel.diagnose is diagnose
