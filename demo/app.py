@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from demo.api import build_api
+from demo.head import TITLE, build_head
 from demo.page import Page
 from demo.path import Group, build_next, build_path
 from demo.server.middleware import RequestGuard
@@ -53,10 +54,8 @@ PATH = (
     Group("Ship it", "The network as files for other apps, and what is guaranteed of them.", (files,)),
 )
 SPACE_PORT = 7860  # where a Space is looked for
-TITLE = "What batch normalisation does to your digit"
 MOST_WAITING = 256  # calls in the queue; further ones hear that it is full
 MOST_SESSIONS = 100  # visitors whose controls Gradio remembers, at 0.4 MB each; it forgets whom it heard of longest ago
-LEAD = "Draw one: a network reads it at once, and the tabs show what batch normalisation does to it in there."
 
 
 def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
@@ -65,7 +64,7 @@ def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
     hour = 3600  # seconds, how often and from what age on uploaded files are deleted
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(hour, hour)) as app:
         with gr.Row(elem_id="head"):
-            gr.HTML(f"<h1>{TITLE}</h1><p>{LEAD}</p>", apply_default_css=False)
+            build_head()
             page.build_choice()
         if page.unsound:
             gr.HTML(damaged(page.unsound), elem_id="damaged", apply_default_css=False)

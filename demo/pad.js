@@ -240,7 +240,7 @@ async function withPicture(mark) {
 
 function take(files) {
   const all = [...(files ?? [])];
-  const image = all.find((file) => file.type.startsWith('image/'));
+  const image = all.find((file) => file.type.startsWith('image/')) ?? all.find((file) => !file.type);
   if (image) load(image);
   else if (all.length) refuse();
 }

@@ -1,5 +1,6 @@
 // The path: our own list of tabs, in groups. Gradio runs this once, when the component mounts, with: element.
-// It hears 'tab' (a tab is shown; detail: its name) and 'done' (its task is solved) and clicks Gradio's hidden tabs.
+// It hears 'tab' (a tab is shown; detail: its name), 'done' (its task is solved) and 'next' (the place for the way on),
+// and clicks Gradio's hidden tabs.
 
 const STORE = 'bnmodel-done';
 const tabs = [...element.querySelectorAll('[role=tab]')];
@@ -7,6 +8,7 @@ const names = tabs.map((tab) => tab.dataset.tab);
 const withTask = tabs.filter((tab) => tab.querySelector('i'));
 const find = (selector) => element.querySelector(selector);
 let current;
+let place; // below the tabs
 
 function remembered() {
   try {
@@ -53,7 +55,6 @@ const chosen = () => tabs[names.indexOf(current)];
 
 function offer() {
   const next = tabs[names.indexOf(current) + 1];
-  const place = document.querySelector('#next .html-container > *') ?? document.getElementById('next');
   if (!place) return;
   const button = Object.assign(document.createElement('button'), { type: 'button' });
   const target = next ?? tabs[0];
@@ -81,6 +82,10 @@ element.addEventListener('keydown', (event) => {
   const tab = tabs.at(to % tabs.length);
   tab.focus();
   open(tab.dataset.tab);
+});
+document.addEventListener('next', ({ detail }) => {
+  place = detail;
+  offer();
 });
 document.addEventListener('tab', ({ detail }) => show(detail));
 document.addEventListener('done', ({ detail }) => {

@@ -9,7 +9,6 @@ from types import ModuleType
 import gradio as gr
 
 PATH_JS = (File(__file__).parent / "path.js").read_text(encoding="utf-8")
-NEXT_ID = "next"  # of the component below the tabs, which path.js fills
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,8 @@ def build_path() -> gr.HTML:
 
 def build_next() -> gr.HTML:
     """The way to the next tab, below the tabs."""
-    return gr.HTML(apply_default_css=False, elem_id=NEXT_ID)
+    ready = "document.dispatchEvent(new CustomEvent('next', { detail: element }))"
+    return gr.HTML("<span></span>", js_on_load=ready, apply_default_css=False, elem_id="next")
 
 
 def _group(number: int, group: Group, steps: list[Step]) -> str:
