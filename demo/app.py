@@ -32,6 +32,7 @@ from demo.tabs import (
     statistics,
     stopping,
     why,
+    worked_out,
     xray,
     your_digit,
     your_model,
@@ -42,7 +43,7 @@ HERE = Path(__file__).parent
 CHECKPOINTS = HERE.parent / "checkpoints"
 PATH = (
     Group("See it", "One network, one digit, two answers.", (your_digit, xray)),
-    Group("Explain it", "Where the two answers come from, down to the numbers.", (why, chance, statistics)),
+    Group("Explain it", "Where the two answers come from, down to the numbers.", (worked_out, why, chance, statistics)),
     Group(
         "Break it", "What goes wrong with batch norm in practice, and how to tell.", (faults, corruption, your_model)
     ),
@@ -100,7 +101,7 @@ def launch_options(app: gr.Blocks) -> dict[str, Any]:
     options: dict[str, Any] = {
         "server_name": os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else "127.0.0.1"),
         "theme": Paper(),
-        "css_paths": [HERE / "style.css"],
+        "css_paths": [HERE / "style.css", HERE / "tabs.css"],
         "head": f"<style>{(HERE / 'screen.css').read_text(encoding='utf-8')}</style>",
         "footer_links": ["api"],
         "max_file_size": LARGEST_FILE,

@@ -22,6 +22,7 @@ the condition holds, for example `<span data-done></span>`. The page then ticks 
 browser. A tab without a task has no tick.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class Tab:
     def __init__(self, page: "Page", name: str, ear: gr.HTML) -> None:
         self.page, self.name, self.ear = page, name, ear
         self.controls: list[Component] = []
+        self.shared: list[Component] = []
 
     def live(
         self,
@@ -86,12 +88,17 @@ class Tab:
         inputs: Sequence[Component] = (),
         outputs: Sequence[Component] = (),
         at_once: int = 4,
+        shared: Sequence[Component] = (),
     ) -> None:
-        """Keep `outputs` equal to `show(drawn, *inputs)`, for `at_once` visitors at a time: it needs memory."""
+        """Keep `outputs` equal to `show(drawn, *shared, *inputs)`, for `at_once` visitors at a time: it needs memory.
+
+        `shared`: controls of several tabs (see `demo.components.share`); their changes arrive as a new drawing does.
+        """
         for control in inputs:
             control.elem_id = control.elem_id or f"{self.name}-{url_state.slug(str(control.label))}"
         new = [control for control in inputs if control not in self.controls]
         self.controls += new
+        self.shared += [control for control in shared if control not in self.shared]
         url_state.note(self.name, new)
 
         def refresh(url: str, model: str, *values: Any) -> Any:
@@ -104,7 +111,7 @@ class Tab:
         gr.on(
             [self.ear.input, *(component.change for component in inputs)],  # type: ignore[attr-defined]
             refresh,
-            [self.page.pad, self.page.model, *inputs],
+            [self.page.pad, self.page.model, *shared, *inputs],
             list(outputs),
             show_progress="minimal",  # style.css makes of it a fade, and only where the answer is slow
             trigger_mode="always_last",
@@ -123,6 +130,7 @@ class Page:
         self.path = Path()
         self.model: gr.Dropdown
         self.pad: gr.HTML
+        self.shared: dict[str, list[Component]] = {}  # controls that several tabs read
 
     def build_choice(self) -> None:
         """The choice of the network that everything on the page is about."""
@@ -142,6 +150,13 @@ class Page:
         tell = "name => { document.dispatchEvent(new CustomEvent('model', { detail: name })); }"
         self.model.change(None, [self.model], js=tell, api_visibility="private")  # the pad answers, then tells the tabs
 
+    def note_shared(self, controls: list[Component]) -> None:
+        """Controls that belong to several tabs stand in the address of each."""
+        root = Context.root_block
+        assert root is not None
+        url_state.note("", controls)
+        url_state.restore(root, "", controls)
+
     @contextmanager
     def tab(self, title: str, question: str, task: str = "") -> Iterator[Tab]:
         """A tab with its question as a heading and its task; what is made inside the `with` follows below."""
@@ -151,7 +166,7 @@ class Page:
             ear = gr.HTML(js_on_load=TAB_JS, apply_default_css=False, elem_classes="question")
             tab = Tab(self, name, ear)
             yield tab
-        tools = f"{RESET if tab.controls else ''}{LINK}{SPOKEN}"
+        tools = f"{RESET if tab.controls or tab.shared else ''}{LINK}{SPOKEN}"
         ear.value = f'<h2 tabindex="-1">{escape(question)}</h2><div class="tools">{tools}</div>' + (
             f'<p class="task" data-tab="{name}"><b>Try it</b> {escape(task)}</p>' if task else ""
         )
@@ -164,6 +179,9 @@ class Page:
         if tab.controls:  # its button, see tab.js
             defaults = f"() => urlState.defaults({name!r})"
             ear.clear(None, None, tab.controls, js=defaults, api_visibility="private")
+        if tab.shared:
+            values = json.dumps([control.value for control in tab.shared])
+            ear.clear(None, None, tab.shared, js=f"() => {values}", api_visibility="private")
 
     def find(self, name: str) -> Model:
         if name not in self.models:

@@ -7,6 +7,7 @@ draws the rest, takes longer for them than for all else together.
 
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterator
 from html import escape
@@ -16,10 +17,18 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter
 
-from bnmodel.plotting import EVAL, INK, TRAIN, plot_style
+from bnmodel.plotting import EVAL, INK, OLIVE, ROSE, TRAIN, plot_style
+from demo import readings
 
-ON_PAGE = {EVAL: f"var(--eval, {EVAL})", TRAIN: f"var(--train, {TRAIN})", INK: "currentColor"}
+ON_PAGE = {
+    EVAL: f"var(--eval, {EVAL})",
+    TRAIN: f"var(--train, {TRAIN})",
+    ROSE: f"var(--rose, {ROSE})",
+    OLIVE: f"var(--olive, {OLIVE})",
+    INK: "currentColor",
+}
 TICK, GAP = 3.5, 7.0  # points: how long a tick is, and how far from the axes its number
 DIGIT = 6.0  # points, the width of one in a tick's number
 LINE = 14.0  # points, the height of a line of text
@@ -29,6 +38,12 @@ def to_svg(figure: Figure, description: str) -> str:
     """An inline <svg>; `description` is what a screen reader says."""
     box = " ".join(str(72 * inches) for inches in figure.get_size_inches())
     return _svg(f"0 0 {box}", _content(figure), description)
+
+
+def to_legend_and_panels(figure: Figure, description: str) -> tuple[str, str]:
+    """`to_panels` without legends, whose values can be touched (see touch.js); before it, one legend of them all."""
+    legend = readings.legend(figure, ON_PAGE)
+    return legend, to_panels(figure, description)
 
 
 def to_panels(figure: Figure, description: str) -> str:
@@ -46,15 +61,61 @@ def to_panels(figure: Figure, description: str) -> str:
     clips = rest[len("\n </g>\n") :]  # shared by all, kept in the first
     texts = [description, *[""] * (len(panels) - 1)]
     return "".join(
-        _svg(_box(axes, margins), _scales(axes, margins[0]) + panel + (clips if text else ""), text)
+        _svg(_box(axes, margins), _scales(axes, margins[0]) + panel + (clips if text else ""), text, _values(axes))
         for axes, panel, text in zip(figure.axes, panels, texts, strict=True)
     )
 
 
-def _svg(box: str, content: str, description: str) -> str:
+def _svg(box: str, content: str, description: str, values: str = "") -> str:
     told = f'role="img" aria-label="{escape(description)}"' if description else 'aria-hidden="true"'
     space = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {told} {space} viewBox="{box}">{content}</svg>'
+    return f'<svg {told} {space} viewBox="{box}"{values}>{content}</svg>'
+
+
+def _values(axes: Axes) -> str:
+    """What touch.js shows, and take_home.js saves: the values of every curve and where their points are."""
+    curves = [
+        {
+            "name": one["name"],
+            "points": [
+                [*(float(f"{v:.6g}") for v in (x, y)), *_rounded(axes, px, py)] for x, y, px, py in one["points"]
+            ],
+        }
+        for one in readings.series(axes)
+    ]
+    ticks = axes.xaxis.get_major_formatter()
+    names = dict(zip(axes.get_xticks().tolist(), ticks.seq, strict=False)) if isinstance(ticks, FixedFormatter) else {}
+    content = {
+        "title": axes.get_title(loc="left"),
+        "x": axes.get_xlabel(),
+        "y": axes.get_ylabel(),
+        "share": readings.is_share(axes),
+        "levels": readings.levels(axes),
+        "ticks": [[place, str(name)] for place, name in names.items() if not _is_number(str(name))],
+        "curves": curves,
+    }
+    return f" data-values='{_attribute(json.dumps(content, ensure_ascii=False))}'" if curves else ""
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _attribute(text: str) -> str:
+    """Between single quotes: JSON has many double ones."""
+    return escape(text, quote=False).replace("'", "&#39;")
+
+
+def _rounded(axes: Axes, x: float, y: float) -> list[float]:
+    return [round(place, 1) for place in _points(axes, x, y)]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _content(figure: Figure) -> str:

@@ -71,7 +71,8 @@ window.urlState = {
       values[key] = value;
       return value === undefined ? { __type__: 'update' } : { value, __type__: 'update' };
     });
-    groups.set(name, { controls, values });
+    const before = groups.get(name); // what tabs share comes in several parts
+    groups.set(name, { controls: { ...before?.controls, ...controls }, values: { ...before?.values, ...values } });
     if (!name) return updates;
     first ??= name;
     const selected = asked.get('tab') === name;

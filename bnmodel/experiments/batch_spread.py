@@ -8,11 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
+<<<<<<< HEAD
 from bnmodel.experiments.cache import cache_by_content
+=======
+from bnmodel.experiments.cache import cache_by_content
+from bnmodel.experiments.cost import CHUNK, is_large
+>>>>>>> f886fbb (Every tab: a task, a hint above the figure, its numbers to touch and to take home; one batch for all)
 from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
@@ -20,7 +26,6 @@ from bnmodel.training.evaluation import predict_log_probs
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CURVE_DIGITS = 1024  # in all batches of one size together, as far as 16 batches allow: a user waits for the curve
 CURVE_SEED = 0
-CHUNK = 256  # digits computed at once
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def run(model: nn.Module, digit: Tensor, batch_size: int = 32, batches: int = 20
     label = int(probabilities.argmax())
     chosen = draw_batches(model, digit, batch_size, batches, seed)
     curve = [
-        chosen if size == batch_size else draw_batches(model, digit, size, _fewer(size, batches), CURVE_SEED)
+        chosen if size == batch_size else draw_batches(model, digit, size, _fewer(model, size, batches), CURVE_SEED)
         for size in SIZES
     ]
     return BatchSpread(
@@ -86,31 +91,49 @@ def draw_batches(model: nn.Module, digit: Tensor, size: int, batches: int, seed:
 @plotting.plot_style()
 def figure(result: BatchSpread) -> Figure:
     """The chosen batch size as a histogram, and all sizes as a band that closes in on eval mode's answer."""
-    drawn, (histogram, curve) = plotting.new_figure(columns=2, width=9)
-    bins = [i / 25 for i in range(26)]
-    histogram.hist(result.probabilities, bins, color=plotting.TRAIN, alpha=0.75, label="train mode")
-    histogram.axvline(result.eval_probability, color=plotting.EVAL, linestyle="--", label="eval mode")
-    histogram.set(
-        title=f"{len(result.probabilities)} batches of {result.batch_size}: answer flips in {result.flipped:.0%}",
-        xlabel=f"probability of “{result.label}”",
-        ylabel="batches",
-        xlim=(0, 1),
+    drawn, (histogram, curve) = plotting.new_figure(columns=2, width=7.6)
+    edges = np.linspace(0, 1, 26)
+    counts = np.histogram(result.probabilities, edges)[0]
+    probability = f"probability of “{result.label}”"
+    plotting.stairs(
+        histogram, counts, edges, fill=True, color=plotting.TRAIN, alpha=0.6, linewidth=0, label="train mode"
     )
+    histogram.axvline(result.eval_probability, color=plotting.EVAL, label="eval mode")
+    histogram.set(
+        title=f"{len(result.probabilities)} batches of {result.batch_size}: {plotting.percent(result.flipped)} flip",
+        xlabel=probability,
+        ylabel="number of batches",
+        xlim=(-0.01, 1.01),
+    )
+    plotting.percent_axis(histogram.xaxis)
+    histogram.yaxis.set_major_locator(MaxNLocator(integer=True))
     low, middle, high = result.quantiles.T
-    curve.fill_between(result.sizes, low, high, color=plotting.TRAIN, alpha=0.2, label="train mode, 10 … 90 %")
-    curve.plot(result.sizes, middle, "o-", color=plotting.TRAIN, markersize=4, label="train mode, median")
-    curve.axhline(result.eval_probability, color=plotting.EVAL, linestyle="--", label="eval mode")
+    band = "train mode, 10 to 90 %"
+    curve.fill_between(result.sizes, low, high, color=plotting.TRAIN, alpha=0.2, label=band)
+    for values, name in ((low, "10 % of batches below"), (high, "90 % of batches below")):
+        curve.plot(result.sizes, values, linestyle="none", label=f"_{name}")
+    curve.plot(result.sizes, middle, "o--", color=plotting.TRAIN, markersize=4, label="train mode, median")
+    curve.axhline(result.eval_probability, color=plotting.EVAL, label="eval mode")
     curve.axvline(result.batch_size, color=plotting.INK, linestyle=":", linewidth=1)
-    curve.set(title="the larger the batch, the less chance", xlabel="batch size", xscale="log", ylim=(-0.03, 1.03))
+    curve.set(
+        title="all batch sizes",
+        xlabel="batch size, digits (log)",
+        ylabel=probability,
+        xscale="log",
+        ylim=(-0.03, 1.03),
+    )
     plotting.ticks(curve.xaxis, list(result.sizes), [str(size) for size in result.sizes])
+    plotting.percent_axis(curve.yaxis)
     curve.minorticks_off()
+    histogram.legend(loc="upper left")
     curve.legend(loc="lower right")
     return drawn
 
 
-def _fewer(size: int, batches: int) -> int:
+def _fewer(model: nn.Module, size: int, batches: int) -> int:
     """The curve makes do with fewer batches where they are large and vary little: it is drawn while a user waits."""
-    return min(batches, max(16, CURVE_DIGITS // size))
+    least, digits = (4, CURVE_DIGITS // 4) if is_large(model) else (16, CURVE_DIGITS)
+    return min(batches, max(least, digits // size))
 
 
 def _flipped(probabilities: Tensor, label: int) -> float:

@@ -27,6 +27,7 @@ from bnmodel.experiments import (
     input_normalization,
     modes,
     running_statistics,
+    worked_example,
 )
 from bnmodel.io import atomic_write
 from bnmodel.training.checkpoint import load_checkpoint
@@ -39,6 +40,10 @@ def _modes(model: nn.Module, digit: Tensor, folder: Path) -> modes.Modes:
     return modes.compare(model, digit, modes.companions("random", 31, 0, digit))
 
 
+def _worked_example(model: nn.Module, digit: Tensor, folder: Path) -> worked_example.WorkedExample:
+    return worked_example.run(model, digit, modes.companions("random", 31, 0, digit))
+
+
 def _faults(model: nn.Module, digit: Tensor, folder: Path) -> list[faults.Fault]:
     history = History.read(folder / HISTORY)
     return [faults.best_by_reference(history), faults.statistics_not_saved(model), faults.momentum_inverted(model)]
@@ -46,6 +51,7 @@ def _faults(model: nn.Module, digit: Tensor, folder: Path) -> list[faults.Fault]
 
 EXPERIMENTS: dict[str, tuple[Run, Callable[[Any], Figure]]] = {
     "modes": (_modes, modes.figure),
+    "worked_example": (_worked_example, worked_example.figure),
     "batch_spread": (lambda model, digit, _: batch_spread.run(model, digit), batch_spread.figure),
     "running_statistics": (lambda model, digit, _: running_statistics.run(model, digit), running_statistics.figure),
     "forgotten_eval": (lambda model, digit, _: forgotten_eval.run(model, digit), forgotten_eval.figure),

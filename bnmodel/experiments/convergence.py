@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
@@ -108,16 +108,39 @@ def run(rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, see
 
 
 @plotting.plot_style()
-def figure(result: Convergence) -> Figure:
-    """Validation accuracy and loss against epochs."""
-    drawn, panels = plotting.new_figure(columns=2, width=9.0, height=3.4)
-    for curve in result.curves:
-        numbers = [epoch.epoch for epoch in curve.epochs]
-        accuracies = [epoch.validation_accuracy for epoch in curve.epochs]
-        losses = [epoch.validation_loss for epoch in curve.epochs]
-        draw_curve(panels, curve.name, numbers, accuracies, losses, curve.diverged is not None)
-    dress(panels, "epoch", result.epochs)
+def figure(result: Convergence, earlier: Sequence[Convergence] = ()) -> Figure:
+    """Validation accuracy and loss against epochs; runs from `earlier` on are pale, and numbered at their ends."""
+    drawn, panels = plotting.new_figure(columns=2, width=7.6, height=3.4)
+    for number, run in enumerate((*earlier, result), 1):
+        for curve in run.curves:
+            numbers = [epoch.epoch for epoch in curve.epochs]
+            accuracies = [epoch.validation_accuracy for epoch in curve.epochs]
+            losses = [epoch.validation_loss for epoch in curve.epochs]
+            if run is result:
+                draw_curve(panels, curve.name, numbers, accuracies, losses, curve.diverged is not None)
+            else:
+                draw_earlier(panels, curve.name, number, numbers, accuracies, losses)
+    dress(panels, "epoch", max(run.epochs for run in (*earlier, result)))
     return drawn
+
+
+def draw_earlier(
+    panels: Sequence[Axes],
+    place: str,
+    number: int,
+    numbers: Sequence[int],
+    accuracies: Sequence[float],
+    losses: Sequence[float],
+) -> None:
+    """A network of an earlier run: pale, without a place in the legend, its number at the end."""
+    color, line, label = LOOKS[place]
+    for axes, values in zip(panels, (accuracies, losses), strict=True):
+        axes.plot(numbers, values, line, color=color, alpha=0.45, linewidth=1.2, label=f"_run {number}, {label}")
+        if numbers:
+            at = numbers[-1], values[-1]
+            axes.annotate(
+                str(number), at, xytext=(3, -3), textcoords="offset points", color=color, annotation_clip=True
+            )
 
 
 def draw_curve(
@@ -139,10 +162,10 @@ def draw_curve(
 def dress(panels: Sequence[Axes], unit: str, last: int) -> None:
     """Titles and scales of an accuracy and a loss panel; `last`: the most `unit`s there will be."""
     accuracy, loss = panels
-    accuracy.set(title="validation accuracy", ylim=(0, 1.02))
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
-    accuracy.legend(title="batch norm", alignment="left", loc="lower right")
-    loss.set(title="validation loss (nats)", yscale="log")
+    accuracy.set(title="accuracy", ylabel="validation accuracy", ylim=(0, 1.02))
+    plotting.percent_axis(accuracy.yaxis)
+    accuracy.legend(loc="lower right")
+    loss.set(title="loss", ylabel="validation loss (nats, log)", yscale="log")
     low, high = loss.get_ylim()
     loss.set_ylim(min(low, 0.3), min(max(high, 3.0), MOST_LOSS))
     loss.yaxis.set_major_locator(LogLocator(subs=(1, 3)))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import NullLocator
 from torch import Generator
 
 from bnmodel import plotting
@@ -233,7 +233,7 @@ def figure(sweep: Sweep) -> Figure:
 @plotting.plot_style()
 def rates_figure(sweep: Sweep) -> Figure:
     """The last panel of `figure` alone."""
-    drawn, (axes,) = plotting.new_figure(width=4.6, height=3.4)
+    drawn, (axes,) = plotting.new_figure(width=3.8, height=3.4)
     _against_rate(axes, sweep)
     return drawn
 
@@ -254,7 +254,7 @@ def _map(axes: Axes, cells: Sequence[Cell]) -> None:
         axes.add_patch(square)
         text = "×" if cell.accuracy is None else f"{100 * cell.accuracy:.1f}"
         weight = "bold" if (cell.accuracy or 0.0) >= LEARNED else "normal"
-        axes.text(column, row, text, ha="center", va="center", fontsize=9, fontweight=weight)
+        axes.text(column, row, text, ha="center", va="center", fontsize=10, fontweight=weight)
     axes.set(xlim=(-0.5, len(RATES) - 0.5), ylim=(len(names) - 0.5, -0.5), xlabel="learning rate")
     axes.set_xticks(range(len(RATES)), [f"{rate:g}" for rate in RATES])
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
@@ -270,17 +270,18 @@ def _against_rate(axes: Axes, sweep: Sweep) -> None:
         at = [[cell.accuracy or 0.0 for cell in learning if cell.rate == rate] for rate in RATES]
         axes.plot(RATES, [median(values) for values in at], line, color=color, marker="o", markersize=3, label=label)
         axes.fill_between(RATES, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.12, linewidth=0)
-    axes.set(title="median and range over five initialisers", xscale="log", xlabel="learning rate", ylim=(0, 1.02))
+    axes.set(title="five initialisers: median, range", xscale="log", xlabel="learning rate (log)", ylim=(0, 1.02))
+    axes.set_ylabel("validation accuracy")
     plotting.ticks(axes.xaxis, RATES, [f"{rate:g}" for rate in RATES])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.legend(title="batch norm", alignment="left", loc="upper right")
+    plotting.percent_axis(axes.yaxis)
+    axes.legend(loc="lower left")
 
 
 @plotting.plot_style()
 def curves_figure(sweep: Sweep, initializer: str, rate: float) -> Figure:
     """One setting's validation accuracy and loss against the steps, for each place of the norm."""
-    drawn, panels = plotting.new_figure(columns=2, width=9.0, height=3.4)
+    drawn, panels = plotting.new_figure(columns=2, width=7.6, height=3.4)
     for cell in sweep.cells:
         if (cell.initializer, cell.rate) == (initializer, rate):
             steps = [sweep.every * look for look in range(1, len(cell.accuracies) + 1)]

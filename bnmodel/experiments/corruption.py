@@ -18,13 +18,18 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
+<<<<<<< HEAD
 from bnmodel.experiments.cache import cache_by_content
+=======
+from bnmodel.experiments.cache import cache_by_content
+from bnmodel.experiments.cost import CHUNK, is_large
+>>>>>>> f886fbb (Every tab: a task, a hint above the figure, its numbers to touch and to take home; one batch for all)
 from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
 
 SEVERITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-SAMPLES = 500
+SAMPLES, SAMPLES_OF_LARGE = 500, 200
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Corruption:
     digits: np.ndarray  # (S, 28, 28) the digit, corrupted
     eval_probability: np.ndarray  # (S,) of `label`
     train_probability: np.ndarray  # (S,)
+    samples: int  # digits that accuracy is measured on
 
 
 def noise(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
@@ -71,15 +77,17 @@ KINDS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
 
 
 def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int = 50, seed: int = 0) -> Corruption:
-    """`digit`, float32 (28, 28), and 500 test digits of the sample under one kind of corruption.
+    """`digit`, float32 (28, 28), and 500 test digits of the sample (200 for a large network) under one corruption.
 
     Raises:
-        ValueError: an unknown kind, or a batch size that is not a divisor of 500 in 2 … 500.
+        ValueError: an unknown kind, or a batch size that is not a divisor of 500 in 2 … 500. Of 200, where there are
+            no more, batches of up to 200 are made.
     """
     if kind not in KINDS:
         raise ValueError(f"corruption: expected one of {', '.join(KINDS)}, received {kind!r}")
     if batch_size < 2 or SAMPLES % batch_size:
         raise ValueError(f"batch_size: expected a divisor of {SAMPLES} from 2 on, received {batch_size}")
+    batch_size = min(batch_size, samples(model))
     model = copy.deepcopy(model).eval()
     label = int(predict_log_probs(model, digit.view(1, 1, 28, 28)).argmax())
     batched = with_batch_statistics(model)
@@ -101,7 +109,13 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
         digits,
         eval_probability,
         train_probability,
+        samples(model),
     )
+
+
+def samples(model: nn.Module) -> int:
+    """On how many digits accuracy is measured."""
+    return SAMPLES_OF_LARGE if is_large(model) else SAMPLES
 
 
 @lru_cache(maxsize=2 * len(SEVERITIES))
@@ -117,13 +131,17 @@ def _order(seed: int) -> Tensor:
 
 @cache_by_content(32)
 def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.ndarray:
-    """(S,) on the 500 test digits at each severity, with the statistics of batches of `batch_size`; 0: running ones."""
-    network = with_batch_statistics(model, SAMPLES // batch_size) if batch_size else model
-    labels = load_sample(train=False).labels[_order(seed)]
+    """(S,) on `samples` digits at each severity, with the statistics of batches of `batch_size`; 0: running ones."""
+    count = samples(model)
+    size = batch_size
+    labels = load_sample(train=False).labels[_order(seed)][:count]
+    at_once = max(1, CHUNK // size) if size else 0  # batches
+    networks = {k: with_batch_statistics(model, k) for k in {at_once, count // size % at_once} if k} if size else {}
     shares = []
     with torch.inference_mode(), QuickPooling():  # not predict_log_probs, which cuts its batches to a size of its own
         for severity in SEVERITIES:
-            answers = network(corrupted_sample(kind, severity, seed)).argmax(1)
+            parts = corrupted_sample(kind, severity, seed)[:count].split(size * at_once or CHUNK)
+            answers = torch.cat([(networks[len(part) // size] if size else model)(part) for part in parts]).argmax(1)
             shares.append(float((answers == labels).float().mean()))
     return np.array(shares)
 
@@ -131,15 +149,15 @@ def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.nd
 @plotting.plot_style()
 def figure(result: Corruption) -> Figure:
     """Accuracy and the digit's own probability against severity."""
-    drawn, (accuracy, answer) = plotting.new_figure(columns=2, width=9)
-    for axes, left, right, title in (
-        (accuracy, result.eval_accuracy, result.train_accuracy, f"accuracy on {SAMPLES} test digits"),
-        (answer, result.eval_probability, result.train_probability, f"probability of “{result.label}” for this digit"),
+    drawn, (accuracy, answer) = plotting.new_figure(columns=2, width=7.6)
+    for axes, left, right, title, name in (
+        (accuracy, result.eval_accuracy, result.train_accuracy, f"{result.samples} test digits", "accuracy"),
+        (answer, result.eval_probability, result.train_probability, "this digit", f"probability of “{result.label}”"),
     ):
-        axes.plot(result.severities, left, "o--", color=plotting.EVAL, label="running statistics")
-        axes.plot(
-            result.severities, right, "s-", color=plotting.TRAIN, label=f"statistics of batches of {result.batch_size}"
-        )
-        axes.set(title=title, xlabel=f"severity of {result.kind}", ylim=(0, 1.03))
+        axes.plot(result.severities, left, "o-", color=plotting.EVAL, label="running statistics")
+        batch = f"statistics of batches of {result.batch_size}"
+        axes.plot(result.severities, right, "s--", color=plotting.TRAIN, label=batch)
+        axes.set(title=title, xlabel=f"{result.kind}, severity 0 to 1", ylabel=name, ylim=(0, 1.03))
+        plotting.percent_axis(axes.yaxis)
     accuracy.legend()
     return drawn

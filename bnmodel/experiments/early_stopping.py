@@ -73,24 +73,26 @@ def of_checkpoint(folder: Path | str, patience: int = 20) -> Stopped:
 @plotting.plot_style()
 def figure(result: Stopped) -> Figure:
     """Both losses, and the validation loss near its lowest; what would not have been trained any more is pale."""
-    drawn, (whole, near) = plotting.new_figure(columns=2, width=9.0, height=3.6)
-    _loss(whole, result.train_losses, result.stop, "--", plotting.TRAIN, "training (with dropout)")
+    drawn, (whole, near) = plotting.new_figure(columns=2, width=7.6, height=3.6)
+    _loss(whole, result.train_losses, result.stop, "--", plotting.OLIVE, "training (with dropout)")
     for axes in (whole, near):
-        _loss(axes, result.losses, result.stop, "-", plotting.EVAL, "validation")
+        _loss(axes, result.losses, result.stop, "-", plotting.ROSE, "validation")
         axes.axvspan(result.kept, result.stop, color=plotting.INK, alpha=0.1, linewidth=0)
         axes.axvline(result.stop, color=plotting.INK, linestyle=":", label=f"stop after epoch {result.stop}")
         axes.set(xlabel="epoch", xlim=(0, len(result.losses) + 1))
-    whole.set(title="loss (nats)", yscale="log")
+    whole.set(title="the whole training", ylabel="loss (nats, log)", yscale="log")
     whole.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     whole.yaxis.set_major_formatter("{x:g}")
     whole.yaxis.set_minor_formatter(NullFormatter())
     whole.legend(loc="upper right")
     lowest, kept = result.losses[result.lowest - 1], result.losses[result.kept - 1]
-    near.plot(result.kept, kept, "o", color=plotting.EVAL, markersize=8, label=f"kept: epoch {result.kept}")
+    near.plot([result.kept], [kept], "o", color=plotting.ROSE, markersize=8, label=f"kept: epoch {result.kept}")
     if result.lowest != result.kept:
         label = f"lowest of all: epoch {result.lowest}"
-        near.plot(result.lowest, lowest, "D", color=plotting.INK, markersize=6, label=label)
-    near.set(title="validation loss near its lowest", ylim=(0.95 * lowest, max(2 * lowest, 1.15 * kept)))
+        near.plot([result.lowest], [lowest], "D", color=plotting.INK, markersize=6, label=label)
+    near.set(
+        title="near the lowest", ylabel="validation loss (nats)", ylim=(0.95 * lowest, max(2 * lowest, 1.15 * kept))
+    )
     handles, labels = near.get_legend_handles_labels()
     near.legend(handles[2:], labels[2:], loc="upper right")
     return drawn
@@ -163,20 +165,37 @@ def regularise(dropout: float = 0.5, weight_decay: float = 0.001, epochs: int = 
 
 
 @plotting.plot_style()
-def gap_figure(result: Regularised) -> Figure:
-    """A panel a network: its two losses, and the gap between them shaded."""
-    drawn, panels = plotting.new_figure(columns=2, width=9.0, height=3.4)
+def gap_figure(result: Regularised, earlier: Sequence[Regularised] = ()) -> Figure:
+    """A panel per network: its two losses, and the gap between them shaded; `earlier` runs pale and numbered."""
+    drawn, panels = plotting.new_figure(columns=2, width=7.6, height=3.4)
     titles = ("without either", f"dropout {result.dropout:g}, weight decay {result.weight_decay:g}")
     validations = [[epoch.validation_loss for epoch in curve.epochs] for curve in result.curves]
     skipped = SKIPPED if min(map(len, validations)) > SKIPPED else 0
     top = 1.1 * max((loss for losses in (*validations, *result.train_losses) for loss in losses[skipped:]), default=1.0)
+    for number, run in enumerate(earlier, 1):
+        _earlier_run(panels, run, number)
     for axes, title, validation, train in zip(panels, titles, validations, result.train_losses, strict=True):
         numbers = range(1, len(train) + 1)
-        axes.plot(numbers, train, "--", color=plotting.TRAIN, marker="o", markersize=3, label="train loss")
-        axes.plot(numbers, validation, "-", color=plotting.EVAL, marker="o", markersize=3, label="validation loss")
+        axes.plot(numbers, train, "--", color=plotting.OLIVE, marker="o", markersize=3, label="train loss")
+        axes.plot(numbers, validation, "-", color=plotting.ROSE, marker="o", markersize=3, label="validation loss")
         axes.fill_between(numbers, train, validation, color=plotting.INK, alpha=0.12, linewidth=0, label="gap")
-        axes.set(title=title, xlabel="epoch", xlim=(0.5, result.epochs + 0.5), ylim=(0, top))
+        axes.set(title=title, xlabel="epoch", ylabel="loss (nats), eval mode", xlim=(0.5, result.epochs + 0.5))
+        axes.set_ylim(0, top)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].legend(loc="upper right")
-    panels[0].set_ylabel("loss (nats), eval mode")
     return drawn
+
+
+def _earlier_run(panels: Sequence[Axes], run: Regularised, number: int) -> None:
+    """Both losses of both networks, without a place in the legend."""
+    for axes, curve, train in zip(panels, run.curves, run.train_losses, strict=True):
+        validation = [epoch.validation_loss for epoch in curve.epochs]
+        for values, line, color, name in (
+            (train, "--", plotting.OLIVE, "train loss"),
+            (validation, "-", plotting.ROSE, "validation loss"),
+        ):
+            numbers = range(1, len(values) + 1)
+            axes.plot(numbers, values, line, color=color, alpha=0.45, linewidth=1.2, label=f"_run {number}, {name}")
+            if values:
+                at = len(values), values[-1]
+                axes.annotate(str(number), at, xytext=(3, -3), textcoords="offset points", color=color)

@@ -7,7 +7,12 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from bnmodel import plotting
+<<<<<<< HEAD
 from bnmodel.experiments.modes import accuracy, custom_batchnorms
+=======
+from bnmodel.experiments.cost import accuracy
+from bnmodel.experiments.modes import custom_batchnorms
+>>>>>>> f886fbb (Every tab: a task, a hint above the figure, its numbers to touch and to take home; one batch for all)
 from bnmodel.experiments.running_statistics import batch_statistics, running_average, with_statistics
 from bnmodel.training.history import History
 
@@ -35,7 +40,7 @@ def best_by_reference(history: History) -> Fault:
     return Fault(
         "best kept by reference",
         "training stopped after epoch",
-        "validation loss restored",
+        "restored validation loss (nats)",
         epochs[shown],
         losses[shown],
         np.minimum.accumulate(losses)[shown],
@@ -92,11 +97,13 @@ def momentum_inverted(model: nn.Module, batch_size: int = 32, steps: int = 60, s
 
 @plotting.plot_style()
 def figure(faults: list[Fault]) -> Figure:
-    """One panel a fault."""
+    """One panel per fault."""
     drawn, panels = plotting.new_figure(columns=len(faults), width=3 * len(faults), height=2.8)
     for axes, fault in zip(panels, faults, strict=True):
-        axes.plot(fault.x, fault.right, "--", color=plotting.EVAL, label="right")
-        axes.plot(fault.x, fault.wrong, color=plotting.TRAIN, label="wrong")
+        axes.plot(fault.x, fault.right, color=plotting.INK, label="right")
+        axes.plot(fault.x, fault.wrong, "--", color=plotting.ROSE, label="wrong")
         axes.set(title=fault.name, xlabel=fault.x_label, ylabel=fault.y_label)
+        if fault.y_label == "accuracy":
+            plotting.percent_axis(axes.yaxis)
     panels[0].legend()
     return drawn

@@ -13,11 +13,22 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bnmodel import CustomBatchNorm, plotting
+<<<<<<< HEAD
+<<<<<<< HEAD
 from bnmodel.experiments.modes import accuracy, custom_batchnorms
+=======
+from bnmodel.experiments.cost import accuracy, test_digits
+from bnmodel.experiments.modes import custom_batchnorms
+>>>>>>> f886fbb (Every tab: a task, a hint above the figure, its numbers to touch and to take home; one batch for all)
+=======
+from bnmodel.experiments.cost import accuracy, scored_digits
+from bnmodel.experiments.modes import custom_batchnorms
+>>>>>>> cea9330 (Large networks answer in time: fewer digits per accuracy, in parts that fit the cache)
 from bnmodel.training.evaluation import predict_log_probs
 
 MAX_CALLS = 200
-POINTS = 9  # at which accuracy is measured
+# where accuracy is measured, besides at the end; the same for any number of calls, so that a slider finds them again
+POINTS = (0, 5, 10, 20, 30, 50, 75, 100, 150)
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,7 @@ class ForgottenEval:
     drift: np.ndarray  # (P,) root mean square over all channels of (drifted − right mean) / right std
     probability: np.ndarray  # (P,) of `label` for the digit, in eval mode with the drifted statistics
     answers: np.ndarray  # (P,) the digit's label then
+    digits: int  # that accuracy is measured on
 
 
 def run(model: nn.Module, digit: Tensor, calls: int = 50) -> ForgottenEval:
@@ -46,7 +58,7 @@ def run(model: nn.Module, digit: Tensor, calls: int = 50) -> ForgottenEval:
     norms = custom_batchnorms(network)
     right = copy.deepcopy(norms)
     label = int(predict_log_probs(network, image).argmax())
-    measured_at = sorted({round(x) for x in np.linspace(0, calls, POINTS)})
+    measured_at = [*(point for point in POINTS if point < calls), calls]
     rows = []
     for call in range(calls + 1):
         if call in measured_at:
@@ -58,8 +70,11 @@ def run(model: nn.Module, digit: Tensor, calls: int = 50) -> ForgottenEval:
         with torch.no_grad():
             network(image)
         network.eval()
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return ForgottenEval(label, float(columns[0][0]), np.array(measured_at), *columns)
+    accuracies, drift, probability, answers = (np.array(column) for column in zip(*rows, strict=True))
+    scored = len(scored_digits(model))
+    return ForgottenEval(
+        label, float(accuracies[0]), np.array(measured_at), accuracies, drift, probability, answers, scored
+    )
 
 
 def _drift(norms: dict[str, CustomBatchNorm], right: dict[str, CustomBatchNorm]) -> float:
@@ -78,15 +93,23 @@ def _drift(norms: dict[str, CustomBatchNorm], right: dict[str, CustomBatchNorm])
 def figure(result: ForgottenEval) -> Figure:
     """Accuracy lost, the digit's own answer, and the drift, each against the right network."""
     drawn, (accuracy, answer, drift) = plotting.new_figure(columns=3, width=9, height=2.8)
-    accuracy.axhline(result.right_accuracy, color=plotting.EVAL, linestyle="--", label="eval() remembered")
-    accuracy.plot(result.calls, result.accuracy, "o-", color=plotting.TRAIN, markersize=3, label="eval() forgotten")
+    accuracy.axhline(result.right_accuracy, color=plotting.EVAL, label="eval() called")
+    accuracy.plot(result.calls, result.accuracy, "o--", color=plotting.TRAIN, markersize=3, label="eval() forgotten")
     bottom = max(0.0, float(result.accuracy.min()) - 0.1)
-    accuracy.set(title="accuracy, 1,000 test digits", xlabel="predictions in train mode", ylim=(bottom, 1.01))
+    accuracy.set(
+        title=f"{result.digits:,} test digits",
+        xlabel="predictions in train mode",
+        ylabel="accuracy",
+        ylim=(bottom, 1.01),
+    )
     accuracy.legend()
-    answer.axhline(result.probability[0], color=plotting.EVAL, linestyle="--")
-    answer.plot(result.calls, result.probability, "o-", color=plotting.TRAIN, markersize=3)
-    answer.set(title=f"probability of this “{result.label}”", xlabel="predictions in train mode", ylim=(0, 1.03))
-    drift.axhline(0, color=plotting.EVAL, linestyle="--")
-    drift.plot(result.calls, result.drift, "o-", color=plotting.TRAIN, markersize=3)
-    drift.set(title="drift of the running means", ylabel="standard deviations", xlabel="predictions in train mode")
+    answer.axhline(result.probability[0], color=plotting.EVAL, label="eval() called")
+    answer.plot(result.calls, result.probability, "o--", color=plotting.TRAIN, markersize=3, label="eval() forgotten")
+    probability = f"probability of “{result.label}”"
+    answer.set(title="this digit", xlabel="predictions in train mode", ylabel=probability, ylim=(0, 1.03))
+    for axes in (accuracy, answer):
+        plotting.percent_axis(axes.yaxis)
+    drift.axhline(0, color=plotting.EVAL)
+    drift.plot(result.calls, result.drift, "o--", color=plotting.TRAIN, markersize=3, label="eval() forgotten")
+    drift.set(title="drift of the means", ylabel="standard deviations", xlabel="predictions in train mode")
     return drawn

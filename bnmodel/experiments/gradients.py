@@ -201,9 +201,9 @@ def _l2(tensors: Sequence[Tensor]) -> float:
 
 
 LOOKS = {  # place → colour, line, label
-    "none": (plotting.INK, ":", "none"),
-    "before": (plotting.TRAIN, "--", "before"),
-    "after": (plotting.EVAL, "-", "after"),
+    "none": (plotting.INK, ":", "no batch norm"),
+    "before": (plotting.OLIVE, "--", "before the activation"),
+    "after": (plotting.ROSE, "-", "after the activation"),
 }
 
 
@@ -216,18 +216,18 @@ def figure(result: Gradients) -> Figure:
     for column, (axes, layer) in enumerate(zip(panels[:4], result.layers, strict=True)):
         for row, place in enumerate(result.places):
             _histogram(axes, result, row, column, top * (1.05 + 0.09 * row), LOOKS[place])
-        axes.set(title=layer, xlabel="magnitude of the gradient (log)", xlim=(-8, 2), ylim=(0, 1.35 * top))
+        axes.set(title=layer, xlabel="size of the gradient (log)", xlim=(-8, 2), ylim=(0, 1.35 * top))
         plotting.ticks(axes.xaxis, powers, plotting.powers_of_ten(powers))
     panels[0].set_ylabel("share of the weights")
-    for axes, values, name in (
-        (panels[4], result.change, "gradient's change"),
-        (panels[5], result.loss_along, "loss (nats)"),
+    for axes, values, name, unit in (
+        (panels[4], result.change, "gradient's change", "length of the change"),
+        (panels[5], result.loss_along, "loss", "loss (nats)"),
     ):
         for place, curve in zip(result.places, values, strict=True):
             color, line, label = LOOKS[place]
             axes.plot(result.rates, curve, line, color=color, marker="o", markersize=3, label=label)
-        axes.set(title=f"{name} along the step", xlabel="step size η")
-    panels[0].legend(loc="upper left", title="batch norm", alignment="left")
+        axes.set(title=f"{name} along the step", xlabel="step size η", ylabel=unit)
+    panels[0].legend(loc="upper left")
     return drawn
 
 

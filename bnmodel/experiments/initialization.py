@@ -270,9 +270,9 @@ def figure(result: Layer) -> Figure:
         result.output_shares,
         strict=True,
     ):
-        plotting.stairs(axes, outputs, edges, fill=True, color=plotting.TRAIN, alpha=0.55, linewidth=0, label="outputs")
+        plotting.stairs(axes, outputs, edges, fill=True, color=plotting.ROSE, alpha=0.5, linewidth=0, label="outputs")
         plotting.stairs(axes, inputs, edges, color=plotting.INK, linestyle="--", linewidth=1.4, label="inputs")
-        axes.set(title=f"{title(name)}: std {std:.3g}", yscale="log", ylim=(3e-6, 3))
+        axes.set(title=f"{title(name)}: std {std:.3g}", xlabel="value", yscale="log", ylim=(3e-6, 3))
         _decades(axes, (-5, -3, -1))
     panels[0].set_ylabel("share of the values (log)")
     panels[0].legend(loc="upper right")
@@ -286,19 +286,19 @@ def stack_figure(result: Stack) -> Figure:
     layers = np.arange(1, result.activation_std.shape[-1] + 1)
     for k, (axes, name) in enumerate(zip(panels, result.initializers, strict=True)):
         for values, theory_std, color, label in (
-            (result.activation_std[k], result.theory_activation_std[k], plotting.EVAL, "activations"),
-            (result.gradient_std[k], result.theory_gradient_std[k], plotting.TRAIN, "gradients"),
+            (result.activation_std[k], result.theory_activation_std[k], plotting.ROSE, "activations"),
+            (result.gradient_std[k], result.theory_gradient_std[k], plotting.OLIVE, "gradients"),
         ):
             plain, normed = _drawable(values)
             axes.plot(layers, plain, color=color, linewidth=2.4, label=label)
             axes.plot(layers, normed, "--", color=color, label=f"{label}, batch norm")
-            axes.plot(layers, _drawable(theory_std), ":", color=plotting.INK, zorder=3)
+            axes.plot(layers, _drawable(theory_std), ":", color=plotting.INK, zorder=3, label=f"_{label}, theory")
         axes.set(title=f"{title(name)}{_var(result.weight_scale[k])}", yscale="log", ylim=LIMITS, xlabel="layer")
         axes.set_xlim(0, len(layers) + 1)  # also where every curve is zero
         _decades(axes, (-6, -3, 0, 3, 6))
     panels[0].plot([], [], ":", color=plotting.INK, label="theory")
     panels[0].set_ylabel("standard deviation (log)")
-    panels[1].legend(*panels[0].get_legend_handles_labels(), loc="center")
+    panels[0].legend(loc="upper left")
     return drawn
 
 

@@ -199,22 +199,25 @@ def _check(
 @plotting.plot_style()
 def figure(result: InputNormalization) -> Figure:
     """Both bowls with their paths, the losses step by step, and the signs of the gradients."""
-    drawn, (raw, normalized, losses, signs) = plotting.new_figure(columns=2, rows=2, width=9, height=7.4)
+    drawn, (raw, normalized, losses, signs) = plotting.new_figure(columns=2, rows=2, width=7.6, height=7.0)
     both = (
-        (raw, result.raw, plotting.TRAIN, "raw", "s-", -0.2),
-        (normalized, result.normalized, plotting.EVAL, "normalised", "o--", 0.2),
+        (raw, result.raw, plotting.OLIVE, "raw inputs", "s--", -0.2),
+        (normalized, result.normalized, plotting.ROSE, "normalised inputs", "o-", 0.2),
     )
     for axes, descent, color, name, marker, side in both:
         _bowl(axes, descent, color, marker)
-        axes.set_title(f"{name}: condition number {descent.condition_number:.3g}")
+        axes.set_title(f"{name.split()[0]}: condition number {descent.condition_number:.3g}")
         losses.plot(np.maximum(descent.excess, 1e-12), marker, color=color, markersize=4, label=name)
         signs.bar(np.arange(len(SIGNS)) + side, descent.signs, 0.38, color=color, label=name)
     losses.axhline(CONVERGED, color=plotting.INK, linestyle=":")
     powers = range(-6, 3, 2)
-    losses.set(title="loss above the minimum, start = 1", xlabel="step", yscale="log", ylim=(1e-6, 1e2))
+    losses.set(title="loss above the minimum", xlabel="step", ylabel="share of the start (log)", yscale="log")
+    losses.set_ylim(1e-6, 1e2)
     plotting.ticks(losses.yaxis, [10.0**power for power in powers], plotting.powers_of_ten(powers))
     losses.minorticks_off()
-    signs.set(title="signs of the two weights' gradients", ylabel="share of samples and steps", ylim=(0, 1))
+    signs.set(title="signs of the two weights' gradients", xlabel="first and second weight", ylim=(0, 1))
+    signs.set_ylabel("share of samples and steps")
+    plotting.percent_axis(signs.yaxis)
     plotting.ticks(signs.xaxis, range(len(SIGNS)), SIGNS)
     signs.set_axisbelow(True)
     signs.legend()

@@ -6,6 +6,7 @@ what batch norm does and nothing else.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
@@ -22,10 +22,21 @@ from bnmodel.data import Digits, load_sample
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.nn.batchnorm import CustomBatchNorm, batch_norm
-from bnmodel.training.evaluation import evaluate
 
-COMPANY = ("random", "one class", "copies", "noise", "inverted", "blurred")
+COMPANY = ("random", "one class", "copies", "blurred", "inverted", "blank", "noise")
 MAX_COMPANIONS = 255
+MOST_CHANNELS = 10  # in a picture of a norm's statistics
+MOST_MAPS = 20  # in a row of feature maps
+
+
+@dataclass(frozen=True)
+class Company:
+    """Which other digits share the batch: the arguments of `companions`."""
+
+    kind: str = "random"
+    count: int = 31
+    label: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,8 @@ def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | Non
     """Company for `digit`, float32 (28, 28), out of the shipped sample of MNIST's training digits.
 
     Args:
-        kind: one of COMPANY. "one class": digits of `label`; "inverted", "blurred": random digits so changed.
+        kind: one of COMPANY. "one class": digits of `label`; "inverted", "blurred": random digits so changed;
+            "blank": empty sheets.
         count: 0 … 255.
         seed: the same seed gives the same company.
 
@@ -72,6 +84,8 @@ def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | Non
     generator = torch.Generator().manual_seed(seed)
     if kind == "copies":
         return digit.expand(count, 1, 28, 28).clone()
+    if kind == "blank":
+        return torch.zeros(count, 1, 28, 28)
     if kind == "noise":
         return torch.rand(count, 1, 28, 28, generator=generator)
     pool = load_sample(train=True)
@@ -83,6 +97,48 @@ def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | Non
     if kind == "inverted":
         return 1 - images
     return gaussian_blur(images, [9, 9], [2.5, 2.5]) if kind == "blurred" and count else images
+
+
+CLASSES = [("one class", label) for label in range(10)]
+# Tried in turn, the cheapest first: a test digit takes robust 10 ms at the first stage, 100 ms through all of them
+TRIED = (
+    (CLASSES, 1),
+    (CLASSES, 7),
+    ([("random", None), ("blurred", None), ("blank", None), ("inverted", None), ("noise", None)], 31),
+)
+
+
+@cache_by_content(64)
+def most_telling(model: nn.Module, digit: Tensor, seed: int = 0) -> tuple[Company, bool]:
+    """The company that changes the train-mode answer to `digit` (28, 28), and whether one of those tried does.
+
+    Of the first kinds that change the answer, the one with the most probable other answer; where none does, the one
+    that takes most from the probability of eval mode's answer.
+    """
+    with torch.inference_mode():
+        label = int(model(digit.view(1, 1, 28, 28)).argmax())
+    closest, least = Company("one class", 7, 0, seed), 2.0
+    for kinds, count in TRIED:
+        companies = [Company(kind, count, of_class, seed) for kind, of_class in kinds]
+        probabilities = _in_each(model, digit, companies)  # (K, 10)
+        others = probabilities.clone()
+        others[:, label] = -1
+        flips = others.max(1).values - probabilities[:, label]
+        if float(flips.max()) > 0:
+            return companies[int(flips.argmax())], True
+        own = probabilities[:, label]
+        if float(own.min()) < least:
+            closest, least = companies[int(own.argmin())], float(own.min())
+    return closest, False
+
+
+def _in_each(model: nn.Module, digit: Tensor, companies: Sequence[Company]) -> Tensor:
+    """(K, 10): train-mode probabilities of `digit` in each of K companies of equal size."""
+    own = digit.view(1, 1, 28, 28)
+    batches = [torch.cat((own, companions(c.kind, c.count, c.seed, digit, c.label))) for c in companies]
+    with torch.inference_mode(), QuickPooling():
+        log_probs = with_batch_statistics(model, len(batches))(torch.cat(batches))
+    return log_probs.unflatten(0, (len(batches), -1))[:, 0].exp()
 
 
 @torch.no_grad()
@@ -113,6 +169,7 @@ def compare(model: nn.Module, digit: Tensor, company: Tensor) -> Modes:
     )
 
 
+<<<<<<< HEAD
 @cache_by_content(256)
 def accuracy(model: nn.Module) -> float:
     """The share of the sample's 1,000 test digits that `model` gets right in eval mode."""
@@ -122,6 +179,10 @@ def accuracy(model: nn.Module) -> float:
 
 def custom_batchnorms(model: nn.Module) -> dict[str, CustomBatchNorm]:
     """Every CustomBatchNorm of `model`, by module name."""
+=======
+def custom_batchnorms(model: nn.Module) -> dict[str, CustomBatchNorm]:
+    """The batch norms of `model`, by name."""
+>>>>>>> f886fbb (Every tab: a task, a hint above the figure, its numbers to touch and to take home; one batch for all)
     return {name: module for name, module in model.named_modules() if isinstance(module, CustomBatchNorm)}
 
 
@@ -171,23 +232,25 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().numpy()
 
 
+def shifts(view: NormView) -> np.ndarray:
+    """(C,): how far each batch mean is from the running one, in running standard deviations (of 0.001 at least)."""
+    return (view.batch_mean - view.running_mean) / np.maximum(view.running_std, 1e-3)
+
+
+def most_shifted(view: NormView, count: int) -> np.ndarray:
+    """The `count` channels whose means are furthest from the running ones, the furthest first."""
+    return np.argsort(-np.abs(shifts(view)), kind="stable")[:count]
+
+
 @plotting.plot_style()
 def figure(result: Modes) -> Figure:
-    """Why the modes differ: a row a norm, its statistics channel by channel and the digit before and after it."""
+    """Why the modes differ: a row per norm, its most shifted channels and the digit before and after it."""
     drawn, panels = plotting.new_figure(
-        columns=3, rows=max(1, len(result.norms)), width=9, height=2.6 * len(result.norms)
+        columns=3, rows=max(1, len(result.norms)), width=9, height=2.6 * max(1, len(result.norms))
     )
     for row, view in enumerate(result.norms):
         statistics, before, after = panels[3 * row : 3 * row + 3]
-        channels = np.arange(len(view.running_mean))
-        for mean, std, offset, color, marker, label in (
-            (view.running_mean, view.running_std, -0.15, plotting.EVAL, "o", "running"),
-            (view.batch_mean, view.batch_std, 0.15, plotting.TRAIN, "s", "this batch"),
-        ):
-            style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 4, "elinewidth": 1.5, "label": label}
-            statistics.errorbar(channels + offset, mean, std, **style)
-        statistics.set(title=f"{view.name}: mean ± std", xlabel="channel")
-        statistics.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _statistics(statistics, view)
         _outlines(before, view.eval_input, view.train_input)
         before.set(title="your digit before the norm", xlabel="activation")
         _outlines(after, view.eval_output, view.train_output)
@@ -197,33 +260,58 @@ def figure(result: Modes) -> Figure:
     return drawn
 
 
+def _statistics(axes: Axes, view: NormView) -> None:
+    """Mean ± standard deviation of the most shifted channels, where the running mean is 0 and its deviation 1."""
+    channels = most_shifted(view, MOST_CHANNELS)
+    spread = np.maximum(view.running_std, 1e-3)[channels]
+    places = np.arange(len(channels))
+    for mean, std, offset, color, marker, label in (
+        (0 * spread, 0 * spread + 1, -0.15, plotting.EVAL, "o", "eval mode, running statistics"),
+        (
+            shifts(view)[channels],
+            view.batch_std[channels] / spread,
+            0.15,
+            plotting.TRAIN,
+            "s",
+            "train mode, this batch",
+        ),
+    ):
+        style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 4, "elinewidth": 1.5, "label": label}
+        axes.errorbar(places + offset, mean, std, **style)
+    axes.set(title=f"{view.name}: mean ± σ", xlabel="channel, the most shifted first", ylabel="in running deviations σ")
+    plotting.ticks(axes.xaxis, places.tolist(), [str(channel) for channel in channels])
+
+
 def _outlines(axes: Axes, eval_values: np.ndarray, train_values: np.ndarray) -> None:
     both = np.concatenate((eval_values.ravel(), train_values.ravel()))
-    bins = [float(edge) for edge in np.linspace(both.min(), max(both.max(), both.min() + 1e-3), 41)]
-    shape: dict[str, Any] = {"histtype": "step", "linewidth": 1.6, "log": True}
-    axes.hist(eval_values.ravel(), bins, color=plotting.EVAL, linestyle="--", label="eval mode", **shape)
-    axes.hist(train_values.ravel(), bins, color=plotting.TRAIN, label="train mode", **shape)
-    axes.set_ylabel("activations (log)")
+    edges = np.linspace(both.min(), max(both.max(), both.min() + 1e-3), 41)
+    for values, color, look, label in (
+        (eval_values, plotting.EVAL, "-", "eval mode, running statistics"),
+        (train_values, plotting.TRAIN, "--", "train mode, this batch"),
+    ):
+        counts = np.histogram(values, edges)[0]
+        plotting.stairs(axes, counts, edges, color=color, linestyle=look, linewidth=1.6, label=label)
+    axes.set(ylabel="activations (log)", yscale="log", ylim=(0.7, None))
     axes.minorticks_off()
     axes.yaxis.set_major_formatter("{x:g}")  # mathtext's powers take longer to draw than all the rest
 
 
 @plotting.plot_style()
 def feature_maps(result: Modes, norm: int = -1) -> Figure:
-    """The digit behind one norm, every channel in eval mode (above) and in train mode (below), on one scale."""
+    """The digit behind one norm, MOST_MAPS channels in eval mode (above) and in train mode (below), on one scale."""
     view = result.norms[norm]
-    channels = len(view.eval_output)
-    drawn, panels = plotting.new_figure(columns=channels, rows=2, width=11, height=11 / channels * 2 + 0.7)
+    shown = sorted(most_shifted(view, MOST_MAPS).tolist())
+    drawn, panels = plotting.new_figure(columns=len(shown), rows=2, width=11, height=11 / len(shown) * 2 + 0.7)
     limit = float(np.abs(np.concatenate((view.eval_output.ravel(), view.train_output.ravel()))).max())
     for row, (maps, label) in enumerate(((view.eval_output, "eval"), (view.train_output, "train"))):
-        for channel in range(channels):
-            axes = panels[row * channels + channel]
+        for column, channel in enumerate(shown):
+            axes = panels[row * len(shown) + column]
             axes.imshow(maps[channel], cmap="RdBu_r", vmin=-limit, vmax=limit)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.grid(False)
             if row == 0:
                 axes.set_title(str(channel), loc="center", fontsize=8)
-        panels[row * channels].set_ylabel(label, color=(plotting.EVAL, plotting.TRAIN)[row])
+        panels[row * len(shown)].set_ylabel(label, color=(plotting.EVAL, plotting.TRAIN)[row])
     drawn.suptitle(f"{view.name}: what it passes on, channel by channel", fontsize=11, color=plotting.INK)
     return drawn

@@ -18,8 +18,20 @@ from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
+<<<<<<< HEAD
+<<<<<<< HEAD
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.modes import accuracy, custom_batchnorms, norm_inputs, with_batch_statistics
+=======
+from bnmodel.experiments.cache import cache_by_content
+from bnmodel.experiments.cost import accuracy, is_large, test_digits
+from bnmodel.experiments.modes import custom_batchnorms, norm_inputs, with_batch_statistics
+>>>>>>> f886fbb (Every tab: a task, a hint above the figure, its numbers to touch and to take home; one batch for all)
+=======
+from bnmodel.experiments.cache import cache_by_content
+from bnmodel.experiments.cost import accuracy, is_large, scored_digits
+from bnmodel.experiments.modes import custom_batchnorms, norm_inputs, with_batch_statistics
+>>>>>>> cea9330 (Large networks answer in time: fewer digits per accuracy, in parts that fit the cache)
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
 
@@ -60,6 +72,7 @@ class RunningStatistics:
     variance: Approach
     accuracy: dict[str, float]  # on the shipped test sample, under each kind of statistics
     probabilities: dict[str, np.ndarray]  # (10,) of the digit, under each kind
+    digits: int  # that accuracy is measured on
 
 
 def run(
@@ -117,6 +130,7 @@ def run(
         approach(var.numpy(), running_var.numpy(), float(precise[norm][1][channel]), momentum),
         {kind: accuracy(network) for kind, network in networks.items()},
         {kind: predict_log_probs(net, digit.view(1, 1, 28, 28))[0].exp().numpy() for kind, net in networks.items()},
+        len(scored_digits(model)),
     )
 
 
@@ -184,23 +198,50 @@ def run_on(batches: np.ndarray, start: float, momentum: float) -> np.ndarray:
 @cache_by_content(8)
 @torch.no_grad()
 def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 50) -> Statistics:
-    """Mean and unbiased variance at every norm over all `images` (N, 1, 28, 28), in float64, norm after norm."""
-    network = copy.deepcopy(model).eval().double()
+    """Mean and unbiased variance at every norm over all `images` (N, 1, 28, 28), norm after norm.
+
+    In float64; what a large network's norms receive is computed in float32, which takes a quarter of the time.
+    """
+    network = copy.deepcopy(model).eval()
+    images = images if is_large(model) else images.double()
+    network.to(images.dtype)
     precise: Statistics = {}
     for name, norm in custom_batchnorms(network).items():  # in the order of the forward pass
         count, mean, squares = 0, torch.zeros(norm.num_features).double(), torch.zeros(norm.num_features).double()
-        for batch in images.double().split(batch_size):
-            with QuickPooling():
-                inputs = norm_inputs(copy.deepcopy(network), batch)[1]
-            x = inputs[name].transpose(0, 1).flatten(1)  # (C, values)
+        for batch in images.split(batch_size):
+            x = _received(network, norm, batch).double().transpose(0, 1).flatten(1)  # (C, values)
             delta = x.mean(1) - mean  # combined as in Chan, Golub & LeVeque (1979): no cancellation
             total = count + x.size(1)
             squares += x.var(1, correction=0) * x.size(1) + delta**2 * (count * x.size(1) / total)
             mean += delta * (x.size(1) / total)
             count = total
-        norm.running_mean, norm.running_var = mean, squares / (count - 1)
-        precise[name] = (mean.float(), norm.running_var.float())
+        var = squares / (count - 1)
+        norm.running_mean, norm.running_var = mean.to(images.dtype), var.to(images.dtype)
+        precise[name] = (mean.float(), var.float())
     return precise
+
+
+class _Received(Exception):
+    """The forward pass has come to the norm that was asked about."""
+
+
+def _received(network: nn.Module, norm: nn.Module, images: Tensor) -> Tensor:
+    """What `norm` of `network` gets for `images`; the layers behind it are not computed."""
+    received = []
+
+    def stop(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        received.append(args[0])
+        raise _Received
+
+    handle = norm.register_forward_pre_hook(stop)
+    try:
+        with QuickPooling():
+            network(images)
+    except _Received:
+        pass
+    finally:
+        handle.remove()
+    return received[0]
 
 
 def with_statistics(model: nn.Module, statistics: Statistics) -> nn.Module:
@@ -216,17 +257,19 @@ def with_statistics(model: nn.Module, statistics: Statistics) -> nn.Module:
 def figure(result: RunningStatistics, accuracy: bool = True) -> Figure:
     """Mean and standard deviation of the channel over the stream, and the accuracy under each kind."""
     columns = 3 if accuracy else 2
-    drawn, (mean, std, *others) = plotting.new_figure(columns, width=4.3 * columns, height=3.2)
+    drawn, (mean, std, *others) = plotting.new_figure(columns, width=3.8 * columns, height=3.2)
     for axes, title, batch, running, cumulative, precise in (
         (mean, "mean", result.batch_mean, result.running_mean, result.cumulative_mean, result.precise_mean),
         (std, "standard deviation", result.batch_std, result.running_std, result.cumulative_std, result.precise_std),
     ):
         steps = np.arange(1, len(batch) + 1)
-        axes.plot(steps, batch, ".", color=plotting.TRAIN, markersize=4, label="each batch")
+        axes.plot(steps, batch, "s", color=plotting.TRAIN, markersize=3, label="each batch")
         axes.plot(np.arange(len(running)), running, color=plotting.EVAL, label=f"running, momentum {result.momentum:g}")
         axes.plot(steps, cumulative, "--", color=plotting.INK, linewidth=1.4, label="cumulative")
         axes.axhline(precise, color=plotting.INK, linestyle=":", label="precise")
-        axes.set(title=f"{title}, {result.norm} channel {result.channel}", xlabel="batches seen")
+        axes.set(
+            title=f"{title}, {result.norm}, channel {result.channel}", xlabel="batches seen", ylabel=f"{title} of x"
+        )
     mean.legend()
     for axes in others:
         _accuracies(axes, result)
@@ -237,8 +280,8 @@ def _accuracies(axes: Axes, result: RunningStatistics) -> None:
     kinds = list(result.accuracy)
     shares = [result.accuracy[kind] for kind in kinds]
     colours = [plotting.TRAIN if kind == "this batch" else plotting.EVAL for kind in kinds]
-    bars = axes.barh(kinds, shares, color=colours)
-    axes.bar_label(bars, [f" {share:.1%}" for share in shares], color=plotting.INK, fontsize=9)
-    axes.set(title="accuracy on 1,000 test digits", xlim=(0, 1.18))
+    bars = axes.barh(kinds, shares, color=colours, label="accuracy")
+    axes.bar_label(bars, [f" {100 * share:.1f} %" for share in shares], color=plotting.INK)
+    axes.set(title=f"accuracy on {result.digits:,} test digits", xlim=(0, 1.18))
     axes.invert_yaxis()
     axes.grid(False)

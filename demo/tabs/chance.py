@@ -1,17 +1,37 @@
 """The same digit in many random batches: how much of a train-mode answer is luck."""
 
 import gradio as gr
+from torch import nn
 
 from bnmodel.experiments import batch_spread
 from bnmodel.experiments.batch_spread import SIZES, BatchSpread
-from demo.components import code, fold, panels, percent, picture, reshuffle_button, sentence
+from bnmodel.experiments.cost import is_large
+from demo.components import (
+    code,
+    digit_in_code,
+    done,
+    fold,
+    hint,
+    panels,
+    percent,
+    picture,
+    reshuffle_button,
+    sentence,
+    take_home,
+    with_code,
+)
 from demo.page import Drawn, Page
 
+QUESTION = "How much of a train-mode answer is luck?"
+TASK = "Find the smallest batch in which another digit never wins."
+HINT = """
+Look at how wide the histogram is: each of its batches holds other digits, drawn at random, beside the same digit of
+yours. On the right, the band of all batch sizes closes in on eval mode's line.
+"""
 LOOK = """
-Left: one batch size in full, each batch with other companions, drawn at random. Right: every batch size; the band holds
-eight answers out of ten. **A small batch is a small sample**: its mean and variance are guesses, and your digit's
-answer inherits their error. As batches grow the band closes in on eval mode's dashed line. A clear digit hardly moves;
-draw one that is hard to read, and look again at 2 and at 256.
+**A small batch is a small sample**: its mean and variance are estimates, and your digit's answer inherits their error.
+The band holds eight answers out of ten. A clear digit hardly moves; draw one that is hard to read, and compare batches
+of 2 and of 256.
 """
 FORMULA = r"""
 $$\operatorname{Var}[\hat\mu_B] \approx \frac{\sigma^2}{n_\text{eff}}, \qquad n_\text{eff} \le B \cdot H \cdot W$$
@@ -21,35 +41,49 @@ number of *images* is what counts most. The whole batch is drawn without repetit
 
 Source: `bnmodel/experiments/batch_spread.py`.
 """
-CODE = """
-from bnmodel import load_checkpoint, plotting
-from bnmodel.data import load_sample
-from bnmodel.experiments import batch_spread
-model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
-result = batch_spread.run(model, digit, batch_size=2, batches=200, seed=0)
-print(result.flipped)
-plotting.save(batch_spread.figure(result), "chance.png")
-"""
 MOST_DIGITS = 3200  # in all batches of the chosen size together: somebody is waiting
 
 
 def build(page: Page) -> None:
-    with page.tab("Chance", "How much of a train-mode answer is luck?") as tab:
+    with page.tab("Chance", QUESTION, task=TASK) as tab:
+        hint(HINT)
         with gr.Row(elem_classes="controls"):
             size = gr.Radio(list(SIZES), value=2, label="Batch size", elem_id="batch-size", min_width=320)
             seed = reshuffle_button("chance-reshuffle")
         shown = picture(400, "chance")
+        take_home("chance")
         gr.Markdown(LOOK, elem_classes="look")
-        code(CODE)
+        lines = code()
         fold("The formula and the source", FORMULA)
-        tab.live(show, inputs=[size, seed], outputs=[shown])
+        tab.live(with_code(show, snippet), inputs=[size, seed], outputs=[shown, lines])
 
 
 def show(drawn: Drawn, size: int, seed: int) -> str:
-    batches = max(20, min(200, MOST_DIGITS // size))
-    result = batch_spread.run(drawn.model.network, drawn.digit, size, batches, seed)
+    network = drawn.model.network
+    result = batch_spread.run(network, drawn.digit, size, batches(network, size), seed)
     words = in_words(result)
-    return sentence(words, drawn) + panels(batch_spread.figure(result), words.replace("<b>", "").replace("</b>", ""))
+    return sentence(words, drawn) + panels(batch_spread.figure(result), words) + done(smallest(result))
+
+
+def smallest(result: BatchSpread) -> bool:
+    """Whether no batch of this size changes the answer, though some of half the size do."""
+    place = SIZES.index(result.batch_size)
+    return place > 0 and not result.flipped and bool(place == 1 or result.flipped_by_size[place - 1] > 0)
+
+
+def batches(network: nn.Module, size: int) -> int:
+    """How many of one size: fewer, the larger batches and network are."""
+    least, digits = (8, MOST_DIGITS // 4) if is_large(network) else (20, MOST_DIGITS)
+    return max(least, min(200, digits // size))
+
+
+def snippet(drawn: Drawn, size: int, seed: int) -> str:
+    return f"""
+{digit_in_code(drawn)}from bnmodel.experiments import batch_spread
+result = batch_spread.run(model, digit, batch_size={size}, batches={batches(drawn.model.network, size)}, seed={seed})
+print(result.flipped)
+plotting.save(batch_spread.figure(result), "chance.png")
+"""
 
 
 def in_words(result: BatchSpread) -> str:
@@ -60,7 +94,12 @@ def in_words(result: BatchSpread) -> str:
         alone = "and gets another answer" if result.flipped else "and keeps its answer"
         return f"In a batch of 1 there is no chance: the digit is alone with its own statistics, {alone}."
     flips = f"another digit wins in <b>{share}</b> of" if result.flipped else "it stays the answer in <b>all</b>"
+    between = (
+        f"is always about {percent(high)}"
+        if percent(low) == percent(high)
+        else f"lies between {percent(low)} and {percent(high)} in 8 of 10"
+    )
     return (
-        f"In random batches of <b>{result.batch_size}</b> the probability of {result.label} lies between "
-        f"{percent(low)} and {percent(high)}, and {flips} {batches} batches."
+        f"In random batches of <b>{result.batch_size}</b> the probability of {result.label} {between}, "
+        f"and {flips} {batches} batches."
     )

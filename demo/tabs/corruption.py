@@ -5,15 +5,32 @@ import numpy as np
 
 from bnmodel.experiments import corruption
 from bnmodel.experiments.corruption import KINDS, Corruption
-from demo.components import code, fold, panels, percent, picture, sentence
+from demo.components import (
+    code,
+    digit_in_code,
+    done,
+    fold,
+    hint,
+    panels,
+    percent,
+    picture,
+    sentence,
+    take_home,
+    with_code,
+)
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
 
+QUESTION = "When the input changes, which statistics are better: old ones or new ones?"
+TASK = "Find a setting in which the running statistics win by 10 points."
+HINT = """
+Look where the two curves part. Left, test digits; right, your digit; all of them corrupted in the same way.
+"""
 LOOK = """
-Left, 500 test digits; right, yours; all of them corrupted alike. When **everything shifts the same way**, faint ink for
-example, the batch's own statistics shift along and undo much of it: the solid curve stays up. At severity 0 they gain
-nothing, and with a small batch they lose: set the batch to 2. And one clear digit among wrecked ones may fare worse
-than alone, since it is normalised by *their* statistics.
+When **everything shifts the same way**, with faint ink for example, the batch's own statistics shift along and undo
+much of it: the dashed curve stays up. At severity 0 they gain nothing, and with a small batch they lose: set the
+batch to 2. One clear digit among corrupted ones may fare worse than alone, since it is normalised by *their*
+statistics.
 """
 FORMULA = r"""
 If a corruption scales or shifts a channel as a whole, $x' = a x + b$, then with the batch's own statistics
@@ -24,34 +41,54 @@ and the corruption is gone; with running statistics it is not. Real corruptions 
 
 Source: `bnmodel/experiments/corruption.py`. Nado et al. 2020, [arXiv 2006.10963](https://arxiv.org/abs/2006.10963).
 """
-CODE = """
-from bnmodel import load_checkpoint, plotting
-from bnmodel.data import load_sample
-from bnmodel.experiments import corruption
-model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
-result = corruption.run(model, digit, kind="contrast", batch_size=50)
-print(result.eval_accuracy, result.train_accuracy)
-plotting.save(corruption.figure(result), "corruption.png")
-"""
+CHANGES = {
+    "noise": "With noise added",
+    "blur": "With blur",
+    "inversion": "With colours inverted",
+    "contrast": "With contrast reduced",
+}
 BATCH_SIZES = (2, 5, 10, 50, 100, 500)
 
 
 def build(page: Page) -> None:
-    with page.tab("Corruption", "When the world changes, which statistics are better: old ones or new ones?") as tab:
+    with page.tab("Corruption", QUESTION, task=TASK) as tab:
+        hint(HINT)
         with gr.Row(elem_classes="controls"):
             kind = gr.Radio(list(KINDS), value="contrast", label="Corruption", elem_id="corruption-kind")
-            batch_size = gr.Dropdown(list(BATCH_SIZES), value=50, label="Batch size", min_width=90, scale=0)
+            batch_size = gr.Dropdown(
+                list(BATCH_SIZES),
+                value=50,
+                label="Batch size (digits)",
+                min_width=110,
+                scale=0,
+                elem_id="corruption-batch-size",
+            )
         shown = picture(500, "corruption")
+        take_home("corruption")
         gr.Markdown(LOOK, elem_classes="look")
-        code(CODE)
+        lines = code()
         fold("The formula and the source", FORMULA)
-        tab.live(show, inputs=[kind, batch_size], outputs=[shown])
+        tab.live(with_code(show, snippet), inputs=[kind, batch_size], outputs=[shown, lines])
 
 
 def show(drawn: Drawn, kind: str, batch_size: int) -> str:
     result = corruption.run(drawn.model.network, drawn.digit, kind, batch_size)
     words = in_words(result)
-    return sentence(words, drawn) + strip(result) + panels(corruption.figure(result), words)
+    return sentence(words, drawn) + strip(result) + panels(corruption.figure(result), words) + done(loses(result))
+
+
+def snippet(drawn: Drawn, kind: str, batch_size: int) -> str:
+    return f"""
+{digit_in_code(drawn)}from bnmodel.experiments import corruption
+result = corruption.run(model, digit, kind="{kind}", batch_size={batch_size})
+print(result.eval_accuracy, result.train_accuracy)
+plotting.save(corruption.figure(result), "corruption.png")
+"""
+
+
+def loses(result: Corruption) -> bool:
+    """Whether the batch's statistics are 10 points worse somewhere."""
+    return bool((result.eval_accuracy - result.train_accuracy).max() >= 0.1)
 
 
 def in_words(result: Corruption) -> str:
@@ -59,11 +96,11 @@ def in_words(result: Corruption) -> str:
     gain = result.train_accuracy - result.eval_accuracy
     where = int(np.abs(gain).argmax())
     if abs(gain[where]) < 0.01:
-        return f"Under {result.kind}, both kinds of statistics do equally well."
+        return f"{CHANGES[result.kind]}, both kinds of statistics do equally well."
     return (
-        f"Under {result.kind} of severity {result.severities[where]:.1f}, running statistics get "
-        f"{percent(result.eval_accuracy[where])} of the digits right, those of the batch "
-        f"{percent(result.train_accuracy[where])}."
+        f"{CHANGES[result.kind]} (severity {result.severities[where]:.1f}), the running statistics get "
+        f'<b class="eval">{percent(result.eval_accuracy[where])}</b> of the digits right, those of the batch '
+        f'<b class="train">{percent(result.train_accuracy[where])}</b>.'
     )
 
 

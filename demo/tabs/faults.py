@@ -9,17 +9,35 @@ from bnmodel.experiments.faults import Fault
 from bnmodel.experiments.forgotten_eval import MAX_CALLS, ForgottenEval
 from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.training.history import HISTORY, History
-from demo.components import code, fold, panels, percent, picture, sentence
+from demo.components import (
+    code,
+    digit_in_code,
+    done,
+    fold,
+    hint,
+    panels,
+    percent,
+    picture,
+    sentence,
+    take_home,
+    with_code,
+)
 from demo.models import Model
 from demo.page import Drawn, Page
 
+QUESTION = "What if somebody forgets eval()?"
+TASK = "Forget eval() until accuracy is 10 points lower; draw another digit if it takes too long."
+HINT = """
+Look at the first panel: each prediction without `eval()` moves the running statistics, and accuracy falls for every
+later user.
+"""
 LOOK = """
 An app that forgets `eval()` still answers, which is why nobody notices. But **every call moves the running
-statistics** towards the digits that happen to come by: here always the same one. Drift and lost accuracy stay in the
-network, for every later user, even if someone calls `eval()` afterwards.
+statistics** towards whatever digits arrive: here always the same one. Drift and lost accuracy stay in the network, even
+if someone calls `eval()` afterwards.
 """
 OTHERS = """
-### Three more, each seen in real code
+### Three more faults, each seen in real code
 """
 LOOK_OTHERS = """
 **Best weights kept by reference:** `best = model.state_dict()` is not a copy; what is “restored” is the last epoch.
@@ -29,7 +47,7 @@ the old average; mixed up, the average jumps after every batch.
 """
 FORMULA = """
 The forgotten `eval()` predicts your digit alone, again and again; dropout stays off, to show batch norm's part alone.
-Accuracy is that of the drifted network *in eval mode* on 1,000 test digits.
+Accuracy is that of the drifted network *in eval mode* on 1,000 test digits (250 for a large network).
 
 ```python
 model.eval()                                   # before every prediction
@@ -41,47 +59,59 @@ running = (1 - momentum) * running + momentum * batch
 Source: `bnmodel/experiments/forgotten_eval.py`, `bnmodel/experiments/faults.py`.
 """
 
-CODE = """
-from bnmodel import load_checkpoint, plotting
-from bnmodel.data import load_sample
-from bnmodel.experiments import faults, forgotten_eval
-model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
-result = forgotten_eval.run(model, digit, calls=50)
+
+def build(page: Page) -> None:
+    with page.tab("Faults", QUESTION, task=TASK) as tab:
+        hint(HINT)
+        with gr.Row(elem_classes="controls"):
+            calls = gr.Slider(1, MAX_CALLS, 50, step=1, label="Predictions in train mode", elem_id="calls")
+        shown = picture(330, "forgotten")
+        gr.Markdown(LOOK, elem_classes="look")
+        gr.Markdown(OTHERS)
+        gr.Markdown(LOOK_OTHERS, elem_classes="look")
+        others = picture(250, "faults")
+        take_home("faults")
+        lines = code()
+        fold("The formula and the source", FORMULA)
+        tab.live(with_code(show, snippet), inputs=[calls], outputs=[shown, lines], at_once=1)  # of 0.4 GB, for robust
+        tab.live(show_others, outputs=[others], at_once=1)
+
+
+def show(drawn: Drawn, calls: int) -> str:
+    result = forgotten_eval.run(drawn.model.network, drawn.digit, calls)
+    words = in_words(result)
+    return (
+        sentence(words, drawn) + panels(forgotten_eval.figure(result), words, narrow=True) + done(lost(result) >= 0.1)
+    )
+
+
+def show_others(drawn: Drawn) -> str:
+    return other_faults(drawn.model)
+
+
+def snippet(drawn: Drawn, calls: int) -> str:
+    return f"""
+{digit_in_code(drawn)}from bnmodel.experiments import faults, forgotten_eval
+result = forgotten_eval.run(model, digit, calls={calls})
 plotting.save(forgotten_eval.figure(result), "forgotten.png")
 found = [faults.statistics_not_saved(model), faults.momentum_inverted(model)]
 plotting.save(faults.figure(found), "faults.png")
 """
 
 
-def build(page: Page) -> None:
-    with page.tab("Faults", "What if somebody forgets eval()?") as tab:
-        with gr.Row(elem_classes="controls"):
-            calls = gr.Slider(1, MAX_CALLS, 50, step=1, label="Predictions in train mode", elem_id="calls")
-        shown = picture(330, "forgotten")
-        gr.Markdown(LOOK, elem_classes="look")
-        gr.Markdown(OTHERS)
-        others = picture(250, "faults")
-        gr.Markdown(LOOK_OTHERS, elem_classes="look")
-        code(CODE)
-        fold("The formula and the source", FORMULA)
-        tab.live(show, inputs=[calls], outputs=[shown, others], at_once=1)  # of 0.4 GB, for robust
-
-
-def show(drawn: Drawn, calls: int) -> tuple[str, str]:
-    result = forgotten_eval.run(drawn.model.network, drawn.digit, calls)
-    words = in_words(result)
-    picture = panels(forgotten_eval.figure(result), words, narrow=True)
-    return sentence(words, drawn) + picture, other_faults(drawn.model)
+def lost(result: ForgottenEval) -> float:
+    """Accuracy at the end, below that of the right network."""
+    return result.right_accuracy - float(result.accuracy[-1])
 
 
 def in_words(result: ForgottenEval) -> str:
-    lost = 100 * (result.right_accuracy - float(result.accuracy[-1]))
-    plural = "" if result.calls[-1] == 1 else "s"
-    lose = f"lose {lost:.1f} points of accuracy" if lost > 0.05 else "cost no accuracy yet"
-    answer = int(result.answers[-1])
-    told = f"and turn this digit's answer from {result.label} into {answer}" if answer != result.label else ""
-    kept = f"and leave this digit a {answer}, at {percent(result.probability[-1])}"
-    return f"{result.calls[-1]} prediction{plural} in train mode {lose} {told or kept}."
+    points = 100 * lost(result)
+    calls, answer = int(result.calls[-1]), int(result.answers[-1])
+    when = f"After {calls} prediction{'' if calls == 1 else 's'} in train mode"
+    lower = f"accuracy is <b>{points:.1f} points lower</b>" if points > 0.05 else "accuracy is no lower yet"
+    if answer == result.label:
+        return f"{when}, {lower}; this digit is still read as {answer} ({percent(result.probability[-1])})."
+    return f"{when}, {lower}, and this digit is read as {answer} instead of {result.label}."
 
 
 @lru_cache(maxsize=8)  # they do not depend on the digit

@@ -1,52 +1,81 @@
 """The exported files: what is promised of them, whether they agree on this drawing, and the files themselves."""
 
+import atexit
 import re
+import shutil
 from functools import lru_cache
+from html import escape
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import gradio as gr
 import numpy as np
 
 from bnmodel.deploy import certificate
 from bnmodel.deploy.loading import FORMATS
-from demo.components import code, fold, picture, sentence, table
+from demo.components import done, fenced, fold, hint, picture, sentence, table, take_home
 from demo.models import Model
 from demo.page import Drawn, Page
 from export.bench import read_rows
 from export.recogniser import Recognizer, load
 
-LOOK = """
-Three formats, one network: the batch norms are folded into their neighbours, and the preprocessing is inside. The
-`sketch` files take a drawing of any size, the `digits` files 28×28. What differs above is the rounding of three
-runtimes, far below anything that could change an answer.
+QUESTION = "Do the files that other apps load give the same answer?"
+TASK = "Choose the file that your app needs; its code is ready to copy."
+HINT = """
+Look across a row: three files of three formats, one network, one answer. What differs in the last places is the
+rounding of three runtimes, far below anything that could change an answer.
 """
-SNIPPET = """
-```python
-import numpy as np, onnxruntime
-from PIL import Image
-canvas = np.array(Image.open("drawing.png").convert("RGBA"))  # of any size
-session = onnxruntime.InferenceSession("sketch.onnx")
-probabilities, digit, ink = session.run(None, {"canvas": canvas})
-```
+LOOK = """
+The batch norms are folded into their neighbours, and the preprocessing is inside. The `sketch` files take a drawing of
+any size, the `digits` files 28×28 images.
 """
 FORMULA = r"""
-$$|y_\text{file} - y_\text{network}| \le \max\left(10^{-5},\; 10^{-6} \max_k |y_k|\right)$$
+$$|y_\text{file} - y_\text{network}| \le \max\left(10^{-5},\; 10^{-6} \max_k |y_k|,\; 4\,r\right)$$
 
-for every log-probability $y$: that is what float32 can keep. To check it again, `python -m export verify
-checkpoints/lecture`; how fast, `python -m export bench checkpoints/lecture`.
+for every log-probability $y$: that is what float32 can keep. $r$ is the network's own rounding, the largest difference
+between its answers in float32 and in float64. To check it again, `python -m export verify checkpoints/lecture`; how
+fast, `python -m export bench checkpoints/lecture`.
 
-Source: `bnmodel/deploy/certificate.py`, `export/bench.py`.
+Source: `bnmodel/deploy/certificate.py`, `bnmodel/deploy/checks.py`, `export/bench.py`.
 """
-CODE = """
-import numpy as np
-from bnmodel.deploy.loading import FORMATS
-from export.recogniser import load
-canvas = np.full((200, 150, 4), 255, np.uint8)  # (H, W, 4) RGBA: white paper …
-canvas[30:170, 70:82, :3] = 0  # … and a black stroke
-answers = [load("checkpoints/lecture", name).read(canvas).probabilities for name in FORMATS]
-print(np.ptp(answers, axis=0).max())  # how far the formats are apart
-"""
+FIRST = "sketch.onnx"
+RUNTIMES = {"onnx": "ONNX Runtime", "torchscript": "PyTorch (TorchScript)", "pt2": "PyTorch (torch.export)"}
+TAKES = {"sketch": "a drawing of any size", "digits": "28×28 images"}
+INPUTS = {
+    "sketch": """from PIL import Image
+canvas = np.array(Image.open("drawing.png").convert("RGBA"))  # uint8 (H, W, 4), of any size
+""",
+    "digits": """images = np.zeros((1, 1, 28, 28), np.float32)  # (N, 1, 28, 28) in [0, 1], ink bright
+images[0, 0, 4:24, 13:15] = 1
+""",
+}
+CALLS = {
+    ("sketch", "onnx"): """session = onnxruntime.InferenceSession("{file}")
+probabilities, digit, ink = session.run(None, {{"canvas": canvas}})
+print(probabilities.argmax(), probabilities.max())
+""",
+    ("digits", "onnx"): """session = onnxruntime.InferenceSession("{file}")
+(log_probs,) = session.run(None, {{"images": images}})
+print(log_probs.argmax(1), np.exp(log_probs).max(1))
+""",
+    ("sketch", "torchscript"): """model = torch.jit.load("{file}")
+probabilities, digit, ink = model(torch.from_numpy(canvas))
+print(int(probabilities.argmax()), float(probabilities.max()))
+""",
+    ("digits", "torchscript"): """model = torch.jit.load("{file}")
+log_probs = model(torch.from_numpy(images))
+print(log_probs.argmax(1), log_probs.exp().max(1).values)
+""",
+    ("sketch", "pt2"): """model = torch.export.load("{file}").module()
+probabilities, digit, ink = model(torch.from_numpy(canvas))
+print(int(probabilities.argmax()), float(probabilities.max()))
+""",
+    ("digits", "pt2"): """model = torch.export.load("{file}").module()
+log_probs = model(torch.from_numpy(images))
+print(log_probs.argmax(1), log_probs.exp().max(1).values)
+""",
+}
 PROMISES = {
     "metadata": "the files describe themselves",
     "names": "inputs and outputs have the promised names",
@@ -63,30 +92,71 @@ PROMISES = {
 
 
 def build(page: Page) -> None:
-    with page.tab("Export", "Do the files that other apps load give the same answer?") as tab:
+    folder = TemporaryDirectory(prefix="bnmodel-")  # Gradio gives out copies, under the names they have here
+    atexit.register(folder.cleanup)
+    named = {name: exported(model, Path(folder.name)) for name, model in page.models.items()}
+    with page.tab("Export", QUESTION, task=TASK) as tab:
+        hint(HINT)
         shown = picture(330, "parity")
         gr.Markdown(LOOK, elem_classes="look")
-        gr.Markdown("### Take it along\n" + SNIPPET)
-        downloads = gr.File(
-            value=exported(page.find(page.model.value)),
-            label="Exported files",
-            file_count="multiple",
-            interactive=False,
-            elem_id="downloads",
-        )
-        page.model.change(lambda name: exported(page.find(name)), [page.model], [downloads], api_visibility="private")
-        gr.Markdown("### What is promised, and was measured")
+        gr.Markdown("### Use it in your own code")
+        with gr.Row(elem_classes="controls"):
+            file = gr.Dropdown(
+                [(f"{TAKES[stem]}, {RUNTIMES[form]}", f"{stem}.{form}") for stem in TAKES for form in RUNTIMES],
+                value=FIRST,
+                label="A file that takes",
+                elem_id="export-file",
+            )
+            first = named[page.model.value]
+            chosen = download(first[FIRST], "download-file", "primary")
+            sealed = download(first[certificate.FILE], "download-certificate")
+        lines = gr.Markdown(elem_id="export-snippet")
+
+        def offer(model: str, file: str) -> list[gr.DownloadButton]:
+            paths = named[page.find(model).name]
+            return [download(paths.get(name)) for name in (file, certificate.FILE)]
+
+        for control in (page.model, file):
+            control.change(offer, [page.model, file], [chosen, sealed], api_visibility="private")
+        gr.Markdown("### What is guaranteed, and what was measured")
         promises = picture(400, "certificate")
         gr.Markdown("### How fast they answer, against the network before export")
         speed = picture(200, "speed")
-        code(CODE)
+        take_home("export")
         fold("The formula and the source", FORMULA)
         tab.live(show, outputs=[shown, promises, speed])
+        tab.live(show_code, inputs=[file], outputs=[lines])
 
 
-def exported(model: Model) -> list[str]:
-    names = [f"{stem}.{ending}" for stem in ("sketch", "digits") for ending in FORMATS] + [certificate.FILE]
-    return [str(model.folder / name) for name in names if (model.folder / name).is_file()]
+def exported(model: Model, folder: Path) -> dict[str, Path]:
+    """Copies of the model's files in `folder`, with its name in theirs: {"sketch.onnx": …/robust-sketch.onnx, …}."""
+    names = [*(f"{stem}.{form}" for stem in TAKES for form in FORMATS), certificate.FILE]
+    copies = {}
+    for name in names:
+        if (model.folder / name).is_file():
+            copies[name] = folder / f"{model.name}-{name}"
+            shutil.copyfile(model.folder / name, copies[name])
+    return copies
+
+
+def download(path: Path | None, elem_id: str | None = None, variant: Literal["primary", "secondary"] = "secondary"):  # type: ignore[no-untyped-def]
+    """A link that says what it is; without `elem_id`, an update of one."""
+    size = path.stat().st_size if path else 0
+    shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+    label = f"Download {path.name} ({shown})" if path else "Not exported"
+    look: dict[str, Any] = {"elem_id": elem_id, "variant": variant, "min_width": 200, "scale": 0} if elem_id else {}
+    return gr.DownloadButton(label, value=str(path) if path else None, interactive=path is not None, **look)
+
+
+def snippet(drawn: Drawn, file: str) -> str:
+    stem, form = file.split(".")
+    runtime = "onnxruntime" if form == "onnx" else "torch"
+    call = CALLS[stem, form].format(file=f"{drawn.model.name}-{file}")
+    return f"import {'numpy as np, ' + runtime}\n{INPUTS[stem]}{call}"
+
+
+def show_code(drawn: Drawn, file: str) -> str:
+    return fenced(snippet(drawn, file)) + f"\n\n{done(file != FIRST)}"
 
 
 def show(drawn: Drawn) -> tuple[str, str, str]:
@@ -94,7 +164,8 @@ def show(drawn: Drawn) -> tuple[str, str, str]:
     difference = largest_difference(list(answers.values()))
     whose = "the example" if drawn.is_example else "your drawing"
     words = (
-        f"On {whose} the three formats all read <b>{drawn.label}</b>; their probabilities differ by at most "
+        f"On {whose} the three files of <b>{escape(drawn.model.name)}</b> all read <b>{drawn.label}</b>; their "
+        f"probabilities differ by at most "
         f"<b>{difference:.1e}</b>."
         if len({int(p.argmax()) for p in answers.values()}) == 1
         else f"On {whose} the formats do not agree, which must not be: please report this drawing."
@@ -117,7 +188,7 @@ def recognizers(folder: Path) -> dict[str, Recognizer]:
 
 @lru_cache(maxsize=8)
 def certified(folder: Path) -> str:
-    """certificate.json, a line a promise."""
+    """certificate.json, a line per promise."""
     measured = certificate.read(folder / certificate.FILE)["measured"]
     promises: dict[str, list[dict[str, Any]]] = {}
     for check in measured:
@@ -133,7 +204,7 @@ def certified(folder: Path) -> str:
 
 
 def timed(folder: Path) -> str:
-    """bench.json, a line a runtime: one thread, three batch sizes."""
+    """bench.json, a line per runtime: one thread, three batch sizes."""
     rows = [row for row in read_rows(folder) if row["threads"] == 1]
     if not rows:
         return f"<p>Not timed yet: <code>python -m export bench checkpoints/{folder.name}</code></p>"

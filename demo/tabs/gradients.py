@@ -8,18 +8,40 @@ from bnmodel.experiments import gradients
 from bnmodel.experiments.gradients import ALONG, MOST_STEPS, Gradients
 from bnmodel.experiments.initialization import title
 from bnmodel.nn.init import INITIALIZERS
-from demo.components import code, fold, panels, percent, picture, reshuffle_button, sentence, table
+from demo.components import (
+    code,
+    done,
+    fold,
+    hint,
+    panels,
+    percent,
+    picture,
+    reshuffle_button,
+    sentence,
+    table,
+    take_home,
+    with_code,
+)
 from demo.page import Drawn, Page
 
+QUESTION = "What does batch norm do to the gradients?"
+TASK = (
+    "Find a setting in which the gradient changes less, relative "
+    "to its length, with batch norm after the activation than without."
+)
+HINT = """
+Four panels, one per layer: look at the dots above the histograms, the median size of that layer's gradients, and how
+far they move apart with batch norm. This tab needs no drawing.
+"""
 LOOK = """
-Three networks with the same weights get the same 32 digits; only the batch norm differs. Four panels, a layer each: how
-large the gradients of its weights are, above them a line from the 5&nbsp;% to the 95&nbsp;%
-quantile with the median as a dot. **At step 0 the difference is batch norm's alone**; with Glorot it is widest, since
-there the gradients without it are smallest. The last two panels follow the gradient downhill: how far it has changed by
-then, and the loss.
+Three networks with the same weights get the same 32 digits; only the batch norm differs. The line through a dot reaches
+from the 5&nbsp;% to the 95&nbsp;% quantile. **At step 0 the difference is batch norm's alone**; with Glorot it is
+widest, since there the gradients without it are smallest. The last two panels follow the gradient downhill: how far it
+has changed by then, and the loss.
 
-*Can a gradient be trusted further with batch norm?* Read it in the table: its change in relation to its length. In this
-small network not always, and it depends on the initialiser: reshuffle, set 10 steps, and compare He with Glorot.
+*Does the gradient stay valid over longer steps with batch norm?* Read it in the table: its change in relation to its
+length. In this small network not always, and it depends on the initialiser: reshuffle, set 10 steps, and compare He
+with Glorot.
 """
 FORMULA = r"""
 $$\text{predictiveness}(\eta) = \big\lVert \nabla L(\theta) - \nabla L\big(\theta - \eta \nabla L(\theta)\big)
@@ -32,33 +54,49 @@ each on the next 32 digits of the sample.
 
 Source: `bnmodel/experiments/gradients.py`. Santurkar et al. 2018, [arXiv 1805.11604](https://arxiv.org/abs/1805.11604).
 """
-CODE = """
-from bnmodel import plotting
-from bnmodel.experiments import gradients
-result = gradients.run(initializer="he_normal", steps=0, rate=0.1, batch_size=32)
-print(dict(zip(result.places, result.norm)))
-plotting.save(gradients.figure(result), "gradients.png")
-"""
 BATCH = 32  # digits
 WORDS = {"none": "no batch norm", "before": "before the activation", "after": "after the activation"}
 
 
 def build(page: Page) -> None:
     choices = [(title(name), name) for name in INITIALIZERS]
-    with page.tab("Gradients", "What does batch norm do to the gradients?") as tab:
+    with page.tab("Gradients", QUESTION, task=TASK) as tab:
+        hint(HINT)
         with gr.Row(elem_classes="controls"):
             initializer = gr.Dropdown(
                 choices, value="he_normal", label="Initialiser", elem_id="grad-init", min_width=140
             )
             std = gr.Slider(0.01, 1, 0.1, step=0.01, label="Std (normal)", elem_id="grad-std", min_width=150)
-            steps = gr.Slider(0, MOST_STEPS, 0, step=1, label="After steps", elem_id="grad-steps", min_width=130)
-            rate = gr.Dropdown([0.001, 0.01, 0.1, 0.3, 1.0], value=0.1, label="Learning rate", min_width=90, scale=0)
+            steps = gr.Slider(
+                0, MOST_STEPS, 0, step=1, label="After how many steps", elem_id="grad-steps", min_width=130
+            )
+            rate = gr.Dropdown(
+                [0.001, 0.01, 0.1, 0.3, 1.0],
+                value=0.1,
+                label="Learning rate η",
+                min_width=90,
+                scale=0,
+                elem_id="gradients-learning-rate",
+            )
             seed = reshuffle_button("grad-reshuffle")
         shown = picture(600, "gradients")
+        take_home("gradients")
         gr.Markdown(LOOK, elem_classes="look")
-        code(CODE)
+        lines = code()
         fold("The formula and the source", FORMULA)
-        tab.live(show, inputs=[initializer, std, steps, rate, seed], outputs=[shown])
+        tab.live(with_code(show, snippet), inputs=[initializer, std, steps, rate, seed], outputs=[shown, lines])
+
+
+def snippet(drawn: Drawn, initializer: str, std: float, steps: int, rate: float, seed: int) -> str:
+    return f"""
+from bnmodel import plotting
+from bnmodel.experiments import gradients
+result = gradients.run(
+    initializer="{initializer}", steps={steps}, rate={rate:g}, batch_size={BATCH}, std={std:g}, seed={seed}
+)
+print(dict(zip(result.places, result.norm)))
+plotting.save(gradients.figure(result), "gradients.png")
+"""
 
 
 def show(drawn: Drawn, initializer: str, std: float, steps: int, rate: float, seed: int) -> str:
@@ -70,7 +108,16 @@ def comparison(initializer: str, std: float, steps: int, rate: float, seed: int)
     result = gradients.run(initializer, steps, rate, BATCH, std=std, seed=seed)
     words = in_words(result)
     picture = panels(gradients.figure(result), words, narrow=True)
-    return sentence(words) + picture + numbers(result)
+    return sentence(words) + picture + numbers(result) + done(smoother(result))
+
+
+def smoother(result: Gradients) -> bool:
+    """Whether a step changes the gradient less with batch norm after the activation than without, relatively."""
+    at = 1 + ALONG.index(1.0)
+    none, after = (result.places.index(place) for place in ("none", "after"))
+    if not result.norm[none] or not result.norm[after]:
+        return False
+    return bool(result.change[after, at] / result.norm[after] < result.change[none, at] / result.norm[none])
 
 
 def in_words(result: Gradients) -> str:
@@ -98,5 +145,11 @@ def numbers(result: Gradients) -> str:
         )
         for row, place in enumerate(result.places)
     ]
-    head = ("Batch norm", "Gradient (l2)", f"Its change after η = {result.rates[at]:g}", "In relation", "Loss")
+    head = (
+        "Batch norm",
+        "Length of the gradient",
+        f"Its change after a step, η = {result.rates[at]:g}",
+        "Relative",
+        "Loss (nats)",
+    )
     return table(head, rows)

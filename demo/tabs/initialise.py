@@ -1,25 +1,49 @@
 """Six initialisers side by side: one layer, and a stack of up to thirty, without and with batch norm."""
 
 from functools import lru_cache
+from typing import Any
 
 import gradio as gr
 
 from bnmodel.experiments import initialization
 from bnmodel.experiments.initialization import ACTIVATIONS, Layer, Stack
-from demo.components import code, fold, panels, percent, picture, reshuffle_button, sentence, table
+from demo.components import (
+    code,
+    done,
+    fenced,
+    fold,
+    hint,
+    panels,
+    percent,
+    picture,
+    reshuffle_button,
+    sentence,
+    table,
+    take_home,
+)
 from demo.page import Drawn, Page
 
+QUESTION = "Where should the weights start?"
+TASK = "Choose a Std for random normal whose outputs spread as much as the inputs, within a fifth."
+HINT = """
+Look at the width of the filled histograms: standard-normal inputs (dashed) go into one dense layer of 256 units, and
+this comes out. A good start keeps the spread near 1. This tab needs no drawing.
+"""
 LOOK = """
-Standard-normal inputs (dashed) go into one dense layer of 256 units; filled, what comes out. Random normal with std 1
-blows the values up by the square root of the width, and zeros say nothing. Glorot and He keep the spread near 1. Now
-choose **sigmoid** with random normal: almost every output sticks to 0 or 1, where no gradient passes.
+Random normal with standard deviation 1 blows the values up by the square root of the width, and zeros output nothing.
+Now choose **sigmoid** with random normal: almost every output sticks to 0 or 1, where no gradient passes.
+"""
+HINT_STACK = """
+### The same layer again and again
+Look whether the curves stay level from the first layer to the last: thick without batch norm, dashed with it, dotted
+the theory. The titles give the variance of the weights; *fan-in* is the number of inputs of a unit.
 """
 LOOK_STACK = """
-The same layer again and again; dotted, the theory, solid, what was measured. With ReLU only a variance of
-**2 / fan-in** (He) keeps activations and gradients level; 1 / fan-in (Glorot) halves their variance at every layer,
-and is right for **identity**. Dashed, **with batch norm: the activations are level whatever the initialiser**. The
-gradients are not quite: behind ReLU and batch norm they grow by about 1.2 a layer towards the input, whatever the
-initialiser too. And nothing rescues zeros.
+With ReLU only a variance of the weights of **2 / fan-in** (He; fan-in is the number of inputs of a unit) keeps
+activations and gradients level; 1 / fan-in (Glorot) halves their variance at every layer, and is right for
+**identity**. **With batch norm the activations are level whatever the initialiser.** The gradients are not quite:
+behind ReLU and batch norm they grow by about 1.2 per layer towards the input, with every initialiser. Nothing rescues
+zeros.
 """
 FORMULA = r"""
 With $n$ inputs of mean square $s$ and weights of mean 0, a unit's value has the variance
@@ -37,17 +61,11 @@ Source: `bnmodel/experiments/initialization.py`, `bnmodel/nn/init.py`. Glorot & 
 [arXiv 1502.01852](https://arxiv.org/abs/1502.01852). Gradients that grow with batch norm: Yang et al. 2019,
 [arXiv 1902.08129](https://arxiv.org/abs/1902.08129).
 """
-CODE = """
-from bnmodel import plotting
-from bnmodel.experiments import initialization
-layer = initialization.run(activation="relu", width=784, std=1.0, seed=0)
-stack = initialization.stack(activation="relu", depth=30)
-plotting.save(initialization.stack_figure(stack), "stack.png")
-"""
 
 
 def build(page: Page) -> None:
-    with page.tab("Initialise", "Where should the weights start?") as tab:
+    with page.tab("Initialise", QUESTION, task=TASK) as tab:
+        hint(HINT)
         with gr.Row(elem_classes="controls"):
             activation = gr.Radio(list(ACTIVATIONS), value="relu", label="Activation", elem_id="init-activation")
             seed = reshuffle_button("init-reshuffle")
@@ -56,19 +74,28 @@ def build(page: Page) -> None:
             std = gr.Slider(0.01, 1.5, 1, step=0.01, label="Std (random normal)", elem_id="init-std", min_width=150)
             gain = gr.Slider(0.1, 3, 1, step=0.1, label="Gain (Glorot, He)", elem_id="init-gain", min_width=150)
         with gr.Row(elem_classes="controls"):
-            width = gr.Slider(1, 1568, 784, step=1, label="Input width", elem_id="init-width", min_width=160)
-            samples = gr.Dropdown([1, 10, 100, 1000], value=100, label="Samples", min_width=90, scale=0)
+            width = gr.Slider(
+                1, 1568, 784, step=1, label="Inputs of the single layer", elem_id="init-width", min_width=160
+            )
+            samples = gr.Dropdown(
+                [1, 10, 100, 1000], value=100, label="Samples", min_width=90, scale=0, elem_id="initialise-samples"
+            )
         layer = picture(450, "one-layer")
         gr.Markdown(LOOK, elem_classes="look")
+        hint(HINT_STACK)
         with gr.Row(elem_classes="controls"):
-            depth = gr.Slider(1, 30, 30, step=1, label="Depth, in layers", elem_id="init-depth", min_width=160)
+            depth = gr.Slider(
+                1, 30, 30, step=1, label="Depth (layers of 100 units)", elem_id="init-depth", min_width=160
+            )
         stack = picture(690, "stack")
+        take_home("initialise")
         gr.Markdown(LOOK_STACK, elem_classes="look")
-        code(CODE)
+        lines = code()
         fold("The formula and the source", FORMULA)
         shared = [activation, mean, std, gain, seed]
         tab.live(show_layer, inputs=[*shared, width, samples], outputs=[layer])
         tab.live(show_stack, inputs=[*shared, depth], outputs=[stack])
+        tab.live(show_code, inputs=[*shared, width, samples, depth], outputs=[lines])
 
 
 def show_layer(
@@ -81,11 +108,31 @@ def show_stack(drawn: Drawn, activation: str, mean: float, std: float, gain: flo
     return stack_picture(activation, depth, mean, std, gain, seed)
 
 
+def snippet(
+    drawn: Drawn, activation: str, mean: float, std: float, gain: float, seed: int, width: int, samples: int, depth: int
+) -> str:
+    return f"""
+from bnmodel import plotting
+from bnmodel.experiments import initialization
+own = {{"activation": "{activation}", "mean": {mean:g}, "std": {std:g}, "gain": {gain:g}, "seed": {seed}}}
+layer = initialization.run(width={width}, samples={samples}, **own)
+stack = initialization.stack(depth={depth}, samples=50, **own)
+plotting.save(initialization.figure(layer), "layer.png")
+plotting.save(initialization.stack_figure(stack), "stack.png")
+"""
+
+
+def show_code(drawn: Drawn, *values: Any) -> str:
+    return fenced(snippet(drawn, *values))
+
+
 @lru_cache(maxsize=32)  # it does not depend on the digit
 def layer_picture(activation: str, width: int, samples: int, mean: float, std: float, gain: float, seed: int) -> str:
     result = initialization.run(activation, width, samples, mean, std, gain, seed)
     words = layer_in_words(result)
-    return sentence(words) + panels(initialization.figure(result), words, narrow=True)
+    spread = float(result.output_std[result.initializers.index("random_normal")])
+    found = done(abs(spread - result.input_std) < result.input_std / 5)
+    return sentence(words) + panels(initialization.figure(result), words, narrow=True) + found
 
 
 @lru_cache(maxsize=32)

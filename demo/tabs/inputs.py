@@ -6,14 +6,32 @@ import gradio as gr
 
 from bnmodel.experiments import input_normalization
 from bnmodel.experiments.input_normalization import MOST_STEPS, InputNormalization
-from demo.components import code, fold, panels, percent, picture, sentence, table
+from demo.components import (
+    code,
+    done,
+    fold,
+    hint,
+    panels,
+    percent,
+    picture,
+    sentence,
+    table,
+    take_home,
+    with_code,
+)
 from demo.page import Drawn, Page
 
+QUESTION = "Why should inputs have mean 0 and variance 1?"
+TASK = "Make the bowl on raw inputs round: a condition number below 1.1."
+HINT = """
+Look at the two paths from the same start to the cross: on raw inputs the bowl is long and narrow and the path
+**zig-zags**; on normalised ones it is round and the path direct. This tab needs no drawing.
+"""
 LOOK = """
-A neuron with two weights, its real loss as contours, the cross its minimum. On raw inputs the bowl is long and narrow:
-a rate small enough for the steep side is too small for the flat one, and the path **zig-zags**. With mean 0 and
-variance 1 it is round and the path direct. Raise the **offset** until all inputs are positive: then a sample's two
-gradients always have the same sign. **Correlation** is what normalising each input by itself cannot undo.
+A neuron with two weights, its real loss as contours, the cross its minimum. A rate small enough for the steep side is
+too small for the flat one. Raise the **offset** until all inputs are positive: then a sample's two gradients always
+have the same sign. **Correlation** is what normalising each input by itself cannot undo. The *condition number* is the
+steepest curvature of the bowl over the flattest: 1 is round.
 """
 FORMULA = r"""
 $$L(w) = \frac1N\sum_i (w \cdot x_i - y_i)^2, \qquad H = \frac2N X^\top X, \qquad
@@ -26,35 +44,61 @@ $2(1+\beta)/\lambda_\text{max}$. The normalised neuron's targets are centred too
 
 Source: `bnmodel/experiments/input_normalization.py`. LeCun et al. 1998, *Efficient BackProp*, §4.3.
 """
-CODE = """
-from bnmodel import plotting
-from bnmodel.experiments import input_normalization
-result = input_normalization.run(scale=3.0, offset=1.0, correlation=0.0, momentum=0.0)
-print(result.raw.condition_number, result.normalized.condition_number)
-plotting.save(input_normalization.figure(result), "inputs.png")
-"""
 
 
 def build(page: Page) -> None:
-    with page.tab("Inputs", "Why should inputs have mean 0 and variance 1?") as tab:
+    with page.tab("Inputs", QUESTION, task=TASK) as tab:
+        hint(HINT)
         with gr.Row(elem_classes="controls"):
-            scale = gr.Slider(0.2, 5, 3, step=0.1, label="Scale of the second", elem_id="in-scale", min_width=150)
+            scale = gr.Slider(0.2, 5, 3, step=0.1, label="Scale of input 2", elem_id="in-scale", min_width=150)
             offset = gr.Slider(0, 4, 1, step=0.1, label="Offset", elem_id="in-offset", min_width=150)
             correlation = gr.Slider(
                 -0.9, 0.9, 0, step=0.1, label="Correlation", elem_id="in-correlation", min_width=150
             )
         with gr.Row(elem_classes="controls"):
-            share = gr.Slider(0.1, 2, 0.9, step=0.05, label="Rate, of the best", elem_id="in-share", min_width=150)
+            share = gr.Slider(0.1, 2, 0.9, step=0.05, label="Learning rate (× best)", elem_id="in-share", min_width=150)
             momentum = gr.Slider(0, 0.95, 0, step=0.05, label="Momentum", elem_id="in-momentum", min_width=130)
             steps = gr.Slider(1, 100, 40, step=1, label="Steps shown", elem_id="in-steps", min_width=130)
             batch_size = gr.Dropdown(
-                [("1", 1), ("10", 10), ("all", 200)], value=200, label="Batch", min_width=80, scale=0
+                [("1", 1), ("10", 10), ("all", 200)],
+                value=200,
+                label="Batch size",
+                min_width=80,
+                scale=0,
+                elem_id="inputs-batch",
             )
         shown = picture(815, "inputs")
+        take_home("inputs")
         gr.Markdown(LOOK, elem_classes="look")
-        code(CODE)
+        lines = code()
         fold("The formula and the source", FORMULA)
-        tab.live(show, inputs=[scale, offset, correlation, share, momentum, steps, batch_size], outputs=[shown])
+        tab.live(
+            with_code(show, snippet),
+            inputs=[scale, offset, correlation, share, momentum, steps, batch_size],
+            outputs=[shown, lines],
+        )
+
+
+def snippet(
+    drawn: Drawn,
+    scale: float,
+    offset: float,
+    correlation: float,
+    share: float,
+    momentum: float,
+    steps: int,
+    batch_size: int,
+) -> str:
+    return f"""
+from bnmodel import plotting
+from bnmodel.experiments import input_normalization
+result = input_normalization.run(
+    scale={scale:g}, offset={offset:g}, correlation={correlation:g}, share={share:g}, momentum={momentum:g},
+    steps={steps}, batch_size={batch_size},
+)
+print(result.raw.condition_number, result.normalized.condition_number)
+plotting.save(input_normalization.figure(result), "inputs.png")
+"""
 
 
 def show(
@@ -77,7 +121,7 @@ def bowls(
     result = input_normalization.run(scale, offset, correlation, share, momentum, steps, batch_size)
     words = in_words(result)
     picture = panels(input_normalization.figure(result), words)
-    return sentence(words) + picture + numbers(result)
+    return sentence(words) + picture + numbers(result) + done(result.raw.condition_number < 1.1)
 
 
 def in_words(result: InputNormalization) -> str:

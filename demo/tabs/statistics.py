@@ -5,15 +5,34 @@ import gradio as gr
 from bnmodel.experiments import running_statistics
 from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.experiments.running_statistics import RunningStatistics
-from demo.components import code, fold, panels, picture, sentence, table
+from demo.components import (
+    code,
+    digit_in_code,
+    done,
+    fold,
+    hint,
+    layer_controls,
+    panels,
+    percent,
+    picture,
+    sentence,
+    table,
+    take_home,
+    which,
+    with_code,
+)
 from demo.page import Drawn, Page
 
+QUESTION = "Which mean and variance should a network keep for later?"
+TASK = "Choose a momentum with which the noise is less than a tenth of σ."
+HINT = """
+Look at how fast, and how noisily, the solid **running** average comes to the dotted **precise** value while the network
+sees 60 batches. Try momentum 0.01, then larger batches.
+"""
 LOOK = """
-The network sees 60 batches, and each way of averaging makes its own statistics of them, from mean 0 and deviation 1 on.
-**Running** forgets: with a momentum near 1 it jitters like the batches, near 0 it is still on its way when the batches
-are over. **Cumulative** counts every batch alike. **Precise** takes 1,000 digits at once, layer after layer, and does
-not depend on how they are cut into batches. Try momentum 0.01: the noise falls, and the start stays. Then make the
-batches larger: the noise falls, and the start fades as before. The second table says what it costs.
+**Running** forgets: with a momentum near 1 it jitters like the batches, near 0 it has not arrived after 60 batches.
+**Cumulative** counts every batch alike. **Precise** takes 1,000 digits at once, layer after layer, and does not depend
+on how they are cut into batches. The second table shows what each choice does to accuracy.
 """
 FORMULA = r"""
 $$\text{running} \leftarrow (1 - m)\cdot\text{running} + m\cdot\text{batch}$$
@@ -26,55 +45,87 @@ measured while the average runs on over 20,000 more batches, drawn with repetiti
 Source: `bnmodel/experiments/running_statistics.py`. Wu & Johnson 2021,
 [arXiv 2105.07576](https://arxiv.org/abs/2105.07576), §3.
 """
-CODE = """
-from bnmodel import load_checkpoint, plotting
-from bnmodel.data import load_sample
-from bnmodel.experiments import running_statistics
-model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
-result = running_statistics.run(model, digit, momentum=0.1, batch_size=4)
-print(result.effective_batches, result.accuracy)
-plotting.save(running_statistics.figure(result), "statistics.png")
-"""
 BATCH_SIZES = (2, 4, 8, 16, 32, 64)
 
 
 def build(page: Page) -> None:
-    most = max((len(custom_batchnorms(model.network)) for model in page.models.values()), default=0)
-    with page.tab("Statistics", "Which mean and variance should a network keep for later?") as tab:
+    with page.tab("Statistics", QUESTION, task=TASK) as tab:
+        hint(HINT)
+        layer, channel = layer_controls(page, "stat-")
         with gr.Row(elem_classes="controls"):
             momentum = gr.Slider(0.01, 1, 0.1, step=0.01, label="Momentum", elem_id="momentum", min_width=160)
-            batch_size = gr.Dropdown(list(BATCH_SIZES), value=4, label="Batch size", min_width=90, scale=0)
-            norm = gr.Dropdown(
-                list(range(1, most + 1)), value=1 if most else None, label="Batch norm", min_width=110, scale=0
+            batch_size = gr.Dropdown(
+                list(BATCH_SIZES),
+                value=4,
+                label="Batch size (digits)",
+                min_width=110,
+                scale=0,
+                elem_id="statistics-batch-size",
             )
-            channel = gr.Number(0, label="Channel", precision=0, minimum=0, min_width=90, scale=0, elem_id="channel")
         shown = picture(670, "statistics")
+        take_home("statistics")
         gr.Markdown(LOOK, elem_classes="look")
-        code(CODE)
+        lines = code()
         fold("The formula and the source", FORMULA)
-        tab.live(show, inputs=[momentum, batch_size, norm, channel], outputs=[shown], at_once=1)  # 0.6 GB, for robust
+        tab.live(
+            with_code(show, snippet),
+            inputs=[momentum, batch_size],
+            outputs=[shown, lines],
+            at_once=1,  # 0.6 GB, for robust
+            shared=[layer, channel],
+        )
 
 
-def show(drawn: Drawn, momentum: float, batch_size: int, place: int | None, channel: int | None) -> str:
-    """`place` counts the network's norms from 1 on; beyond the last, it is the last."""
-    norms = custom_batchnorms(drawn.model.network)
-    if not norms:
+def show(drawn: Drawn, layer: int | None, channel: int, momentum: float, batch_size: int) -> str:
+    """`layer` counts the network's norms from 0 on; MOST_SHIFTED, which has no meaning here, is the first."""
+    if not custom_batchnorms(drawn.model.network):
         return sentence("This network has no batch norm.", drawn)
-    norm = list(norms)[min(place or 1, len(norms)) - 1]
-    channel = min(max(channel or 0, 0), norms[norm].num_features - 1)
-    result = running_statistics.run(drawn.model.network, drawn.digit, momentum, batch_size, norm=norm, channel=channel)
-    words = in_words(result)
+    norm, number, told = place(drawn, layer, channel)
+    result = running_statistics.run(drawn.model.network, drawn.digit, momentum, batch_size, norm=norm, channel=number)
+    words = in_words(result) + told
     picture = panels(running_statistics.figure(result, accuracy=False), words)
-    return sentence(words, drawn) + picture + approaches(result) + kinds(result)
+    return (
+        sentence(words, drawn)
+        + picture
+        + approaches(result)
+        + kinds(result)
+        + done(result.mean.noise < 0.1 * result.mean.batch_spread)
+    )
+
+
+def place(drawn: Drawn, layer: int | None, channel: int) -> tuple[str, int, str]:
+    """The norm's name and the channel; and where there is no such channel, what is shown instead."""
+    norms = custom_batchnorms(drawn.model.network)
+    norm = list(norms)[which(layer, len(norms))]
+    last = norms[norm].num_features - 1
+    if channel > last:
+        return norm, last, f" {norm} has channels 0 to {last}; {last} is shown."
+    return norm, max(channel, 0), ""
+
+
+def snippet(drawn: Drawn, layer: int | None, channel: int, momentum: float, batch_size: int) -> str:
+    if not custom_batchnorms(drawn.model.network):
+        return "# this network has no batch norm"
+    norm, number, _ = place(drawn, layer, channel)
+    return f"""
+{digit_in_code(drawn)}from bnmodel.experiments import running_statistics
+result = running_statistics.run(
+    model, digit, momentum={momentum:g}, batch_size={batch_size}, norm="{norm}", channel={number}
+)
+print(result.effective_batches, result.accuracy)
+plotting.save(running_statistics.figure(result), "statistics.png")
+"""
 
 
 def in_words(result: RunningStatistics) -> str:
     error = abs(float(result.running_mean[-1]) - result.precise_mean)
-    remembered = f"{result.effective_batches:.3g} batch{'' if result.effective_batches < 1.005 else 'es'}"
+    batches = result.effective_batches
+    remembered = "batch" if batches < 1.005 else f"{batches:.3g} batches"
     return (
-        f"Momentum {result.momentum:g} remembers about <b>{remembered}</b>. After {len(result.batch_mean)} batches "
-        f"the running mean of channel {result.channel} of {result.norm} is {result.running_mean[-1]:.4f}, {error:.4f} "
-        f"from the precise one; single batches wander by ±{result.mean.batch_spread:.4f}."
+        f"With momentum {result.momentum:g}, the average covers about the last <b>{remembered}</b>. After "
+        f"{len(result.batch_mean)} batches the running mean of channel {result.channel} of {result.norm} is "
+        f"{result.running_mean[-1]:.4f}, {error:.4f} from the precise mean; single batches vary by "
+        f"±{result.mean.batch_spread:.4f}."
     )
 
 
@@ -90,7 +141,7 @@ def approaches(result: RunningStatistics) -> str:
         )
         for name, one in (("running mean", result.mean), ("running variance", result.variance))
     ]
-    head = ("Measured (theory)", "Precise value", "σ, of single batches", "Batches until within σ", "Noise")
+    head = ("Measured (theory)", "Precise value", "σ of single batches", "Batches until within σ", "Noise")
     return table(head, rows)
 
 
@@ -101,7 +152,7 @@ def counted(batches: int | None, seen: int = 0) -> str:
 def kinds(result: RunningStatistics) -> str:
     """What each kind of statistics is worth: accuracy, and the answer to this digit."""
     rows = [
-        (kind, f"{100 * result.accuracy[kind]:.1f} %", f"{p.argmax()}, at {100 * p.max():.1f} %")
+        (kind, f"{100 * result.accuracy[kind]:.1f} %", f"{p.argmax()} ({percent(p.max())})")
         for kind, p in result.probabilities.items()
     ]
-    return table(("Statistics in eval mode", "Accuracy, 1,000 test digits", "Answer to this digit"), rows)
+    return table(("Statistics in eval mode", f"Accuracy, {result.digits:,} test digits", "Answer to this digit"), rows)

@@ -1,27 +1,48 @@
-"""Against learning by heart: early stopping on the recorded training, dropout and weight decay on a live one."""
+"""Against overfitting: early stopping on the recorded training, dropout and weight decay on a live one."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from bnmodel.experiments import early_stopping
 from bnmodel.experiments.convergence import MOST_EPOCHS
 from bnmodel.experiments.early_stopping import MOST_PATIENCE, Regularised, Stopped
-from demo.components import code, fold, panels, picture, reshuffle_button, sentence
+from demo.components import (
+    code,
+    done,
+    fenced,
+    fold,
+    hint,
+    live_picture,
+    panels,
+    picture,
+    reshuffle_button,
+    sentence,
+    table,
+    take_home,
+)
 from demo.page import Drawn, Page
 from demo.server.live_training import State, buttons, wire
 
+QUESTION = "When does a network begin to overfit?"
+TASK = "Find the shortest patience that still keeps the best epoch of all."
+HINT = """
+Look at the shaded epochs: so long early stopping waits for a better validation loss before it gives up and keeps the
+best weights so far. This tab needs no drawing.
+"""
 LOOK = """
-**Early stopping** waits `patience` epochs (shaded) for a better validation loss, then gives up and keeps the best
-weights so far. The curve is that of the network chosen above; what it would not have trained is pale. A
-validation loss jitters: a short patience takes a jitter for the end, a long one trains many epochs for the fourth
-decimal.
-
-**The gap** is what a network knows by heart: it reads the digits it has seen better than others. With only 1,000 digits
-the plain network soon knows all of them: its train loss goes to nothing, its validation loss does not. Dropout and
-weight decay make that harder. *Look at both lines, not at the gap alone:* in this small network with batch norm they
-raise the train loss more than they lower the validation loss, and the gap also closes if nothing is learned.
+The curves are those of this network's recorded training; what it would not have trained is pale. A validation loss
+jitters: a short patience mistakes noise for the end, a long one trains many epochs for the fourth decimal.
+"""
+LIVE = """
+### Overfit on purpose, live
+**The gap** between the two losses is overfitting: the network reads the digits it has seen better than others. With
+only 1,000 digits the plain network soon knows all of them: its train loss goes to nothing, its validation loss does
+not. *Look at both lines, not at the gap alone:* in this small network with batch norm, dropout and weight decay raise
+the train loss more than they lower the validation loss, and the gap also closes if nothing is learned.
 """
 FORMULA = r"""
 Stop once $\min_{i \le t} L_i$ has not fallen for $t - \arg\min = \text{patience}$ epochs. Dropout zeroes a share $p$ of
@@ -35,50 +56,70 @@ Sources: `bnmodel/experiments/early_stopping.py`; Prechelt 1998, *Early Stopping
 *Dropout*; Krogh & Hertz 1991, *A Simple Weight Decay Can Improve Generalization*.
 """
 DECAYS = (0.0, 0.0001, 0.001, 0.003, 0.01, 0.03, 0.1)
-CODE = """
-from bnmodel import plotting
-from bnmodel.experiments import early_stopping
-stopped = early_stopping.of_checkpoint("checkpoints/lecture", patience=5)
-plotting.save(early_stopping.figure(stopped), "stopping.png")
-live = early_stopping.regularise(dropout=0.5, weight_decay=0.01, epochs=2)
-plotting.save(early_stopping.gap_figure(live), "gap.png")
-"""
 
 
 def build(page: Page) -> None:
-    with page.tab("Stopping", "When does a network begin to learn by heart?") as tab:
+    with page.tab("Stopping", QUESTION, task=TASK) as tab:
+        hint(HINT)
         with gr.Row(elem_classes="controls"):
             patience = gr.Slider(
                 1, MOST_PATIENCE, 5, step=1, label="Patience (epochs)", elem_id="stop-patience", min_width=150
             )
         shown = picture(390, "stopping")
+        gr.Markdown(LOOK, elem_classes="look")
+        gr.Markdown(LIVE, elem_classes="look")
         with gr.Row(elem_classes="controls"):
             dropout = gr.Slider(0, 0.8, 0.5, step=0.05, label="Dropout", elem_id="stop-dropout", min_width=110)
             decay = gr.Dropdown(
-                list(DECAYS), value=0.001, label="Weight decay", elem_id="stop-decay", min_width=105, scale=0
+                list(DECAYS), value=0.001, label="Weight decay", elem_id="stop-decay", min_width=110, scale=0
             )
             epochs = gr.Slider(5, MOST_EPOCHS, 20, step=1, label="Epochs", elem_id="stop-epochs", min_width=110)
             seed = reshuffle_button("stop-reshuffle")
-            train, stop = buttons("stop")
         caption = gr.HTML(elem_id="stop-caption", apply_default_css=False)
-        live = gr.HTML(elem_id="stop-live", elem_classes="picture", apply_default_css=False)
-        gr.Markdown(LOOK, elem_classes="look")
-        code(CODE)
+        with gr.Row(elem_classes="controls"):
+            pressed = buttons("stop")
+        live = live_picture("stop-live")
+        take_home("stopping")
+        lines = code()
         fold("The formula and the source", FORMULA)
         tab.live(show, inputs=[patience], outputs=[shown])
-        tab.live(describe, inputs=[dropout, decay, epochs, seed], outputs=[caption])
-        wire(train, stop, [dropout, decay, epochs, seed], live, early_stopping.stream, draw)
+        inputs = [dropout, decay, epochs, seed]
+        tab.live(describe, inputs=inputs, outputs=[caption])
+        tab.live(show_code, inputs=[patience, *inputs], outputs=[lines])
+        wire(pressed, inputs, live, early_stopping.stream, draw, 2)
 
 
 def show(drawn: Drawn, patience: int) -> str:
     return recorded(drawn.model.folder, patience)
 
 
+def snippet(drawn: Drawn, patience: int, dropout: float, decay: float, epochs: int, seed: int) -> str:
+    return f"""
+from bnmodel import plotting
+from bnmodel.experiments import early_stopping
+stopped = early_stopping.of_checkpoint("checkpoints/{drawn.model.name}", patience={patience})
+plotting.save(early_stopping.figure(stopped), "stopping.png")
+live = early_stopping.regularise(dropout={dropout:g}, weight_decay={decay:g}, epochs={epochs}, seed={seed})
+plotting.save(early_stopping.gap_figure(live), "gap.png")
+"""
+
+
+def show_code(drawn: Drawn, *values: Any) -> str:
+    return fenced(snippet(drawn, *values))
+
+
 @lru_cache(maxsize=128)
 def recorded(folder: Path, patience: int) -> str:
     result = early_stopping.of_checkpoint(folder, patience)
     words = in_words(result)
-    return sentence(words) + panels(early_stopping.figure(result), words)
+    return sentence(words) + panels(early_stopping.figure(result), words) + done(shortest(folder, result))
+
+
+def shortest(folder: Path, result: Stopped) -> bool:
+    """Whether the best epoch is kept, and with less patience would not be."""
+    if result.kept != result.lowest:
+        return False
+    return result.patience == 1 or early_stopping.of_checkpoint(folder, result.patience - 1).kept != result.lowest
 
 
 def in_words(result: Stopped) -> str:
@@ -100,21 +141,34 @@ def in_words(result: Stopped) -> str:
 
 def describe(drawn: Drawn, dropout: float, decay: float, epochs: int, seed: int) -> str:
     return (
-        f'<p class="caption">“Train live” trains two networks on 1,000 digits for {epochs} epochs each, from the same '
-        f"first weights: one without either, one with dropout {dropout:g} and weight decay {decay:g}.</p>"
+        f'<p class="caption">Trains two networks on 1,000 digits for {epochs} epochs each, from the same first weights '
+        f"(seed {seed}): one without either, one with dropout {dropout:g} and weight decay {decay:g}. These controls "
+        f"do not change the recorded curves above.</p>"
     )
 
 
-def draw(result: Regularised, state: State) -> str:
-    """The live curves so far (HTML)."""
+def draw(result: Regularised, state: State, earlier: Sequence[Regularised] = ()) -> str:
+    """The live curves so far, and the earlier runs (HTML)."""
     words = progress(result, state)
-    return sentence(words, spoken=state != "training") + panels(early_stopping.gap_figure(result), words)
+    figure = panels(early_stopping.gap_figure(result, earlier), words)
+    return sentence(words, spoken=state != "training") + figure + (runs(result, earlier) if earlier else "")
+
+
+def runs(result: Regularised, earlier: Sequence[Regularised]) -> str:
+    """Every run in a line: its setting, and the losses of the network with dropout and weight decay."""
+    rows = []
+    for number, run in enumerate((*earlier, result), 1):
+        name = f"{number}: dropout {run.dropout:g}, weight decay {run.weight_decay:g}, seed {run.seed}"
+        curve, train = run.curves[1], run.train_losses[1]
+        losses = (f"{train[-1]:.3f}", f"{curve.epochs[-1].validation_loss:.3f}") if train else ("", "")
+        rows.append((f"{name}{' (now)' if run is result else ''}", str(len(train)), *losses))
+    return table(("Run, with dropout and weight decay", "Epochs", "Train loss (nats)", "Validation loss (nats)"), rows)
 
 
 def progress(result: Regularised, state: State) -> str:
     done = max(len(curve.epochs) for curve in result.curves)
-    if state == "training":
-        return f"Training live: epoch {done} of {result.epochs}."
+    if state in ("training", "paused"):
+        return f"{'Training live' if state == 'training' else 'Paused'}: epoch {done} of {result.epochs}."
     lead = "Trained live" if state == "finished" else "Stopped"
     ends = []
     for name, curve, train, gaps in zip(

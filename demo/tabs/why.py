@@ -7,17 +7,41 @@ import gradio as gr
 import numpy as np
 
 from bnmodel.experiments import modes
-from bnmodel.experiments.modes import NormView
-from demo.components import code, company, company_controls, fold, panels, picture, sentence
+from bnmodel.experiments.modes import NormView, companions, most_shifted, shifts
+from demo.components import (
+    AUTO,
+    asked,
+    batch_controls,
+    code,
+    company_in_code,
+    digit_in_code,
+    done,
+    fold,
+    hint,
+    layer_controls,
+    named,
+    panels,
+    picture,
+    sentence,
+    table,
+    take_home,
+    which,
+    with_code,
+)
 from demo.images import diverging, png_url
 from demo.page import Drawn, Page
 
 MAPS = 32
+QUESTION = "What does train mode do to your digit on its way through the network?"
+TASK = "Choose a batch in which some mean is more than 3 standard deviations from the running mean."
+HINT = """
+Look at the left panel first: a **square** away from its **disc** is a mean of this batch that differs from the running
+mean; a longer whisker is a larger spread. The batch is the one of *Your digit*.
+"""
 LOOK = """
-A row is a layer. Left, what it normalises with: where the square lies beside its disc, this batch's mean is another
-than the running one, and a longer whisker is a larger spread. Middle and right, your digit's activations before and
-after. The first layer gets the *same* input in both modes and hands on different output; from there on everything
-differs. Below, the same as pictures, channel by channel: green above zero, purple below.
+The first layer gets the *same* input in both modes and passes on different output; from there on everything differs.
+Below the panels, the output as pictures, channel by channel: green above zero, purple below. Point at a channel to find
+it in the other pictures, choose it to follow it in *Worked out*.
 """
 FORMULA = r"""
 $$y_\text{train} - y_\text{eval} = \gamma\left(\frac{x - \mu_B}{\sqrt{\sigma_B^2+\epsilon}} -
@@ -28,70 +52,111 @@ A shift of the mean moves a whole channel up or down; a ratio of the standard de
 Source: `bnmodel/experiments/modes.py`.
 """
 
-CODE = """
-from bnmodel import load_checkpoint, plotting
-from bnmodel.data import load_sample
-from bnmodel.experiments import modes
-model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
-result = modes.compare(model, digit, modes.companions("one class", 31, 0, digit, label=1))
-plotting.save(modes.figure(result), "why.png")
-plotting.save(modes.feature_maps(result, norm=-1), "maps.png")
-"""
-
 
 def build(page: Page) -> None:
-    with page.tab("Why", "What does train mode do to your digit on its way through the network?") as tab:
-        chosen = company_controls("why-")
-        shown = picture(540, "why")
-        with gr.Row(elem_classes="controls"):
-            layer = gr.Radio(
-                [("first norm", 0), ("last norm", -1)], value=-1, label="Feature maps behind the", elem_id="layer"
-            )
+    with page.tab("Why", QUESTION, task=TASK) as tab:
+        hint(HINT)
+        batch = batch_controls(page, "why-")
+        layer, channel = layer_controls(page, "why-")
+        shown = picture(420, "why")
         maps = picture(200, "maps")
+        maps.apply(None, None, [channel], js="() => window.touched.channel", api_visibility="private")
+        take_home("why")
         gr.Markdown(LOOK, elem_classes="look")
-        code(CODE)
+        lines = code()
         fold("The formula and the source", FORMULA)
-        tab.live(show, inputs=[*chosen, layer], outputs=[shown, maps])
+        tab.live(with_code(show, snippet), outputs=[shown, maps, lines], shared=[*batch, layer, channel])
 
 
-def show(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int) -> tuple[str, str]:
-    result = modes.compare(drawn.model.network, drawn.digit, company(drawn, count, kind, label, seed))
+def show(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int, channel: int) -> tuple[str, str]:
+    company, _ = asked(drawn, count, kind, label, seed)
+    others = companions(company.kind, company.count, company.seed, drawn.digit, company.label)
+    result = modes.compare(drawn.model.network, drawn.digit, others)
     if not result.norms:
-        return sentence("This network has no batch norm: both modes are one. Choose another model.", drawn), ""
-    words = in_words(result.norms)
-    ends = dict.fromkeys((0, len(result.norms) - 1))  # of a deeper network, where it begins and where it ends
-    result = replace(result, norms=tuple(result.norms[k] for k in ends))
+        return sentence("This network has no batch norm: both modes are one. Choose another network.", drawn), ""
+    where = f"{named(company)[0].upper()}{named(company)[1:]}: "
+    words = where + in_words(result.norms)
+    view = result.norms[which(layer, len(result.norms))]
+    shown = replace(result, norms=(view,))
     return (
         sentence(words, drawn)
-        + panels(modes.figure(result), "Statistics and activations, layer by layer", narrow=True),
-        feature_maps(result.norms[layer]),
+        + panels(modes.figure(shown), f"Statistics and activations of {view.name}", narrow=True)
+        + layers(result.norms, view)
+        + done(kind != AUTO and max(float(np.abs(shifts(one)).max()) for one in result.norms) > 3),
+        feature_maps(view, channel),
     )
+
+
+def snippet(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int, channel: int) -> str:
+    return f"""
+{digit_in_code(drawn)}from bnmodel.experiments import modes
+{company_in_code(drawn, count, kind, label, seed)}result = modes.compare(model, digit, company)
+plotting.save(modes.figure(result), "why.png")
+plotting.save(modes.feature_maps(result, norm={layer}), "maps.png")
+"""
 
 
 def in_words(norms: tuple[NormView, ...]) -> str:
     """Where the batch's mean is furthest from the running one, in running standard deviations."""
-    shifts = [(v.batch_mean - v.running_mean) / np.maximum(v.running_std, 1e-3) for v in norms]
-    where = max(range(len(norms)), key=lambda k: float(np.abs(shifts[k]).max()))
-    channel = int(np.abs(shifts[where]).argmax())
-    shift = float(shifts[where][channel])
+    where = max(norms, key=lambda view: float(np.abs(shifts(view)).max()))
+    channel = int(most_shifted(where, 1)[0])
+    shift = float(shifts(where)[channel])
     return (
-        f"Furthest apart: channel {channel} of <b>{escape(norms[where].name)}</b>, whose mean in this batch lies "
-        f"{abs(shift):.2f} standard deviations {'above' if shift > 0 else 'below'} the running one."
+        f"the mean that differs most is that of channel {channel} of <b>{escape(where.name)}</b>, "
+        f"{abs(shift):.2f} standard deviations {'above' if shift > 0 else 'below'} the running mean."
     )
 
 
-def feature_maps(view: NormView) -> str:
-    """The channels of the digit behind one norm, MAPS at most, eval mode above train mode, on one scale."""
+def layers(norms: tuple[NormView, ...], shown: NormView) -> str:
+    """Every norm in a line."""
+    rows = []
+    for view in norms:
+        distance = np.abs(shifts(view))
+        first = int(distance.argmax())
+        ratio = np.median(view.batch_std / np.maximum(view.running_std, 1e-3))
+        rows.append(
+            (
+                f"{view.name}{' (shown)' if view is shown else ''}",
+                str(len(distance)),
+                f"{np.median(distance):.2f} σ",
+                f"{distance[first]:.2f} σ, channel {first}",
+                f"{ratio:.2f} × running",
+            )
+        )
+    head = (
+        "Batch norm",
+        "Channels",
+        "Median shift of the mean",
+        "Largest shift",
+        "Median σ of the batch",
+    )
+    return table(head, rows)
+
+
+def feature_maps(view: NormView, chosen: int) -> str:
+    """The MAPS most shifted channels of the digit behind one norm, eval mode above train mode, on one scale."""
     limit = float(np.abs(np.concatenate((view.eval_output.ravel(), view.train_output.ravel()))).max())
+    order = most_shifted(view, MAPS).tolist()
+    if 0 <= chosen < len(view.running_mean) and chosen not in order:
+        order = [chosen, *order[:-1]]
+    distance = shifts(view)
     columns = "".join(
-        f'<figure><img src="{png_url(diverging(left, limit))}" alt="channel {channel}, eval mode">'
-        f'<img src="{png_url(diverging(right, limit))}" alt="channel {channel}, train mode">'
-        f"<figcaption>{channel}</figcaption></figure>"
-        for channel, (left, right) in enumerate(zip(view.eval_output[:MAPS], view.train_output[:MAPS], strict=True))
+        f'<button type="button" class="map{" chosen" if channel == chosen else ""}" data-channel="{channel}" '
+        f'data-tip="channel {channel}: mean {distance[channel]:+.2f} σ from the running one" '
+        f'aria-label="channel {channel}: its mean is {distance[channel]:+.2f} σ from the running one; choose it">'
+        f'<img src="{png_url(diverging(view.eval_output[channel], limit))}" alt="">'
+        f'<img src="{png_url(diverging(view.train_output[channel], limit))}" alt="">'
+        f"<span>{channel}</span></button>"
+        for channel in order
     )
-    hidden = len(view.eval_output) - MAPS
-    more = f", the first {MAPS} of {len(view.eval_output)} channels" if hidden > 0 else ""
+    hidden = len(view.eval_output) - len(order)
+    more = f", the {len(order)} most shifted of {len(view.eval_output)} channels" if hidden > 0 else ""
     return (
-        f'<p class="caption"><b>{escape(view.name)}</b>: <span class="eval">eval above</span>, '
-        f'<span class="train">train below</span>{more}</p><div class="maps">{columns}</div>'
+        f'<p class="caption"><b>Output of {escape(view.name)}</b>: <span class="eval">eval mode above</span>, '
+        f'<span class="train">train mode below</span>{more} {scale(limit)}</p><div class="maps">{columns}</div>'
     )
+
+
+def scale(limit: float) -> str:
+    """The colours of the maps and what they mean."""
+    return f'<span class="scale"><span>−{limit:.2g}</span><i></i><span>+{limit:.2g}</span></span>'

@@ -5,15 +5,20 @@ import numpy as np
 import torch
 
 from bnmodel.data.preprocessing import BOX, SIZE, ink_box, ink_map
-from demo.components import code, fold, picture, sentence
+from demo.components import code, done, fold, hint, percent, picture, sentence, take_home, with_code
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
 
+QUESTION = "What does the network see of your drawing?"
+TASK = "Draw a digit so small that less than 1 % of the sheet is ink: is it still read?"
+HINT = """
+Compare the sheet with the 28×28 numbers on the right, 0 for paper and 255 for full ink: that is all the network gets.
+Draw small, in a corner, or thin: the right side hardly changes.
+"""
 LOOK = """
-The network never sees your sheet. Whatever stands out from the **border's colour** is ink, so that black on white and
-white on black are alike; the **box** around the ink is scaled to 20×20, keeping its shape; and its **centre of mass**
-(the cross) moves to the middle of 28×28. The numbers are what is left: 0 is paper, 255 full ink. Draw small, in a
-corner, or thin: the right side hardly changes. Draw slanted or with a foot: nothing undoes that.
+Whatever stands out from the **border's colour** is ink, so black on white and white on black are alike. The **box**
+around the ink is scaled to 20×20, keeping its shape, and its **centre of mass** (the cross) moves to the middle of
+28×28. A slanted digit stays slanted, and a 1 keeps its foot: preprocessing cannot fix that.
 """
 FORMULA = r"""
 $$\text{digit} = R \cdot \text{ink} \cdot C^\top, \quad R \in \mathbb R^{28 \times H},\; C \in \mathbb R^{28 \times W}$$
@@ -25,24 +30,27 @@ again.
 Source: `bnmodel/data/preprocessing.py`.
 """
 
-CODE = """
+
+def build(page: Page) -> None:
+    with page.tab("X-ray", QUESTION, task=TASK) as tab:
+        hint(HINT)
+        shown = picture(500, "xray")
+        take_home("x-ray")
+        gr.Markdown(LOOK, elem_classes="look")
+        lines = code()
+        fold("The formula and the source", FORMULA)
+        tab.live(with_code(show, snippet), outputs=[shown, lines])
+
+
+def snippet(drawn: Drawn) -> str:
+    return """
 import numpy as np, torch
 from PIL import Image
 from bnmodel import Sketch
-canvas = np.full((200, 150, 4), 255, np.uint8)  # (H, W, 4) RGBA: white paper …
-canvas[30:170, 70:82, :3] = 0  # … and a black stroke
+canvas = np.array(Image.open("drawing.png").convert("RGBA"))  # (H, W, 4): your drawing, saved from the pad
 digit, ink = Sketch()(torch.from_numpy(canvas))  # (28, 28) in [0, 1], and the share of the sheet that is ink
 Image.fromarray((255 * digit).round().byte().numpy()).resize((280, 280), 0).save("xray.png")
 """
-
-
-def build(page: Page) -> None:
-    with page.tab("X-ray", "What of your drawing does the network see?") as tab:
-        shown = picture(500, "xray")
-        gr.Markdown(LOOK, elem_classes="look")
-        code(CODE)
-        fold("The formula and the source", FORMULA)
-        tab.live(show, outputs=[shown])
 
 
 def show(drawn: Drawn) -> str:
@@ -51,14 +59,15 @@ def show(drawn: Drawn) -> str:
     covered, scale = float(ink.mean()), max(bottom - top, right - left) / BOX
     width, height = right - left, bottom - top
     words = (
-        f"{100 * covered:.1f} % of this sheet is ink. Its box of {width:.0f} × {height:.0f} pixels becomes "
+        f"{percent(covered)} of this sheet is ink. Its box of {width:.0f} × {height:.0f} pixels becomes "
         f"{width / scale:.0f} × {height / scale:.0f}, and the network sees <b>784 numbers</b>."
     )
     boxed = _ink(ink.numpy(), (top, bottom, left, right))
     return (
         f'{sentence(words, drawn)}<div class="xray"><div class="steps">'
         f"{_step('Sheet', _canvas(drawn.canvas))}{_step('Ink and its box', boxed)}"
-        f"</div>{_step('What the network sees, 0 … 255', numbers(drawn.digit.numpy()))}</div>"
+        f"</div>{_step('What the network sees, 0 to 255', numbers(drawn.digit.numpy()))}</div>"
+        f"{done(not drawn.is_example and covered < 0.01)}"
     )
 
 
@@ -95,10 +104,12 @@ def numbers(digit: np.ndarray) -> str:
         if value
     )
     side = cell * SIZE
+    told = " ".join(str(value) for value in values.ravel().tolist())
     return (
+        f'<div data-grid="{SIZE}x{SIZE}" data-name="ink, 0 to 255" data-numbers="{told}">'
         f'<svg class="numbers" viewBox="0 0 {side} {side}" role="img" aria-label="28 by 28 pixels with their values">'
         f'<image href="{png_url(values)}" width="{side}" height="{side}"/>{squares}'
-        f"{_cross(side / 2, side / 2, 6)}</svg>"
+        f"{_cross(side / 2, side / 2, 6)}</svg></div>"
     )
 
 

@@ -1,22 +1,42 @@
-"""The same digit in eval and in train mode, in a company of one's choice."""
+"""The same digit in eval and in train mode, among other digits of one's choice."""
 
 from html import escape
 
 import gradio as gr
 import numpy as np
 
-from bnmodel.experiments.modes import compare
-from demo.components import code, company, company_controls, fold, percent, picture, sentence
+from bnmodel.experiments.modes import Company, companions, compare
+from demo.components import (
+    asked,
+    batch_controls,
+    code,
+    company_in_code,
+    digit_in_code,
+    done,
+    fold,
+    hint,
+    named,
+    percent,
+    picture,
+    presets,
+    sentence,
+    take_home,
+    with_code,
+)
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
 
 SHOWN = 37  # thumbnails at most; style.css keeps room for these and one more
 
+QUESTION = "Does the answer to your digit depend on the rest of the batch?"
+TASK = "Choose other digits yourself, until train mode gives another answer than eval mode."
+HINT = """
+Compare the two columns: same network, same digit. Only the statistics that batch norm uses differ. Change the other
+digits in the batch, and watch the right column move while the left one stands still.
+"""
 LOOK = """
-Both answers come from the same weights. **Eval mode** normalises with the running statistics kept from training, so
-its answer never depends on who else is in the batch. **Train mode** normalises with the mean and variance of *this*
-batch, your digit and its company together: change the company and watch the right side move while the left stands
-still. Draw a **1**, put it among blurred digits and reshuffle: its answer wavers, and soon is another one.
+**Eval mode** normalises with the running statistics kept from training, so its answer never depends on the rest of the
+batch. **Train mode** normalises with the mean and variance of *this* batch, your digit and the others together.
 """
 FORMULA = r"""
 $$\hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}, \qquad y = \gamma\,\hat x + \beta$$
@@ -25,55 +45,67 @@ Per channel, over the batch and all positions. In **eval** mode $\mu, \sigma^2$ 
 checkpoint; in **train** mode they are those of the $1 + n$ digits of this batch. Dropout is off on both sides, so that
 the statistics are the only difference.
 
+*The batch that shows most* is looked for: one other digit of each class, seven of each class, then 31 random, blurred,
+inverted or blank sheets, and noise. The search stops at the first kind that changes the answer.
+
 Source: `bnmodel/nn/batchnorm.py` (the layer), `bnmodel/experiments/modes.py` (this comparison). Ioffe & Szegedy 2015,
 [arXiv 1502.03167](https://arxiv.org/abs/1502.03167).
 """
 
-CODE = """
-from bnmodel import load_checkpoint
-from bnmodel.data import load_sample
-from bnmodel.experiments import modes
-model, digit = load_checkpoint("checkpoints/lecture").model, load_sample(train=False).images[716, 0]
-company = modes.companions("one class", 31, 0, digit, label=1)  # 31 ones, by seed 0
-result = modes.compare(model, digit, company)
+
+def build(page: Page) -> None:
+    with page.tab("Your digit", QUESTION, task=TASK) as tab:
+        hint(HINT)
+        batch = batch_controls(page)
+        presets(batch)
+        shown = picture(520, "modes")
+        take_home("your-digit")
+        gr.Markdown(LOOK, elem_classes="look")
+        lines = code()
+        fold("The formula and the source", FORMULA)
+        tab.live(with_code(show, snippet), outputs=[shown, lines], shared=batch)
+
+
+def show(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> str:
+    company, flips = asked(drawn, count, kind, label, seed)
+    others = companions(company.kind, company.count, company.seed, drawn.digit, company.label)
+    modes = compare(drawn.model.network, drawn.digit, others)
+    train = modes.train_probabilities
+    return (
+        f"{sentence(in_words(drawn, train, company, flips), drawn)}{paired_bars(drawn.probabilities, train)}"
+        f"{thumbnails(drawn, others[: SHOWN - 1, 0].numpy(), company)}"
+        f"{done(flips is None and train.argmax() != drawn.label)}"
+    )
+
+
+def snippet(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> str:
+    return f"""
+{digit_in_code(drawn)}from bnmodel.experiments import modes
+{company_in_code(drawn, count, kind, label, seed)}result = modes.compare(model, digit, company)
 print(result.eval_probabilities, result.train_probabilities)
 """
 
 
-def build(page: Page) -> None:
-    with page.tab("Your digit", "Does the answer to your digit depend on who else is in the batch?") as tab:
-        chosen = company_controls()
-        shown = picture(520, "modes")
-        gr.Markdown(LOOK, elem_classes="look")
-        code(CODE)
-        fold("The formula and the source", FORMULA)
-        tab.live(show, inputs=chosen, outputs=[shown])
-
-
-def show(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> str:
-    others = company(drawn, count, kind, label, seed)
-    modes = compare(drawn.model.network, drawn.digit, others)
-    train = modes.train_probabilities
-    return (
-        f"{sentence(in_words(drawn, train, count), drawn)}{paired_bars(drawn.probabilities, train)}"
-        f"{thumbnails(drawn, others[: SHOWN - 1, 0].numpy(), count)}"
-    )
-
-
-def in_words(drawn: Drawn, train: np.ndarray, count: int) -> str:
-    who = "In this company" if count else "All alone"
+def in_words(drawn: Drawn, train: np.ndarray, company: Company, flips: bool | None) -> str:
+    """Both answers; and of a batch that was looked for, whether it changes the answer."""
+    where = named(company)
     verb = "also says" if train.argmax() == drawn.label else "says"
-    return (
-        f'<b class="eval">Eval mode says {drawn.label}</b> ({percent(drawn.probabilities.max())}). {who} '
-        f'<b class="train">train mode {verb} {train.argmax()}</b> ({percent(train.max())}).'
+    told = (
+        f'<b class="eval">Eval mode says {drawn.label}</b> ({percent(drawn.probabilities.max())}). '
+        f'{where[0].upper()}{where[1:]}, <b class="train">train mode {verb} {train.argmax()}</b> '
+        f"({percent(train.max())})."
     )
+    if flips is False:
+        told += " No batch that was tried changes this answer; this one comes closest."
+    return told
 
 
 def paired_bars(left: np.ndarray, right: np.ndarray) -> str:
     """(10,) and (10,) probabilities as two rows of bars that grow from the digits between them."""
     rows = "".join(
-        f'<tr><td class="eval{top(left, digit)}">{bar(left[digit])}</td><th scope="row">{digit}</th>'
-        f'<td class="train{top(right, digit)}">{bar(right[digit])}</td></tr>'
+        f"<tr>{_cell('eval', left, digit)}"
+        f'<th scope="row" data-tip="{digit}: eval mode {percent(left[digit])}, train mode {percent(right[digit])}">'
+        f"{digit}</th>{_cell('train', right, digit)}</tr>"
         for digit in range(10)
     )
     return (
@@ -84,20 +116,24 @@ def paired_bars(left: np.ndarray, right: np.ndarray) -> str:
     )
 
 
-def bar(p: float) -> str:
-    return f'<div><i style="--p:{p:.4f}"></i><span>{percent(p) if p >= 0.005 else ""}</span></div>'
+def _cell(mode: str, probabilities: np.ndarray, digit: int) -> str:
+    """A bar; its number is left out where it would be 0 %, but told."""
+    p = float(probabilities[digit])
+    top = " top" if probabilities.argmax() == digit else ""
+    number = percent(p) if p >= 0.005 else f'<span class="hidden-text">{percent(p)}</span>'
+    return (
+        f'<td class="{mode}{top}" data-value="{p:.6f}" data-tip="{mode} mode: {100 * p:.3g} % for {digit}">'
+        f'<div><i style="--p:{p:.4f}"></i><span>{number}</span></div></td>'
+    )
 
 
-def top(probabilities: np.ndarray, digit: int) -> str:
-    return " top" if probabilities.argmax() == digit else ""
-
-
-def thumbnails(drawn: Drawn, company: np.ndarray, count: int) -> str:
-    """The batch: the digit itself, framed, then its companions (M, 28, 28)."""
-    tiles = [f'<img class="self" src="{png_url(grey(drawn.digit.numpy()))}" alt="your digit">']
-    tiles += [f'<img src="{png_url(grey(other))}" alt="">' for other in company]
-    hidden = count - len(company)
+def thumbnails(drawn: Drawn, others: np.ndarray, company: Company) -> str:
+    """The batch: the digit itself, framed, then the others (M, 28, 28)."""
+    whose = "the example" if drawn.is_example else "your digit"
+    tiles = [f'<img class="self" src="{png_url(grey(drawn.digit.numpy()))}" alt="{whose}" data-tip="{whose}">']
+    tiles += [f'<img src="{png_url(grey(other))}" alt="">' for other in others]
+    hidden = company.count - len(others)
     more = f"<span>+ {hidden}</span>" if hidden else ""
-    whose, plural = "the example" if drawn.is_example else "your digit", "" if count == 1 else "s"
-    caption = f"The batch: {whose} and {count} companion{plural}"
+    rest = named(company)
+    caption = f"The batch: {whose}, {rest if not company.count else rest.removesuffix(' in the batch')}"
     return f'<figure class="batch"><figcaption>{escape(caption)}</figcaption><div>{"".join(tiles)}{more}</div></figure>'

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -231,10 +232,10 @@ def test_an_experiment_needs_a_name_or_all(capsys):
 def test_the_page_says_of_each_claim_whether_the_numbers_bear_it_out(shipped):
     found = claims(shipped)
     flat = dict.fromkeys(PLACES, 0.1)
-    assert "after the activation only" in tab.faster(found, shipped.steps)
+    assert "after the activation only" in tab.faster(found)
     quick = dataclasses.replace(found, median_steps={"none": 200, "before": 120, "after": 80})
-    assert "it holds" in tab.faster(quick, shipped.steps)
-    assert "does not hold" in tab.faster(dataclasses.replace(found, learned=dict.fromkeys(PLACES, 3)), shipped.steps)
+    assert "it holds" in tab.faster(quick)
+    assert "does not hold" in tab.faster(dataclasses.replace(found, learned=dict.fromkeys(PLACES, 3)))
     assert "with some initialisers only" in tab.higher_rates(found)
     assert "it holds" in tab.higher_rates(dataclasses.replace(found, largest_rate_of_all=found.largest_rate))
     assert "does not hold" in tab.higher_rates(dataclasses.replace(found, largest_rate=flat))
@@ -245,10 +246,26 @@ def test_the_page_says_of_each_claim_whether_the_numbers_bear_it_out(shipped):
 
 
 def test_the_page_shows_every_cell_of_every_map_and_frames_one_setting_in_each(shipped):
-    html = tab.recorded("he_normal", 0.1)
-    assert html.count("<td") == len(shipped.cells)
-    assert html.count("outline: 2px") == len(PLACES)
+    maps = tab.recorded_maps("he_normal", 0.1).split("<h3>")[0]
+    assert maps.count("<td") == len(shipped.cells)
+    assert maps.count("outline: 2px") == len(PLACES)
 
+
+def test_the_claims_are_a_table_of_a_line_per_measure_and_a_column_per_place_of_the_norm(shipped):
+    rows = re.findall(r"<tr>(.*?)</tr>", tab.in_claims(shipped).split("<tbody>")[1])
+    assert [len(re.findall("<td>", row)) for row in rows] == [3] * len(rows)
+    assert sum(int(n) for n in re.findall(r'rowspan="(\d)"', "".join(rows))) == len(rows)
+    assert re.findall("<td>(.*?)</td>", rows[0]) == [str(claims(shipped).learned[place]) for place in PLACES]
+
+
+def test_an_earlier_run_stays_numbered_beside_the_present_one():
+    first, second = (convergence.run(epochs=1, seed=seed) for seed in (0, 1))
+    shown = tab.draw(second, "finished", [first])
+    assert "run 1, no batch norm" in shown
+    assert re.findall(r">(\d: He normal.*?)<", shown) == [
+        "1: He normal, rate 0.1, seed 0",
+        "2: He normal, rate 0.1, seed 1 (now)",
+    ]
 
 def test_what_the_page_says_of_a_live_training_is_where_it_stands():
     curves = tuple(convergence.Curve(place) for place in PLACES)

@@ -256,4 +256,25 @@ def test_the_command_line_refuses_what_is_no_drawing(tmp_path, capsys, content, 
 
 def test_an_unknown_experiment_is_refused_with_the_names_of_all(tmp_path, capsys):
     assert main(["experiment", "alchemy", "--out", str(tmp_path)]) == 1
-    assert "expected one of modes, batch_spread" in capsys.readouterr().err
+    assert "expected one of modes, worked_example, batch_spread" in capsys.readouterr().err
+
+
+def test_the_most_telling_company_flips_the_answer_where_it_says_so_and_is_the_same_again():
+    images = load_sample(train=False).images
+    found = 0
+    for digit in images[[5, 14, 716, 900], 0]:
+        company, flips = modes.most_telling(NETWORK, digit)
+        again = modes.companions(company.kind, company.count, company.seed, digit, company.label)
+        result = modes.compare(NETWORK, digit, again)
+        assert flips == (result.train_probabilities.argmax() != result.eval_probabilities.argmax())
+        assert modes.most_telling(NETWORK, digit) == (company, flips)
+        found += flips
+    assert found  # 716 was chosen as one that flips
+
+
+def test_where_no_company_flips_the_answer_the_one_that_lowers_it_most_is_told():
+    network = copy.deepcopy(NETWORK)
+    network.dense2.bias.data[1] += 1e6  # always a 1
+    company, flips = modes.most_telling(network, DIGIT)
+    assert not flips
+    assert company.kind in modes.COMPANY
