@@ -217,10 +217,10 @@ def fold(title: str, text: str) -> None:
         gr.Markdown(text, latex_delimiters=LATEX)
 
 
-def code() -> gr.Markdown:
-    """Where `with_code` puts the lines that make the tab's picture without the app, folded away."""
-    with gr.Accordion("In code, with the present settings", open=False):
-        return gr.Markdown()
+def code(lines: str = "") -> gr.Markdown:
+    """Where `with_code` puts the lines that make the tab's picture without the app, folded away; `lines` at first."""
+    with gr.Accordion("In code", open=False):
+        return gr.Markdown(fenced(lines) if lines else None)
 
 
 def with_code(show: Callable[..., Any], snippet: Callable[..., str]) -> Callable[..., Any]:

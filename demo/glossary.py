@@ -37,7 +37,9 @@ TERMS = (
         "Largest curvature of a loss divided by the smallest. The larger it is, the more gradient descent zigzags.",
     ),
     Term("dropout", "Training with a random share of the activations set to zero, so that none is relied on alone."),
-    Term("early stopping", "Ending a training once the validation loss has not improved for some epochs: its patience."),
+    Term(
+        "early stopping", "Ending a training once the validation loss has not improved for some epochs: its patience."
+    ),
     Term("epoch", "One pass of a training over all its images.", ("epochs",)),
     Term(
         "eval mode",
@@ -53,7 +55,9 @@ TERMS = (
         ("folded",),
     ),
     Term("gradient", "The direction in which the loss grows fastest, one number per weight.", ("gradients",)),
-    Term("initialiser", "The rule that draws the weights before training, such as Glorot’s or He’s.", ("initialisers",)),
+    Term(
+        "initialiser", "The rule that draws the weights before training, such as Glorot’s or He’s.", ("initialisers",)
+    ),
     Term("learning rate η", "How far each training step goes along the gradient.", ("learning rate", "learning rates")),
     Term("logit", "A network’s output for one class before softmax turns all of them into probabilities.", ("logits",)),
     Term("loss", "What training makes smaller; here −log of the probability given to the right digit, in nats."),
@@ -76,7 +80,11 @@ TERMS = (
     ),
     Term("saturation", "When an activation function is so flat that the gradient all but vanishes.", ("saturated",)),
     Term("softmax", "Turns a network’s outputs into probabilities: exponentials divided by their sum."),
-    Term("standard deviation σ", "The square root of the variance: how far values lie from their mean.", ("standard deviation",)),
+    Term(
+        "standard deviation σ",
+        "The square root of the variance: how far values lie from their mean.",
+        ("standard deviation",),
+    ),
     Term(
         "train mode",
         "How a network is used during training: batch norm uses the statistics of the batch, so that every image "

@@ -13,12 +13,8 @@ from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
-<<<<<<< HEAD
-from bnmodel.experiments.cache import cache_by_content
-=======
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.cost import CHUNK, is_large
->>>>>>> f886fbb (Every tab: a task, a hint above the figure, its numbers to touch and to take home; one batch for all)
 from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs

@@ -7,12 +7,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from bnmodel import plotting
-<<<<<<< HEAD
-from bnmodel.experiments.modes import accuracy, custom_batchnorms
-=======
 from bnmodel.experiments.cost import accuracy
 from bnmodel.experiments.modes import custom_batchnorms
->>>>>>> f886fbb (Every tab: a task, a hint above the figure, its numbers to touch and to take home; one batch for all)
 from bnmodel.experiments.running_statistics import batch_statistics, running_average, with_statistics
 from bnmodel.training.history import History
 

@@ -13,17 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bnmodel import CustomBatchNorm, plotting
-<<<<<<< HEAD
-<<<<<<< HEAD
-from bnmodel.experiments.modes import accuracy, custom_batchnorms
-=======
-from bnmodel.experiments.cost import accuracy, test_digits
-from bnmodel.experiments.modes import custom_batchnorms
->>>>>>> f886fbb (Every tab: a task, a hint above the figure, its numbers to touch and to take home; one batch for all)
-=======
 from bnmodel.experiments.cost import accuracy, scored_digits
 from bnmodel.experiments.modes import custom_batchnorms
->>>>>>> cea9330 (Large networks answer in time: fewer digits per accuracy, in parts that fit the cache)
 from bnmodel.training.evaluation import predict_log_probs
 
 MAX_CALLS = 200

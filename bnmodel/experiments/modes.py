@@ -169,20 +169,8 @@ def compare(model: nn.Module, digit: Tensor, company: Tensor) -> Modes:
     )
 
 
-<<<<<<< HEAD
-@cache_by_content(256)
-def accuracy(model: nn.Module) -> float:
-    """The share of the sample's 1,000 test digits that `model` gets right in eval mode."""
-    with QuickPooling():
-        return evaluate(model, load_sample(train=False))[1]
-
-
-def custom_batchnorms(model: nn.Module) -> dict[str, CustomBatchNorm]:
-    """Every CustomBatchNorm of `model`, by module name."""
-=======
 def custom_batchnorms(model: nn.Module) -> dict[str, CustomBatchNorm]:
     """The batch norms of `model`, by name."""
->>>>>>> f886fbb (Every tab: a task, a hint above the figure, its numbers to touch and to take home; one batch for all)
     return {name: module for name, module in model.named_modules() if isinstance(module, CustomBatchNorm)}
 
 

@@ -18,20 +18,9 @@ from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
-<<<<<<< HEAD
-<<<<<<< HEAD
-from bnmodel.experiments.cache import cache_by_content
-from bnmodel.experiments.modes import accuracy, custom_batchnorms, norm_inputs, with_batch_statistics
-=======
-from bnmodel.experiments.cache import cache_by_content
-from bnmodel.experiments.cost import accuracy, is_large, test_digits
-from bnmodel.experiments.modes import custom_batchnorms, norm_inputs, with_batch_statistics
->>>>>>> f886fbb (Every tab: a task, a hint above the figure, its numbers to touch and to take home; one batch for all)
-=======
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.cost import accuracy, is_large, scored_digits
 from bnmodel.experiments.modes import custom_batchnorms, norm_inputs, with_batch_statistics
->>>>>>> cea9330 (Large networks answer in time: fewer digits per accuracy, in parts that fit the cache)
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
 

@@ -37,13 +37,6 @@ class Run(Generic[T]):
             yield latest, state
 
 
-def pictures(self, most: int | None = None) -> Iterator[tuple[T, State]]:
-        """As the function `pictures`, of the steps from here on; it pauses after `most` of them."""
-        self.pausing = False
-        for self.latest, state in pictures(self.steps, lambda: self.pausing, most):
-            yield self.latest, state
-
-
 def pictures(
     steps: Generator[T], pausing: Callable[[], bool] = lambda: False, most: int | None = None
 ) -> Iterator[tuple[T, State]]:
@@ -169,7 +162,7 @@ def wire(
     for button in (train, go_on, step):
         button.click(None, None, None, js=look, api_visibility="private")
         button.click(announce, None, [shown, *pressed], **at_once)
-    trainings = [
+    trainings: Any = [
         train.click(start, [run, earlier, *inputs], outputs, **trains),
         go_on.click(resume, [run, earlier], outputs, **trains),
         step.click(one_epoch, [run, earlier, *inputs], outputs, **trains),

@@ -120,9 +120,9 @@ plotting.save(running_statistics.figure(result), "statistics.png")
 def in_words(result: RunningStatistics) -> str:
     error = abs(float(result.running_mean[-1]) - result.precise_mean)
     batches = result.effective_batches
-    remembered = "batch" if batches < 1.005 else f"{batches:.3g} batches"
+    covered = "batch" if batches < 1.005 else f"{batches:.3g} batches"
     return (
-        f"With momentum {result.momentum:g}, the average covers about the last <b>{remembered}</b>. After "
+        f"With momentum {result.momentum:g}, the average covers about the last <b>{covered}</b>. After "
         f"{len(result.batch_mean)} batches the running mean of channel {result.channel} of {result.norm} is "
         f"{result.running_mean[-1]:.4f}, {error:.4f} from the precise mean; single batches vary by "
         f"±{result.mean.batch_spread:.4f}."

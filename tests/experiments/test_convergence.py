@@ -267,6 +267,7 @@ def test_an_earlier_run_stays_numbered_beside_the_present_one():
         "2: He normal, rate 0.1, seed 1 (now)",
     ]
 
+
 def test_what_the_page_says_of_a_live_training_is_where_it_stands():
     curves = tuple(convergence.Curve(place) for place in PLACES)
     empty = Convergence(0.1, "he_normal", 10, 0, curves)
