@@ -141,7 +141,8 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*install, "--no-index", str(wheel)], check=True)
     variables = {"base": str(environment), "platbase": str(environment)}
     site_packages = Path(sysconfig.get_path("purelib", "venv" if os.name != "nt" else "nt", vars=variables))
-    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    dependencies = dict.fromkeys(sysconfig.get_path(path) for path in ("purelib", "platlib"))
+    (site_packages / "dependencies.pth").write_text("\n".join(dependencies) + "\n")
     return scripts
 
 
