@@ -1,7 +1,7 @@
-"""How soon the page answers: real strokes in a real Chromium, timed inside the page.  python -m benchmarks.app
+"""Response times of the page, measured in Chromium with real strokes.  python -m benchmarks.app
 
-The clock starts when the browser hears that the pen was lifted or a key pressed, and stops at the first frame after the
-answer is on the page. Server and browser share the machine, as on a laptop.
+The time is from the browser's event (pen-up, key or click) to the first frame with the answer on the page. Server and
+browser share the machine, as on a laptop.
 """
 
 import random
@@ -20,7 +20,7 @@ from demo.server.live_training import MAX_TRAININGS
 
 DRAWINGS = 40
 TAB_DRAWINGS = 7
-CHANGES = 6  # of each control; the first does not count, since what it needs is not yet remembered
+CHANGES = 6  # per control; the first is left out, since nothing is cached yet
 LONGEST = 4000  # ms to wait for a picture that may not come
 VIEW = {"width": 1280, "height": 900}
 # tab → what must have changed when its answer is there
@@ -93,7 +93,7 @@ def main() -> None:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """A function that opens an empty page, in a window of its own with nothing cached."""
+    """A function that opens a page in a new context with an empty cache."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_ARGS)
         yield lambda: chromium.new_context(viewport=VIEW).new_page()  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ def browser() -> Iterator[Any]:
 
 
 def seconds_to_usable(page: Page, url: str) -> float:
-    """From the request to a pad that can be drawn on beside a first tab that shows its answer."""
+    """Seconds from the request until the pad is usable and the first tab shows its answer."""
     start = time.perf_counter()
     open_app(page, url)
     seconds = time.perf_counter() - start
@@ -129,9 +129,9 @@ def answer_times(page: Page, place: str, drawings: int) -> tuple[list[float], li
 
 
 def change_times(page: Page, url: str, tab: str) -> dict[str, list[float]]:
-    """Control → milliseconds from the key or click that changes it to the last new picture, for each change.
+    """Control → milliseconds from the key or click to the last new picture, for each change.
 
-    Without the controls that change no picture, as those of a live training.
+    Controls that change no picture, such as those of a live training, are left out.
     """
     open_app(page, url)
     page.get_by_role("tab", name=tab, exact=True).click()
@@ -149,7 +149,7 @@ def change_times(page: Page, url: str, tab: str) -> dict[str, list[float]]:
 
 
 def change(page: Page, control: Locator, number: int) -> float | None:
-    """Change a slider, radio, dropdown or seed once; the milliseconds, None where nothing came of it."""
+    """Milliseconds of one change of a slider, radio, dropdown or seed; None if no picture changed."""
     page.evaluate("times = { start: 0, shown: 0 }")
     inputs = control.locator("input[type=range], input[type=radio], input:not([type=number])").filter(visible=True)
     if control.evaluate("control => control.tagName") == "BUTTON":
@@ -166,19 +166,19 @@ def change(page: Page, control: Locator, number: int) -> float | None:
         page.wait_for_function("times.shown > 0", timeout=LONGEST)
     except TimeoutError:
         return None
-    page.wait_for_function("performance.now() - times.shown > 400")  # nothing more comes
+    page.wait_for_function("performance.now() - times.shown > 400")  # no further pictures
     return float(page.evaluate("times.shown - times.start"))
 
 
 def summary(times: dict[str, list[float]]) -> dict[str, Any]:
-    """The median over all changes of a tab, and that of each control."""
+    """The median over all changes of a tab, and per control."""
     every = [time for of_control in times.values() for time in of_control]
     controls = {control: round(statistics.median(of_control)) for control, of_control in times.items()}
     return {"all": round(statistics.median(every)), "controls": controls}
 
 
 def live_times(open_page: Callable[[], Page], url: str) -> tuple[int, dict[str, int]]:
-    """From the click on “Train live” to the first point, and from pen-up to the answer while three visitors train."""
+    """Milliseconds from “Train live” to the first point, and from pen-up to the answer while three trainings run."""
     drawing = open_page()
     open_app(drawing, url)
     first = []

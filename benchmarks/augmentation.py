@@ -1,7 +1,7 @@
-"""What drawing digits anew costs in training, beside torchvision's transforms and beside a step of training.
+"""Cost of the augmentation, compared with torchvision's transforms and with a training step.
 
-torchvision draws one chance for a whole batch; for one of each digit's own it has to be called digit by digit, as a
-Dataset does. Its closest relatives of our `warp` are RandomAffine and ElasticTransform. Processor time on one thread.
+torchvision draws one random value per batch; for one per digit it has to be called for every digit, as in a Dataset.
+The transforms closest to `warp` are RandomAffine and ElasticTransform. Processor time on one thread.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Faults that are survived, counted: the tests that kill, fill up, damage and swap.  python -m benchmarks.faults"""
+"""Count the tests of killed processes, full disks, damaged and swapped files.  python -m benchmarks.faults"""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def counted(file: Path) -> dict[str, int]:
-    """How many of a file's tests there are, and how many passed."""
+    """Number of tests in a file, and how many passed."""
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
         subprocess.run([sys.executable, "-m", "pytest", str(file), f"--junitxml={report}"], cwd=ROOT, check=False)

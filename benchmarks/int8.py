@@ -1,4 +1,4 @@
-"""Whether an 8-bit ONNX file keeps the promise of the others: no label differs over MNIST's test set.
+"""Check whether labels of an 8-bit ONNX file differ from the network's on MNIST's test set.
 
 python -m benchmarks.int8 --data-root DIR
 """
@@ -19,7 +19,7 @@ from bnmodel.deploy.loading import load_file
 SOURCE = Path("checkpoints/lecture/digits.onnx")
 
 
-class Calibration(CalibrationDataReader):
+class Calibration(CalibrationDataReader):  # type: ignore[misc]
     """The shipped training sample, in batches of 50."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digits.int8.onnx"
-        # weights of seven bits: with eight, processors without VNNI instructions overflow where they add two products
+        # 7-bit weights: with 8 bits, sums of two products overflow on processors without VNNI
         quantize_static(SOURCE, path, Calibration(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True)
         quantized, size = load_file(path).run(test.images.numpy())[0], path.stat().st_size
     exact = load_file(SOURCE).run(test.images.numpy())[0]

@@ -1,8 +1,8 @@
-"""Fifty visitors draw at the same time, then ten minutes' soak.  python -m benchmarks.load [--soak MINUTES]
+"""Fifty visitors drawing at once, then a soak test of ten minutes.  python -m benchmarks.load [--soak MINUTES]
 
-A visitor is what the page is to the server: while the pen moves, one request for an answer at a time; at pen-up the
-first tab, through Gradio's queue; then two seconds' pause. In the soak there is neither pace nor pause. Every answer is
-compared with the one that the same drawing got when nobody else was there. Server and visitors share the machine.
+A visitor sends what the page sends: while drawing, one request at a time; at pen-up, a call of the first tab through
+Gradio's queue; then it pauses for two seconds. The soak test has no pauses. Every answer is compared with the answer to
+the same drawing on an idle server. Server and visitors share the machine.
 """
 
 import argparse
@@ -26,18 +26,18 @@ from demo.images import as_ink, enlarge, png_url
 
 VISITORS = 50
 SECONDS = 60
-STROKES = 8  # answers asked for while a digit is drawn
-PACE = 0.15  # seconds between two of them: a digit takes somewhat more than a second
-PAUSE = 2.0  # seconds to look at it before the next
+STROKES = 8  # requests per digit while it is drawn
+PACE = 0.15  # seconds between two requests; a digit takes a bit more than a second
+PAUSE = 2.0  # seconds between two digits
 SOAK_VISITORS = 8  # without pauses
 TIMEOUT = 30.0
 Answer = dict[str, Any]
-Drawings = dict[str, tuple[Answer, str]]  # a drawing → what is answered to it when nobody else is there
+Drawings = dict[str, tuple[Answer, str]]  # drawing → its answers on an idle server
 
 
 @dataclass
 class Seen:
-    """What visitors experienced: seconds to answers under the pad and on the tab, and what went wrong."""
+    """Measurements: seconds to the answers below the pad and on the tab, and errors."""
 
     pad: list[float] = field(default_factory=list)
     tab: list[float] = field(default_factory=list)
@@ -46,12 +46,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class App:
-    """What a page knows of the app it talks to."""
+    """What a page knows about the app."""
 
     client: httpx.AsyncClient
     pad: int  # the component's id
     refresh: int  # the event that draws the first tab
-    others: list[Any]  # that event's further inputs, as at first
+    others: list[Any]  # default values of that event's other inputs
 
     @classmethod
     async def open(cls, client: httpx.AsyncClient) -> "App":
@@ -66,7 +66,7 @@ class App:
         return cls(client, place["pad"], event["id"], [value[part] for part in event["inputs"][1:]])
 
     async def read(self, session: str, drawing: str) -> Answer:
-        """The answer under the pad."""
+        """The answer below the pad."""
         body = {
             "session_hash": session,
             "component_id": self.pad,
@@ -92,7 +92,7 @@ class App:
 
 
 async def visit(app: App, drawings: Drawings, start: int, until: float, hurried: bool, seen: Seen):  # type: ignore[no-untyped-def]
-    """Draw one digit after the other, until the time `until`."""
+    """Draw one digit after the other until `until`."""
     session = uuid4().hex
     for drawing, (answer, picture) in itertools.islice(itertools.cycle(drawings.items()), start, None):
         if time.monotonic() > until:
@@ -151,7 +151,7 @@ async def measure(url: str, process: int, soak_minutes: float) -> dict[str, Any]
 
 
 def growth(memory: list[int]) -> float:
-    """Of the straight line through the measurements, from first to last; the first minute fills caches."""
+    """Slope of a linear fit to the measurements after the first minute, which fills caches."""
     settled = memory[1:] if len(memory) > 2 else memory
     return (len(memory) - 1) * statistics.linear_regression(range(len(settled)), settled).slope
 

@@ -1,8 +1,8 @@
 """A race to 99.0 % on MNIST's test set: the recipe `sprint` against a public recipe without batch norm.
 
-Both see all 60,000 training digits once, from memory; what is timed is the training alone. Two convolutions of 24 and
-32 channels, a dense layer of 256, Adam and a one-cycle schedule are the opponent. Five seeds each, in turns, on one
-thread; since the machine is shared, the processor's time counts, and the clock's is noted.
+Both see all 60,000 training digits once, from memory; only the training is timed. The other recipe has two convolutions
+of 24 and 32 channels, a dense layer of 256, Adam and a one-cycle schedule. Five seeds each, alternating, on one thread;
+since the machine is shared, processor time counts, and wall time is recorded.
 python -m benchmarks.race --data-root DIR
 """
 
@@ -29,7 +29,7 @@ SEEDS = range(5)
 
 
 def opponent(train: Digits, seed: int) -> nn.Module:
-    """`train` with standardised pixels, batches of 256, one epoch of Adam with a one-cycle schedule to 0.01."""
+    """Train on standardised pixels in batches of 256 for one epoch: Adam, one-cycle schedule with peak 0.01."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         *(nn.Conv2d(1, 24, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(24, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
@@ -48,7 +48,7 @@ def opponent(train: Digits, seed: int) -> nn.Module:
 
 
 def sprint(train: Digits, seed: int) -> nn.Module:
-    """The recipe; the validation that ends its epoch is of a hundred digits, and takes no time to speak of."""
+    """Train the recipe; its validation on a hundred digits takes negligible time."""
     model, generator = new_network(replace(SPRINT, seed=seed))
     training = Training(model, train, train[:100], replace(SPRINT, seed=seed), "cpu", generator)
     for _ in training.epochs():
@@ -72,7 +72,7 @@ def main() -> None:
         "opponent": (opponent, *theirs),
         "sprint": (sprint, train, test),
     }
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in racers}  # the processor's and the clock's
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in racers}  # processor and wall time, in seconds
     accuracy: dict[str, list[float]] = {name: [] for name in racers}
     for seed in SEEDS:
         for name, (run, digits, test_digits) in racers.items():

@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks import RESULTS, layout
 from bnmodel.experiments import convergence_sweep
-from bnmodel.experiments.convergence import PLACES
 from bnmodel.experiments.convergence_sweep import EASIER, SLOW, SWEEP_FILE, TARGET
+from bnmodel.experiments.gradients import PLACES
 from bnmodel.io import atomic_write
 from export.bench import read_rows
 

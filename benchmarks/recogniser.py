@@ -1,9 +1,9 @@
-"""How well the networks read MNIST, how honest their probabilities are, and what they make of what is no digit.
+"""Accuracy and calibration of the networks on MNIST, and their answers to images that are not digits.
 
 python -m benchmarks.recogniser [--model FOLDER]… [--data-root DIR]
 
-The test set has no part in any choice; other seeds of `robust`: `benchmarks.seeds`. What is no digit goes through the
-exported sketch.onnx, as a visitor's drawing would.
+The test set is not used for any choice. Other seeds of `robust`: `benchmarks.seeds`. Images that are not digits go
+through the exported sketch.onnx, as drawings do.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from bnmodel.training.checkpoint import Checkpoint
 from bnmodel.training.evaluation import evaluate, predict_log_probs
 from export.recogniser import Recognizer, available, load
 
-SURE = 0.9  # a false answer of at least this probability is a sure one
+SURE = 0.9  # an answer of at least this probability counts as sure
 DOUBTFUL = 0.5  # the app shows a question mark below this
-SIDE = 280  # of a canvas, pixels
+SIDE = 280  # pixels per side of a canvas
 FONTS = ("DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono")
-# B I O S Z b g i l o q s z are left out: in one hand or another they are 8 1 0 5 2 6 9 1 1 0 9 5 2
+# without B I O S Z b g i l o q s z, which some write like 8 1 0 5 2 6 9 1 1 0 9 5 2
 LETTERS = "ACDEFGHJKLMNPQRTUVWXYacdefhjkmnprtuvwxy"
 MISREAD = Path("docs/misread.png")
 
@@ -46,7 +46,7 @@ def letters() -> list[np.ndarray]:
 
 
 def lines(count: int = 100, seed: int = 0) -> list[np.ndarray]:
-    """Straight lines that lie or lean too much for a one: 40° or more off the vertical."""
+    """Straight lines at least 40° off the vertical, which is too much for a 1."""
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(count):
@@ -60,7 +60,7 @@ def lines(count: int = 100, seed: int = 0) -> list[np.ndarray]:
 
 
 def scribbles(count: int = 100, seed: int = 0) -> list[np.ndarray]:
-    """A pen that goes to and fro between ten to twenty points, in curves and corners."""
+    """Random lines through 10 to 20 points, half of them smoothed."""
     rng = np.random.default_rng(seed)
     drawn = []
     for number in range(count):
@@ -75,7 +75,7 @@ def scribbles(count: int = 100, seed: int = 0) -> list[np.ndarray]:
 
 
 def noise(count: int = 100, seed: int = 0) -> list[np.ndarray]:
-    """Black squares of 5 to 40 pixels wherever chance has it, from a few to half of the sheet."""
+    """Random black squares of 5 to 40 pixels, covering 5 to 50 % of the canvas."""
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(count):
@@ -87,13 +87,13 @@ def noise(count: int = 100, seed: int = 0) -> list[np.ndarray]:
     return drawn
 
 
-STRANGERS = {"noise": noise, "lines": lines, "scribbles": scribbles, "letters": letters}
+NON_DIGITS = {"noise": noise, "lines": lines, "scribbles": scribbles, "letters": letters}
 
 
-def strangers(recogniser: Recognizer) -> dict[str, dict[str, float]]:
-    """Of each kind: how many there were, and the share answered with at least DOUBTFUL and at least SURE."""
+def non_digits(recogniser: Recognizer) -> dict[str, dict[str, float]]:
+    """Per kind: the number of images, and the shares answered with at least DOUBTFUL and at least SURE."""
     result = {}
-    for name, make in STRANGERS.items():
+    for name, make in NON_DIGITS.items():
         tops = np.array([recogniser.read(canvas).probabilities.max() for canvas in make()])
         result[name] = {
             "n": len(tops),
@@ -104,7 +104,7 @@ def strangers(recogniser: Recognizer) -> dict[str, dict[str, float]]:
 
 
 def on_validation(checkpoint: Checkpoint, validation: data.Digits) -> dict[str, float]:
-    """Loss, accuracy, calibration error; of a refitted network as they were before it had learned these digits."""
+    """Loss, accuracy and calibration error; for a refitted network, those of the training before it."""
     if "refitted_on" in checkpoint.results:
         loss, accuracy, error = (
             checkpoint.results[name] for name in ("validation_loss", "validation_accuracy", "calibration_error")
@@ -117,7 +117,7 @@ def on_validation(checkpoint: Checkpoint, validation: data.Digits) -> dict[str, 
 
 
 def judge(folder: Path, validation: data.Digits, test: data.Digits) -> tuple[dict[str, Any], Tensor]:
-    """Numbers of a checkpoint, and its log-probabilities (N, 10) of the test digits."""
+    """Measurements of a checkpoint, and its log-probabilities (N, 10) on the test digits."""
     checkpoint = load_checkpoint(folder)
     of_test = predict_log_probs(checkpoint.model, test.images)
     read = of_test.argmax(1)
@@ -135,7 +135,7 @@ def judge(folder: Path, validation: data.Digits, test: data.Digits) -> tuple[dic
 
 @plotting.plot_style()
 def misread(test: data.Digits, log_probs: Tensor) -> Figure:
-    """Every misread digit: what it is, as what it was read, and how sure the network was."""
+    """All misclassified digits with label, answer and probability."""
     wrong = torch.nonzero(log_probs.argmax(1) != test.labels)[:, 0].tolist()
     columns = 10
     rows = -(-len(wrong) // columns)
@@ -162,7 +162,7 @@ def main() -> None:
         models[folder.name], log_probs = judge(folder, validation, test)
         models[folder.name] |= {
             "onnx_bytes": (folder / "digits.onnx").stat().st_size,
-            "strangers": strangers(load(folder, "onnx")),
+            "strangers": non_digits(load(folder, "onnx")),
         }
         if models[folder.name]["recipe"] == "robust":
             plotting.save(misread(test, log_probs), MISREAD)

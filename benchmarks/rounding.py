@@ -1,4 +1,4 @@
-"""How far each exported file is from the network in float32 and in float64, over MNIST's 10,000 test digits.
+"""Deviation of each exported file from the network in float32 and float64, on MNIST's 10,000 test digits.
 
 python -m benchmarks.rounding --data-root DIR
 """

@@ -1,8 +1,8 @@
-"""How much of the robust network's accuracy is luck: the shipped one and its refits from other seeds, on MNIST's test.
+"""Variation of the robust network's test accuracy over seeds: the shipped one and refits from other seeds.
 
 python -m benchmarks.seeds [--model FOLDER] [--out DIR] [--data-root DIR]
 
-The two refits take hours, so it is no part of `make bench`; one that `--out` has already is not repeated.
+The two refits take hours, so this is not part of `make bench`; a finished one in `--out` is not repeated.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
         if seed != shipped.recipe["seed"]
     }
     networks[shipped.recipe["seed"]] = shipped.model
-    # the one look at the test digits
+    # the only use of the test digits
     accuracy = {str(seed): evaluate(network, test)[1] for seed, network in sorted(networks.items())}
     write("seeds", {"test_accuracy": accuracy, "mean": mean(accuracy.values())})
     print(f"robust, test accuracy by seed {accuracy}, mean {mean(accuracy.values()):.4f}")

@@ -1,6 +1,6 @@
-"""A Space's cold start: a fresh clone, an empty environment, the requirements, app.py.  python -m benchmarks.space
+"""Cold start of a Space: fresh clone, empty environment, requirements, app.py.  python -m benchmarks.space
 
-Installing is the time of this machine's network; starting, that of Python importing and of the models being read.
+The installation depends on the network; the start consists of imports and of loading the models.
 """
 
 import os
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def seconds_to_health(python: Path, clone: Path) -> float:
-    """From the command to an answer of /health."""
+    """Seconds from the command to an answer of /health."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

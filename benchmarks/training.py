@@ -1,7 +1,7 @@
-"""Time to validation loss 0.0370 on MNIST: the lecture's loop as the lecture wrote it, and the recipe `fast`.
+"""Time to validation loss 0.0370 on MNIST: the lecture's loop and the recipe `fast`, with a profile of both.
 
-The lecture's loop: a DataLoader that transforms each sample, a batch norm in five naive steps, a loss read at every
-step. Both train the lecture's network on the lecture's split. And what either of them spends its time on.
+The lecture's loop has a DataLoader that transforms each sample, a batch norm in five naive steps, and reads the loss at
+every step. Both train the lecture's network on the lecture's split.
 python -m benchmarks.training --data-root DIR
 """
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ Curve = list[tuple[float, float]]  # (seconds since the start, validation loss) 
 
 
 class NaiveBatchNorm(nn.Module):
-    """The formulas line by line, running statistics as plain attributes."""
+    """Batch norm line by line, with running statistics as plain attributes."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ def lecture_network() -> nn.Module:
     return nn.Sequential(*block(1, 10), *block(10, 20), *head)
 
 
-def lecture_data(root: Path) -> tuple[DataLoader, DataLoader]:
+def lecture_data(root: Path) -> tuple[DataLoader[Any], DataLoader[Any]]:
     mnist = MNIST(str(root), train=True, transform=transforms.ToTensor())
     train_index, validation_index = train_test_split(range(len(mnist)), test_size=0.2, random_state=42)
     train_loader = DataLoader(Subset(mnist, train_index), batch_size=64, shuffle=True)
@@ -91,7 +92,7 @@ def lecture_model() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def lecture_loop(root: Path) -> Curve:
-    """Until TARGET."""
+    """Train until TARGET."""
     torch.manual_seed(0)
     train_loader, validation_loader = lecture_data(root)
     model, optimizer = lecture_model()
@@ -110,7 +111,7 @@ def lecture_loop(root: Path) -> Curve:
 
 
 def fast(root: Path) -> Curve:
-    """All epochs of the recipe."""
+    """Train all epochs of the recipe."""
     torch.manual_seed(FAST.seed)
     train, validation = data.split(data.load_mnist(True, root))
     curve: Curve = []
@@ -125,7 +126,7 @@ def fast(root: Path) -> Curve:
 
 
 def spent(work: Callable[[], object]) -> dict[str, float]:
-    """The operations that take most of `work`'s time, with their shares of it (each without those it calls)."""
+    """The operations with the largest shares of self time in `work`."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         work()
     times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
@@ -134,7 +135,7 @@ def spent(work: Callable[[], object]) -> dict[str, float]:
 
 
 def profiles(root: Path) -> dict[str, dict[str, float]]:
-    """Before and after: so many steps of training, without the validation."""
+    """Profile some training steps of both, without validation."""
     batches = islice(lecture_data(root)[0], PROFILED_STEPS)
     digits = data.load_mnist(True, root)
     fast_training = Training(build(FAST.model), digits[: PROFILED_STEPS * FAST.batch_size], digits[:100], FAST, "cpu")
@@ -157,7 +158,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-root", type=Path, default=data.default_data_root())
     root = parser.parse_args().data_root
-    before, slow, after = fast(root), lecture_loop(root), fast(root)  # fast on either side, since the machine drifts
+    before, slow, after = (
+        fast(root),
+        lecture_loop(root),
+        fast(root),
+    )  # fast twice, since the speed of the machine drifts
     ours = [seconds for seconds in map(seconds_to_target, (before, after)) if seconds is not None]
     theirs = seconds_to_target(slow)
     if theirs is None or len(ours) < 2:

@@ -5,7 +5,7 @@ import os
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 import torch
@@ -83,7 +83,8 @@ def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
                 build_next()
         default = page.find(page.model.value)
         build_api(default, default)
-    return app.queue(max_size=MOST_WAITING, api_open=False)
+    app.queue(max_size=MOST_WAITING, api_open=False)
+    return cast(gr.Blocks, app)
 
 
 def damaged(unsound: dict[str, str]) -> str:

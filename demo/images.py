@@ -48,7 +48,8 @@ def _png_url(shape: tuple[int, ...], content: bytes) -> str:
 
 def grey(digit: np.ndarray) -> np.ndarray:
     """float (…) in [0, 1] → uint8 (…)."""
-    return (np.clip(digit, 0, 1) * 255 + 0.5).astype(np.uint8)
+    pixels: np.ndarray = (np.clip(digit, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return pixels
 
 
 def as_ink(digit: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""More than 6,000 hostile requests to the app; exits with 1 if one breaks it.  python -m benchmarks.fuzzing [SEED]"""
+"""Send more than 6,000 hostile requests; exit with 1 if a property is violated.  python -m benchmarks.fuzzing [SEED]"""
 
 import secrets
 import sys
@@ -11,7 +11,7 @@ from benchmarks.fuzzing.attack import KINDS, NO_HTTP, PROPERTIES, Attack, listen
 from benchmarks.fuzzing.files import encoded, seven
 from benchmarks.running_app import serve_logged
 
-MOST_MORE = 2000  # MB that the app may take at any time, beyond what it has when nobody has called
+MOST_MORE = 2000  # MB of memory that the app may need in addition
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Send hostile requests to a running app and judge what comes back."""
+"""Send hostile requests to a running app and check the answers."""
 
 import http.server
 import itertools
@@ -27,7 +27,7 @@ from demo.pad import example_digits
 
 T = TypeVar("T")
 Kind = Callable[[random.Random, Target], Iterator[Case]]
-KINDS: dict[str, tuple[Kind, int]] = {  # and how many requests of each
+KINDS: dict[str, tuple[Kind, int]] = {  # with the number of requests
     "images": (calls.images, 500),
     "arguments": (calls.arguments, 500),
     "by name": (calls.by_name, 250),
@@ -44,26 +44,26 @@ KINDS: dict[str, tuple[Kind, int]] = {  # and how many requests of each
     "strangers": (requests.strangers, 300),
     "large": (requests.large, 16),
 }
-NO_HTTP = 100  # requests of the kind that is none
+NO_HTTP = 100  # requests that are not HTTP
 VISITORS = 4  # at once
-TIME_LIMIT = 60  # seconds for a request, with the stream of its answer
+TIME_LIMIT = 60  # seconds per request, including its stream
 MARKS = ("Traceback (most recent call last)", "root:x:0:", "def build_app(", "PK\x03\x04", 'File "/')
 
 
 Property = Literal["answered", "secret", "worded", "sound", "alive", "quiet"]
 PROPERTIES: dict[Property, str] = {
-    "answered": "every request is answered, and by no 5xx",
-    "secret": "no answer tells of a file or of the code",
-    "worded": "what an event refuses it refuses in words that say what was expected",
-    "sound": "what is right is answered, what is wrong is refused",
-    "alive": "afterwards a 7 is read as a 7",
-    "quiet": "nothing is printed about a visitor's error",
+    "answered": "every request is answered, and not by a 5xx",
+    "secret": "no answer contains a file or code",
+    "worded": "a refusal says what was expected",
+    "sound": "valid requests are answered, invalid ones refused",
+    "alive": "afterwards a 7 is still recognised",
+    "quiet": "no traceback is logged",
 }
 
 
 @dataclass
 class Report:
-    """What came of it. `broken`: a line for each time that a property did not hold."""
+    """Results. `broken`: one line per violation of a property."""
 
     answers: dict[str, Counter[str]] = field(default_factory=dict)  # kind → answer → how often
     slowest: dict[str, float] = field(default_factory=dict)  # kind → seconds
@@ -72,7 +72,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Answer:
-    """`what`: an HTTP status, or how the event ended: complete, refused; "hangs", "cut off" for none."""
+    """`what`: an HTTP status, or how the event ended: "complete", "refused", "hangs" or "cut off"."""
 
     what: str
     text: str
@@ -80,16 +80,16 @@ class Answer:
 
 
 class Attack:
-    """Strangers with one aim. `secret`: what stands in the first of the target's files."""
+    """Sends requests to one target. `secret`: the content of the first of the target's files."""
 
     def __init__(self, served: Served, target: Target, secret: str) -> None:
         self.served, self.target, self.secret = served, target, secret
         self.report = Report()
         self._own = threading.local()
-        self._read = served.log.stat().st_size  # of what the app has printed
+        self._read = served.log.stat().st_size  # bytes of the log that are checked
 
     def run(self, name: str, kind: Kind, number: int, seed: int = 0) -> None:
-        """`number` requests of a kind; then the app must still answer rightly, and have nothing to complain of."""
+        """Send `number` requests of a kind, then check that the app still works and logged no traceback."""
         cases = itertools.islice(kind(random.Random(f"{name} {seed}"), self.target), number)
         with ThreadPoolExecutor(VISITORS) as visitors:
             for case, answer in visitors.map(lambda case: (case, self.send(case)), cases):
@@ -99,7 +99,7 @@ class Attack:
         self.check(name)
 
     def run_no_http(self, number: int, seed: int = 0) -> None:
-        """Bytes for the bare connection; only a 5xx or silence is wrong, a connection that is closed is not."""
+        """Send raw bytes; closing the connection is a valid answer, a 5xx or a timeout is not."""
         for content in itertools.islice(requests.no_http(random.Random(seed)), number):
             answer = self.send_bytes(content)
             self.note("no HTTP", answer)
@@ -112,7 +112,7 @@ class Attack:
         self.report.slowest[name] = max(self.report.slowest.get(name, 0), answer.seconds)
 
     def check(self, name: str) -> None:
-        """The app lives, reads a 7 as a 7, and has printed no traceback."""
+        """Check that the app runs, answers a 7 with 7, and logged no traceback."""
         answer = self.send(post("call/predict", {"data": [{"path": self.target.digit, "meta": META}]}, "call"))
         if self.served.process.poll() is not None or '"label": 7' not in answer.text:
             self.report.broken["alive"].append(f"after {name}: {answer.what} {answer.text[:200]}")
@@ -122,7 +122,7 @@ class Attack:
             self.report.broken["quiet"].append(f"after {name}: {printed[printed.index('Traceback') :][:3000]}")
 
     def broken_by(self, name: str, case: Case, answer: Answer) -> Iterator[Property]:
-        """What must hold of any answer, whatever was asked."""
+        """The properties that an answer violates."""
         if answer.what.startswith("5") or answer.what in ("hangs", "cut off"):
             yield "answered"
         if self.secret in answer.text or any(mark in answer.text for mark in MARKS):
@@ -188,14 +188,14 @@ class Attack:
 
     @property
     def client(self) -> httpx.Client:
-        """One a thread, with its connections."""
+        """One client per thread."""
         if not hasattr(self._own, "client"):
             self._own.client = httpx.Client(base_url=self.served.url, timeout=TIME_LIMIT)
         return self._own.client
 
 
 def in_time(stream: Iterator[T]) -> Iterator[T]:
-    """`stream`, which may not go on for ever."""
+    """Pass on `stream` for TIME_LIMIT seconds at most."""
     started = time.monotonic()
     for part in stream:
         if time.monotonic() - started > TIME_LIMIT:
@@ -209,7 +209,7 @@ def brief(case: Case) -> str:
 
 @contextmanager
 def listening() -> Iterator[tuple[str, list[str]]]:
-    """A server that nobody may call: its URL, and who did."""
+    """A server that must not be called: its URL, and the calls it received."""
     visits: list[str] = []
 
     class Noting(http.server.BaseHTTPRequestHandler):
@@ -223,7 +223,7 @@ def listening() -> Iterator[tuple[str, list[str]]]:
 
 
 def look_at(served: Served, canary: Path, listener: str) -> Target:
-    """What a stranger can know of the app."""
+    """What is publicly known about the app."""
     config = httpx.get(f"{served.url}/config", timeout=TIME_LIMIT).json()
     controls = {control["id"]: control for control in config["components"]}
     functions = tuple(
@@ -245,7 +245,7 @@ def look_at(served: Served, canary: Path, listener: str) -> Target:
 
 
 def memory(served: Served) -> dict[str, int]:
-    """MB of the app's process: now, and at most so far. Linux only."""
+    """Current and peak memory of the app in MB. Linux only."""
     status = Path(f"/proc/{served.process.pid}/status").read_text()
     lines = dict(line.split(":", 1) for line in status.splitlines())
     return {name: int(lines[key].split()[0]) // 1000 for name, key in (("now", "VmRSS"), ("peak", "VmHWM"))}

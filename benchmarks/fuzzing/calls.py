@@ -1,4 +1,4 @@
-"""Calls of the app's functions: of the named endpoints, of the tabs, of the pad, over MCP."""
+"""Calls of the app's functions: named endpoints, tabs, pad, MCP."""
 
 import json
 import random
@@ -26,14 +26,14 @@ OTHERS: dict[str, tuple[Any, ...]] = {"predict": (), "compare_modes": (3, "rando
 
 
 def images(rng: random.Random, target: Target) -> Iterator[Case]:
-    """Named endpoints with what is no uploaded image."""
+    """Named endpoints with something other than an uploaded image."""
     while True:
         name, others = rng.choice(list(OTHERS.items()))
         yield post(f"call/{name}", {"data": [image(rng, target), *others]}, "call")
 
 
 def arguments(rng: random.Random, target: Target) -> Iterator[Case]:
-    """Named endpoints with a sound image, and numbers and words that are not."""
+    """Named endpoints with a valid image and invalid arguments."""
     while True:
         name = rng.choice(("compare_modes", "batch_spread"))
         data: list[Any] = [{"path": target.digit, "meta": META}, *OTHERS[name]]
@@ -46,7 +46,7 @@ def arguments(rng: random.Random, target: Target) -> Iterator[Case]:
 
 
 def by_name(rng: random.Random, target: Target) -> Iterator[Case]:
-    """As the page “Use via API” tells: a JSON object of the arguments."""
+    """Named endpoints with a JSON object of arguments."""
     while True:
         body = {"image": rng.choice(({"path": target.digit, "meta": META}, image(rng, target)))}
         for _ in range(rng.randrange(3)):
@@ -56,7 +56,7 @@ def by_name(rng: random.Random, target: Target) -> Iterator[Case]:
 
 
 def tabs(rng: random.Random, target: Target) -> Iterator[Case]:
-    """Every event of the page, private ones too, with controls that no page would set so."""
+    """All events of the page, with values that its controls cannot have."""
     while True:
         function = rng.choice(target.functions)
         data = [sound(rng, control, target) for control in function["inputs"]]
@@ -72,7 +72,7 @@ def tabs(rng: random.Random, target: Target) -> Iterator[Case]:
 
 
 def edges(rng: random.Random, target: Target) -> Iterator[Case]:
-    """Every event with its controls at the ends of their ranges: these must be answered."""
+    """All events with controls at the ends of their ranges, which must be answered."""
     functions = [function for function in target.functions if function["inputs"] and not function["generator"]]
     while True:
         for function in functions:
@@ -81,13 +81,13 @@ def edges(rng: random.Random, target: Target) -> Iterator[Case]:
 
 
 def unread(rng: random.Random, target: Target) -> Iterator[Case]:
-    """Calls whose answers nobody fetches."""
+    """Calls whose answers are not read."""
     while True:
         yield post("call/predict", {"data": [{"path": target.digit, "meta": META}]})
 
 
 def pad(rng: random.Random, target: Target) -> Iterator[Case]:
-    """The pad's own function, and others that it must not have."""
+    """Server functions of components, existing or not."""
     while True:
         canvas = rng.choice(
             (
@@ -111,7 +111,7 @@ def pad(rng: random.Random, target: Target) -> Iterator[Case]:
 
 
 def mcp(rng: random.Random, target: Target) -> Iterator[Case]:
-    """Tool calls over MCP: URLs as images, wrong types, unknown tools, calls that are none."""
+    """MCP: URLs as images, wrong types, unknown tools, malformed calls."""
     headers = {**JSON, "accept": "application/json, text/event-stream"}
     lies = {"x-forwarded-host": target.listener.removeprefix("http://"), "x-gradio-server": target.listener}
     while True:

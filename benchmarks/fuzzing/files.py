@@ -1,4 +1,4 @@
-"""Files that a stranger may upload as a digit: damaged, enormous, or no image at all."""
+"""Uploads: damaged, enormous, or no image at all."""
 
 import io
 import random
@@ -13,7 +13,7 @@ MODES = ("L", "RGB", "RGBA", "P", "1", "LA", "I;16", "F")
 
 
 def seven(mode: str = "L") -> Image.Image:
-    """A dark 7 on light paper, 100×120."""
+    """A dark 7 on a light background, 100×120."""
     image = Image.new("L", (100, 120), 255)
     ImageDraw.Draw(image).line([(25, 25), (75, 25), (45, 100)], fill=0, width=10, joint="curve")
     return image.convert(mode)
@@ -26,7 +26,7 @@ def encoded(image: Image.Image, form: str) -> bytes:
 
 
 def png_of(width: int, height: int, bits: int = 8, color: int = 0, more: bytes = b"") -> bytes:
-    """A PNG whose head claims a size that its few bytes of pixels do not have. `more`: chunks before the pixels."""
+    """A PNG whose header claims more pixels than it has. `more`: chunks before the pixels."""
     head = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + more + pixels + chunk(b"IEND", b"")
@@ -37,7 +37,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 
 def enormous() -> dict[str, bytes]:
-    """Few bytes, many pixels. The first few are true, and small enough to be read."""
+    """Small files with many pixels; the first ones are within the limits."""
     text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000), 9))
     return {
         "7000×7000.png": encoded(Image.new("RGB", (7000, 7000), "white"), "PNG"),
@@ -59,7 +59,7 @@ def encoded_packed(side: int) -> bytes:
 
 
 def strange() -> dict[str, bytes]:
-    """What is no image, or an image that other programs would run."""
+    """Files that are not images, or in formats that start other programs."""
     bitmap = bytearray(encoded(seven("RGB"), "BMP"))
     bitmap[18:26] = struct.pack("<ii", -100, -120)
     return {
@@ -82,7 +82,7 @@ def strange() -> dict[str, bytes]:
 
 
 def damaged(rng: random.Random) -> Iterator[tuple[str, bytes]]:
-    """Sound images with bytes cut off, changed, doubled or put in, without end."""
+    """An infinite iterator of images with bytes cut off, changed, duplicated or inserted."""
     sound = [encoded(seven(mode), form) for form in FORMATS for mode in MODES if can_save(mode, form)]
     while True:
         content = bytearray(rng.choice(sound))

@@ -1,4 +1,4 @@
-"""Requests that are hardly one: uploads, bodies, addresses, guesses, and what is no HTTP."""
+"""Malformed requests: uploads, bodies, URLs and headers, guessed sessions, raw bytes."""
 
 import json
 import random
@@ -8,7 +8,7 @@ from urllib.parse import quote
 from benchmarks.fuzzing.files import damaged, encoded, enormous, seven, strange
 from benchmarks.fuzzing.values import API, JSON, TEXTS, Case, Target, anything, elsewhere, post, session, upload
 
-WAYS: tuple[Callable[[str], str], ...] = (  # to write a path in a URL
+WAYS: tuple[Callable[[str], str], ...] = (  # encodings of a path in a URL
     quote,
     lambda path: quote(path, safe=""),
     lambda path: quote(quote(path, safe=""), safe=""),
@@ -33,7 +33,7 @@ HEADERS = ("x-forwarded-host", "x-gradio-server", "host", "x-forwarded-proto", "
 
 
 def files(rng: random.Random, target: Target) -> Iterator[Case]:
-    """Uploads that /predict is to read."""
+    """Uploads that /predict reads."""
     for name, content in strange().items():
         yield upload(name, content, "upload")
     for name, content in damaged(rng):
@@ -41,7 +41,7 @@ def files(rng: random.Random, target: Target) -> Iterator[Case]:
 
 
 def uploads(rng: random.Random, target: Target) -> Iterator[Case]:
-    """Requests that are hardly an upload, and names that are hardly a file's."""
+    """Malformed uploads and file names."""
     png = encoded(seven(), "PNG")
     kinds = ("multipart/form-data", "multipart/form-data; boundary=", "text/plain", "multipart/form-data; boundary=x")
     while True:
@@ -64,7 +64,7 @@ def uploads(rng: random.Random, target: Target) -> Iterator[Case]:
 
 
 def bodies(rng: random.Random, target: Target) -> Iterator[Case]:
-    """JSON that is none, or that is nothing but deep, long or huge."""
+    """Malformed, deep, long or huge JSON."""
     routes = ("queue/join", "call/predict", "call/compare_modes", "component_server", "cancel", "reset", "mcp/")
     kinds = (*["application/json"] * 20, "text/plain", "application/x-www-form-urlencoded", "", "a/b; charset=x")
     good = '{"data": [null], "fn_index": 84, "session_hash": "a", "component_id": 4, "fn_name": "recognize"}'
@@ -90,7 +90,7 @@ def bodies(rng: random.Random, target: Target) -> Iterator[Case]:
 
 
 def addresses(rng: random.Random, target: Target) -> Iterator[Case]:
-    """Routes that are closed or unknown, methods that are wrong, headers that lie."""
+    """Closed and unknown routes, wrong methods, wrong headers."""
     ends = ("/", "//", "%00", "%2e%2e/", ";a", "?a=%ff", "/../", "%0d%0aX:y", "%C3%A9", "?a=" + "b" * 5000)
     methods = ("GET", "GET", "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "BREW")
     lies = (target.listener, target.listener.removeprefix("http://"), "[", "a b", "Ã©", "bytes=9-1-2", "x" * 7000, "")
@@ -104,7 +104,7 @@ def addresses(rng: random.Random, target: Target) -> Iterator[Case]:
 
 
 def reading(rng: random.Random, target: Target) -> Iterator[Case]:
-    """Files that are no visitor's, and what a server might fetch."""
+    """Files outside of the uploads, and URLs to fetch."""
     starts = (
         *[f"{API}file="] * 4,
         *(f"{API}{route}" for route in ("file=/tmp/gradio/", "file/", "proxy=", "stream/", "custom_component/")),
@@ -118,7 +118,7 @@ def reading(rng: random.Random, target: Target) -> Iterator[Case]:
 
 
 def strangers(rng: random.Random, target: Target) -> Iterator[Case]:
-    """Streams, sessions and events of others, guessed."""
+    """Guessed streams, sessions and events."""
     while True:
         guess = rng.choice((session(rng), "", "undefined", "null", "a" * 3000, "../a", "%00", "*", "1"))
         ids = {"session_hash": guess, "fn_index": rng.choice((0, 65, 84, -1, 10**9)), "event_id": guess}
@@ -136,7 +136,7 @@ def strangers(rng: random.Random, target: Target) -> Iterator[Case]:
 
 
 def no_http(rng: random.Random) -> Iterator[bytes]:
-    """Bytes for the bare connection, which then is closed."""
+    """Raw bytes that are not HTTP."""
     whole = upload("a.png", encoded(seven(), "PNG"))
     head = f"POST {API}upload HTTP/1.1\r\nHost: a\r\nContent-Type: {whole.headers['content-type']}\r\n"
     while True:
@@ -161,7 +161,7 @@ def no_http(rng: random.Random) -> Iterator[bytes]:
 
 
 def large(rng: random.Random, target: Target) -> Iterator[Case]:
-    """More than the app takes, and just not more; then from the beginning."""
+    """Bodies above and just below the limits."""
     while True:
         for name, content in enormous().items():
             yield upload(name, content, "upload")

@@ -1,4 +1,4 @@
-"""What hostile requests are made of: values, paths and URLs, drawn from a seeded generator."""
+"""Values, paths and URLs of hostile requests, drawn from a seeded generator."""
 
 import json
 import random
@@ -23,19 +23,19 @@ HOSTS = ("127.0.0.1", "localhost", "127.1", "0", "[::1]", "2130706433", "0x7f000
 
 @dataclass(frozen=True)
 class Target:
-    """The app as its /config tells of it, and what must neither be read nor reached."""
+    """The app as its /config describes it, and what must not be read or called."""
 
     functions: tuple[dict[str, Any], ...]  # id, name, generator, inputs: the controls with their type and props
     pad: int  # the pad's id
     digit: str  # an uploaded image of a digit
     canvas: str  # a drawing as the pad sends it
-    files: tuple[str, ...]  # of this machine, none of a visitor's business
-    listener: str  # http://host:port, which nobody may call
+    files: tuple[str, ...]  # on this machine, not to be read
+    listener: str  # http://host:port, not to be called
 
 
 @dataclass(frozen=True)
 class Case:
-    """One request. `then`: how it goes on: "call", its stream; "join", that of the queue; "upload", /predict of it."""
+    """One request. `then`: what follows: "call", its stream; "join", the queue's stream; "upload", /predict of it."""
 
     method: str
     path: str
@@ -61,7 +61,7 @@ def session(rng: random.Random) -> str:
 
 
 def anything(rng: random.Random, target: Target, depth: int = 0) -> Any:
-    """A value of any kind that JSON, as Python writes it, can carry."""
+    """Any value that Python's JSON can represent."""
     draw = rng.randrange(12 if depth < 3 else 8)
     if draw < 3:
         return rng.choice(NUMBERS)
@@ -78,7 +78,7 @@ def anything(rng: random.Random, target: Target, depth: int = 0) -> Any:
 
 
 def elsewhere(rng: random.Random, target: Target) -> str:
-    """A path or URL that is no uploaded file."""
+    """A path or URL other than an uploaded file."""
     port, file = target.listener.rpartition(":")[2], rng.choice(target.files)
     up = "../" * rng.randrange(1, 9) + file.lstrip("/")
     urls = (
@@ -106,7 +106,7 @@ def elsewhere(rng: random.Random, target: Target) -> str:
 
 
 def image(rng: random.Random, target: Target) -> Any:
-    """Something in the place of an uploaded image."""
+    """Something in place of an uploaded image."""
     path = elsewhere(rng, target)
     return rng.choice(
         (
@@ -128,7 +128,7 @@ def image(rng: random.Random, target: Target) -> Any:
 
 
 def sound(rng: random.Random, control: dict[str, Any], target: Target) -> Any:
-    """A value that `control` may have: an end of its range, or what it has at first."""
+    """A valid value of `control`: an end of its range, or its default."""
     props = control["props"]
     if control["type"] in ("slider", "number") and "minimum" in props:
         ends = (props["minimum"], props.get("maximum"), props["value"])
@@ -141,7 +141,7 @@ def sound(rng: random.Random, control: dict[str, Any], target: Target) -> Any:
 
 
 def beyond(rng: random.Random, control: dict[str, Any], target: Target) -> Any:
-    """Just outside of what `control` may have."""
+    """A value just outside of what `control` can have."""
     props = control["props"]
     if control["type"] in ("slider", "number") and props.get("minimum") is not None:
         low, high = props["minimum"], props.get("maximum") or 1e300

@@ -1,6 +1,6 @@
-"""How much chance is in a train-mode answer: the same digit in many random batches.
+"""Randomness of train-mode answers: the same digit in many random batches.
 
-The statistics of a small batch are noisy estimates, and so is the answer; as the batch grows they settle.
+The statistics of a small batch are noisy estimates, and so is the answer; both converge as the batch grows.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-CURVE_DIGITS = 1024  # in all batches of one size together, as far as 16 batches allow: a user waits for the curve
+CURVE_DIGITS = 1024  # per batch size, over all its batches, of which there are at least 16
 CURVE_SEED = 0
 
 
 @dataclass(frozen=True)
 class BatchSpread:
-    """Probabilities of eval mode's answer, at one batch size in full and as quantiles over SIZES."""
+    """Probabilities of the eval-mode answer: all of them for one batch size, quantiles for SIZES."""
 
     label: int  # the answer in eval mode
     eval_probability: float
@@ -38,9 +38,14 @@ class BatchSpread:
 
 
 def run(model: nn.Module, digit: Tensor, batch_size: int = 32, batches: int = 200, seed: int = 0) -> BatchSpread:
-    """`digit`, float32 (28, 28), in `batches` random batches of `batch_size` (1 … 256), itself counted.
+    """Predict `digit`, float32 (28, 28), in `batches` random batches of `batch_size`, the digit included.
 
-    Those are drawn by `seed`; the batches of the other sizes are always the same.
+    Args:
+        batch_size: 1 … 256.
+        seed: of these batches; the batches of the other sizes are fixed.
+
+    Raises:
+        ValueError: batch_size out of range.
     """
     if not 1 <= batch_size <= 256:
         raise ValueError(f"batch_size: expected 1 … 256, received {batch_size}")
@@ -64,8 +69,8 @@ def run(model: nn.Module, digit: Tensor, batch_size: int = 32, batches: int = 20
 
 @cache_by_content(64)
 def draw_batches(model: nn.Module, digit: Tensor, size: int, batches: int, seed: int) -> Tensor:
-    """Probabilities (batches, 10) of `digit` in train mode, each time among other `size` − 1 digits of the sample."""
-    if size == 1 and batches > 1:  # no company, no chance
+    """Train-mode probabilities (batches, 10) of `digit`, each time among `size` − 1 random digits of the sample."""
+    if size == 1 and batches > 1:  # alone, the digit gets the same answer every time
         return draw_batches(model, digit, 1, 1, seed).expand(batches, -1)
     pool = load_sample(train=True).images
     generator = torch.Generator().manual_seed(seed)
@@ -86,7 +91,7 @@ def draw_batches(model: nn.Module, digit: Tensor, size: int, batches: int, seed:
 
 @plotting.plot_style()
 def figure(result: BatchSpread) -> Figure:
-    """The chosen batch size as a histogram, and all sizes as a band that closes in on eval mode's answer."""
+    """A histogram for the chosen batch size, and quantiles over all sizes."""
     drawn, (histogram, curve) = plotting.new_figure(columns=2, width=7.6)
     edges = np.linspace(0, 1, 26)
     counts = np.histogram(result.probabilities, edges)[0]
@@ -127,7 +132,7 @@ def figure(result: BatchSpread) -> Figure:
 
 
 def _fewer(model: nn.Module, size: int, batches: int) -> int:
-    """The curve makes do with fewer batches where they are large and vary little: it is drawn while a user waits."""
+    """The number of batches of the curve: fewer of the large ones, which vary little and take long."""
     least, digits = (4, CURVE_DIGITS // 4) if is_large(model) else (16, CURVE_DIGITS)
     return min(batches, max(least, digits // size))
 

@@ -1,4 +1,4 @@
-"""The experiments by name, for the command line: figure and numbers of one drawn digit, without Gradio."""
+"""The experiments by name, for the command line: figures and numbers for one digit."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ from bnmodel.io import atomic_write
 from bnmodel.training.checkpoint import load_checkpoint
 from bnmodel.training.history import HISTORY, History
 
-Run = Callable[[nn.Module, Tensor, Path], Any]  # network, digit (28, 28), the checkpoint's folder → result
+Run = Callable[[nn.Module, Tensor, Path], Any]  # network, digit (28, 28), checkpoint folder → result
 
 
 def _modes(model: nn.Module, digit: Tensor, folder: Path) -> modes.Modes:
@@ -57,7 +57,7 @@ EXPERIMENTS: dict[str, tuple[Run, Callable[[Any], Figure]]] = {
     "forgotten_eval": (lambda model, digit, _: forgotten_eval.run(model, digit), forgotten_eval.figure),
     "faults": (_faults, faults.figure),
     "corruption": (lambda model, digit, _: corruption.run(model, digit), corruption.figure),
-    # these need no drawn digit
+    # independent of the digit
     "initialization": (lambda *_: initialization.run(), initialization.figure),
     "initialization_depth": (lambda *_: initialization.stack(), initialization.stack_figure),
     "input_normalization": (lambda *_: input_normalization.run(), input_normalization.figure),
@@ -69,11 +69,11 @@ EXPERIMENTS: dict[str, tuple[Run, Callable[[Any], Figure]]] = {
 
 
 def write(name: str, folder: Path, digit: Tensor, out: Path) -> list[Path]:
-    """Run the experiment called `name` with its defaults; `out`/NAME.png, .svg and .json.
+    """Run the experiment called `name` with its defaults and write `out`/NAME.png, .svg and .json.
 
     Raises:
-        ValueError: no such experiment.
-        CheckpointError: no sound checkpoint in `folder`.
+        ValueError: there is no such experiment.
+        CheckpointError: the checkpoint in `folder` is missing or damaged.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"experiment: expected one of {', '.join(EXPERIMENTS)} or all, received {name!r}")
@@ -89,7 +89,7 @@ def write(name: str, folder: Path, digit: Tensor, out: Path) -> list[Path]:
 
 
 def plain(result: Any) -> Any:
-    """A result as JSON's types: arrays become lists."""
+    """Convert a result to JSON types: arrays become lists."""
     if dataclasses.is_dataclass(result):
         return {field.name: plain(getattr(result, field.name)) for field in dataclasses.fields(result)}
     if isinstance(result, dict):
@@ -100,7 +100,7 @@ def plain(result: Any) -> Any:
 
 
 def read_digit(path: Path) -> Tensor:
-    """An image file of a drawn digit → float32 (28, 28), as the network sees it.
+    """Preprocess an image file of a digit → float32 (28, 28).
 
     Raises:
         ValueError: not an image, or a blank one.
@@ -111,6 +111,7 @@ def read_digit(path: Path) -> Tensor:
             canvas = np.array(image.convert("RGBA"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: expected an image of a digit, PNG for example ({error})") from error
+    digit: Tensor
     digit, ink = Sketch()(torch.from_numpy(canvas))
     if not ink > 0:
         raise ValueError(f"{path}: blank, nothing stands out from the background; draw a digit on it")

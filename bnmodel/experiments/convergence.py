@@ -1,7 +1,7 @@
-"""Three networks that differ in their batch norm alone, trained side by side, an epoch each in turn.
+"""Train three networks side by side that differ only in batch norm: none, before or after the activation.
 
-None, before or after the activation; the same weights and the same order of the digits, by the same seed; dropout off.
-A training whose loss is no longer finite has diverged: it ends, the others go on.
+Initial weights and the order of the digits are the same, and dropout is off. They train one epoch each in turn. If the
+loss of one becomes infinite or NaN, it stops and the others continue.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -21,31 +21,31 @@ from bnmodel.training.trainer import Training, TrainingError, new_network
 
 RATES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MOST_EPOCHS = 30
-MOST_LOSS = 10.0  # nats, the top of a picture; guessing costs ln 10 = 2.3
+MOST_LOSS = 10.0  # nats, the upper limit of figures; guessing costs ln 10 = 2.3
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One training so far."""
+    """The state of one training."""
 
     name: str
     epochs: tuple[Epoch, ...] = ()
-    diverged: int | None = None  # the epoch whose loss was not finite, the last
+    diverged: int | None = None  # the last epoch, if its loss was not finite
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """The three trainings so far, in the order of PLACES."""
+    """The state of the three trainings, in the order of PLACES."""
 
     rate: float
     initializer: str
-    epochs: int  # asked for
+    epochs: int  # requested
     seed: int
     curves: tuple[Curve, ...]
 
 
 def recipe(place: str, rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, seed: int = 0) -> Recipe:
-    """The lecture's training with the norm at `place`, but without dropout and early stopping.
+    """The lecture's recipe with batch norm at `place`, without dropout and early stopping.
 
     Raises:
         ValueError: an unknown place or initialiser, a rate that is not positive, or less than one epoch.
@@ -55,13 +55,13 @@ def recipe(place: str, rate: float = 0.1, initializer: str = "he_normal", epochs
 
 
 def start(recipe: Recipe) -> Training:
-    """A training on the shipped sample, 1,000 digits to train and 1,000 others to validate, on the CPU."""
+    """A training on the shipped sample, with 1,000 digits to train and 1,000 to validate, on the CPU."""
     model, generator = new_network(recipe)
     return Training(model, load_sample(train=True), load_sample(train=False), recipe, "cpu", generator)
 
 
 def in_turn(trainings: Mapping[str, Training]) -> Generator[tuple[Curve, ...]]:
-    """Train all of them, an epoch each in turn; yield the curves so far, at first empty, after every epoch of each.
+    """Train one epoch each in turn; yield all curves before the first and after every epoch.
 
     Closing the generator ends the trainings.
     """
@@ -85,10 +85,11 @@ def in_turn(trainings: Mapping[str, Training]) -> Generator[tuple[Curve, ...]]:
 def stream(
     rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, seed: int = 0
 ) -> Generator[Convergence]:
-    """The three trainings on the shipped sample, before the first and after every epoch of each.
+    """Yield the three trainings on the shipped sample before the first and after every epoch.
 
     Args:
-        rate: of plain SGD, > 0; initializer: a name in INITIALIZERS (random normal's std is 1).
+        rate: learning rate of plain SGD, > 0.
+        initializer: a name in INITIALIZERS; random_normal has std 1.
         epochs: 1 … MOST_EPOCHS.
 
     Raises:
@@ -102,7 +103,7 @@ def stream(
 
 
 def run(rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, seed: int = 0) -> Convergence:
-    """`stream` to its end."""
+    """The last result of `stream`."""
     *_, last = stream(rate, initializer, epochs, seed)
     return last
 
@@ -151,7 +152,7 @@ def draw_curve(
     losses: Sequence[float],
     diverged: bool,
 ) -> None:
-    """One network's accuracy and loss, in the look of the place of its norm; a cross where it diverged."""
+    """Plot accuracy and loss of one network in the style of its place, with a cross where it diverged."""
     color, line, label = LOOKS[place]
     for axes, values in zip(panels, (accuracies, losses), strict=True):
         axes.plot(numbers, values, line, color=color, marker="o", markersize=3, label=label)
@@ -160,7 +161,7 @@ def draw_curve(
 
 
 def dress(panels: Sequence[Axes], unit: str, last: int) -> None:
-    """Titles and scales of an accuracy and a loss panel; `last`: the most `unit`s there will be."""
+    """Titles and scales of the panels; `last`: the upper limit of the `unit` axis."""
     accuracy, loss = panels
     accuracy.set(title="accuracy", ylabel="validation accuracy", ylim=(0, 1.02))
     plotting.percent_axis(accuracy.yaxis)

@@ -1,8 +1,8 @@
-"""Many short trainings: every learning rate × initialiser × place of the batch norm, and what they say of the claims.
+"""Short trainings over all learning rates × initialisers × places of batch norm, to test the claims about it.
 
-The lecture claims that with batch norm a network converges faster, stands higher learning rates and cares less about
-its initialiser (Ioffe & Szegedy 2015, arXiv 1502.03167). `run` measures, for some minutes; what it found on MNIST is
-shipped beside this file, made by `python -m bnmodel sweep`.
+Batch norm is claimed to converge faster, to allow higher learning rates and to be less sensitive to initialisation
+(Ioffe & Szegedy 2015, arXiv 1502.03167). `run` takes some minutes; convergence_sweep.json holds its results on MNIST,
+from `python -m bnmodel sweep`.
 """
 
 import json
@@ -33,33 +33,33 @@ from bnmodel.training.recipes import Recipe
 from bnmodel.training.trainer import new_network
 
 SWEEP_FILE = Path(__file__).with_name("convergence_sweep.json")
-STEPS, EVERY, WATCHED = 400, 40, 2_000  # of SGD; between two looks at the accuracy; digits looked at
-TARGET = 0.97  # validation accuracy whose first time counts
-EASIER = 0.95  # … that enough settings reach at every place to compare them
-LEARNED = 0.9  # … that shows that a network learns at all
-SCALED = ("glorot_normal", "glorot_uniform", "he_normal", "he_uniform")  # by the size of the layer
+STEPS, EVERY, WATCHED = 400, 40, 2_000  # SGD steps; steps between evaluations; validation digits per evaluation
+TARGET = 0.97  # validation accuracy; the first step that reaches it counts
+EASIER = 0.95  # a lower one, which enough settings reach at every place to be compared
+LEARNED = 0.9  # final accuracy of a network that learns at all
+SCALED = ("glorot_normal", "glorot_uniform", "he_normal", "he_uniform")  # initialisers that scale with the layer
 SLOW = 0.01  # the lecture's learning rate
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training. `diverged`: the step at which its loss was found not finite; then there is no accuracy or loss."""
+    """One training. `diverged`: the step at which a non-finite loss was found; accuracy and loss are None then."""
 
     place: str  # of the batch norm
     initializer: str
     rate: float
     accuracy: float | None  # on all validation digits, after the last step
     loss: float | None  # likewise, in nats
-    accuracies: tuple[float, ...]  # on the first WATCHED of them, after every so many steps
+    accuracies: tuple[float, ...]  # on the first WATCHED of them, after every EVERY steps
     losses: tuple[float, ...]  # likewise, in nats
     diverged: int | None
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """All trainings, of `steps` steps each."""
+    """All trainings."""
 
-    command: str  # that made it
+    command: str  # to reproduce it
     steps: int
     every: int
     seed: int
@@ -75,7 +75,7 @@ def run(
     seed: int = 0,
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> Sweep:
-    """Train each combination of PLACES, INITIALIZERS and RATES for `steps` steps of SGD; `on_cell` hears of each."""
+    """Train all combinations of PLACES, INITIALIZERS and RATES for `steps` steps; `on_cell` is called after each."""
     cells = []
     for place, initializer, rate in product(PLACES, INITIALIZERS, RATES):
         cells.append(one(recipe(place, rate, initializer, seed=seed), train, validation, steps, every))
@@ -105,7 +105,7 @@ def one(recipe: Recipe, train: Digits, validation: Digits, steps: int, every: in
 def _cell(
     recipe: Recipe, looks: list[tuple[float, float]], last: tuple[float, float] | None, diverged: int | None
 ) -> Cell:
-    """Each look is a loss and an accuracy; they are rounded to what a few thousand digits can tell apart."""
+    """A cell from its evaluations (loss, accuracy), rounded to the resolution of a few thousand digits."""
     model = recipe.model
     assert isinstance(model, SimpleCNNConfig)
     assert model.initializer is not None
@@ -116,7 +116,7 @@ def _cell(
 
 
 def _batches(train: Digits, steps: int, recipe: Recipe) -> Iterator[Digits]:
-    """`steps` batches in random order; no digit comes again before all have had their turn."""
+    """`steps` batches in random order, without repetition within an epoch."""
     generator = Generator().manual_seed(recipe.seed)
     done = 0
     while done < steps:
@@ -135,40 +135,40 @@ def write(sweep: Sweep, path: Path = SWEEP_FILE) -> None:
 
 
 def read(path: Path = SWEEP_FILE) -> Sweep:
-    """What `write` wrote.
+    """Read a file written by `write`.
 
     Raises:
-        DataError: the file is missing, damaged, or was changed since it was written.
+        DataError: the file is missing, damaged, or changed since it was written.
     """
     try:
         content = read_checked(path)
         return Sweep(**content | {"cells": tuple(Cell(**cell) for cell in content["cells"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: missing, damaged, or not what a sweep found ({error!r}); restore it from the repository, or "
-            f"measure again: python -m bnmodel sweep --out {path}"
+            f"{path}: missing, damaged, or not a sweep ({error!r}); restore it from the repository, or "
+            f"run the sweep again: python -m bnmodel sweep --out {path}"
         ) from error
 
 
 @dataclass(frozen=True)
 class Claims:
-    """The lecture's claims as numbers, each by place of the norm. Spreads are largest − smallest final accuracy."""
+    """The claims in numbers, by place of batch norm. Spreads are largest − smallest final accuracy."""
 
-    settings: int  # initialiser but zeros × rate
-    learned: dict[str, int]  # in how many of them TARGET is reached within the steps
-    shared: int  # in how many EASIER is reached at every place
-    median_steps: dict[str, float | None]  # until EASIER, over the shared ones
-    largest_rate: dict[str, float | None]  # with which some initialiser comes to LEARNED at the end
-    largest_rate_of_all: dict[str, float | None]  # … each of SCALED
-    best_rate: dict[str, float]  # of the highest median final accuracy over all initialisers but zeros
-    spread: dict[str, float]  # over all initialisers but zeros, at the best rate
+    settings: int  # initialisers except zeros × rates
+    learned: dict[str, int]  # number of settings that reach TARGET
+    shared: int  # number of settings that reach EASIER at every place
+    median_steps: dict[str, float | None]  # to reach EASIER, over the shared settings
+    largest_rate: dict[str, float | None]  # at which any initialiser ends at LEARNED or above
+    largest_rate_of_all: dict[str, float | None]  # at which all of SCALED do
+    best_rate: dict[str, float]  # with the highest median final accuracy over all initialisers except zeros
+    spread: dict[str, float]  # over all initialisers except zeros, at the best rate
     spread_with_zeros: dict[str, float]  # over all six, at the best rate
     spread_scaled: dict[str, float]  # over SCALED, at the best rate
     spread_scaled_slow: dict[str, float]  # over SCALED, at SLOW
 
 
 def claims(sweep: Sweep) -> Claims:
-    """What the cells say of them; a diverged training has accuracy 0."""
+    """Evaluate the claims; a diverged training counts as accuracy 0."""
     names = [name for name in INITIALIZERS if name != "zeros"]
     rates = sorted({cell.rate for cell in sweep.cells})
     settings = list(product(names, rates))
@@ -176,7 +176,7 @@ def claims(sweep: Sweep) -> Claims:
     final = {key: cell.accuracy or 0.0 for key, cell in at.items()}
 
     def reached(target: float) -> list[list[int | None]]:
-        """(3, settings) steps"""
+        """Steps to `target`, (3, settings)."""
         return [[steps_to(at[place, name, rate], sweep.every, target) for name, rate in settings] for place in PLACES]
 
     def at_end(place: str, rate: float, names: Sequence[str]) -> list[float]:
@@ -208,7 +208,7 @@ def claims(sweep: Sweep) -> Claims:
 
 
 def steps_to(cell: Cell, every: int, target: float = TARGET) -> int | None:
-    """After how many steps `target` of the watched digits were first read right; None: never."""
+    """The first evaluated step with an accuracy of at least `target`; None: never."""
     return next((every * look for look, accuracy in enumerate(cell.accuracies, 1) if accuracy >= target), None)
 
 
@@ -221,7 +221,7 @@ TITLES = {
 
 @plotting.plot_style()
 def figure(sweep: Sweep) -> Figure:
-    """Final accuracies, a map for each place of the norm, and how they depend on the rate."""
+    """Maps of the final accuracies, one per place, and their dependence on the rate."""
     drawn, panels = plotting.new_figure(columns=2, rows=2, width=9.6, height=7.0)
     for axes, place in zip(panels, PLACES, strict=False):
         _map(axes, [cell for cell in sweep.cells if cell.place == place])
@@ -239,13 +239,13 @@ def rates_figure(sweep: Sweep) -> Figure:
 
 
 def strength(cell: Cell) -> float:
-    """How much colour a cell of a map gets, in [0, 0.55]: as the logarithm of its errors, most at 2 % and fewer."""
+    """Opacity of a cell in [0, 0.55], by the logarithm of its error rate; the maximum is at 2 % and below."""
     errors = 1 - (cell.accuracy or 0.0)
     return 0.55 * min(1.0, max(0.0, math.log(0.9 / max(errors, 1e-9)) / math.log(0.9 / 0.02)))
 
 
 def _map(axes: Axes, cells: Sequence[Cell]) -> None:
-    """Percent in every cell, bold where it learned, × where it diverged."""
+    """Accuracies in percent, bold from LEARNED on, × for diverged."""
     names = list(INITIALIZERS)
     for cell in cells:
         column, row = RATES.index(cell.rate), names.index(cell.initializer)
@@ -263,7 +263,7 @@ def _map(axes: Axes, cells: Sequence[Cell]) -> None:
 
 
 def _against_rate(axes: Axes, sweep: Sweep) -> None:
-    """The median over the initialisers but zeros, and a band from the worst of them to the best."""
+    """Median over all initialisers except zeros, and a band from the worst to the best."""
     for place in PLACES:
         color, line, label = LOOKS[place]
         learning = [cell for cell in sweep.cells if cell.place == place and cell.initializer != "zeros"]
@@ -280,7 +280,7 @@ def _against_rate(axes: Axes, sweep: Sweep) -> None:
 
 @plotting.plot_style()
 def curves_figure(sweep: Sweep, initializer: str, rate: float) -> Figure:
-    """One setting's validation accuracy and loss against the steps, for each place of the norm."""
+    """Validation accuracy and loss over the steps of one setting, for each place."""
     drawn, panels = plotting.new_figure(columns=2, width=7.6, height=3.4)
     for cell in sweep.cells:
         if (cell.initializer, cell.rate) == (initializer, rate):

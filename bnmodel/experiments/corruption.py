@@ -1,8 +1,7 @@
-"""Corrupted digits: running statistics against those of the batch.
+"""Corrupted digits: running statistics compared with batch statistics.
 
-When every input shifts alike (all inverted, all faint), the batch's own statistics follow the shift and can undo some
-of it (test-time batch statistics; Nado et al. 2020, arXiv 2006.10963). When the batch is small or clean they only add
-noise.
+If all inputs shift in the same way (all inverted, all faint), batch statistics follow the shift and undo part of it
+(test-time batch normalisation; Nado et al. 2020, arXiv 2006.10963). In small or clean batches they only add noise.
 """
 
 import copy
@@ -30,14 +29,14 @@ SAMPLES, SAMPLES_OF_LARGE = 500, 200
 
 @dataclass(frozen=True)
 class Corruption:
-    """Accuracy against severity, in either mode, and the digit's own answers."""
+    """Accuracy over severity in both modes, and the answers for one digit."""
 
     kind: str
     batch_size: int
     severities: np.ndarray  # (S,)
     eval_accuracy: np.ndarray  # (S,) running statistics
     train_accuracy: np.ndarray  # (S,) statistics of batches of the same corruption
-    label: int  # of the clean digit in eval mode
+    label: int  # answer for the clean digit in eval mode
     digits: np.ndarray  # (S, 28, 28) the digit, corrupted
     eval_probability: np.ndarray  # (S,) of `label`
     train_probability: np.ndarray  # (S,)
@@ -45,22 +44,22 @@ class Corruption:
 
 
 def noise(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Normal noise of standard deviation `severity`."""
+    """Add normal noise of standard deviation `severity`."""
     return (images + severity * torch.randn(images.shape, generator=generator)).clamp(0, 1)
 
 
 def blur(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Gaussian blur of up to 3 pixels' standard deviation."""
+    """Gaussian blur with a standard deviation of up to 3 pixels."""
     return gaussian_blur(images, [13, 13], [3 * severity, 3 * severity]) if severity else images
 
 
 def inversion(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """From the image to its negative."""
+    """Blend the image with its negative."""
     return (1 - severity) * images + severity * (1 - images)
 
 
 def contrast(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Faint ink: down to 5 % of its brightness."""
+    """Reduce the ink to as little as 5 % of its brightness."""
     return images * (1 - 0.95 * severity)
 
 
@@ -116,7 +115,7 @@ def samples(model: nn.Module) -> int:
 
 @lru_cache(maxsize=2 * len(SEVERITIES))
 def corrupted_sample(kind: str, severity: float, seed: int) -> Tensor:
-    """500 test digits of the sample, all corrupted alike: (500, 1, 28, 28)."""
+    """500 corrupted test digits of the sample, (500, 1, 28, 28)."""
     images = load_sample(train=False).images[_order(seed)]
     return KINDS[kind](images, severity, torch.Generator().manual_seed(seed))
 
@@ -134,7 +133,7 @@ def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.nd
     at_once = max(1, CHUNK // size) if size else 0  # batches
     networks = {k: with_batch_statistics(model, k) for k in {at_once, count // size % at_once} if k} if size else {}
     shares = []
-    with torch.inference_mode(), QuickPooling():  # not predict_log_probs, which cuts its batches to a size of its own
+    with torch.inference_mode(), QuickPooling():  # predict_log_probs has its own batch size
         for severity in SEVERITIES:
             parts = corrupted_sample(kind, severity, seed)[:count].split(size * at_once or CHUNK)
             answers = torch.cat([(networks[len(part) // size] if size else model)(part) for part in parts]).argmax(1)
@@ -144,7 +143,7 @@ def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.nd
 
 @plotting.plot_style()
 def figure(result: Corruption) -> Figure:
-    """Accuracy and the digit's own probability against severity."""
+    """Accuracy, and the probability for one digit, over severity."""
     drawn, (accuracy, answer) = plotting.new_figure(columns=2, width=7.6)
     for axes, left, right, title, name in (
         (accuracy, result.eval_accuracy, result.train_accuracy, f"{result.samples} test digits", "accuracy"),

@@ -1,8 +1,8 @@
-"""Against learning by heart: when to stop, and what dropout and weight decay do to the gap between the losses.
+"""Overfitting: early stopping, and the effect of dropout and weight decay on the generalisation gap.
 
-`run` asks a recorded training where a given patience would have stopped it. `stream` trains two networks side by side
-on few digits, one plain and one with dropout and weight decay, and takes both losses of both in eval mode: the loss
-that a training reports of its own digits has dropout in it, and comes from weights that still move.
+`run` computes where a given patience would have stopped a recorded training. `stream` trains two networks side by side
+on few digits, one plain and one with dropout and weight decay, and evaluates both losses in eval mode: the training
+loss of an epoch includes dropout and averages over changing weights.
 """
 
 from collections.abc import Generator, Sequence
@@ -22,30 +22,30 @@ from bnmodel.training.history import HISTORY, EarlyStopping, History
 from bnmodel.training.recipes import Recipe
 
 MOST_PATIENCE = 40
-RATE = 0.1  # of the live trainings
-SKIPPED = 2  # epochs whose losses, the largest by far, may lie above the picture
+RATE = 0.1  # learning rate of the live trainings
+SKIPPED = 2  # first epochs, whose losses may lie above the figure
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A recorded training, and what early stopping would have made of it. Epochs count from 1, losses are in nats."""
+    """A recorded training, and early stopping applied to it. Epochs count from 1, losses are in nats."""
 
     patience: int
     train_losses: np.ndarray  # (E,)
-    losses: np.ndarray  # (E,) of validation
+    losses: np.ndarray  # (E,) on the validation digits
     stop: int  # the last epoch that would have been trained
     early: bool  # whether patience ran out
     kept: int  # the epoch whose weights would have been kept
-    lowest: int  # the best epoch of all that were recorded
+    lowest: int  # the best of all recorded epochs
 
     @property
     def cost(self) -> float:
-        """By how much the kept epoch's validation loss is above the lowest."""
+        """Validation loss of the kept epoch minus the lowest."""
         return float(self.losses[self.kept - 1] - self.losses[self.lowest - 1])
 
 
 def run(losses: Sequence[float], patience: int = 20, train_losses: Sequence[float] | None = None) -> Stopped:
-    """Give a training's validation losses to `EarlyStopping`, epoch by epoch.
+    """Apply `EarlyStopping` to a training's validation losses.
 
     Raises:
         ValueError: no epoch, or a patience below 1.
@@ -65,14 +65,14 @@ def run(losses: Sequence[float], patience: int = 20, train_losses: Sequence[floa
 
 
 def of_checkpoint(folder: Path | str, patience: int = 20) -> Stopped:
-    """`run` over the history.json in a checkpoint's folder."""
+    """`run` for the history.json in a checkpoint folder."""
     epochs = History.read(Path(folder) / HISTORY).epochs
     return run([epoch.validation_loss for epoch in epochs], patience, [epoch.train_loss for epoch in epochs])
 
 
 @plotting.plot_style()
 def figure(result: Stopped) -> Figure:
-    """Both losses, and the validation loss near its lowest; what would not have been trained any more is pale."""
+    """Both losses, and the validation loss near its minimum; epochs after the stop are pale."""
     drawn, (whole, near) = plotting.new_figure(columns=2, width=7.6, height=3.6)
     _loss(whole, result.train_losses, result.stop, "--", plotting.OLIVE, "training (with dropout)")
     for axes in (whole, near):
@@ -106,24 +106,24 @@ def _loss(axes: Axes, losses: np.ndarray, stop: int, line: str, color: str, labe
 
 @dataclass(frozen=True)
 class Regularised:
-    """Two trainings so far: "plain", and "regularised" with dropout and weight decay."""
+    """The state of two trainings: "plain", and "regularised" with dropout and weight decay."""
 
     dropout: float
     weight_decay: float
-    epochs: int  # asked for
+    epochs: int  # requested
     seed: int
     curves: tuple[Curve, ...]
     train_losses: tuple[tuple[float, ...], ...]  # of both, in eval mode at the end of each epoch, in nats
 
     @property
     def gaps(self) -> list[tuple[float, ...]]:
-        """Of both: validation loss − train loss, at every epoch, in nats."""
+        """Validation loss − training loss of both, per epoch, in nats."""
         pairs = zip(self.curves, self.train_losses, strict=True)
         return [tuple(e.validation_loss - loss for e, loss in zip(c.epochs, of, strict=True)) for c, of in pairs]
 
 
 def recipe(name: str, dropout: float, weight_decay: float, epochs: int = 20, seed: int = 0) -> Recipe:
-    """The lecture's network at a rate that learns few digits by heart soon.
+    """The lecture's recipe with a learning rate at which it soon overfits a few digits.
 
     Raises:
         ValueError: a dropout outside [0, 1), or a weight decay below 0.
@@ -137,10 +137,12 @@ def recipe(name: str, dropout: float, weight_decay: float, epochs: int = 20, see
 def stream(
     dropout: float = 0.5, weight_decay: float = 0.001, epochs: int = 20, seed: int = 0
 ) -> Generator[Regularised]:
-    """Both trainings on the shipped sample, as they come; closing the generator ends them.
+    """Yield both trainings on the shipped sample; closing the generator ends them.
 
     Args:
-        dropout: [0, 1); weight_decay: ≥ 0, λ in w ← w − η(∇L + λw); epochs: 1 … MOST_EPOCHS.
+        dropout: in [0, 1).
+        weight_decay: ≥ 0, λ in w ← w − η(∇L + λw).
+        epochs: 1 … MOST_EPOCHS.
 
     Raises:
         ValueError: an argument outside its bounds, at the first `next`.
@@ -159,7 +161,7 @@ def stream(
 
 
 def regularise(dropout: float = 0.5, weight_decay: float = 0.001, epochs: int = 20, seed: int = 0) -> Regularised:
-    """`stream` to its end."""
+    """The last result of `stream`."""
     *_, last = stream(dropout, weight_decay, epochs, seed)
     return last
 

@@ -1,4 +1,4 @@
-"""Three classic faults of batch-norm code, each as a wrong curve beside the right one."""
+"""Three common faults of batch-norm code, each with the wrong and the right curve."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from bnmodel.training.history import History
 
 @dataclass(frozen=True)
 class Fault:
-    """A wrong curve and a right one over the same axis."""
+    """A wrong and a right curve over the same axis."""
 
     name: str
     x_label: str
@@ -26,13 +26,13 @@ class Fault:
 
 
 def best_by_reference(history: History) -> Fault:
-    """`best = model.state_dict()` keeps references: what is restored is the last epoch, not the best.
+    """`best = model.state_dict()` keeps references: it restores the last epoch, not the best.
 
-    For a stop after each epoch from the tenth on, the validation loss of what is restored.
+    The curves are the restored validation loss for a stop after each epoch from the tenth on.
     """
     losses = np.array([epoch.validation_loss for epoch in history.epochs])
     epochs = np.arange(1, len(losses) + 1)
-    shown = slice(min(9, len(losses) - 1), None)  # before, the loss falls so fast that nothing else can be seen
+    shown = slice(min(9, len(losses) - 1), None)  # before, the loss falls too fast for the scale
     return Fault(
         "best kept by reference",
         "training stopped after epoch",
@@ -44,9 +44,9 @@ def best_by_reference(history: History) -> Fault:
 
 
 def statistics_not_saved(model: nn.Module, batch_size: int = 32, steps: int = 30, seed: int = 0) -> Fault:
-    """Plain attributes are not in the state_dict: the statistics of a loaded network start again at 0 and 1.
+    """Plain attributes are not in the state_dict: a loaded network starts at mean 0 and variance 1 again.
 
-    Accuracy of the loaded network while it sees batches in train mode again, beside the network with its statistics.
+    The curves are the accuracies of the loaded network while it sees batches in train mode, and of the right one.
     """
     stream = batch_statistics(model, batch_size, steps, seed)
     averages = {name: running_average(values, 0.1) for name, values in stream.items()}
@@ -67,9 +67,9 @@ def statistics_not_saved(model: nn.Module, batch_size: int = 32, steps: int = 30
 
 
 def momentum_inverted(model: nn.Module, batch_size: int = 32, steps: int = 60, seed: int = 0) -> Fault:
-    """running ← momentum · running + (1 − momentum) · batch, with 0.1: nine tenths of it is the newest batch.
+    """running ← momentum · running + (1 − momentum) · batch with momentum 0.1: the newest batch counts nine tenths.
 
-    The running mean of the last norm's first channel under either rule; the right rule starts where the network is.
+    The curves are the running mean of the last norm's first channel under both rules.
     """
     name, norm = list(custom_batchnorms(model).items())[-1]
     means = batch_statistics(model, batch_size, steps, seed)[name][0][:, 0].double().numpy()

@@ -1,7 +1,7 @@
-"""The forgotten eval(): an app that predicts in train mode.
+"""A forgotten eval(): an app that predicts in train mode.
 
-Every call normalises with its own batch, and moves the running statistics towards it, so that each prediction changes
-the network for the next one, and for good. Dropout stays off, to show batch norm's part alone.
+Every call normalises with its own batch and updates the running statistics, so each prediction permanently changes the
+network. Dropout stays off, to isolate the effect of batch norm.
 """
 
 import copy
@@ -24,20 +24,20 @@ POINTS = (0, 5, 10, 20, 30, 50, 75, 100, 150)
 
 @dataclass(frozen=True)
 class ForgottenEval:
-    """After each of `calls` predictions of the same digit in train mode."""
+    """Measurements after `calls` predictions of the same digit in train mode."""
 
-    label: int  # the right network's answer in eval mode
+    label: int  # answer of the original network in eval mode
     right_accuracy: float
-    calls: np.ndarray  # (P,) 0 … calls, where it was measured
-    accuracy: np.ndarray  # (P,) in eval mode, with the statistics drifted so far, on the shipped test sample
-    drift: np.ndarray  # (P,) root mean square over all channels of (drifted − right mean) / right std
+    calls: np.ndarray  # (P,) number of predictions so far
+    accuracy: np.ndarray  # (P,) on the shipped test sample, in eval mode with the drifted statistics
+    drift: np.ndarray  # (P,) root mean square over all channels of (drifted mean − original mean) / original std
     probability: np.ndarray  # (P,) of `label` for the digit, in eval mode with the drifted statistics
-    answers: np.ndarray  # (P,) the digit's label then
+    answers: np.ndarray  # (P,) label of the digit with the drifted statistics
     digits: int  # that accuracy is measured on
 
 
 def run(model: nn.Module, digit: Tensor, calls: int = 50) -> ForgottenEval:
-    """Predict `digit`, float32 (28, 28), `calls` times (1 … 200) in train mode, one digit a call.
+    """Predict `digit`, float32 (28, 28), `calls` times (1 … 200) in train mode, one digit per call.
 
     Raises:
         ValueError: calls out of range.
@@ -57,7 +57,7 @@ def run(model: nn.Module, digit: Tensor, calls: int = 50) -> ForgottenEval:
             answer = int(probabilities.argmax())
             rows.append((accuracy(network), _drift(norms, right), float(probabilities[label]), answer))
         for norm in norms.values():
-            norm.train()  # and nothing else: dropout stays off
+            norm.train()  # dropout stays off
         with torch.no_grad():
             network(image)
         network.eval()
@@ -69,20 +69,20 @@ def run(model: nn.Module, digit: Tensor, calls: int = 50) -> ForgottenEval:
 
 
 def _drift(norms: dict[str, CustomBatchNorm], right: dict[str, CustomBatchNorm]) -> float:
-    """Root mean square over all channels of (mean − right mean) / right standard deviation."""
+    """Root mean square over all channels of (mean − original mean) / original standard deviation."""
     distances = [torch.zeros(0)]
     for name, norm in norms.items():
         assert norm.running_mean is not None
         start, var = right[name].running_mean, right[name].running_var
         assert start is not None
         assert var is not None
-        distances.append((norm.running_mean - start) / var.sqrt().clamp(min=1e-3))  # a dead channel has no spread
+        distances.append((norm.running_mean - start) / var.sqrt().clamp(min=1e-3))  # a dead channel has variance 0
     return float(torch.cat(distances).square().mean().sqrt())
 
 
 @plotting.plot_style()
 def figure(result: ForgottenEval) -> Figure:
-    """Accuracy lost, the digit's own answer, and the drift, each against the right network."""
+    """Accuracy, probability of the digit, and drift, compared with the original network."""
     drawn, (accuracy, answer, drift) = plotting.new_figure(columns=3, width=9, height=2.8)
     accuracy.axhline(result.right_accuracy, color=plotting.EVAL, label="eval() called")
     accuracy.plot(result.calls, result.accuracy, "o--", color=plotting.TRAIN, markersize=3, label="eval() forgotten")

@@ -1,9 +1,9 @@
-"""The gradients of SimpleCNN without batch norm, with it before and with it after the activation.
+"""Gradients of SimpleCNN without batch norm, with it before and with it after the activation.
 
-Same weights, same batches, dropout off: the norm is the only difference. Besides the gradients' distribution, layer by
-layer, how far a gradient can be trusted: the loss, and the change of the gradient ‖∇L(θ) − ∇L(θ − η∇L(θ))‖₂, along the
-very step that it recommends. Santurkar et al. (2018, arXiv 1805.11604) call it gradient predictiveness, and hold a
-smoother loss, not less “internal covariate shift”, for the reason why batch norm helps.
+Weights and batches are the same and dropout is off, so batch norm is the only difference. Computed are the distribution
+of the gradients per layer and, along the gradient step, the loss and the change of the gradient
+‖∇L(θ) − ∇L(θ − η∇L(θ))‖₂. Santurkar et al. (2018, arXiv 1805.11604) call it gradient predictiveness, and argue that
+batch norm helps by smoothing the loss, not by reducing “internal covariate shift”.
 """
 
 from collections.abc import Sequence
@@ -27,24 +27,24 @@ from bnmodel.nn.models import SimpleCNN, SimpleCNNConfig
 PLACES = ("none", "before", "after")  # of the batch norm
 LAYERS = ("block1.conv", "block2.conv", "dense1", "dense2")
 QUANTILES = (0.05, 0.5, 0.95)
-ALONG = (0.5, 1.0, 2.0, 4.0)  # of the learning rate: how far along the step
-EDGES = np.linspace(-10, 2, 49)  # of the bins, log10 of the gradient's magnitude
+ALONG = (0.5, 1.0, 2.0, 4.0)  # lengths of the step, as multiples of the learning rate
+EDGES = np.linspace(-10, 2, 49)  # of the bins: log10 of the gradient's magnitude
 MOST_STEPS = 20
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of the weights after some steps of SGD; the first axis is where the norm is, as in `places`."""
+    """Gradients of the weights after some SGD steps; the first axis is the place of batch norm, as in `places`."""
 
     initializer: str
     steps: int
     places: tuple[str, ...]
     layers: tuple[str, ...]
     edges: np.ndarray  # (B + 1,) log10 |gradient|
-    shares: np.ndarray  # (3, 4, B) of a layer's gradients in each bin; those beyond the edges are in the outermost
-    zero: np.ndarray  # (3, 4) share of gradients that are exactly 0, in no bin
+    shares: np.ndarray  # (3, 4, B) share of a layer's gradients per bin; the outermost bins include all beyond
+    zero: np.ndarray  # (3, 4) share of gradients that are exactly 0, which are in no bin
     quantiles: np.ndarray  # (3, 4, 3): 5 %, 50 %, 95 % of the magnitudes
-    losses: np.ndarray  # (3, steps + 1) of each batch in turn, in nats
+    losses: np.ndarray  # (3, steps + 1) of the batches, in nats
     norm: np.ndarray  # (3,) ‖∇L‖₂ of all parameters
     rates: np.ndarray  # (S,) step sizes η along −∇L, from 0 on
     loss_along: np.ndarray  # (3, S)
@@ -59,11 +59,12 @@ def run(
     std: float = 0.1,
     seed: int = 0,
 ) -> Gradients:
-    """Take `steps` steps of SGD at learning rate `rate` from the same weights, and look at the gradients there.
+    """Take `steps` SGD steps at learning rate `rate` from the same weights, and evaluate the gradients there.
 
     Args:
-        initializer: a name in INITIALIZERS; `std` is random normal's. Biases start at 0.
-        batch_size: digits of the sample a batch, 2 … 1000; every step takes the next ones.
+        initializer: a name in INITIALIZERS; biases start at 0.
+        std: standard deviation for random_normal.
+        batch_size: digits of the sample per batch, 2 … 1000.
 
     Raises:
         ValueError: an unknown initialiser, or a number outside its bounds.
@@ -89,7 +90,7 @@ def run(
 
 
 def networks(initializer: str = "he_normal", std: float = 0.1, seed: int = 0) -> list[SimpleCNN]:
-    """A network for each of PLACES, in training mode, with the same weights; γ is 1, biases and β are 0."""
+    """One network per place, in training mode, with the same weights; γ is 1, biases and β are 0."""
     return [_network(place, initializer, std, seed) for place in PLACES]
 
 
@@ -107,7 +108,7 @@ def _network(place: str, initializer: str, std: float, seed: int) -> SimpleCNN:
 
 
 def _blank(place: str) -> SimpleCNN:
-    """Its weights are yet to be set; none are drawn from the global random state."""
+    """A network whose weights are still to be set; it does not draw from the global random state."""
     with torch.device("meta"):
         model = SimpleCNN(SimpleCNNConfig(norm=place, dropout=0.0))
     model.to_empty(device="cpu")
@@ -116,11 +117,11 @@ def _blank(place: str) -> SimpleCNN:
     return model.train()
 
 
-@lru_cache(maxsize=128)  # 100 KB each; a slider that moves by one step then costs one step, not all of them
+@lru_cache(maxsize=128)  # 100 KB each; moving a slider by one step then costs one SGD step
 def _trained(
     place: str, steps: int, initializer: str, rate: float, batch_size: int, std: float, seed: int
 ) -> tuple[list[Tensor], list[float]]:
-    """The weights after `steps` steps, and the losses of the batches on the way. Not to be changed."""
+    """The weights after `steps` steps, and the losses of the batches. Do not modify them: they are cached."""
     if steps == 0:
         return _weights(_network(place, initializer, std, seed)), []
     weights, losses = _trained(place, steps - 1, initializer, rate, batch_size, std, seed)
@@ -131,7 +132,7 @@ def _trained(
 
 
 def gradients_of(model: SimpleCNN, batch: Digits) -> tuple[float, list[Tensor]]:
-    """The mean NLL loss of a batch in nats, and its gradient for every parameter, in their order."""
+    """The mean NLL loss of a batch in nats, and its gradient for every parameter."""
     with QuickPooling():
         loss = F.nll_loss(model(batch.images), batch.labels)
     return float(loss.detach()), list(torch.autograd.grad(loss, list(model.parameters())))
@@ -140,7 +141,7 @@ def gradients_of(model: SimpleCNN, batch: Digits) -> tuple[float, list[Tensor]]:
 def along_the_step(
     model: SimpleCNN, batch: Digits, gradient: Sequence[Tensor], rates: Sequence[float]
 ) -> tuple[list[float], list[float]]:
-    """At θ − η · `gradient` for each η of `rates`: the loss, and how far the gradient there is from `gradient`."""
+    """The loss at θ − η · `gradient` for each η in `rates`, and the distance of the gradient there from `gradient`."""
     start = _weights(model)
     losses, changes = [], []
     for rate in rates:
@@ -172,7 +173,7 @@ def _look(place: str, weights: list[Tensor], losses: list[float], batch: Digits,
 
 
 def _batches(count: int, size: int, seed: int) -> list[Digits]:
-    """`count` batches of the sample's training digits, without repetition until all have had their turn."""
+    """`count` batches of the sample's training digits, without repetition within an epoch."""
     pool = load_sample(train=True)
     generator = Generator().manual_seed(seed)
     rounds = -(-count * size // len(pool))
@@ -200,7 +201,7 @@ def _l2(tensors: Sequence[Tensor]) -> float:
     return float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
 
 
-LOOKS = {  # place → colour, line, label
+LOOKS = {  # place → colour, line style, label
     "none": (plotting.INK, ":", "no batch norm"),
     "before": (plotting.OLIVE, "--", "before the activation"),
     "after": (plotting.ROSE, "-", "after the activation"),
@@ -209,7 +210,7 @@ LOOKS = {  # place → colour, line, label
 
 @plotting.plot_style()
 def figure(result: Gradients) -> Figure:
-    """Histograms and quantiles of the four layers, and the loss and the gradient's change along the step."""
+    """Histograms and quantiles per layer, and loss and change of the gradient along the step."""
     drawn, panels = plotting.new_figure(columns=3, rows=2, width=9.6, height=5.6)
     powers = range(-8, 4, 2)
     top = 1.25 * max(float(result.shares.max()), 0.04)
@@ -232,7 +233,7 @@ def figure(result: Gradients) -> Figure:
 
 
 def _histogram(axes: Axes, result: Gradients, row: int, column: int, height: float, look: tuple[str, str, str]) -> None:
-    """An outline, and above it the quantiles: a dot at the median in a line from 5 to 95 %."""
+    """A histogram outline, and above it the median as a dot on a line from 5 to 95 %."""
     color, line, label = look
     plotting.stairs(
         axes, result.shares[row, column], result.edges, color=color, linestyle=line, linewidth=1.6, label=label

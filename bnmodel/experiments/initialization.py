@@ -1,9 +1,9 @@
-"""What an initialiser does to one dense layer, and to a stack of thirty, without and with batch norm.
+"""Effect of an initialiser on one dense layer, and on a stack of thirty without and with batch norm.
 
-Theory: of n inputs with mean square s, a unit with weights of mean 0 makes a value that is normal, with variance
-q = n · Var(w) · s (exact as n grows). Through the activation f, the next mean square is E[f(√q z)²], z standard
-normal; back through the layer a gradient's variance grows by n · Var(w) · E[f′(√q z)²]. An identity keeps both where
-Var(w) = 1/n (Glorot & Bengio 2010), ReLU, which halves them, where Var(w) = 2/n (He et al. 2015, arXiv 1502.01852).
+Theory: for n inputs with mean square s and weights of mean 0, pre-activations are normal with variance
+q = n · Var(w) · s (exact as n grows). After the activation f the mean square is E[f(√q z)²], with z standard normal;
+backwards, the variance of the gradient is multiplied by n · Var(w) · E[f′(√q z)²]. The identity preserves both if
+Var(w) = 1/n (Glorot & Bengio 2010), and ReLU, which halves them, if Var(w) = 2/n (He et al. 2015, arXiv 1502.01852).
 """
 
 import math
@@ -24,47 +24,47 @@ from bnmodel.nn.batchnorm import batch_norm
 from bnmodel.nn.init import INITIALIZERS, initialize
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {**models.ACTIVATIONS, "identity": lambda h: h}
-# f′ in shares of its steepest
+# f′ relative to its maximum
 SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": lambda h: (h > 0).to(h),
     "sigmoid": lambda h: 4 * torch.sigmoid(h) * torch.sigmoid(-h),
     "tanh": lambda h: 1 - torch.tanh(h) ** 2,
     "identity": torch.ones_like,
 }
-STEEPEST = {"sigmoid": 0.25}  # of the others it is 1
-SATURATED = 0.01  # a slope below this share of the steepest hardly lets a gradient through
+STEEPEST = {"sigmoid": 0.25}  # maximum of f′; 1 for the others
+SATURATED = 0.01  # an activation is saturated if f′ is below this share of its maximum
 NAMES = tuple(INITIALIZERS)
-UNITS = 256  # outputs of the one layer
+UNITS = 256  # outputs of the single layer
 BINS = 48
 NORMS = (False, True)
-LIMITS = (1e-6, 1e6)  # of the stack's picture; what leaves them has exploded or vanished
+LIMITS = (1e-6, 1e6)  # limits of the figure; beyond them, values have exploded or vanished
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Histograms of a layer's inputs and outputs under each of the six initialisers, in the order of `initializers`."""
+    """Histograms of a layer's inputs and outputs for the six initialisers, in the order of `initializers`."""
 
     activation: str
     initializers: tuple[str, ...]
     input_std: float
     output_std: np.ndarray  # (6,)
-    theory_std: np.ndarray  # (6,), NaN where there is no theory (a mean other than 0)
+    theory_std: np.ndarray  # (6,), NaN if the mean of the weights is not 0
     saturated: np.ndarray  # (6,) share of the outputs
-    edges: np.ndarray  # (6, B + 1) of the bins, each row as wide as its values
-    input_shares: np.ndarray  # (6, B) of the inputs in each bin
+    edges: np.ndarray  # (6, B + 1) bin edges, over the range of each initialiser
+    input_shares: np.ndarray  # (6, B) share of the inputs per bin
     output_shares: np.ndarray  # (6, B)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Layer by layer, without batch norm (index 0 of the second axis) and with it (index 1)."""
+    """Statistics per layer, without batch norm (index 0 of the second axis) and with it (index 1)."""
 
     activation: str
     initializers: tuple[str, ...]
-    weight_scale: np.ndarray  # (6,) fan-in · Var(w); NaN where the weights have a mean other than 0
+    weight_scale: np.ndarray  # (6,) fan-in · Var(w); NaN if the mean of the weights is not 0
     activation_std: np.ndarray  # (6, 2, L) over units and samples
     gradient_std: np.ndarray  # (6, 2, L) of the gradient at the dense layer's output
-    theory_activation_std: np.ndarray  # (6, L) without batch norm; NaN where there is no theory
+    theory_activation_std: np.ndarray  # (6, L) without batch norm; NaN if the mean of the weights is not 0
     theory_gradient_std: np.ndarray  # (6, L)
     saturated: np.ndarray  # (6, 2, L) share of the activations
     dead: np.ndarray  # (6, 2, L) share of the units that are saturated for every sample
@@ -79,9 +79,11 @@ def run(
     gain: float = 1.0,
     seed: int = 0,
 ) -> Layer:
-    """`samples` standard-normal vectors through SimpleMLP's dense layer, `width` → 256, its biases 0.
+    """Pass `samples` standard-normal vectors through SimpleMLP's dense layer, `width` → 256, with zero biases.
 
-    `mean` and `std` are random normal's; `gain` multiplies Glorot's and He's weights.
+    Args:
+        mean, std: for random_normal.
+        gain: factor for Glorot and He weights.
     """
     _check(activation, width=(width, 1), samples=(samples, 1))
     layers = [_one_layer(name, activation, width, samples, *_own(name, mean, std, gain), seed) for name in NAMES]
@@ -99,10 +101,9 @@ def stack(
     gain: float = 1.0,
     seed: int = 0,
 ) -> Stack:
-    """`depth` dense layers of `width` units, without and with batch norm in front of the activation.
+    """A stack of `depth` dense layers of `width` units, without and with batch norm before the activation.
 
-    Standard-normal vectors go in at the bottom, a standard-normal gradient at the top. In float64: what explodes
-    leaves float32.
+    The input and the gradient at the output are standard normal. Computed in float64, since values may explode.
     """
     _check(activation, depth=(depth, 1), width=(width, 1), samples=(samples, 2))
     scales = [_scale(name, width, width, mean, std, gain) for name in NAMES]
@@ -118,7 +119,7 @@ def stack(
 def _one_layer(
     name: str, activation: str, width: int, samples: int, mean: float, std: float, gain: float, seed: int
 ) -> tuple[Any, ...]:
-    """One initialiser's part of each field of `Layer`, from `input_std` on."""
+    """The values of one initialiser for the fields of `Layer`, from `input_std` on."""
     x = torch.randn(samples, width, generator=_generator(seed + 1))
     hidden = x @ draw_weight(name, UNITS, width, _generator(seed), mean, std, gain).T  # (samples, UNITS)
     y = ACTIVATIONS[activation](hidden)
@@ -146,7 +147,7 @@ def _one_stack(
 
 
 def _own(name: str, mean: float, std: float, gain: float) -> tuple[float, float, float]:
-    """Mean, std and gain as far as initialiser `name` knows them: what else changes need not be computed again."""
+    """Mean, std and gain with those reset that `name` does not use, so that results can be cached."""
     if name == "random_normal":
         return mean, std, 1.0
     return 0.0, 1.0, 1.0 if name == "zeros" else gain
@@ -155,7 +156,7 @@ def _own(name: str, mean: float, std: float, gain: float) -> tuple[float, float,
 def draw_weight(
     name: str, fan_out: int, fan_in: int, generator: Generator, mean: float = 0.0, std: float = 1.0, gain: float = 1.0
 ) -> Tensor:
-    """float32 (fan_out, fan_in). `mean` and `std` are random normal's, `gain` multiplies Glorot's and He's weights."""
+    """float32 (fan_out, fan_in); `mean` and `std` for random_normal, `gain` for Glorot and He."""
     weight = torch.empty(fan_out, fan_in)
     if name == "random_normal":
         return initialize(weight, name, generator, mean=mean, std=std)
@@ -165,13 +166,14 @@ def draw_weight(
 def propagate(
     weights: list[Tensor], x: Tensor, g: Tensor, activation: str, norm: bool
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Forward and back: dense → (batch norm) → activation, layer after layer; x and g are (N, units).
+    """Forward and backward pass through dense → (batch norm) → activation, repeated; x and g are (N, units).
 
-    Returns, a tensor (N, units) a layer: what the activation receives, what it answers, and the gradient at the dense
-    layer's output when that at the top is `g`.
+    Returns:
+        Per layer, (N, units) each: input and output of the activation, and the gradient at the dense layer's output for
+        the gradient `g` at the top.
     """
     dense, received, answered = [], [], []
-    y = x.detach().requires_grad_()  # else the first layer would have no graph
+    y = x.detach().requires_grad_()  # so that the first layer is in the graph
     for weight in weights:
         dense.append(y @ weight.T)
         received.append(batch_norm(dense[-1])[0] if norm else dense[-1])
@@ -181,17 +183,17 @@ def propagate(
 
 
 def is_saturated(activation: str, received: Tensor) -> Tensor:
-    """Where the activation is (nearly) flat: ReLU's left side, the tails of sigmoid and tanh."""
+    """Whether f′ is below SATURATED of its maximum: ReLU's left side, the tails of sigmoid and tanh."""
     return SLOPES[activation](received) < SATURATED
 
 
 @lru_cache(maxsize=256)
 def theory(activation: str, scale: float, depth: int) -> np.ndarray:
-    """(2, depth): the standard deviations of activations and gradients in wide layers with fan-in · Var(w) = `scale`.
+    """Standard deviations of activations and gradients in wide layers with fan-in · Var(w) = `scale`, (2, depth).
 
-    The inputs have mean square 1, the gradient at the top has variance 1.
+    The inputs have mean square 1, and the gradient at the top has variance 1.
     """
-    z = torch.linspace(-8, 8, 4000, dtype=torch.float64)  # in small steps: f may be steep, or have a kink at 0
+    z = torch.linspace(-8, 8, 4000, dtype=torch.float64)  # small steps, since f may be steep or have a kink at 0
     density = torch.exp(-(z**2) / 2)
     density /= density.sum()
     square, deviations, factors = 1.0, [], []
@@ -201,13 +203,13 @@ def theory(activation: str, scale: float, depth: int) -> np.ndarray:
         square = float(density @ f**2)
         deviations.append(math.sqrt(max(square - float(density @ f) ** 2, 0)))
         factors.append(STEEPEST.get(activation, 1) ** 2 * float(density @ SLOPES[activation](h) ** 2))
-    # from the top down: through the activation of every layer from this one on, and the weights between them
+    # from the top: through the activations from this layer on, and the weights between them
     back = np.cumprod(factors[::-1])[::-1] * float(scale) ** np.arange(depth - 1, -1, -1)  # an int would overflow
     return np.array([deviations, np.sqrt(back)])
 
 
 def _scale(name: str, fan_in: int, fan_out: int, mean: float, std: float, gain: float) -> float:
-    """fan-in · Var(w), NaN where the weights have a mean."""
+    """fan-in · Var(w); NaN if the mean of the weights is not 0."""
     if name == "random_normal":
         return fan_in * std**2 if mean == 0 else math.nan
     share = {"zeros": 0.0, "glorot": 2 * fan_in / (fan_in + fan_out), "he": 2.0}[name.split("_")[0]]
@@ -217,7 +219,7 @@ def _scale(name: str, fan_in: int, fan_out: int, mean: float, std: float, gain: 
 def _measure(
     activation: str, received: list[Tensor], answered: list[Tensor], gradients: list[Tensor]
 ) -> list[list[float]]:
-    """(4, L): the standard deviations of activations and gradients, the saturated and the dead share."""
+    """Standard deviations of activations and gradients, and shares of saturated and dead units, (4, L)."""
     flat = is_saturated(activation, torch.stack(received).detach())  # (L, N, units)
     _, samples, units = flat.shape
     return [
@@ -229,13 +231,14 @@ def _measure(
 
 
 def _spread(values: Tensor) -> list[float]:
-    """The standard deviation of each (N, units) in (L, N, units); torch's own takes ten times as long."""
+    """Standard deviations over (N, units) of (L, N, units); ten times faster than torch.std."""
     centred = values - values.mean(dim=(1, 2), keepdim=True)
-    return (torch.linalg.vector_norm(centred, dim=(1, 2)) / math.sqrt(values[0].numel())).tolist()
+    deviations: list[float] = (torch.linalg.vector_norm(centred, dim=(1, 2)) / math.sqrt(values[0].numel())).tolist()
+    return deviations
 
 
 def _edges(inputs: Tensor, outputs: Tensor) -> np.ndarray:
-    """(BINS + 1,) from the smallest to the largest of all."""
+    """Bin edges (BINS + 1,) over the range of all values."""
     values = torch.cat((inputs.flatten(), outputs.flatten()))
     return np.linspace(float(values.min()), float(values.max()), BINS + 1)
 
@@ -259,7 +262,7 @@ def _check(activation: str, **sizes: tuple[int, int]) -> None:
 
 @plotting.plot_style()
 def figure(result: Layer) -> Figure:
-    """All six side by side: the same inputs, and what the layer makes of them."""
+    """Inputs and outputs of the layer for all six initialisers."""
     drawn, panels = plotting.new_figure(columns=3, rows=2, width=9.6, height=5)
     for axes, name, std, edges, inputs, outputs in zip(
         panels,
@@ -281,7 +284,7 @@ def figure(result: Layer) -> Figure:
 
 @plotting.plot_style()
 def stack_figure(result: Stack) -> Figure:
-    """All six side by side: standard deviation of activations and gradients, layer by layer, and the theory."""
+    """Standard deviations of activations and gradients over the layers for all six initialisers, with the theory."""
     drawn, panels = plotting.new_figure(columns=3, rows=2, width=9.6, height=5.4)
     layers = np.arange(1, result.activation_std.shape[-1] + 1)
     for k, (axes, name) in enumerate(zip(panels, result.initializers, strict=True)):
@@ -294,7 +297,7 @@ def stack_figure(result: Stack) -> Figure:
             axes.plot(layers, normed, "--", color=color, label=f"{label}, batch norm")
             axes.plot(layers, _drawable(theory_std), ":", color=plotting.INK, zorder=3, label=f"_{label}, theory")
         axes.set(title=f"{title(name)}{_var(result.weight_scale[k])}", yscale="log", ylim=LIMITS, xlabel="layer")
-        axes.set_xlim(0, len(layers) + 1)  # also where every curve is zero
+        axes.set_xlim(0, len(layers) + 1)  # also if every curve is zero
         _decades(axes, (-6, -3, 0, 3, 6))
     panels[0].plot([], [], ":", color=plotting.INK, label="theory")
     panels[0].set_ylabel("standard deviation (log)")
@@ -308,7 +311,7 @@ def _decades(axes: Axes, powers: Sequence[int]) -> None:
 
 
 def _drawable(values: np.ndarray) -> np.ndarray:
-    """Neither zeros, which have no place on a log scale, nor what is so far out that clipping it leaves traces."""
+    """Replace what a log scale cannot show: zeros, and values far beyond the limits."""
     low, high = LIMITS
     return np.where((values > low / 1e3) & (values < high * 1e3), values, np.nan)
 

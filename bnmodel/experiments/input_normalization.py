@@ -1,9 +1,9 @@
 """Gradient descent on the loss of a linear neuron with two weights, on raw and on normalised inputs.
 
-The loss of ŷ = w · x over N samples, L(w) = Σ (w · x − y)² / N, is a bowl with the Hessian H = 2 XᵀX / N. Descent with
-learning rate η is stable below 2 / λmax and fastest at 2 / (λmin + λmax), and the number of its steps grows like the
-condition number λmax / λmin (Polyak 1964). Inputs of mean 0 and variance 1 make the bowl rounder, and where they are
-uncorrelated, round (LeCun et al. 1998, “Efficient BackProp”, §4.3).
+The loss of ŷ = w · x over N samples, L(w) = Σ (w · x − y)² / N, is quadratic with the Hessian H = 2 XᵀX / N.
+Gradient descent with learning rate η is stable below 2 / λmax and fastest at 2 / (λmin + λmax); its number of steps
+grows with the condition number λmax / λmin (Polyak 1964). Inputs of mean 0 and variance 1 reduce the condition number,
+to 1 if they are uncorrelated (LeCun et al. 1998, “Efficient BackProp”, §4.3).
 """
 
 from dataclasses import dataclass
@@ -14,37 +14,37 @@ from matplotlib.figure import Figure
 
 from bnmodel import plotting
 
-WEIGHTS = (1.0, -0.5)  # that made the targets
-NOISE = 0.1  # standard deviation of the targets around them
-CONVERGED = 1e-3  # of the excess of the loss at the start
+WEIGHTS = (1.0, -0.5)  # true weights
+NOISE = 0.1  # standard deviation of the noise of the targets
+CONVERGED = 1e-3  # excess loss, relative to that at the start
 MOST_STEPS = 2000
 SIGNS = ("+ +", "− −", "+ −", "− +")
-GRID = 60  # points of a contour plot, each way
+GRID = 60  # points of a contour plot per axis
 
 
 @dataclass(frozen=True)
 class Descent:
-    """One bowl and the path down it from w = 0."""
+    """One loss surface, and the path of SGD on it from w = 0."""
 
     minimum: np.ndarray  # (2,) the least-squares solution
     hessian: np.ndarray  # (2, 2)
     condition_number: float
     largest_rate: float  # the largest stable learning rate, 2 / λmax (without momentum)
     best_rate: float  # the fastest one, 2 / (λmin + λmax) (without momentum)
-    rate: float  # the learning rate taken
+    rate: float  # the learning rate used
     path: np.ndarray  # (steps + 1, 2)
-    excess: np.ndarray  # (steps + 1,) loss above the smallest one, as a share of that at the start
-    converged_after: int | None  # steps until the excess stays ≤ 0.001 of that at the start; None: not in 2000
-    signs: np.ndarray  # (4,) share of the samples' gradients along the path, by the signs of their two components
-    grid: np.ndarray  # (2, G) values of either weight
-    surface: np.ndarray  # (G, G) excess over the grid, the second weight along the rows
+    excess: np.ndarray  # (steps + 1,) loss minus its minimum, relative to the start
+    converged_after: int | None  # steps until `excess` stays ≤ 0.001; None: not within 2000
+    signs: np.ndarray  # (4,) share of the samples' gradients along the path by the signs of their components
+    grid: np.ndarray  # (2, G) values of the two weights
+    surface: np.ndarray  # (G, G) excess on the grid; rows are the second weight
 
 
 @dataclass(frozen=True)
 class InputNormalization:
-    """The same data, raw and with each input and the target brought to mean 0, each input to variance 1."""
+    """The same data, raw and normalised: inputs to mean 0 and variance 1, targets to mean 0."""
 
-    share: float  # learning rate as a share of the fastest one, each bowl's own
+    share: float  # learning rate, relative to the best rate of each surface
     momentum: float
     raw_inputs: np.ndarray  # (N, 2)
     raw: Descent
@@ -62,15 +62,15 @@ def run(
     samples: int = 200,
     seed: int = 0,
 ) -> InputNormalization:
-    """SGD on `samples` points, raw and normalised, from the same seed.
+    """Run SGD on `samples` points, raw and normalised, with the same seed.
 
     Args:
-        scale: standard deviation of the second input; that of the first is 1.
-        offset: mean of either input, in its standard deviations.
-        correlation: of the two inputs, in (−1, 1).
-        share: learning rate as a share of the fastest one, each bowl's own; from 1 + λmin / λmax on it diverges.
-        momentum: of SGD, in [0, 1).
-        batch_size: samples a step, in another order every epoch; `samples` for plain gradient descent.
+        scale: standard deviation of the second input; the first has 1.
+        offset: mean of both inputs, in standard deviations.
+        correlation: correlation of the inputs, in (−1, 1).
+        share: learning rate, relative to the best rate of each surface; it diverges from 1 + λmin / λmax on.
+        momentum: SGD momentum, in [0, 1).
+        batch_size: samples per step; `samples` gives plain gradient descent.
 
     Raises:
         ValueError: a value outside these bounds.
@@ -84,14 +84,14 @@ def run(
         momentum,
         inputs,
         descend(inputs, targets, *options),
-        descend(centred, targets - targets.mean(), *options),  # a bias would do the same for the targets
+        descend(centred, targets - targets.mean(), *options),  # what a bias would do
     )
 
 
 def draw_data(
     scale: float, offset: float, correlation: float, samples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (N, 2) and targets (N,). Exactly the asked means, deviations and correlation, not by chance near them."""
+    """Inputs (N, 2) and targets (N,) with exactly the given means, deviations and correlation."""
     generator = np.random.default_rng(seed)
     white = generator.standard_normal((samples, 2))
     white -= white.mean(0)
@@ -104,7 +104,7 @@ def draw_data(
 def descend(
     inputs: np.ndarray, targets: np.ndarray, share: float, momentum: float, steps: int, batch_size: int, seed: int
 ) -> Descent:
-    """SGD from w = 0 on the mean squared error of `inputs` (N, 2) · w against `targets` (N,)."""
+    """Run SGD from w = 0 on the mean squared error between `inputs` (N, 2) · w and `targets` (N,)."""
     hessian = 2 * inputs.T @ inputs / len(inputs)
     minimum = np.linalg.lstsq(inputs, targets, rcond=None)[0]
     smallest, largest = np.linalg.eigvalsh(hessian)
@@ -136,14 +136,14 @@ def descend(
 def sgd(
     inputs: np.ndarray, targets: np.ndarray, rate: float, momentum: float, steps: int, batch_size: int, seed: int
 ) -> np.ndarray:
-    """The weights (≤ steps + 1, 2) along SGD's path from 0, with momentum as torch.optim.SGD has it.
+    """The weights (≤ steps + 1, 2) of SGD from 0, with the momentum rule of torch.optim.SGD.
 
-    It ends early where the weights leave all bounds.
+    Stops early if the weights become very large.
     """
     generator = np.random.default_rng(seed)
     weights, velocity = np.zeros(2), np.zeros(2)
     path = [weights]
-    batches: list[np.ndarray] = []  # of indices
+    batches: list[np.ndarray] = []  # indices
     for _ in range(steps):
         if not batches:
             order = generator.permutation(len(inputs))
@@ -160,21 +160,22 @@ def sgd(
 
 
 def excess_loss(deviation: np.ndarray, hessian: np.ndarray) -> np.ndarray:
-    """How far the loss is above its minimum, at weights that are `deviation` (…, 2) away from it: ½ δᵀHδ."""
-    return np.einsum("...i,ij,...j->...", deviation, hessian, deviation) / 2
+    """Loss above the minimum at a `deviation` δ (…, 2) from it: ½ δᵀHδ."""
+    loss: np.ndarray = np.einsum("...i,ij,...j->...", deviation, hessian, deviation) / 2
+    return loss
 
 
 def _converged_after(excess: np.ndarray) -> int | None:
-    """The step from which on `excess` (steps + 1,), in shares of the start's, stays small."""
+    """The first step from which on `excess` (steps + 1,) stays at or below CONVERGED."""
     large = np.flatnonzero(~(excess <= CONVERGED))
     after = int(large[-1]) + 1 if len(large) else 0
     return after if after < len(excess) else None
 
 
 def _sign_shares(inputs: np.ndarray, targets: np.ndarray, path: np.ndarray) -> np.ndarray:
-    """(4,) in the order of SIGNS, over every sample at every point of the path."""
+    """Shares (4,) in the order of SIGNS, over all samples and all points of the path."""
     errors = path @ inputs.T - targets  # (steps + 1, N)
-    first, second = (errors * column for column in inputs.T)  # ∂/∂w of each sample's loss, but for the factor 2
+    first, second = (errors * column for column in inputs.T)  # ∂/∂w of each sample's loss, without the factor 2
     patterns = ((first > 0) & (second > 0), (first < 0) & (second < 0), (first > 0) & (second < 0))
     shares = [float(pattern.mean()) for pattern in patterns]
     return np.array([*shares, float(((first < 0) & (second > 0)).mean())])
@@ -198,7 +199,7 @@ def _check(
 
 @plotting.plot_style()
 def figure(result: InputNormalization) -> Figure:
-    """Both bowls with their paths, the losses step by step, and the signs of the gradients."""
+    """Both loss surfaces with their paths, the losses per step, and the signs of the gradients."""
     drawn, (raw, normalized, losses, signs) = plotting.new_figure(columns=2, rows=2, width=7.6, height=7.0)
     both = (
         (raw, result.raw, plotting.OLIVE, "raw inputs", "s--", -0.2),

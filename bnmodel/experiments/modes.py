@@ -1,8 +1,7 @@
-"""Eval against train mode: one digit, one network, two sets of statistics.
+"""Eval and train mode compared: one digit, one network, two sets of statistics.
 
-In eval mode batch norm uses the running statistics; the answer depends on the digit alone. In train mode it uses the
-statistics of the batch, so that the company a digit keeps changes its answer. Dropout stays off in both, to show
-what batch norm does and nothing else.
+In eval mode batch norm uses the running statistics, and the answer depends on the digit alone. In train mode it uses
+batch statistics, so the answer depends on the rest of the batch. Dropout is off in both, to isolate batch norm.
 """
 
 import copy
@@ -41,7 +40,7 @@ class Company:
 
 @dataclass(frozen=True)
 class NormView:
-    """One batch norm, in both modes. Statistics are (C,), the digit's feature maps (C, H, W)."""
+    """One batch norm in both modes: statistics (C,), and the digit's feature maps (C, H, W)."""
 
     name: str
     running_mean: np.ndarray
@@ -56,7 +55,7 @@ class NormView:
 
 @dataclass(frozen=True)
 class Modes:
-    """The same digit in eval mode and in train mode among its company."""
+    """The same digit in eval mode, and in train mode among other digits."""
 
     digit: np.ndarray  # (28, 28)
     company: np.ndarray  # (count, 28, 28)
@@ -66,13 +65,13 @@ class Modes:
 
 
 def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | None = None) -> Tensor:
-    """Company for `digit`, float32 (28, 28), out of the shipped sample of MNIST's training digits.
+    """Draw the other images of the batch of `digit`, float32 (28, 28), from the shipped training sample.
 
     Args:
         kind: one of COMPANY. "one class": digits of `label`; "inverted", "blurred": random digits so changed;
             "blank": empty sheets.
         count: 0 … 255.
-        seed: the same seed gives the same company.
+        seed: the same seed gives the same images.
 
     Returns:
         float32 (count, 1, 28, 28) in [0, 1].
@@ -138,12 +137,13 @@ def _in_each(model: nn.Module, digit: Tensor, companies: Sequence[Company]) -> T
     batches = [torch.cat((own, companions(c.kind, c.count, c.seed, digit, c.label))) for c in companies]
     with torch.inference_mode(), QuickPooling():
         log_probs = with_batch_statistics(model, len(batches))(torch.cat(batches))
-    return log_probs.unflatten(0, (len(batches), -1))[:, 0].exp()
+    probabilities: Tensor = log_probs.unflatten(0, (len(batches), -1))[:, 0].exp()
+    return probabilities
 
 
 @torch.no_grad()
 def compare(model: nn.Module, digit: Tensor, company: Tensor) -> Modes:
-    """`digit`, float32 (28, 28) in [0, 1], alone in eval mode and among `company`, (N, 1, 28, 28), in train mode."""
+    """Predict `digit`, float32 (28, 28) in [0, 1], in eval mode, and in train mode among `company` (N, 1, 28, 28)."""
     batch = torch.cat((digit.view(1, 1, 28, 28), company))
     eval_log_probs, eval_inputs = norm_inputs(copy.deepcopy(model).eval(), batch[:1])
     train_log_probs, train_inputs = norm_inputs(with_batch_statistics(model), batch)
@@ -175,9 +175,10 @@ def custom_batchnorms(model: nn.Module) -> dict[str, CustomBatchNorm]:
 
 
 def with_batch_statistics(model: nn.Module, batches: int = 1) -> nn.Module:
-    """A copy of `model` in eval mode, except that its batch norms use the statistics of what they are given.
+    """A copy of `model` in eval mode whose batch norms use batch statistics.
 
-    `batches`: the input is that many batches of equal size, one after the other, each normalised by itself.
+    Args:
+        batches: the input is the concatenation of this many batches of equal size, each with its own statistics.
     """
     changed = copy.deepcopy(model).eval()
     for name, norm in custom_batchnorms(changed).items():
@@ -193,15 +194,16 @@ class _BatchStatistics(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.batches == 1:
             return batch_norm(x, self.gamma, self.beta, eps=self.eps)[0]
-        # (B·N, C, …) → (N, B·C, …): a channel of a batch is a channel of its own
+        # (B·N, C, …) → (N, B·C, …): each batch gets its own channels
         grouped = x.unflatten(0, (self.batches, -1)).transpose(0, 1)  # (N, B, C, …)
         gamma, beta = (None if p is None else p.repeat(self.batches) for p in (self.gamma, self.beta))
         y = batch_norm(grouped.flatten(1, 2), gamma, beta, eps=self.eps)[0]
-        return y.unflatten(1, (self.batches, -1)).transpose(0, 1).flatten(0, 1)
+        output: Tensor = y.unflatten(1, (self.batches, -1)).transpose(0, 1).flatten(0, 1)
+        return output
 
 
 def norm_inputs(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Log-probabilities (N, 10), and what each batch norm received, by name. For private copies: it hangs hooks in."""
+    """Log-probabilities (N, 10), and the input of each batch norm by name. Registers hooks: pass a private copy."""
     inputs: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, (CustomBatchNorm, _BatchStatistics)):
@@ -210,7 +212,7 @@ def norm_inputs(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Ten
 
 
 def _draw(pool: Digits, count: int, generator: torch.Generator) -> Tensor:
-    """`count` images of `pool`, without repetition as far as it reaches."""
+    """`count` images of `pool`, without repetition while there are enough."""
     rounds = -(-count // len(pool))
     order = torch.cat([torch.randperm(len(pool), generator=generator) for _ in range(rounds)] or [torch.arange(0)])
     return pool.images[order[:count]]
@@ -222,7 +224,8 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def shifts(view: NormView) -> np.ndarray:
     """(C,): how far each batch mean is from the running one, in running standard deviations (of 0.001 at least)."""
-    return (view.batch_mean - view.running_mean) / np.maximum(view.running_std, 1e-3)
+    shifted: np.ndarray = (view.batch_mean - view.running_mean) / np.maximum(view.running_std, 1e-3)
+    return shifted
 
 
 def most_shifted(view: NormView, count: int) -> np.ndarray:
@@ -243,7 +246,7 @@ def figure(result: Modes) -> Figure:
         before.set(title="your digit before the norm", xlabel="activation")
         _outlines(after, view.eval_output, view.train_output)
         after.set(title="your digit after the norm", xlabel="activation")
-    for axes in panels[:3]:  # a row is enough
+    for axes in panels[:3]:  # the first row only
         axes.legend()
     return drawn
 
@@ -281,7 +284,7 @@ def _outlines(axes: Axes, eval_values: np.ndarray, train_values: np.ndarray) -> 
         plotting.stairs(axes, counts, edges, color=color, linestyle=look, linewidth=1.6, label=label)
     axes.set(ylabel="activations (log)", yscale="log", ylim=(0.7, None))
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter("{x:g}")  # mathtext's powers take longer to draw than all the rest
+    axes.yaxis.set_major_formatter("{x:g}")  # mathtext is slow
 
 
 @plotting.plot_style()

@@ -1,8 +1,8 @@
-"""Which statistics? One batch, a running average, a cumulative average, or those of the whole population.
+"""Statistics for inference compared: of one batch, running average, cumulative average, and precise statistics.
 
-A running average with momentum m remembers about (2 − m)/m batches: a large m jitters, a small one lags. The precise
-statistics (Wu & Johnson 2021, arXiv 2105.07576, §3) are the mean and variance over many samples, each norm's computed
-with the norms in front of it already precise. They depend on the samples, not on how these are split into batches.
+A running average with momentum m averages over about (2 − m)/m batches: a large m is noisy, a small one lags. Precise
+statistics (Wu & Johnson 2021, arXiv 2105.07576, §3) are the mean and variance over many samples, computed norm after
+norm. They depend on the samples, not on how these are split into batches.
 """
 
 import copy
@@ -25,42 +25,42 @@ from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
 
 Statistics = dict[str, tuple[Tensor, Tensor]]  # norm's name → mean (C,) and unbiased variance (C,)
-RUN_ON = 20_000  # batches: enough to measure the noise of a momentum of 0.01, which remembers 199
-TOGETHER = 512  # digits computed at once; of robust, what the first norm receives for them is 57 MB
+RUN_ON = 20_000  # batches, enough to measure the noise for momentum 0.01, which averages over 199
+TOGETHER = 512  # digits per forward pass; the first norm of robust receives 57 MB for them
 
 
 @dataclass(frozen=True)
 class Approach:
-    """How soon, and how noisily, a running average comes to the precise value."""
+    """Convergence of a running average to the precise value, and its noise."""
 
     precise: float
-    batch_spread: float  # σ, the standard deviation of single batches' values
-    batches: int | None  # until it first is within σ of the precise value; None: not in this stream
-    batches_expected: int | None  # by the decay of the start alone; None: never
-    noise: float  # standard deviation of the average while it runs on, over many more batches
+    batch_spread: float  # σ, the standard deviation over single batches
+    batches: int | None  # until it is first within σ of the precise value; None: never in this stream
+    batches_expected: int | None  # by the decay of the initial value alone; None: never
+    noise: float  # standard deviation of the average over many more batches
     noise_expected: float  # √(m / (2 − m)) · σ
 
 
 @dataclass(frozen=True)
 class RunningStatistics:
-    """A stream of batches seen by one channel of one norm, and what each way of averaging makes of it."""
+    """The statistics of one channel of one norm over a stream of batches, and their averages."""
 
     norm: str
     channel: int
     momentum: float
     batch_mean: np.ndarray  # (steps,)
     batch_std: np.ndarray  # (steps,)
-    running_mean: np.ndarray  # (steps + 1,), from 0 on
-    running_std: np.ndarray  # (steps + 1,), from 1 on
+    running_mean: np.ndarray  # (steps + 1,), starting at 0
+    running_std: np.ndarray  # (steps + 1,), starting at 1
     cumulative_mean: np.ndarray  # (steps,)
     cumulative_std: np.ndarray  # (steps,)
     precise_mean: float
     precise_std: float
-    effective_batches: float  # (2 − m)/m, what the running average remembers; infinite for m = 0
+    effective_batches: float  # (2 − m)/m; infinite for m = 0
     mean: Approach
     variance: Approach
-    accuracy: dict[str, float]  # on the shipped test sample, under each kind of statistics
-    probabilities: dict[str, np.ndarray]  # (10,) of the digit, under each kind
+    accuracy: dict[str, float]  # on the shipped test sample, for each kind of statistics
+    probabilities: dict[str, np.ndarray]  # (10,) of the digit, for each kind
     digits: int  # that accuracy is measured on
 
 
@@ -74,10 +74,10 @@ def run(
     channel: int = 0,
     seed: int = 0,
 ) -> RunningStatistics:
-    """Watch `channel` of `norm` (the first by default) over `steps` batches of the sample's training digits.
+    """Follow `channel` of `norm` (by default the first) over `steps` batches of the training sample.
 
     Raises:
-        ValueError: momentum outside [0, 1], or no such norm or channel.
+        ValueError: momentum outside [0, 1], or an unknown norm or channel.
     """
     norms = custom_batchnorms(model)
     norm = norm or next(iter(norms), "")
@@ -125,7 +125,7 @@ def run(
 
 @cache_by_content(16)
 def batch_statistics(model: nn.Module, batch_size: int, steps: int, seed: int) -> Statistics:
-    """What every norm sees in train mode over `steps` random batches: means and unbiased variances, (steps, C) each."""
+    """Batch means and unbiased variances of every norm over `steps` random batches, (steps, C) each."""
     pool = load_sample(train=True).images
     generator = torch.Generator().manual_seed(seed)
     order = torch.cat(
@@ -143,7 +143,7 @@ def batch_statistics(model: nn.Module, batch_size: int, steps: int, seed: int) -
 
 
 def running_average(stream: tuple[Tensor, Tensor], momentum: float) -> tuple[Tensor, Tensor]:
-    """The layer's own rule from mean 0 and variance 1 on: (steps, C) → (steps + 1, C), for means and variances."""
+    """Running means and variances, starting at 0 and 1: (steps, C) → (steps + 1, C) each."""
     averages = []
     for values, start in zip(stream, (0.0, 1.0), strict=True):
         current, path = torch.full_like(values[0], start), []
@@ -155,9 +155,13 @@ def running_average(stream: tuple[Tensor, Tensor], momentum: float) -> tuple[Ten
 
 
 def approach(batches: np.ndarray, running: np.ndarray, precise: float, momentum: float) -> Approach:
-    """`batches`: a statistic of each batch, (steps,); `running`: its running average, (steps + 1,), from the start on.
+    """Compare a running average with the precise value.
 
-    If batches are independent, the average's variance is m/(2 − m) that of a batch: the sum of m²(1 − m)²ᵏ over k.
+    For independent batches, the variance of the average is m/(2 − m) times that of a batch, the sum of m²(1 − m)²ᵏ.
+
+    Args:
+        batches: a statistic of each batch, (steps,).
+        running: its running average, (steps + 1,), including the initial value.
     """
     spread = float(batches.std(ddof=1))
     near = np.abs(running - precise) <= spread
@@ -179,7 +183,7 @@ def approach(batches: np.ndarray, running: np.ndarray, precise: float, momentum:
 
 
 def run_on(batches: np.ndarray, start: float, momentum: float) -> np.ndarray:
-    """The running average (RUN_ON,) over many more batches, drawn with repetition from those that there are."""
+    """The running average (RUN_ON,) over many more batches, drawn with replacement from `batches`."""
     drawn = np.random.default_rng(0).choice(batches, RUN_ON).tolist()
     return np.fromiter(accumulate(drawn, lambda r, b: (1 - momentum) * r + momentum * b, initial=start), float)[1:]
 
@@ -199,7 +203,7 @@ def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 50) -
         count, mean, squares = 0, torch.zeros(norm.num_features).double(), torch.zeros(norm.num_features).double()
         for batch in images.split(batch_size):
             x = _received(network, norm, batch).double().transpose(0, 1).flatten(1)  # (C, values)
-            delta = x.mean(1) - mean  # combined as in Chan, Golub & LeVeque (1979): no cancellation
+            delta = x.mean(1) - mean  # combined as in Chan, Golub & LeVeque (1979), to avoid cancellation
             total = count + x.size(1)
             squares += x.var(1, correction=0) * x.size(1) + delta**2 * (count * x.size(1) / total)
             mean += delta * (x.size(1) / total)
@@ -244,7 +248,7 @@ def with_statistics(model: nn.Module, statistics: Statistics) -> nn.Module:
 
 @plotting.plot_style()
 def figure(result: RunningStatistics, accuracy: bool = True) -> Figure:
-    """Mean and standard deviation of the channel over the stream, and the accuracy under each kind."""
+    """Mean and standard deviation of the channel over the stream, and the accuracy for each kind of statistics."""
     columns = 3 if accuracy else 2
     drawn, (mean, std, *others) = plotting.new_figure(columns, width=3.8 * columns, height=3.2)
     for axes, title, batch, running, cumulative, precise in (

@@ -143,8 +143,8 @@ def wire(
 
     def stopped(now: Run[T] | None, before: tuple[T, ...]) -> list[Any]:
         _give_up(now)
-        if now is None or now.latest is None:
-            return [gr.skip(), None, before, *_able("stopped", bool(before))]
+        if now is None or now.latest is None:  # it was still waiting
+            return ["", None, before, *_able("stopped", bool(before))]
         return [draw(now.latest, "stopped", before), None, (*before, now.latest)[-MOST_RUNS:], *_able("stopped", True)]
 
     # into sight; a training that is drawn where nobody looks is none

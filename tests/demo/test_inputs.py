@@ -100,7 +100,8 @@ def test_the_sentence_of_why_says_which_mean_lies_above_or_below_the_running_one
 def app_page() -> Page:
     page = Page(CHECKPOINTS)
     with gr.Blocks():
-        page.build_column()
+        page.build_choice()
+        page.build_pad()
     return page
 
 

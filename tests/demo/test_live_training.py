@@ -1,15 +1,23 @@
-"""Trainings on the page: few at once, ended when nobody wants them any more, and never in the way of the pad."""
+"""Live trainings: a few at once, closed when they are stopped or their page is."""
 
+import socket
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from benchmarks.running_app import act
+from bnmodel.experiments import convergence
+from bnmodel.experiments.convergence import Convergence, Curve
+from bnmodel.experiments.gradients import PLACES
+from bnmodel.training.history import Epoch
+from demo.app import build_app, launch_options
 from demo.server import live_training
 from demo.server.live_training import MAX_TRAININGS, pictures
+
+TIMEOUT = 120_000  # ms, for a machine with other things to do
 
 
 class Steps:
@@ -82,98 +90,138 @@ def test_no_two_trainings_take_a_step_at_the_same_time(no_interval: None) -> Non
 # ---- in Chromium
 
 
-def open_training(context: BrowserContext, url: str) -> Page:
-    """A page on the tab whose live training is longest."""
-    page = context.new_page()
-    page.goto(f"{url}/?tab=convergence&conv-epochs=30")
-    page.wait_for_selector("#convergence svg")
-    expect(page.locator("#conv-epochs input[type=number]")).to_have_value("30")
-    return page
+@dataclass
+class Trainer:
+    """The app in this process, whose live trainings go on until they are closed."""
+
+    url: str = ""
+    begun: list[int] = field(default_factory=list)  # their seeds
+    closed: list[int] = field(default_factory=list)
+
+    def stream(self, rate: float, initializer: str, epochs: int, seed: int) -> Generator[Convergence]:
+        self.begun.append(seed)
+        done: tuple[Epoch, ...] = ()
+        try:
+            while True:
+                yield Convergence(rate, initializer, epochs, seed, tuple(Curve(place, done) for place in PLACES))
+                time.sleep(0.05)
+                done = (*done, Epoch(len(done) + 1, 1.0, 0.5, 1.0, 0.5, rate, 0.05))[:20]
+        finally:
+            self.closed.append(seed)
 
 
-def train(*pages: Page) -> None:
-    for page in pages:
-        page.locator("#conv-train").click()
-    for page in pages:
-        expect(page.locator("#conv-live")).to_contain_text("Training live", timeout=120_000)
+@pytest.fixture(scope="module")
+def trainer() -> Iterator[Trainer]:
+    trainer = Trainer()
+    with pytest.MonkeyPatch.context() as patched, socket.socket() as free:
+        patched.setattr(convergence, "stream", trainer.stream)
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        app = build_app()
+        app.launch(**launch_options(app), server_port=port, prevent_thread_lock=True, quiet=True)
+        trainer.url = f"http://127.0.0.1:{port}"
+        yield trainer
+        app.close()
 
 
-def seconds_to_answer(page: Page, digit: int) -> float:
-    started = time.monotonic()
-    act(page, f"Load an example of a {digit}")
-    return time.monotonic() - started
+@pytest.fixture
+def pages(trainer: Trainer, browser: Browser) -> Iterator[list[Page]]:
+    """As many visitors as may train, and one more, on the tab of the trainings."""
+    trainer.begun.clear()
+    trainer.closed.clear()
+    # a context each, since a browser has six connections to a server, and a page of Gradio keeps two of them open
+    opened = [browser.new_context(viewport={"width": 1280, "height": 900}).new_page() for _ in range(MAX_TRAININGS + 1)]
+    for page in opened:
+        page.set_default_timeout(TIMEOUT)
+        page.goto(f"{trainer.url}/?tab=convergence", timeout=TIMEOUT)
+        page.wait_for_selector("#convergence svg")
+    yield opened
+    for page in opened:
+        page.context.close()
+    wait_until(lambda: len(trainer.closed) == len(trainer.begun), "all trainings are closed")
 
 
-def test_three_train_while_the_pad_answers_and_a_fourth_is_told_that_it_waits_and_starts_when_a_page_is_closed(
-    desktop: BrowserContext, app_url: str
+def wait_until(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT / 1000
+    while not true():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.02)
+
+
+def shows(page: Page, words: str) -> None:
+    expect(page.locator("#conv-live")).to_contain_text(words, timeout=TIMEOUT)
+
+
+def train(page: Page) -> None:
+    page.locator("#conv-train").click()
+    shows(page, "Training live")
+
+
+BUSY = f"Busy: {MAX_TRAININGS} trainings are running here; yours starts when one of them ends."
+
+
+def test_one_more_than_may_train_is_told_that_it_waits_and_starts_when_a_page_is_closed(
+    pages: list[Page], trainer: Trainer
 ) -> None:
-    first, second, third, fourth = (open_training(desktop, app_url) for _ in range(MAX_TRAININGS + 1))
-    alone = seconds_to_answer(fourth, 3)
-    train(first, second, third)
-    fourth.locator("#conv-train").click()
-    words = "Busy: 3 trainings are running here; yours starts when one of them ends."
-    expect(fourth.locator("#conv-live")).to_contain_text(words, timeout=60_000)
-    assert seconds_to_answer(fourth, 7) < max(2, 6 * alone)  # the machine may have other things to do as well
-
-    first.close()
-    expect(fourth.locator("#conv-live")).to_contain_text("Training live", timeout=120_000)
-
-    second.locator("#conv-stop").click()
-    expect(second.locator("#conv-live")).to_contain_text("Stopped", timeout=120_000)
-    expect(second.locator("#conv-stop")).to_be_disabled()
-    train(second)  # its place was free again
-    for page in (second, third, fourth):
-        page.close()
+    *others, last = pages
+    for page in others:
+        train(page)
+    last.locator("#conv-train").click()
+    shows(last, BUSY)
+    assert len(trainer.begun) == MAX_TRAININGS
+    others[0].close()
+    shows(last, "Training live")
+    assert len(trainer.closed) == 1
 
 
-def test_a_stopped_training_goes_no_further_and_can_be_started_again(desktop: BrowserContext, app_url: str) -> None:
-    page = open_training(desktop, app_url)
+def test_one_that_waits_can_be_stopped_before_it_begins(pages: list[Page], trainer: Trainer) -> None:
+    *others, last = pages
+    for page in others:
+        train(page)
+    last.locator("#conv-train").click()
+    shows(last, BUSY)
+    last.locator("#conv-stop").click()
+    expect(last.locator("#conv-live")).not_to_contain_text("Busy", timeout=TIMEOUT)
+    expect(last.locator("#conv-train")).to_be_enabled(timeout=TIMEOUT)
+    others[0].locator("#conv-stop").click()
+    wait_until(lambda: len(trainer.closed) == 1, "the first training is closed")
+    train(others[0])  # it would be the other's turn
+    assert len(trainer.begun) == MAX_TRAININGS + 1
+
+
+def test_a_stopped_training_is_closed_says_how_far_it_came_and_can_be_started_again(
+    pages: list[Page], trainer: Trainer
+) -> None:
+    page = pages[0]
     train(page)
     page.locator("#conv-stop").click()
-    live_place = page.locator("#conv-live")
-    expect(live_place).to_contain_text("Stopped", timeout=120_000)
-    words = live_place.inner_text()
-    page.wait_for_timeout(1500)
-    assert live_place.inner_text() == words
-    train(page)
-    page.close()
-
-
-def test_one_that_waits_can_be_stopped_too(desktop: BrowserContext, app_url: str) -> None:
-    pages = [open_training(desktop, app_url) for _ in range(MAX_TRAININGS + 1)]
-    train(*pages[:-1])
-    waiting = pages[-1]
-    waiting.locator("#conv-train").click()
-    expect(waiting.locator("#conv-live")).to_contain_text("Busy", timeout=60_000)
-    waiting.locator("#conv-stop").click()
-    expect(waiting.locator("#conv-live")).not_to_contain_text("Busy", timeout=60_000)
-    expect(waiting.locator("#conv-train")).to_be_enabled()
-    pages[0].close()
-    waiting.wait_for_timeout(1500)  # in which the place of the first is free
-    assert waiting.locator("#conv-live").inner_text() == ""
-    for page in pages[1:]:
-        page.close()
-
-
-def test_a_double_click_trains_once(desktop: BrowserContext, app_url: str) -> None:
-    page = open_training(desktop, app_url)
-    page.locator("#conv-train").dblclick()
-    expect(page.locator("#conv-live")).to_contain_text("Training live: epoch 1", timeout=120_000)
-    expect(page.locator("#conv-train")).to_be_disabled()
-    page.locator("#conv-stop").click()
-    expect(page.locator("#conv-live")).to_contain_text("Stopped", timeout=120_000)
+    shows(page, "Stopped")
+    wait_until(lambda: len(trainer.closed) == 1, "the training is closed")
+    expect(page.locator("#conv-stop")).to_be_disabled(timeout=TIMEOUT)
     words = page.locator("#conv-live").inner_text()
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(1000)
     assert page.locator("#conv-live").inner_text() == words
-    page.close()
+    train(page)
+
+
+def test_a_double_click_trains_once(pages: list[Page], trainer: Trainer) -> None:
+    page = pages[0]
+    page.locator("#conv-train").dblclick()
+    shows(page, "Training live: epoch 1")
+    expect(page.locator("#conv-train")).to_be_disabled(timeout=TIMEOUT)
+    assert len(trainer.begun) == 1
+    page.locator("#conv-stop").click()
+    shows(page, "Stopped")
+    wait_until(lambda: len(trainer.closed) == 1, "the training is closed")
 
 
 def test_the_gap_between_the_losses_is_trained_live(desktop: BrowserContext, app_url: str) -> None:
     page = desktop.new_page()
-    page.goto(f"{app_url}/?tab=stopping&stop-epochs=5&stop-dropout=0")
-    page.wait_for_selector("#stopping svg")
-    expect(page.locator("#stop-caption")).to_contain_text("for 5 epochs each")
+    page.goto(f"{app_url}/?tab=stopping&stop-epochs=5&stop-dropout=0", timeout=TIMEOUT)
+    page.wait_for_selector("#stopping svg", timeout=TIMEOUT)
+    expect(page.locator("#stop-caption")).to_contain_text("for 5 epochs each", timeout=TIMEOUT)
     page.locator("#stop-train").click()
-    expect(page.locator("#stop-live")).to_contain_text("Trained live after 5 of 5 epochs", timeout=120_000)
+    expect(page.locator("#stop-live")).to_contain_text("Trained live after 5 of 5 epochs", timeout=TIMEOUT)
     expect(page.locator("#stop-live svg")).to_have_count(2)
     page.close()

@@ -22,7 +22,7 @@ def partner(graph: Graph, norm: NodeProto) -> NodeProto | None:
         return None
     before = graph.producers.get(norm.input[0])
     if before is not None and _alone(graph, norm.input[0]) and _weight(graph, before) is not None:
-        return before
+        return before  # type: ignore[no-any-return]
     followers = graph.consumers[norm.output[0]]
     if len(followers) == 1 and norm.output[0] not in graph.outputs and followers[0].input[0] == norm.output[0]:
         after = followers[0]
@@ -31,7 +31,7 @@ def partner(graph: Graph, norm: NodeProto) -> NodeProto | None:
         )
         flat = after.op_type != "Gemm" or graph.ranks.get(norm.input[0]) == 2
         if after.op_type in ("Conv", "Gemm") and not padded and flat and _weight(graph, after) is not None:
-            return after
+            return after  # type: ignore[no-any-return]
     return None
 
 
@@ -61,7 +61,8 @@ def _weight(graph: Graph, node: NodeProto) -> np.ndarray | None:
         return None
     if len(node.input) > 2 and node.input[2] and graph.constant(node.input[2]) is None:
         return None
-    return graph.constant(node.input[1])
+    weight: np.ndarray | None = graph.constant(node.input[1])
+    return weight
 
 
 def _fold_one(model: ModelProto, version: int) -> bool:
