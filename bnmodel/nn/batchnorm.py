@@ -46,13 +46,13 @@ def batch_norm(
     if mean is None and x.numel() == 0:  # no values to take statistics of, nor to normalise
         mean, var = x.new_zeros(x.size(1)), x.new_ones(x.size(1))
     if mean is None:
-        require_two_values(x.numel() // x.size(1), x.shape)
+        require_two_values(x.numel() // x.size(1), x)
     if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed(x)):
             if mean is not None and var is not None and not torch.is_grad_enabled():
                 return scale_and_shift(x, gamma, beta, mean, var, eps), mean, var
-            y, own_mean, own_var, _ = BatchNormStep.apply(x, gamma, beta, mean, var, eps, False)
-            return (y, own_mean, own_var) if mean is None else (y, mean, var)
+            y, of_x, var_of_x, _ = BatchNormStep.apply(x, gamma, beta, mean, var, eps, False)
+            return y, of_x if mean is None else mean, var_of_x if var is None else var
     dtype = x.dtype
     x = x.to(at_least_float32(dtype))
     multiply_add = mean is not None and not _wants_gradient([x, gamma, beta, mean, var])
@@ -93,11 +93,11 @@ def _check_channels(values: List[Optional[Tensor]], x: Tensor) -> None:
         raise ValueError("batch_norm: expected mean and var, or neither of them, received one")
 
 
-def require_two_values(values: int, shape: List[int]) -> None:
+def require_two_values(values: int, x: Tensor) -> None:
     """Statistics of a batch need two values per channel."""
     if values == 1:
         raise ValueError(
-            f"batch statistics: expected at least 2 values per channel, received {values} from shape {list(shape)}; "
+            f"batch statistics: expected at least 2 values per channel, received {values} from shape {list(x.shape)}; "
             f"use a larger batch, or eval() to use the running statistics"
         )
 
@@ -191,7 +191,7 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
     @torch.jit.unused
     def _with_other_processes(self, x: Tensor) -> Tensor:
         y, mean, var, count = BatchNormStep.apply(x, self.weight, self.bias, None, None, self.eps, True)
-        require_two_values(count, x.shape)
+        require_two_values(count, x)
         self._update_running_stats(mean, var, count)
         return y
 
@@ -239,9 +239,7 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
 
         if type(layer) not in TORCH_TYPES.values():
             raise TypeError(f"from_torch: expected {', '.join(TORCH_TYPES)}, received {type(layer).__name__}")
-        new = convert_layer(copy.deepcopy(layer), cls)
-        assert isinstance(new, cls)
-        return new
+        return convert_layer(copy.deepcopy(layer), cls)
 
     def to_torch(self, dimensions: int = 2) -> nn.Module:
         """A copy as torch's own layer for 1, 2 or 3 spatial `dimensions` (1 also takes (N, C)), not synchronised."""

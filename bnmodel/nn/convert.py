@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,9 +61,9 @@ def convert_batchnorm(
     return replacements.get(model, model)
 
 
-def convert_layer(layer: nn.Module, target: type[nn.Module]) -> nn.Module:
+def convert_layer(layer: nn.Module, target: type[nn.Module]) -> Any:
     """`layer`, one of this file's classes, as a `target`, with the same tensors and hooks."""
-    new = target.__new__(target)
+    new: Any = target.__new__(target)
     new.__dict__.update(layer.__dict__)
     new._parameters, new._buffers = layer._parameters.copy(), layer._buffers.copy()
     if issubclass(target, CustomBatchNorm):
