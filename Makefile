@@ -6,6 +6,8 @@ PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
 MODEL  ?= checkpoints/lecture
 # URL of a package index for PyTorch and torchvision, for example that of the CPU-only builds (docs/install.md)
 TORCH_INDEX ?=
+# Processes that `make test` uses, each with an app of its own; 0: one process
+WORKERS ?= 0
 # The tests without a browser and without the app, for `make lowest`
 QUICK  ?= tests/nn tests/data tests/deploy tests/export tests/training tests/experiments tests/test_command_line.py \
           tests/test_architecture.py tests/test_packaging.py
@@ -23,7 +25,7 @@ demo: $(VENV)/.demo          ## start the app at http://localhost:7860
 	$(PY) -m demo
 
 test: $(VENV)/.dev chromium  ## run the whole test suite
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/.dev          ## lint, format and types
 	$(VENV)/bin/ruff check .
