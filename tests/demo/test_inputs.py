@@ -64,7 +64,8 @@ def test_a_file_is_answered_whole_whatever_range_is_asked_for(header: str, app_u
     ("probability", "text"),
     [
         (0, "0 %"),
-        (0.004, "0 %"),
+        (0.0004, "below 0.1 %"),
+        (0.004, "0.4 %"),
         (0.5, "50 %"),
         (0.984, "98 %"),
         (0.99, "99 %"),
@@ -88,9 +89,9 @@ def view(name: str, batch_mean: list[float]) -> NormView:
 def test_the_sentence_of_why_says_which_mean_lies_above_or_below_the_running_one() -> None:
     above, below = (view("block1.norm", [1.5, 4.0]), view("block2.norm", [-5.0, 1.0]))
     assert "channel 1 of <b>block1.norm</b>" in in_words((above,))
-    assert "1.50 standard deviations above the running one" in in_words((above,))
+    assert "1.50 standard deviations above the running mean" in in_words((above,))
     assert "channel 0 of <b>block2.norm</b>" in in_words((above, below))
-    assert "3.00 standard deviations below the running one" in in_words((above, below))
+    assert "3.00 standard deviations below the running mean" in in_words((above, below))
     # a channel that hardly varies does not divide by zero
     flat = replace(view("n", [1.002, 1.0]), running_std=np.array([0.0, 2.0]))
     assert "2.00 standard deviations above" in in_words((flat,))
