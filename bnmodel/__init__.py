@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from bnmodel.data.datasets import DataError, Digits
     from bnmodel.data.preprocessing import Sketch, SketchClassifier
     from bnmodel.diagnosis.checkup import diagnose
+    from bnmodel.diagnosis.recalibration import recalibrate
+    from bnmodel.diagnosis.watching import watch
     from bnmodel.nn.batchnorm import CustomBatchNorm, batch_norm
     from bnmodel.nn.models import (
         RobustCNN,
@@ -48,6 +50,8 @@ _MODULES = {
     "diagnose": "bnmodel.diagnosis.checkup",
     "fit": "bnmodel.training.fitting",
     "load_checkpoint": "bnmodel.training.checkpoint",
+    "recalibrate": "bnmodel.diagnosis.recalibration",
+    "watch": "bnmodel.diagnosis.watching",
 }
 
 __all__ = [
@@ -72,6 +76,8 @@ __all__ = [
     "diagnose",
     "fit",
     "load_checkpoint",
+    "recalibrate",
+    "watch",
 ]
 
 

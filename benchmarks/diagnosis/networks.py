@@ -240,3 +240,8 @@ def sgd(parameters: Any, lr: float) -> torch.optim.Optimizer:
 
 def trained(build: Callable[[], nn.Module], data: Data, seed: int = 0, **options: Any) -> nn.Module:
     return train(built(build, data, seed), data, seed=seed, **options)
+
+
+def cnn_of_digits() -> nn.Module:
+    """A factory without arguments, for the command line."""
+    return built(cnn, digits())

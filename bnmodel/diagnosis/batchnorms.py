@@ -1,19 +1,13 @@
-"""Which modules are batch norms, and access to what they hold."""
+"""A network's batch norms and what they hold."""
 
-from typing import TypeAlias, TypeGuard
+from typing import TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from bnmodel.nn.batchnorm import CustomBatchNorm
-
-Norm: TypeAlias = _BatchNorm | CustomBatchNorm
-
-
-def is_batch_norm(module: nn.Module) -> TypeGuard[Norm]:
-    """Whether `module` is torch's batch norm (1d, 2d, 3d, Sync), ours, or a subclass of either."""
-    return isinstance(module, (_BatchNorm, CustomBatchNorm))
+Norm: TypeAlias = _BatchNorm
+"""What torch's BatchNorm1d, 2d, 3d and SyncBatchNorm, CustomBatchNorm, and subclasses of them have in common."""
 
 
 def named_batch_norms(model: nn.Module) -> dict[str, Norm]:
@@ -22,7 +16,7 @@ def named_batch_norms(model: nn.Module) -> dict[str, Norm]:
     Raises:
         ValueError: a lazy module has not been initialised.
     """
-    norms = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, Norm)}
     for name, norm in norms.items():
         if any(is_lazy(parameter) for parameter in norm.parameters()):
             raise ValueError(f"{name}: expected an initialised module, received a lazy one; run one forward pass first")
@@ -41,14 +35,10 @@ def batches_tracked(norm: Norm) -> int | None:
     return None if count is None else int(count)
 
 
-def scale_and_shift(norm: Norm) -> tuple[Tensor | None, Tensor | None]:
-    """γ and β, (C,) each, or None for 1 and 0."""
-    scale = getattr(norm, "weight", None)
-    shift = getattr(norm, "bias", None)
-    return (
-        getattr(norm, "gamma", None) if scale is None else scale,
-        getattr(norm, "beta", None) if shift is None else shift,
-    )
+def scale_of(norm: Norm) -> Tensor | None:
+    """γ (C,), or None for 1."""
+    scale: Tensor | None = norm.weight
+    return scale
 
 
 def initial_weight(norm: Norm) -> float:

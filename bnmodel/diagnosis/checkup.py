@@ -41,8 +41,8 @@ from bnmodel.findings import SEVERITIES, Finding, Severity
 
 TINY = 12  # effective values per channel below which batch statistics are a lottery: noise of 0.3 σ
 SEVERAL = 0.5  # distance between the calls of a layer, in standard deviations or e-folds of variance
-MIXED_BATCH, MIXED_SAMPLES = 64, 512  # batches made where the given ones mislead
-LEAST_COMPARED = 32  # samples before a comparison may stop early
+MIXED_BATCH, MIXED_SAMPLES = 64, 256  # batches made where the given ones mislead
+LEAST_COMPARED = 16  # samples before a comparison may stop early
 
 
 @dataclass
@@ -77,8 +77,11 @@ class Checkup:
 
         return consume
 
-    def repaired(self, substitute: Substitute) -> Gain | None:
-        """What the outputs gain under `substitute`: batch by batch until more would not change the severity."""
+    def repaired(self, substitute: Substitute, threshold: float | None = None) -> Gain | None:
+        """What the outputs gain under `substitute`: batch by batch until more would not change the severity.
+
+        With a `threshold`, until it is clear on which side of it the gain is.
+        """
         scores = Scores()
         consume = self.into(scores)
         gain, compared = None, 0
@@ -87,7 +90,10 @@ class Checkup:
             compared += batch.samples
             gains = scores.gains_over(self.in_eval)
             gain = min(gains, key=lambda each: (SEVERITIES.index(each.severity), -each.value)) if gains else None
-            if gain is None or (compared >= LEAST_COMPARED and all(each.decided for each in gains)):
+            if gain is None:
+                break
+            clear = threshold is not None and not gain.lower <= threshold <= gain.upper
+            if compared >= LEAST_COMPARED and (clear or all(each.decided for each in gains)):
                 break
         return gain
 
@@ -149,7 +155,7 @@ def _examine(checkup: Checkup, reference: list[Batch] | None) -> Report:
     checkup.seen = observe(
         checkup.model, checkup.norms, checkup.batches, checkup.forward, checkup.into(checkup.in_eval)
     )
-    checkup.pooled, _ = run_with_batch_statistics(
+    checkup.pooled = run_with_batch_statistics(
         checkup.model,
         checkup.norms,
         checkup.batches,
@@ -302,13 +308,12 @@ def _stale(
     if not suspicious:
         return [], None, {}
     primary = _where_it_begins(checkup, suspicious)
-    single = checkup.repaired(_given({primary: _population(checkup, primary)}))
-    joint = single
+    joint = None
     if len(suspicious) > 1 and checkup.pooled:
-        all_layers = {name: pooled.mean_var() for name, pooled in checkup.pooled.items() if name not in definite}
-        all_layers[checkup.seen.order[0]] = _population(checkup, checkup.seen.order[0])
-        joint = checkup.repaired(_given(all_layers))
-    primary, single = _better_explanation(checkup, suspicious, primary, single, joint)
+        everything = {name: pooled.mean_var() for name, pooled in checkup.pooled.items() if name not in definite}
+        everything[checkup.seen.order[0]] = _population(checkup, checkup.seen.order[0])
+        joint = checkup.repaired(_given(everything))
+    primary, single = _explained(checkup, suspicious, primary, joint)
     gain = _worse(single, joint)
     found = checkup.deviations[primary]
     severity = _severity(found, gain)
@@ -340,8 +345,9 @@ def _severity(found: Deviation, gain: Gain | None) -> Severity:
 
 
 def _batches_mislead(checkup: Checkup) -> bool:
-    """Whether batch statistics of these batches are far from the population's: few samples, or sorted by class."""
-    if checkup.batch < MIXED_BATCH // 2:
+    """Whether statistics of these batches are far from the population's: too few values, or sorted by class."""
+    noise = [value for name in checkup.seen.order if (value := _batch_noise(checkup, name)) is not None]
+    if noise and max(noise) > TINY**-0.5:
         return True
     targets = [batch.targets for batch in checkup.batches]
     if not all(isinstance(t, Tensor) and t.dim() == 1 and not t.is_floating_point() for t in targets):
@@ -355,7 +361,7 @@ def _pool_mixed(checkup: Checkup) -> None:
     batches = mixed(checkup.batches, MIXED_BATCH, MIXED_SAMPLES) if checkup.forward is None else None
     if batches is None:
         return
-    checkup.pooled, _ = run_with_batch_statistics(
+    checkup.pooled = run_with_batch_statistics(
         checkup.model, checkup.norms, batches, None, checkup.seen.centres, lambda *_: None
     )
     checkup.own.clear()
@@ -389,16 +395,21 @@ def _where_it_begins(checkup: Checkup, suspicious: list[str]) -> str:
     return next(name for name in suspicious if own[name] >= enough)
 
 
-def _better_explanation(
-    checkup: Checkup, suspicious: list[str], primary: str, single: Gain | None, joint: Gain | None
-) -> tuple[str, Gain | None]:
-    """The layer with the largest deviation of its own, if it alone explains what `primary` does not."""
-    if single is None or joint is None or joint.severity == "note" or single.value >= joint.value / 2:
+def _explained(checkup: Checkup, suspicious: list[str], primary: str, joint: Gain | None) -> tuple[str, Gain | None]:
+    """The layer whose repair alone explains the joint gain, `primary` unless another's deviation is far larger."""
+
+    def own(name: str) -> float:
+        return checkup.own[name].size if name in checkup.own else 0.0
+
+    largest = max(suspicious, key=own)
+    rival = largest != primary and own(largest) >= 2 * own(primary)
+    if joint is not None and joint.severity == "error" and not rival:
+        return primary, None
+    half = joint.value / 2 if joint is not None and rival else None
+    single = checkup.repaired(_given({primary: _population(checkup, primary)}), half)
+    if single is None or joint is None or joint.severity == "note" or not rival or single.value >= joint.value / 2:
         return primary, single
-    largest = max(suspicious, key=lambda name: checkup.own[name].size if name in checkup.own else 0.0)
-    if largest == primary or checkup.own[largest].size < 2 * checkup.own[primary].size:
-        return primary, single
-    other = checkup.repaired(_given({largest: _population(checkup, largest)}))
+    other = checkup.repaired(_given({largest: _population(checkup, largest)}), half)
     return (largest, other) if other is not None and other.value >= joint.value / 2 else (primary, single)
 
 

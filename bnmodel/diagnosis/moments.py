@@ -62,7 +62,7 @@ def per_sample(x: Tensor, samples: int, centre: Tensor | None = None) -> tuple[T
     if x.dim() > 2:
         axes = tuple(range(2, x.dim()))
         mean = x.mean(axes)
-        square = torch.linalg.vector_norm(x, dim=axes).square_().div_(math.prod(x.shape[2:]))
+        square = torch.linalg.vector_norm(x, dim=axes).square_().div_(math.prod(x.shape[2:]))  # fewest memory passes
     else:
         mean, square = x, x.square()
     rows = x.size(0)

@@ -7,7 +7,7 @@ GPU (SyncBatchNorm) work as well.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bnmodel.diagnosis.batches import Batch, Forward, call
-from bnmodel.diagnosis.batchnorms import Norm, running_statistics, scale_and_shift
+from bnmodel.diagnosis.batchnorms import Norm, running_statistics, scale_of
 from bnmodel.diagnosis.moments import Moments, Statistics, batch_moments
 
 HIGH_AMPLIFICATION = 100.0  # channels from here on are measured for their largest output
@@ -82,9 +82,12 @@ def borrowed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _before_each_call(
-    norms: dict[str, Norm], hook: Callable[[str, int, nn.Module, Tensor], None], counts: Counter[str]
-) -> Iterator[None]:
+def before_each_call(
+    norms: Mapping[str, nn.Module], hook: Callable[[str, int, Any, Tensor], None]
+) -> Iterator[Counter[str]]:
+    """Call hook(name, number of this call, module, input) before each call of a norm; yield the counts, to clear."""
+    counts: Counter[str] = Counter()
+
     def called(name: str) -> Callable[..., None]:
         def pre_hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else next(iter(kwargs.values()))
@@ -95,7 +98,7 @@ def _before_each_call(
 
     handles = [norm.register_forward_pre_hook(called(name), with_kwargs=True) for name, norm in norms.items()]
     try:
-        yield
+        yield counts
     finally:
         for handle in handles:
             handle.remove()
@@ -134,27 +137,32 @@ def run(
     forward: Forward | None,
     substitute: Substitute | None = None,
 ) -> Iterator[tuple[Batch, Any]]:
-    """Yield each batch with the model's outputs; `substitute` chooses the statistics of each call."""
-    counts: Counter[str] = Counter()
-    own = {name: dict(norm._buffers) for name, norm in norms.items()}
+    """Yield each batch with the model's outputs; `substitute` chooses the statistics of each call.
+
+    A batch for which it raises TooFewValues is left out.
+    """
+    own = {name: dict(norm._buffers) for name, norm in norms.items() if running_statistics(norm) is not None}
 
     def hook(name: str, index: int, module: nn.Module, x: Tensor) -> None:
-        if substitute is None or own[name].get("running_mean") is None:
+        chosen = substitute(name, index, x) if substitute is not None else None
+        if name not in own or (chosen is None and module._buffers["running_mean"] is own[name]["running_mean"]):
             return
-        chosen = substitute(name, index, x)
         for key, value in zip(("running_mean", "running_var"), chosen or (None, None), strict=True):
             before = own[name][key]
             module._buffers[key] = before if value is None else value.to(before)
 
-    for batch in batches:
-        counts.clear()
-        try:
-            with _before_each_call(norms if substitute is not None else {}, hook, counts):
-                outputs = call(model, batch, forward)
-        finally:
-            for name, buffers in own.items():
-                norms[name]._buffers.update(buffers)
-        yield batch, outputs
+    try:
+        with before_each_call(norms if substitute is not None else {}, hook) as counts:
+            for batch in batches:
+                counts.clear()
+                try:
+                    outputs = call(model, batch, forward)
+                except TooFewValues:
+                    continue
+                yield batch, outputs
+    finally:
+        for name, buffers in own.items():
+            norms[name]._buffers.update(buffers)
 
 
 def observe(
@@ -165,7 +173,7 @@ def observe(
     consume: Callable[[Batch, Any], None],
 ) -> Observed:
     """One pass in eval mode; `consume` gets each batch and its outputs."""
-    result, counts = Observed(), Counter[str]()
+    result = Observed()
     moments: dict[tuple[str, int], Moments] = {}
     amplified = {name: found for name, norm in norms.items() if (found := _amplified(norm)) is not None}
     samples = 0
@@ -187,12 +195,11 @@ def observe(
             peak = far.transpose(0, 1).flatten(1).amax(1) * amplification
             result.peaks[name] = max(result.peaks.get(name, 0.0), float(peak.max()))
 
-    for batch in batches:
-        samples = batch.samples
-        counts.clear()
-        with _before_each_call(norms, hook, counts):
-            outputs = call(model, batch, forward)
-        consume(batch, outputs)
+    with before_each_call(norms, hook) as counts:
+        for batch in batches:
+            samples = batch.samples
+            counts.clear()
+            consume(batch, call(model, batch, forward))
     for name in result.order:
         own = [part for (layer, _), part in moments.items() if layer == name]
         result.calls[name] = len(own)
@@ -225,7 +232,7 @@ def amplification(norm: Norm) -> Tensor:
     statistics = running_statistics(norm)
     if statistics is None:
         raise ValueError("amplification: expected running statistics, received None")
-    scale, _ = scale_and_shift(norm)
+    scale = scale_of(norm)
     inverse = torch.rsqrt(statistics[1].detach().float() + norm.eps)
     return inverse if scale is None else inverse * scale.detach().float().abs()
 
@@ -234,26 +241,16 @@ def amplification(norm: Norm) -> Tensor:
 class Pooled:
     """Population statistics from per-batch ones: total variance = mean of variances + variance of means."""
 
-    values: float = 0.0
-    first: Tensor | None = None  # (C,) Σ n·μ
-    second: Tensor | None = None  # (C,) Σ n·(σ² + (μ − c)²)
-    centre: Tensor | None = None
-
-    def add(self, mean: Tensor, var: Tensor, values: int) -> None:
-        mean, var = mean.detach().cpu().double(), var.detach().cpu().double()
-        if self.centre is None or self.first is None or self.second is None:
-            self.centre, self.first, self.second = mean, torch.zeros_like(mean), torch.zeros_like(mean)
-        far = mean - self.centre
-        self.values += values
-        self.first = self.first + values * far
-        self.second = self.second + values * (var + far.square())
+    parts: list[tuple[Tensor, Tensor, int]] = field(default_factory=list)  # mean, biased variance (C,), values
 
     def mean_var(self) -> tuple[Tensor, Tensor]:
-        """(C,), (C,) float64."""
-        if self.centre is None or self.first is None or self.second is None:
-            raise ValueError("mean_var: expected at least one batch, received none")
-        far = self.first / self.values
-        return self.centre + far, (self.second / self.values - far.square()).clamp(min=0)
+        """(C,), (C,) float64, on the CPU."""
+        means = torch.stack([part[0] for part in self.parts]).cpu().double()
+        variances = torch.stack([part[1] for part in self.parts]).cpu().double()
+        weights = torch.tensor([[float(part[2])] for part in self.parts], dtype=torch.float64)
+        weights /= weights.sum()
+        mean = (weights * means).sum(0)
+        return mean, (weights * (variances + (means - mean).square())).sum(0)
 
 
 class TooFewValues(Exception):
@@ -267,12 +264,13 @@ def run_with_batch_statistics(
     forward: Forward | None,
     centres: dict[str, Tensor | None],
     consume: Callable[[Batch, Any], None],
-) -> tuple[dict[str, Pooled], int]:
+) -> dict[str, Pooled]:
     """One pass in which every batch norm uses its batch's statistics, as in train mode; all else as in eval mode.
 
+    Batches with one value per channel in some layer are left out.
+
     Returns:
-        The pooled statistics of each layer's input, and the number of batches left out because a layer got one value
-        per channel.
+        The pooled statistics of each layer's input.
     """
     pooled: dict[str, Pooled] = {}
 
@@ -283,14 +281,9 @@ def run_with_batch_statistics(
         if values == 1:
             raise TooFewValues(name)
         mean, var = batch_moments(x, centres.get(name))
-        pooled.setdefault(name, Pooled()).add(mean, var, values)
+        pooled.setdefault(name, Pooled()).parts.append((mean, var, values))
         return mean, var
 
-    skipped = 0
-    for batch in batches:
-        try:
-            for _, outputs in run(model, norms, [batch], forward, substitute):
-                consume(batch, outputs)
-        except TooFewValues:
-            skipped += 1
-    return pooled, skipped
+    for batch, outputs in run(model, norms, batches, forward, substitute):
+        consume(batch, outputs)
+    return pooled

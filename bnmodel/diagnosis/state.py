@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, initial_weight, running_statistics, scale_and_shift
+from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, initial_weight, running_statistics, scale_of
 from bnmodel.diagnosis.observing import amplification
 from bnmodel.diagnosis.outcome import Gain
 from bnmodel.findings import Finding
@@ -112,7 +112,7 @@ def dead_channels(norm: Norm, *populations: tuple[Tensor, Tensor]) -> Tensor:
 
     A channel that is merely inactive on these batches has a running variance and is not dead.
     """
-    scale, _ = scale_and_shift(norm)
+    scale = scale_of(norm)
     dead = torch.zeros(norm.num_features, dtype=torch.bool)
     if scale is not None:
         size = scale.detach().abs().double().cpu()

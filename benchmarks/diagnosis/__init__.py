@@ -1,0 +1,1 @@
+"""Networks with planted faults and without, for the check-up."""

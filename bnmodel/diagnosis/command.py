@@ -1,0 +1,227 @@
+"""bnmodel diagnose PACKAGE.MODULE:FACTORY --weights FILE --data FOLDER_OR_NPZ"""
+
+import argparse
+import importlib
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bnmodel.diagnosis.checkup import diagnose
+from bnmodel.io import atomic_write
+
+SOUND, ERRORS, WRONG_USE = 0, 1, 2
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+class UseError(ValueError):
+    """The command was used wrongly: expected, received, remedy."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0 without errors, 1 with findings that are errors, 2 for wrong use.
+    """
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        model = load_model(options.model, options.weights, options.train_mode)
+        batches = read_data(options.data, options)
+        reference = None if options.reference is None else read_data(options.reference, options)
+        report = diagnose(model, batches, reference=reference)
+    except (UseError, ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_USE
+    if options.json != "-":
+        print(report)
+    try:
+        if options.json == "-":
+            print(report.to_json())
+        elif options.json is not None:
+            with atomic_write(options.json) as temporary:
+                temporary.write_text(report.to_json() + "\n", encoding="utf-8")
+        if options.html is not None:
+            with atomic_write(options.html) as temporary:
+                temporary.write_text(report.to_html(f"Batch norms of {options.model}"), encoding="utf-8")
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_USE
+    return ERRORS if report.has_errors else SOUND
+
+
+def load_model(target: str, weights: Path | None, train_mode: bool) -> nn.Module:
+    """Call PACKAGE.MODULE:FACTORY, or find torchvision:NAME, and load its weights strictly.
+
+    Raises:
+        UseError: no such module or factory, or it does not return a module; weights that do not fit.
+    """
+    module_name, _, factory_name = target.partition(":")
+    if not module_name or not factory_name:
+        raise UseError(f"model: expected PACKAGE.MODULE:FACTORY, received {target!r}; for example torchvision:resnet18")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module("torchvision.models" if module_name == "torchvision" else module_name)
+    except ImportError as error:
+        raise UseError(f"model: {module_name} cannot be imported ({error}); run from your project's folder") from None
+    factory = module
+    for part in factory_name.split("."):
+        factory = getattr(factory, part, None)  # type: ignore[assignment]
+    if factory is None:
+        raise UseError(f"model: {module_name} has no {factory_name}; expected a function or class without arguments")
+    try:
+        model: Any = factory if isinstance(factory, nn.Module) else factory()  # type: ignore[operator]
+    except Exception as error:
+        raise UseError(f"model: {target} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise UseError(f"model: expected {target} to return an nn.Module, received {type(model).__name__}")
+    if weights is not None:
+        _load_weights(model, weights)
+    return model.train(train_mode)
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors.torch import load_file
+        except ImportError:
+            raise UseError("weights: .safetensors files need safetensors; pip install safetensors") from None
+        state: Any = load_file(path)
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UseError(f"weights: {path} is not a file of tensors ({what}); save model.state_dict()") from None
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict):
+        raise UseError(f"weights: expected a state_dict, received {type(state).__name__}")
+    if state and all(str(key).startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    buffers = {name for name, _ in model.named_buffers()}
+    lost = [name for name in missing if name not in buffers]
+    if lost or unexpected:
+        wrong = [f"without {name}" for name in lost[:3]] + [f"with unknown {name}" for name in unexpected[:3]]
+        raise UseError(f"weights: {path} does not fit the model ({', '.join(wrong)})")
+    if missing:
+        print(f"note: {path} lacks {len(missing)} buffers, such as {missing[0]}", file=sys.stderr)
+
+
+def read_data(path: Path, options: argparse.Namespace) -> list[Any]:
+    """Batches of an NPZ file (`x`, optional `y`) or of a folder with a subfolder per class.
+
+    Raises:
+        UseError: the file or folder is not of that form.
+    """
+    if path.is_dir():
+        return list(_folder_batches(path, options))
+    if not path.exists():
+        raise UseError(f"data: {path} does not exist; expected an .npz file or a folder")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            content = {name: arrays[name] for name in arrays.files}
+    except Exception as error:
+        raise UseError(f"data: {path} is not an .npz file without pickled objects ({error})") from None
+    if "x" not in content:
+        raise UseError(f"data: expected an array x in {path}, received {', '.join(content) or 'none'}")
+    x = torch.from_numpy(content["x"][: options.samples])
+    if x.dtype == torch.float64:
+        x = x.float()
+    if "y" not in content:
+        return list(x.split(options.batch_size))
+    y = torch.from_numpy(content["y"][: options.samples])
+    if len(x) != len(y):
+        raise UseError(f"data: expected as many y as x, received {len(y)} and {len(x)}")
+    return list(zip(x.split(options.batch_size), y.split(options.batch_size), strict=True))
+
+
+def _folder_batches(path: Path, options: argparse.Namespace) -> Iterator[tuple[Tensor, Tensor]]:
+    from PIL import Image
+
+    if options.size is None or options.mean is None or options.std is None:
+        raise UseError(
+            "data: a folder needs --size, --mean and --std as in training, such as --size 224 --mean 0.485 …"
+        )
+    if len(options.mean) != len(options.std) or len(options.mean) not in (1, 3) or min(options.std) <= 0:
+        raise UseError("data: expected one or three --mean and as many --std > 0")
+    classes = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    files = [
+        (file, label)
+        for label, folder in enumerate(classes)
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in IMAGES
+    ]
+    if not files:
+        raise UseError(f"data: expected images in a subfolder per class of {path}, received none")
+    chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))[: options.samples].tolist()
+    mean = torch.tensor(options.mean).view(-1, 1, 1)
+    std = torch.tensor(options.std).view(-1, 1, 1)
+    size = (options.size[0], options.size[-1])  # height, width
+    for start in range(0, len(chosen), options.batch_size):
+        images, labels = [], []
+        for index in chosen[start : start + options.batch_size]:
+            file, label = files[index]
+            with Image.open(file) as image:
+                pixels = image.convert("L" if len(mean) == 1 else "RGB").resize(
+                    (size[1], size[0]), Image.Resampling.BILINEAR
+                )
+            array = np.asarray(pixels, dtype=np.float32) / 255
+            images.append((torch.from_numpy(np.atleast_3d(array)).permute(2, 0, 1) - mean) / std)
+            labels.append(label)
+        yield torch.stack(images), torch.tensor(labels)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bnmodel diagnose",
+        description="Check the batch norms of a network.",
+        epilog="Exit status: 0 without errors, 1 with errors, 2 for wrong use.",
+    )
+
+    def add(*names: str, help: str, **options: Any) -> None:
+        parser.add_argument(*names, help=help, **options)
+
+    add("model", metavar="PACKAGE.MODULE:FACTORY", help="or torchvision:NAME, such as torchvision:resnet18")
+    add("--weights", type=Path, metavar="FILE", help="state_dict as .pt/.pth, or .safetensors")
+    add("--data", type=Path, required=True, metavar="PATH", help=".npz with x (and y), or a folder per class")
+    add("--reference", type=Path, metavar="PATH", help="training data, to recognise different data")
+    add("--size", type=_positive, nargs="+", metavar="N", help="of a folder's images: height, or height width")
+    add("--mean", type=_finite, nargs="+", metavar="X", help="of a folder's images in [0, 1], per channel")
+    add("--std", type=_finite, nargs="+", metavar="X", help="as --mean")
+    add("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
+    add("--samples", type=_positive, default=512, metavar="N", help="at most; default: 512")
+    add("--train-mode", action="store_true", help="hand the model in in train mode")
+    add("--html", type=Path, metavar="FILE", help="write a page with figures")
+    add("--json", metavar="FILE", help="write the report as JSON; - for standard output")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, received {text}")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, received {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

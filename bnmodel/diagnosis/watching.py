@@ -1,0 +1,266 @@
+"""`watch`: the check-up's quantities while a network trains, for a fraction of a step's time."""
+
+import csv
+import json
+import logging
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnmodel.diagnosis import state
+from bnmodel.diagnosis.batchnorms import batches_tracked, named_batch_norms, running_statistics, scale_of
+from bnmodel.diagnosis.moments import batch_moments
+from bnmodel.diagnosis.observing import amplification, bare
+from bnmodel.findings import Finding
+from bnmodel.io import atomic_write
+
+logger = logging.getLogger(__name__)
+
+MOST_VALUES = 4096  # per channel of a batch that are measured
+CONFIRMED = 3  # measurements in a row before a finding is certain
+TINY_NOISE = 12**-0.5
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One layer at one training step, before the step changes its running statistics.
+
+    Attributes:
+        step: training forward passes so far.
+        layer: qualified name.
+        batches: seen in training mode.
+        distance: of the batch's mean from the running mean, in running standard deviations, root mean square.
+        variance_ratio: batch variance / running variance, geometric mean.
+        values: per channel in the batch.
+        amplification: largest |γ|/√(running variance + ε).
+        smallest_scale: smallest |γ|.
+    """
+
+    step: int
+    layer: str
+    batches: int | None
+    distance: float | None
+    variance_ratio: float | None
+    values: int
+    amplification: float | None
+    smallest_scale: float | None
+
+
+class Watch:
+    """Records a network's batch norms as it trains; see `watch`.
+
+    Attributes:
+        measurements: of every `every`-th training step.
+        findings: those that are certain, each once per layer and code.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        every: int,
+        file: Path | None,
+        tensorboard: Any,
+        on_finding: Callable[[Finding], None] | None,
+    ) -> None:
+        self.model = bare(model)
+        self.norms = named_batch_norms(model)
+        self.every, self.file, self.on_finding = every, file, on_finding
+        self.measurements: list[Measurement] = []
+        self.findings: list[Finding] = []
+        self.step = 0
+        self._due = False
+        self._pending: list[tuple[str, int | None, int, list[Tensor]]] = []
+        self._suspected: dict[tuple[str, str], int] = {}
+        self._exit = ExitStack()
+        self._writer = _summary_writer(tensorboard)
+
+    def start(self) -> "Watch":
+        """Attach; `stop` detaches. The same as entering the context."""
+        handle = self.model.register_forward_pre_hook(self._before_step)
+        self._exit.callback(handle.remove)
+        for name, norm in self.norms.items():
+            own = norm.register_forward_pre_hook(partial(self._before_norm, name))
+            self._exit.callback(own.remove)
+        return self
+
+    def stop(self) -> None:
+        """Detach and write the file. The measurements stay."""
+        self._collect()
+        self._exit.close()
+        if self.file is not None:
+            self.write(self.file)
+        if self._writer is not None:
+            self._writer.flush()
+
+    __enter__ = start
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def write(self, path: Path | str) -> None:
+        """Write all measurements as CSV or JSON, by the ending of `path`, atomically.
+
+        Raises:
+            ValueError: another ending.
+        """
+        rows = [asdict(each) for each in self.measurements]
+        with atomic_write(path) as temporary:
+            if Path(path).suffix == ".json":
+                content = {"measurements": rows, "findings": [finding.to_dict() for finding in self.findings]}
+                temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            else:
+                with temporary.open("w", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, [field.name for field in fields(Measurement)])
+                    writer.writeheader()
+                    writer.writerows(rows)
+
+    def _before_step(self, module: nn.Module, _: Any) -> None:
+        if not module.training or not torch.is_grad_enabled():
+            self._due = False
+            return
+        self._collect()
+        self._due = self.step % self.every == 0
+        self.step += 1
+
+    @torch.no_grad()
+    def _before_norm(self, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
+        norm = self.norms[name]
+        if not self._due or not args or not norm.training or args[0].numel() == 0:
+            return
+        x = args[0].detach()
+        values = x.numel() // x.size(1)
+        mean, var = batch_moments(_thinned(x))
+        running = running_statistics(norm)
+        found = [mean.new_tensor(math.nan)] * 4
+        if running is not None:
+            old_mean, old_var = running[0].to(mean), running[1].to(mean) + norm.eps
+            found[0] = ((mean - old_mean).square() / old_var).mean().sqrt()
+            found[1] = ((var + norm.eps) / old_var).log().mean().exp()
+            found[2] = amplification(norm).max()
+        scale = scale_of(norm)
+        if scale is not None:
+            found[3] = scale.detach().abs().min().to(mean)
+        self._pending.append((name, batches_tracked(norm) if x.device.type == "cpu" else None, values, found))
+
+    def _collect(self) -> None:
+        """Read the measurements of the step before: by now a GPU has them."""
+        pending, self._pending = self._pending, []
+        for name, batches, values, found in pending:
+            numbers = [float(each) for each in found]
+            known = [None if math.isnan(each) else each for each in numbers]
+            measurement = Measurement(self.step - 1, name, batches, known[0], known[1], values, known[2], known[3])
+            self.measurements.append(measurement)
+            self._write_scalars(measurement)
+            self._judge(name, numbers, values)
+
+    def _judge(self, name: str, numbers: list[float], values: int) -> None:
+        norm = self.norms[name]
+        running = running_statistics(norm)
+        found: list[Finding | None] = [state.invalid(name, norm), state.batch_statistics(name, norm)]
+        if running is not None and (norm.momentum == 0 or not norm.track_running_stats):
+            found.append(state.never_updated(name, norm))
+        if values**-0.5 > TINY_NOISE:
+            found.append(
+                Finding(
+                    "tiny-batches",
+                    "warning",
+                    name,
+                    f"{values} values per channel: batch means are off by {values**-0.5:.2f} σ",
+                    "larger batches, nn.SyncBatchNorm over processes, frozen statistics, or nn.GroupNorm",
+                )
+            )
+        if norm.momentum is not None and norm.momentum >= 0.5 and self.step > 1:
+            found.append(
+                Finding(
+                    "noisy-statistics",
+                    "warning",
+                    name,
+                    f"momentum {norm.momentum:g} averages {(2 - norm.momentum) / norm.momentum:.3g} batches",
+                    "momentum=0.1",
+                )
+            )
+        found.append(state.exploding(name, norm, None) if running is not None else None)
+        for finding in found:
+            if finding is not None and finding.severity != "note":
+                self._report(finding)
+
+    def _report(self, finding: Finding) -> None:
+        key = finding.layer, finding.code
+        self._suspected[key] = self._suspected.get(key, 0) + 1
+        certain = 1 if finding.severity == "error" else CONFIRMED
+        if self._suspected[key] != certain:
+            return
+        self.findings.append(finding)
+        if self.on_finding is not None:
+            self.on_finding(finding)
+        else:
+            logger.warning("%s", finding)
+
+    def _write_scalars(self, measurement: Measurement) -> None:
+        if self._writer is None:
+            return
+        for name in ("distance", "variance_ratio", "amplification", "smallest_scale"):
+            value = getattr(measurement, name)
+            if value is not None:
+                self._writer.add_scalar(f"batch norm {name}/{measurement.layer}", value, measurement.step)
+
+
+def _thinned(x: Tensor) -> Tensor:
+    """At most about MOST_VALUES values per channel: the first samples."""
+    per_sample = max(x[:1].numel() // x.size(1), 1)
+    return x[: max(MOST_VALUES // per_sample, 2)]
+
+
+def _summary_writer(target: Any) -> Any:
+    """A writer to a folder where TensorBoard is installed; a writer that is given is used as it is."""
+    if target is None or hasattr(target, "add_scalar"):
+        return target
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("tensorboard: expected TensorBoard to be installed; pip install tensorboard") from error
+    return SummaryWriter(str(target))
+
+
+def watch(
+    model: nn.Module,
+    *,
+    every: int = 20,
+    file: Path | str | None = None,
+    tensorboard: Any = None,
+    on_finding: Callable[[Finding], None] | None = None,
+) -> Watch:
+    """Record the batch norms of `model` while it trains, and warn as soon as a finding is certain.
+
+        with bnmodel.watch(model, file="norms.csv"):
+            train(model)
+
+    Or `watching = bnmodel.watch(model).start()` … `watching.stop()`. Passes in eval mode or without gradients are
+    left out. Each layer's batch is compared with its running statistics, on at most 4,096 values per channel.
+
+    Args:
+        model: any module with batch norms.
+        every: measure each so many training steps, ≥ 1; 20 costs at most 3 % of a step.
+        file: .csv or .json, written at the end.
+        tensorboard: a SummaryWriter, or a folder for one.
+        on_finding: called with each certain finding; the default logs a warning.
+
+    Raises:
+        ValueError: `every` or the file's ending.
+        ImportError: a TensorBoard folder where TensorBoard is not installed.
+    """
+    if every < 1:
+        raise ValueError(f"every: expected at least 1 step, received {every}")
+    if file is not None and Path(file).suffix not in (".csv", ".json"):
+        raise ValueError(f"file: expected .csv or .json, received {Path(file).name}")
+    return Watch(model, every, None if file is None else Path(file), tensorboard, on_finding)

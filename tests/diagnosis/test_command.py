@@ -1,0 +1,145 @@
+"""bnmodel diagnose: exit status, table, JSON and HTML."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from benchmarks.diagnosis import networks as zoo
+from bnmodel.diagnosis import diagnose
+from bnmodel.diagnosis.command import main
+
+FACTORY = "benchmarks.diagnosis.networks:cnn_of_digits"
+
+
+@pytest.fixture
+def data(digits: zoo.Data, tmp_path: Path) -> Path:
+    np.savez(tmp_path / "test.npz", x=digits.test[0].numpy(), y=digits.test[1].numpy())
+    return tmp_path / "test.npz"
+
+
+def weights(model: nn.Module, folder: Path, **more: Any) -> Path:
+    torch.save({"state_dict": model.state_dict(), **more}, folder / "weights.pt")
+    return folder / "weights.pt"
+
+
+def test_a_sound_network_exits_with_0(cnn: nn.Module, data: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main([FACTORY, "--weights", str(weights(cnn, tmp_path)), "--data", str(data)]) == 0
+    assert "3 batch norms, 500 samples: no findings" in capsys.readouterr().out
+
+
+def test_errors_exit_with_1_and_are_in_the_files(drifted: nn.Module, data: Path, tmp_path: Path, capsys: Any) -> None:
+    arguments = [FACTORY, "--weights", str(weights(drifted, tmp_path)), "--data", str(data)]
+    page, report = tmp_path / "report.html", tmp_path / "report.json"
+    assert main([*arguments, "--html", str(page), "--json", str(report)]) == 1
+    assert "error [stale-statistics] 1:" in capsys.readouterr().out
+    assert json.loads(report.read_text())["findings"][0]["code"] == "stale-statistics"
+    text = page.read_text()
+    assert text.count("<svg") == 2
+    assert not re.findall(r'(?:src|href)="(?!#)', text.replace("xlink:href", "xlink"))
+
+
+def test_json_goes_to_standard_output_alone(cnn: nn.Module, data: Path, tmp_path: Path, capsys: Any) -> None:
+    main([FACTORY, "--weights", str(weights(cnn, tmp_path)), "--data", str(data), "--json", "-"])
+    assert json.loads(capsys.readouterr().out)["sound"]
+
+
+def test_a_checkpoint_without_buffers_is_never_updated(cnn: nn.Module, data: Path, tmp_path: Path, capsys: Any) -> None:
+    torch.save(dict(cnn.named_parameters()), tmp_path / "weights.pt")
+    assert main([FACTORY, "--weights", str(tmp_path / "weights.pt"), "--data", str(data)]) == 1
+    assert "never-updated" in capsys.readouterr().out
+
+
+def test_a_reference_tells_different_data(cnn: nn.Module, digits: zoo.Data, tmp_path: Path, capsys: Any) -> None:
+    np.savez(tmp_path / "train.npz", x=digits.train[0].numpy())
+    np.savez(tmp_path / "dark.npz", x=0.4 * digits.test[0].numpy() - 0.5)
+    arguments = [FACTORY, "--weights", str(weights(cnn, tmp_path)), "--data", str(tmp_path / "dark.npz")]
+    assert main([*arguments, "--reference", str(tmp_path / "train.npz"), "--json", "-"]) == 1
+    assert json.loads(capsys.readouterr().out)["findings"][0]["code"] == "different-data"
+
+
+def folder_of_digits(digits: zoo.Data, folder: Path) -> Path:
+    for index, (image, label) in enumerate(zip(*digits.test, strict=True)):
+        pixels = ((image[0] + 1) * 127.5).round().byte().numpy()
+        (folder / str(int(label))).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / str(int(label)) / f"{index}.png")
+    return folder
+
+
+def test_a_folder_per_class_is_read(cnn: nn.Module, digits: zoo.Data, tmp_path: Path, capsys: Any) -> None:
+    folder = folder_of_digits(digits, tmp_path / "images")
+    arguments = [FACTORY, "--weights", str(weights(cnn, tmp_path)), "--data", str(folder)]
+    assert main(arguments) == 2
+    assert "--size" in capsys.readouterr().err
+    assert main([*arguments, "--size", "8", "--mean", "0.5", "--std", "0.5", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["eval"]["accuracy"] > 0.95
+
+
+def test_safetensors_are_read(cnn: nn.Module, data: Path, tmp_path: Path) -> None:
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    save_file(cnn.state_dict(), tmp_path / "weights.safetensors")
+    assert main([FACTORY, "--weights", str(tmp_path / "weights.safetensors"), "--data", str(data)]) == 0
+
+
+def test_torchvisions_models_have_names(tmp_path: Path, capsys: Any) -> None:
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32))
+    assert main(["torchvision:resnet18", "--data", str(tmp_path / "x.npz")]) == 1
+    assert "20 batch norms" in capsys.readouterr().out
+
+
+class Pickled:
+    def __reduce__(self) -> Any:
+        return (print, ("run",))
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "message"),
+    [
+        ("nowhere:cnn", {}, "cannot be imported"),
+        ("cnn", {}, "PACKAGE.MODULE:FACTORY"),
+        ("torchvision:resnet1", {}, "has no resnet1"),
+        ("json:dumps", {}, "failed"),
+        ("os:getcwd", {}, "to return an nn.Module"),
+        (FACTORY, {"--data": "absent.npz"}, "does not exist"),
+        (FACTORY, {"--data": "pickled.npz"}, "without pickled objects"),
+        (FACTORY, {"--data": "other.npz"}, "expected an array x"),
+        (FACTORY, {"--weights": "pickled.pt"}, "not a file of tensors"),
+        (FACTORY, {"--weights": "other.pt"}, "does not fit the model"),
+        (FACTORY, {"--samples": "0"}, "at least 1"),
+    ],
+)
+def test_wrong_use_exits_with_2_and_a_remedy(
+    data: Path, tmp_path: Path, capsys: Any, monkeypatch: Any, model: str, change: dict[str, str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
+    np.savez("pickled.npz", x=np.array([Pickled()], dtype=object))
+    np.savez("other.npz", images=np.zeros(3))
+    torch.save(Pickled(), "pickled.pt")
+    torch.save({"a": torch.zeros(1)}, "other.pt")
+    options = {"--data": str(data), **change}
+    assert main([model, *(word for pair in options.items() for word in pair)]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "run" not in captured.out
+
+
+def test_the_report_is_plain_data_text_and_figures(drifted: nn.Module, digits: zoo.Data) -> None:
+    report = diagnose(drifted, digits.batches())
+    plain = json.loads(report.to_json())
+    assert [layer["name"] for layer in plain["layers"]] == ["1", "5", "10"]
+    assert "remedy: model = bnmodel.recalibrate(" in str(report)
+    assert len(report.figure().axes) == 2
+
+
+def test_layer_names_cannot_inject_html(digits: zoo.Data) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3))
+    model.add_module("<script>", nn.BatchNorm2d(2))
+    assert "<script>" not in diagnose(model.eval(), digits.batches()).to_html("<script>")

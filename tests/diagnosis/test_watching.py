@@ -1,0 +1,109 @@
+"""A training is recorded and warned about, and not changed."""
+
+import copy
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.diagnosis import networks as zoo
+from bnmodel.diagnosis import watch
+from bnmodel.findings import Finding
+
+
+def test_training_is_the_same_with_and_without(digits: zoo.Data) -> None:
+    plain = zoo.built(zoo.cnn, digits)
+    watched = copy.deepcopy(plain)
+    zoo.train(plain, digits, steps=12)
+    with watch(watched, every=2):
+        zoo.train(watched, digits, steps=12)
+    assert all(torch.equal(value, watched.state_dict()[name]) for name, value in plain.state_dict().items())
+    assert all(not module._forward_pre_hooks for module in watched.modules())
+
+
+def test_every_nth_step_of_every_layer_is_recorded(digits: zoo.Data, tmp_path: Path) -> None:
+    model = zoo.built(zoo.cnn, digits)
+    with watch(model, every=5, file=tmp_path / "norms.csv") as watching:
+        zoo.train(model, digits, steps=12)
+        model.eval()(digits.test[0][:4])
+    assert [(m.step, m.layer) for m in watching.measurements] == [
+        (step, layer) for step in (0, 5, 10) for layer in ("1", "5", "10")
+    ]
+    rows = list(csv.DictReader((tmp_path / "norms.csv").open()))
+    assert [row["layer"] for row in rows] == ["1", "5", "10"] * 3
+    assert float(rows[0]["distance"]) == pytest.approx(watching.measurements[0].distance)
+
+
+def test_distance_is_that_of_the_batch_before_the_step() -> None:
+    norm = nn.BatchNorm1d(3)
+    x = torch.randn(40, 3) + 2
+    with watch(norm, every=1) as watching:
+        norm(x)
+    expected = float((x.mean(0).square() / (1 + norm.eps)).mean().sqrt())
+    assert watching.measurements[0].distance == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "codes"),
+    [
+        ({}, 64, set()),
+        ({"momentum": 0.99}, 64, {"noisy-statistics"}),
+        ({}, 2, {"tiny-batches"}),
+        ({"track_running_stats": False}, 64, {"batch-statistics-in-eval"}),
+        ({"momentum": 0.0}, 64, {"never-updated"}),
+    ],
+)
+def test_a_finding_is_reported_once_per_layer(
+    digits: zoo.Data, options: dict[str, Any], size: int, codes: set[str]
+) -> None:
+    found: list[Finding] = []
+    model = zoo.built(lambda: zoo.mlp(64, **options), digits)
+    with watch(model, every=1, on_finding=found.append):
+        zoo.train(model, digits, steps=10, size=size)
+    assert {finding.code for finding in found} == codes
+    assert len(found) == 2 * len(codes)
+
+
+def test_invalid_statistics_are_reported_at_once(digits: zoo.Data) -> None:
+    found: list[Finding] = []
+    model = zoo.built(zoo.cnn, digits)
+    with watch(model, every=1, on_finding=found.append):
+        model(torch.full((4, 1, 8, 8), float("nan")))
+    assert {(finding.code, finding.layer) for finding in found} == {
+        ("invalid-statistics", layer) for layer in ("1", "5", "10")
+    }
+
+
+def test_the_file_may_be_json(digits: zoo.Data, tmp_path: Path) -> None:
+    model = zoo.built(zoo.cnn, digits)
+    with watch(model, every=1, file=tmp_path / "norms.json"):
+        zoo.train(model, digits, steps=2)
+    content = json.loads((tmp_path / "norms.json").read_text())
+    assert len(content["measurements"]) == 6
+    assert content["findings"] == []
+
+
+def test_scalars_go_to_a_writer(digits: zoo.Data) -> None:
+    class Writer:
+        tags: set[str] = set()  # noqa: RUF012
+
+        def add_scalar(self, tag: str, value: float, step: int) -> None:
+            self.tags.add(tag)
+
+        def flush(self) -> None:
+            pass
+
+    model = zoo.built(zoo.cnn, digits)
+    with watch(model, every=1, tensorboard=Writer()):
+        zoo.train(model, digits, steps=1)
+    assert "batch norm distance/5" in Writer.tags
+
+
+@pytest.mark.parametrize("options", [{"every": 0}, {"file": "norms.txt"}])
+def test_wrong_options_are_refused(cnn: nn.Module, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        watch(cnn, **options)
