@@ -43,8 +43,8 @@ TERMS = (
     Term("epoch", "One pass of a training over all its images.", ("epochs",)),
     Term(
         "eval mode",
-        "How a network is used after training: batch norm uses the running statistics, dropout is off. An image’s answer "
-        "does not depend on the batch.",
+        "How a network is used after training: batch norm uses the running statistics, dropout is off. The answer to "
+        "an image does not depend on the batch.",
     ),
     Term("fan-in", "How many inputs each output of a layer is computed from."),
     Term("fine-tuning", "Training a trained network a little further, on other data."),

@@ -91,9 +91,22 @@ function linkAll() {
     }
   }
 }
+
+// What is wider than the page can be scrolled with the keyboard.
+function tend() {
+  linkAll();
+  for (const table of document.querySelectorAll('.table')) {
+    const scrolls = table.scrollWidth > table.clientWidth;
+    if (scrolls === table.hasAttribute('tabindex')) continue;
+    ['tabindex', 'role', 'aria-label'].forEach((name, k) =>
+      scrolls ? table.setAttribute(name, [0, 'region', 'Table'][k]) : table.removeAttribute(name));
+  }
+}
 let timer;
 const right = document.getElementById('right');
-new MutationObserver(() => {
+const soon = () => {
   clearTimeout(timer);
-  timer = setTimeout(linkAll, 300);
-}).observe(right ?? document.body, { childList: true, subtree: true });
+  timer = setTimeout(tend, 300);
+};
+new MutationObserver(soon).observe(right ?? document.body, { childList: true, subtree: true });
+window.addEventListener('resize', soon);

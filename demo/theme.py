@@ -56,6 +56,7 @@ class Paper(gr.themes.Base):
             button_secondary_border_color_dark="#3a3f47",
             button_border_width="1px",
             button_primary_background_fill="var(--eval)",
+            button_primary_background_fill_dark="var(--eval)",
             button_primary_background_fill_hover="#005f96",
             button_primary_background_fill_hover_dark="#7cc5ef",
             button_primary_text_color="#ffffff",

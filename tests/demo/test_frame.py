@@ -1,14 +1,18 @@
 """The page around the tabs in a real Chromium: the path, the pad at every width, what survives, what is reached."""
 
+import io
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
 from benchmarks.running_app import (
     ONE,
+    ROOT,
     SEVEN,
     ZERO,
     act,
@@ -19,10 +23,12 @@ from benchmarks.running_app import (
     wait_for_settled,
     watch_errors,
 )
+from demo import glossary
 from demo.app import PATH
 
 SIZES = [(1920, 1080), (1280, 800), (1024, 768), (768, 1024), (660, 800), (640, 400), (390, 844), (320, 640)]
 SENTENCE = "#modes .sentence"
+PATIENCE = 60_000  # ms, for a tab that computes
 
 
 @pytest.fixture
@@ -49,6 +55,116 @@ def open_drawn(page: Page, url: str) -> None:
     open_app(page, url)
     page.wait_for_function("Number(document.querySelector('.pad').dataset.settled || 0) > 0")
     expect(page.locator(SENTENCE)).not_to_contain_text("xample")
+
+
+# ---- everybody
+
+
+def wait_for_calm(page: Page) -> None:
+    """Until nothing is being computed, and has not been for a while."""
+    page.evaluate("window.busy = performance.now()")
+    page.wait_for_function(
+        """() => {
+            if (document.querySelector('[role=tabpanel] .pending')) busy = performance.now();
+            return performance.now() - busy > 700;
+        }""",
+        timeout=PATIENCE,
+    )
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_serious_in_any_tab(context: BrowserContext, app_url: str, theme: str, width: int) -> None:
+    page = context.new_page()
+    page.set_viewport_size(ViewportSize(width=width, height=900))
+    open_app(page, f"{app_url}/?__theme={theme}")
+    page.add_style_tag(
+        content=".pending { opacity: 1 !important; transition: none !important; }"
+    )  # pale while it waits
+    draw(page, SEVEN)
+    for tab in page.locator(".path [role=tab]").all():
+        tab.click()
+        panel = page.locator("[role=tabpanel]:visible")
+        expect(panel).to_have_attribute("aria-labelledby", tab.get_attribute("id") or "")
+        wait_for_calm(page)
+        found = Axe().run(page).response["violations"]
+        serious = [one for one in found if one["impact"] in ("serious", "critical")]
+        assert not serious, [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
+
+
+def test_the_keyboard_reaches_a_tabs_controls_within_twenty_steps(page: Page) -> None:
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the tabs")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".path [aria-selected=true]")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    page.locator(".skip").focus()
+    inside = "document.activeElement.closest('[role=tabpanel] .controls') !== null"
+    steps = 0
+    while not page.evaluate(inside):
+        page.keyboard.press("Tab")
+        steps += 1
+        assert steps < 20
+
+
+def test_what_has_the_focus_can_be_seen(page: Page) -> None:
+    for place in ("#count input[type=range]", ".path [role=tab] >> nth=0", "[data-do=undo]", "#reshuffle"):
+        page.locator(place).first.focus()
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Tab")
+        style = page.evaluate(
+            "(({ outlineStyle, outlineWidth }) => [outlineStyle, outlineWidth])"
+            "(getComputedStyle(document.activeElement))"
+        )
+        assert style[0] in ("solid", "auto"), place
+        assert float(style[1].removesuffix("px")) >= 1, place
+
+
+def test_a_screen_reader_hears_no_markup_and_each_bar_as_digit_and_share(page: Page) -> None:
+    draw(page, SEVEN)
+    labels = page.locator("[aria-label]").evaluate_all("all => all.map(one => one.getAttribute('aria-label'))")
+    assert not [label for label in labels if "<" in label]
+    expect(page.locator(".pad-bars li").nth(7)).to_have_text(re.compile(r"^7: [\d.]+ per cent"))
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_in_teachers_mode_everything_is_larger_and_nothing_is_cut_off(
+    context: BrowserContext, app_url: str, width: int
+) -> None:
+    page = context.new_page()
+    page.set_viewport_size(ViewportSize(width=width, height=1080))
+    open_app(page, app_url)
+
+    def height() -> float:
+        box = page.get_by_role("tab", name="X-ray", exact=True).bounding_box()
+        assert box is not None
+        return box["height"]
+
+    usual = height()
+    page.get_by_role("button", name="Teacher’s mode").click()
+    assert height() >= 1.15 * usual
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    expect(page).to_have_url(re.compile("mode=teach"))
+    page.get_by_role("tab", name="X-ray", exact=True).click()
+    page.reload()
+    expect(page.get_by_role("button", name="Teacher’s mode")).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_term_leads_to_its_meaning_and_the_glossary_has_them_all(page: Page) -> None:
+    term = page.locator("[role=tabpanel]:visible a.term").first
+    term.press("Enter")
+    expect(page.locator(".term-note")).to_be_visible()
+    expect(page.locator(".term-note b")).not_to_be_empty()
+    page.keyboard.press("Escape")
+    expect(page.locator(".term-note")).to_be_hidden()
+    page.get_by_role("button", name="Glossary").click()
+    expect(page.get_by_role("dialog", name="Glossary").locator("dt")).to_have_count(len(glossary.TERMS))
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_the_documentation_has_the_glossary_of_the_page() -> None:
+    assert (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8") == glossary.to_markdown()
 
 
 # ---- the pad
@@ -172,12 +288,8 @@ def test_redo_brings_back_what_undo_took_until_something_new_is_drawn(page: Page
     expect(page.get_by_role("button", name="Redo")).to_have_attribute("aria-disabled", "true")
 
 
-def white_seven(alpha: bool = True) -> bytes:
+def white_seven() -> bytes:
     """A light 7 on nothing, as PNG."""
-    import io
-
-    from PIL import Image, ImageDraw
-
     image = Image.new("RGBA", (300, 200), (255, 255, 255, 0))
     ImageDraw.Draw(image).line([(100, 40), (190, 40), (140, 170)], fill=(255, 255, 255, 255), width=16)
     buffer = io.BytesIO()
