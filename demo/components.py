@@ -17,6 +17,7 @@ from bnmodel.experiments.modes import COMPANY, Company, companions
 from bnmodel.plotting import percent
 from demo import url_state
 from demo.page import EXAMPLE, Drawn, Page
+from demo.server.live_training import WAITING
 from demo.svg import to_legend_and_panels
 
 __all__ = ["percent"]  # with what is defined here
@@ -137,7 +138,7 @@ def named(company: Company) -> str:
         "noise": "sheets of noise" if many else "sheet of noise",
     }
     if not many and company.kind == "one class":
-        return f"with one other digit in the batch (a {company.label})"
+        return f"with one other digit in the batch (a{'n' if company.label == 8 else ''} {company.label})"
     return f"with {company.count} {kinds[company.kind]} in the batch"
 
 
@@ -274,7 +275,7 @@ def picture(height: int, name: str) -> gr.HTML:
 def live_picture(name: str) -> gr.HTML:
     """Where a live training is drawn: its room is there before it begins, so that nothing moves."""
     place = picture(470, name)
-    place.value = '<p class="waiting">Press “Train live”, and the curves grow here.</p>'
+    place.value = WAITING
     return place
 
 
@@ -300,7 +301,7 @@ def take_home(name: str) -> None:
 def panels(figure: Figure, description: str, narrow: bool = False) -> str:
     """A figure on the page, its panels side by side as far as there is room. `narrow`: three in a row, not two."""
     legend, parts = to_legend_and_panels(figure, plain(description))
-    return f'{legend}<div class="figure{" narrow" if narrow else ""}">{parts}</div>'
+    return f'<div class="legended">{legend}<div class="figure{" narrow" if narrow else ""}">{parts}</div></div>'
 
 
 def plain(words: str) -> str:

@@ -53,7 +53,9 @@ def levels(axes: Axes) -> list[str]:
     return [
         f"{name}: {number(float(np.asarray(line.get_ydata())[0]), is_share(axes))}"
         for line, name in _lines(axes)
-        if name and len(np.asarray(line.get_xdata())) == 2 and line.get_transform() == axes.get_yaxis_transform(which="grid")
+        if name
+        and len(np.asarray(line.get_xdata())) == 2
+        and line.get_transform() == axes.get_yaxis_transform(which="grid")
     ]
 
 

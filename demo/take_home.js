@@ -85,7 +85,8 @@ function draw(node, dx, dy) {
 }
 
 function picture() {
-  const shown = seen('.picture').filter((one) => one.innerText.trim() || one.querySelector('svg, img'));
+  const outermost = seen('.picture').filter((one) => !one.parentElement.closest('.picture'));
+  const shown = outermost.filter((one) => one.innerText.trim() || one.querySelector('svg, img'));
   const width = Math.max(...shown.map((one) => one.getBoundingClientRect().width)) + 2 * MARGIN;
   const page = getComputedStyle(document.body);
   let height = MARGIN + 20;
@@ -109,8 +110,18 @@ function picture() {
   };
 }
 
+// Without what sticks to the window's edge, or is shown because somebody points at it.
+function still(make) {
+  document.body.classList.add('saving');
+  try {
+    return make();
+  } finally {
+    document.body.classList.remove('saving');
+  }
+}
+
 async function png() {
-  const { width, height, text } = picture();
+  const { width, height, text } = still(picture);
   const image = new Image();
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
   await image.decode();
@@ -170,7 +181,7 @@ function save(blob, ending) {
 
 const KINDS = {
   png: () => png(),
-  svg: () => new Blob([picture().text], { type: 'image/svg+xml' }),
+  svg: () => new Blob([still(picture).text], { type: 'image/svg+xml' }),
   csv: () => new Blob([`\ufeff${csv()}`], { type: 'text/csv' }),
   json: () => new Blob([JSON.stringify(content(), null, 1)], { type: 'application/json' }),
 };

@@ -272,7 +272,8 @@ def _against_rate(axes: Axes, sweep: Sweep) -> None:
         axes.fill_between(RATES, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.12, linewidth=0)
     axes.set(title="five initialisers: median, range", xscale="log", xlabel="learning rate (log)", ylim=(0, 1.02))
     axes.set_ylabel("validation accuracy")
-    plotting.ticks(axes.xaxis, RATES, [f"{rate:g}" for rate in RATES])
+    powers = [rate for rate in RATES if f"{rate:.0e}".startswith("1")]  # the others would run into these
+    plotting.ticks(axes.xaxis, powers, [f"{rate:g}" for rate in powers])
     axes.xaxis.set_minor_locator(NullLocator())
     plotting.percent_axis(axes.yaxis)
     axes.legend(loc="lower left")

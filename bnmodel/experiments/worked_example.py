@@ -89,7 +89,7 @@ def run(
     Args:
         norm: its name; the first by default.
         channel: by default the one whose batch mean is furthest from the running mean, in running deviations.
-        pixel: row · W + column; by default the largest input of the channel.
+        pixel: row · W + column; by default the input of the channel that is furthest from 0.
         gamma, beta, eps: in place of the network's.
 
     Raises:
@@ -111,7 +111,7 @@ def run(
     _check(channel=(channel, inputs.size(1)))
     x = inputs[:, channel].double()  # (N, H, W)
     width = x.size(2)
-    pixel = int(x[0].argmax()) if pixel is None else pixel
+    pixel = int(x[0].abs().argmax()) if pixel is None else pixel
     _check(pixel=(pixel, x[0].numel()))
     row, column = divmod(pixel, width)
     scale, shift = (

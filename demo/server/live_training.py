@@ -14,6 +14,7 @@ from gradio.components import Component
 
 MAX_TRAININGS = 3  # at once, over all visitors: they share one core
 PICTURE_INTERVAL = 0.3  # seconds: drawing takes time from the training
+WAITING = '<p class="waiting">Press “Train live”, and the curves grow here.</p>'
 MOST_RUNS = 3  # earlier runs drawn beside the present one
 State = Literal["training", "paused", "stopped", "finished"]
 T = TypeVar("T")
@@ -121,7 +122,7 @@ def wire(
     def follow(now: Run[T], before: tuple[T, ...], most: int | None = None) -> Iterator[list[Any]]:
         for latest, state in now.pictures(most):
             runs = (*before, latest)[-MOST_RUNS:] if state == "finished" else before
-            yield [draw(latest, state, before), now, runs, *_able(state, bool(runs))]
+            yield [draw(latest, state, before), now if state != "finished" else None, runs, *_able(state, bool(runs))]
 
     def start(now: Run[T] | None, before: tuple[T, ...], *values: Any) -> Iterator[list[Any]]:
         _give_up(now)
@@ -143,8 +144,8 @@ def wire(
 
     def stopped(now: Run[T] | None, before: tuple[T, ...]) -> list[Any]:
         _give_up(now)
-        if now is None or now.latest is None:  # it was still waiting
-            return ["", None, before, *_able("stopped", bool(before))]
+        if now is None or now.latest is None:
+            return [WAITING, None, before, *_able("stopped", bool(before))]
         return [draw(now.latest, "stopped", before), None, (*before, now.latest)[-MOST_RUNS:], *_able("stopped", True)]
 
     # into sight; a training that is drawn where nobody looks is none

@@ -230,7 +230,7 @@ def in_claims(sweep: Sweep) -> str:
             body += f'<tr>{first}<th scope="row">{measure}</th>{"".join(f"<td>{value}</td>" for value in values)}</tr>'
             first = ""
     table = f'<div class="table claims"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    return f"<h3>The three claims, checked</h3>{table}"
+    return f"<h3>The three claims, checked</h3>{table}".replace(" %", "\u00a0%")
 
 
 def faster(found: Claims) -> str:

@@ -234,9 +234,9 @@ def flow(result: WorkedExample) -> str:
         rows += (
             f'<div class="flow-row {mode}"><b class="{mode}">{name}</b>'
             f"{grid(result, result.x[0], x_limit, 'x', result.value)}"
-            f"<span>− {short(step.mean)}<br>÷ {short((step.var + result.eps) ** 0.5)}</span>"
+            f"<span>− {bracketed(short(step.mean))}<br>÷ {short((step.var + result.eps) ** 0.5)}</span>"
             f"{grid(result, step.normalized_map, hat_limit, 'x̂', step.normalized)}"
-            f"<span>· {short(result.gamma)}<br>+ {short(result.beta)}</span>"
+            f"<span>· {bracketed(short(result.gamma))}<br>+ {bracketed(short(result.beta))}</span>"
             f"{grid(result, step.output_map, y_limit, 'y', step.output)}</div>"
         )
     return f'<div class="flow">{rows}</div>'
@@ -321,7 +321,8 @@ def sharing(result: WorkedExample) -> str:
     }
     figures = "".join(
         f"<figure>{diagram(one.name, members[one.name])}<figcaption><b>{one.name}</b>: {over[one.name]}<br>"
-        f"{one.values:,} values, μ = {short(one.mean)}, x̂ = <b>{short(one.normalized)}</b><br>{alone(one)}"
+        f"{one.values:,} values<br>μ&nbsp;=&nbsp;{short(one.mean)}, x̂&nbsp;=&nbsp;<b>{short(one.normalized)}</b>"
+        f"<br>{alone(one)}"
         "</figcaption></figure>"
         for one in result.groupings
     )
@@ -335,7 +336,7 @@ def sharing(result: WorkedExample) -> str:
 def alone(one: Grouping) -> str:
     if abs(one.alone - one.normalized) < 5e-4:
         return "alone in its batch: the same"
-    return f'<b class="train">alone in its batch: x̂ = {short(one.alone)}</b>'
+    return f'<b class="train">alone in its batch: x̂&nbsp;=&nbsp;{short(one.alone)}</b>'
 
 
 def diagram(name: str, member: "object") -> str:

@@ -47,11 +47,11 @@ def choose(page: Page, dropdown: str, option: str) -> None:
 
 
 def test_the_first_look_shows_an_example_and_says_so(page: Page) -> None:
-    expect(page.locator(".sentence")).to_contain_text("an example, until you draw")
+    expect(page.locator(".sentence")).to_contain_text("Example – draw to use your own digit")
     assert sum(bars(page, EVAL)) == pytest.approx(1, abs=1e-3)
     assert sum(bars(page, TRAIN)) == pytest.approx(1, abs=1e-3)
     draw(page, ONE)
-    expect(page.locator(".sentence")).not_to_contain_text("an example")
+    expect(page.locator(".sentence")).not_to_contain_text("Example")
     expect(page.locator(".sentence")).to_contain_text("Eval mode says 1")
 
 
@@ -95,6 +95,7 @@ def pad_bars(page: Page) -> list[float]:
 
 
 def test_the_class_can_be_chosen_only_where_the_company_is_of_one_class(page: Page) -> None:
+    choose(page, "#kind", "all of one class")
     expect(page.locator("#class input")).to_be_enabled()
     choose(page, "#kind", "noise")
     expect(page.locator("#class input")).to_be_disabled()

@@ -38,7 +38,7 @@ class Work:
     tensors: list[weakref.ref[torch.Tensor]] = field(default_factory=list)  # what it computes with
     over: bool = False  # at the end of the tests
 
-    def show(self, drawn: object, calls: int) -> tuple[str, str]:
+    def show(self, drawn: object, calls: int) -> str:
         session = LocalContext.request.get().session_hash
         self.begun.append(session)
         try:
@@ -233,8 +233,8 @@ def drawn() -> Drawn:
     [
         (your_digit.show, (31, "blurred", 1, 0)),
         (chance.show, (2, 0)),
-        (why.show, (31, "random", 1, 0, 0)),
-        (statistics.show, (0.1, 8, 1, 0)),
+        (why.show, (31, "random", 1, 0, 0, -1)),
+        (statistics.show, (0, 0, 0.1, 8)),
         (faults.show, (50,)),
         (corruption.show, ("noise", 50)),
     ],

@@ -69,6 +69,24 @@ def test_a_failing_training_no_longer_counts_as_running() -> None:
     assert len(live_training._running) == 0
 
 
+def test_a_pause_keeps_the_training_open_and_it_goes_on_where_it_was(no_interval: None) -> None:
+    steps = Steps(5)
+    run: Run[int] = Run(steps())
+    assert list(run.pictures(most=2)) == [(1, "training"), (2, "paused")]
+    assert (run.paused, steps.closed) == (True, False)
+    assert list(run.pictures()) == [(3, "training"), (4, "training"), (5, "training"), (5, "finished")]
+    assert (run.paused, steps.closed) == (False, True)
+
+
+def test_one_asked_to_pause_does_so_after_the_step_under_way(no_interval: None) -> None:
+    run: Run[int] = Run(Steps()())
+    shown = run.pictures()
+    assert next(shown) == (1, "training")
+    run.pausing = True
+    assert list(shown) == [(2, "paused")]
+    assert len(live_training._running) == 0  # it takes nobody's place
+
+
 def test_no_two_trainings_take_a_step_at_the_same_time(no_interval: None) -> None:
     at_once, most = 0, 0
 
@@ -224,4 +242,40 @@ def test_the_gap_between_the_losses_is_trained_live(desktop: BrowserContext, app
     page.locator("#stop-train").click()
     expect(page.locator("#stop-live")).to_contain_text("Trained live after 5 of 5 epochs", timeout=TIMEOUT)
     expect(page.locator("#stop-live .figure svg").first).to_be_visible()
+    page.close()
+
+
+def open_training(context: BrowserContext, url: str) -> Page:
+    """A page on the tab whose live training is longest."""
+    page = context.new_page()
+    page.goto(f"{url}/?tab=convergence&conv-epochs=30")
+    page.wait_for_selector("#convergence svg")
+    expect(page.locator("#conv-epochs input[type=number]")).to_have_value("30")
+    return page
+
+
+def test_epoch_by_epoch_with_a_pause_and_a_second_run_beside_the_first(desktop: BrowserContext, app_url: str) -> None:
+    page = open_training(desktop, app_url)
+    live_place = page.locator("#conv-live")
+    page.locator("#conv-step").click()
+    expect(live_place).to_contain_text("Paused: epoch 1 of 30", timeout=120_000)
+    page.locator("#conv-step").click()
+    expect(live_place).to_contain_text("Paused: epoch 2 of 30", timeout=120_000)
+    page.locator("#conv-continue").click()
+    expect(live_place).to_contain_text("Training live: epoch 3", timeout=120_000)
+    page.locator("#conv-stop").click()
+    expect(live_place).to_contain_text("Stopped", timeout=120_000)
+    page.locator("#conv-step").click()
+    expect(live_place).to_contain_text("Paused: epoch 1 of 30", timeout=120_000)
+    expect(live_place.locator("tbody tr")).to_have_count(2)
+    page.close()
+
+
+def test_the_room_for_the_live_curves_is_there_before_they_are(desktop: BrowserContext, app_url: str) -> None:
+    page = open_training(desktop, app_url)
+    below = page.locator("#maps-of-rates")
+    page.wait_for_selector("#maps-of-rates table")
+    before = below.evaluate("e => e.getBoundingClientRect().top + scrollY")
+    train(page)
+    assert abs(below.evaluate("e => e.getBoundingClientRect().top + scrollY") - before) < 60
     page.close()

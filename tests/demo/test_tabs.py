@@ -1,8 +1,12 @@
 """The tabs beside the pad: what they show is right, follows the drawing, and stays its visitor's own."""
 
 import copy
+import csv
+import html
+import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,19 +18,32 @@ from torch import nn
 from benchmarks.running_app import SEVEN, act, draw, open_app
 from bnmodel import CustomBatchNorm, plotting
 from bnmodel.deploy.loading import FORMATS
+from bnmodel.experiments import worked_example
 from bnmodel.experiments.modes import COMPANY, companions
 from demo import components, svg
 from demo.app import CHECKPOINTS
 from demo.images import diverging, grey
 from demo.page import Drawn
 from demo.page import Page as Frame
-from demo.tabs import files, statistics, xray, your_digit
+from demo.tabs import (
+    convergence,
+    files,
+    gradients,
+    initialise,
+    inputs,
+    statistics,
+    stopping,
+    worked_out,
+    xray,
+    your_digit,
+)
 
 # what is there once a tab has its picture
 PICTURES = {
     "Your digit": "#modes .paired",
     "X-ray": "#xray .numbers",
     "Chance": "#chance .figure svg >> nth=1",
+    "Worked out": "#worked .flow img >> nth=5",
     "Why": "#maps .maps img >> nth=0",
     "Statistics": "#statistics table",
     "Faults": "#faults .figure svg >> nth=2",
@@ -70,16 +87,86 @@ def with_torch_batch_norm(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("model", "place", "norm"),
+    ("model", "layer", "norm"),
     [
-        ("lecture", 1, "block1.norm"),
-        ("lecture", 5, "block2.norm"),
-        ("robust", 1, "conv1.norm"),
-        ("robust", 5, "conv5.norm"),
+        ("lecture", 0, "block1.norm"),
+        ("lecture", 4, "block2.norm"),  # an address may ask for more layers than there are
+        ("robust", 4, "conv5.norm"),
     ],
 )
-def test_statistics_shows_the_norm_at_a_place_of_every_network(frame: Frame, model: str, place: int, norm: str) -> None:
-    assert f"of {norm} is" in statistics.show(frame.drawn(None, model), 0.1, 2, place, 0)
+def test_the_chosen_norm_is_shown_or_the_last_of_a_network_with_fewer(
+    frame: Frame, model: str, layer: int, norm: str
+) -> None:
+    drawn = frame.drawn(None, model)
+    assert f"of <b>{norm}</b>" in worked_out.show(drawn, 1, "random", 1, 0, layer, 0, 1, 0, -5, -1)
+    if model == "lecture":
+        assert f"of {norm} is" in statistics.show(drawn, layer, 0, 0.1, 2)
+
+
+def test_a_channel_that_is_not_there_is_replaced_in_words(frame: Frame) -> None:
+    drawn = frame.drawn(None, "lecture")
+    told = "block1.norm has channels 0 to 9; 9 is shown."
+    assert told in worked_out.show(drawn, 1, "random", 1, 0, 0, 99, 1, 0, -5, -1)
+    assert told in statistics.show(drawn, 0, 99, 0.1, 2)
+
+
+def test_the_worked_out_numbers_are_those_of_the_experiment_at_the_pixel(frame: Frame) -> None:
+    drawn = frame.drawn(None, "lecture")
+    others = companions("random", 3, 2, drawn.digit)
+    expected = worked_example.run(drawn.model.network, drawn.digit, others, "block2.norm", 7, 5)
+    page = worked_out.show(drawn, 3, "random", 1, 2, 1, 7, 1, 0, -5, 5)
+    values = [float(value) for value in re.findall(r'data-value="([^"]+)"', page)]
+    steps = [
+        (step.mean, step.var, step.centred, step.normalized, step.output) for step in (expected.batch, expected.running)
+    ]
+    assert values[:2] == pytest.approx([expected.value] * 2, abs=1e-3)
+    assert values[2::2] == pytest.approx(steps[0], abs=1e-3)
+    assert values[3::2] == pytest.approx(steps[1], abs=1e-3)
+    assert "data-done" not in page
+    assert "data-done" in worked_out.show(drawn, 3, "random", 1, 2, 1, 7, 0, 0, -5, 5)
+
+
+def test_the_first_look_finds_a_batch_that_changes_the_answer_and_names_it(frame: Frame) -> None:
+    shown = your_digit.show(frame.drawn(None, "robust"), 31, components.AUTO, 1, 0)
+    said = re.search(r"Eval mode says (\d)</b> .*\. (.*), <b class=.train.>train mode says (\d)", shown)
+    assert said is not None
+    assert said[1] != said[3]
+    assert "in the batch" in said[2]
+
+
+def test_every_panel_of_a_figure_carries_its_values_where_they_are_drawn() -> None:
+    with plotting.plot_style():
+        figure, (left, right) = plotting.new_figure(columns=2)
+        left.plot([0, 1, 2], [0.5, 0.25, 1.0], label="a curve")
+        left.axhline(0.75, label="a level")
+        left.set(xlabel="step", ylabel="share", ylim=(0, 1))
+        plotting.percent_axis(left.yaxis)
+        plotting.stairs(right, np.array([3, 1]), np.array([0.0, 1.0, 2.0]), label="counts")
+        left.legend()
+    legend, panels = svg.to_legend_and_panels(figure, "a figure")
+    first, second = (json.loads(html.unescape(found)) for found in re.findall(r"data-values='(.*?)'", panels))
+    assert (first["x"], first["y"], first["share"], first["levels"]) == ("step", "share", True, ["a level: 75 %"])
+    assert [point[:2] for point in first["curves"][0]["points"]] == [[0, 0.5], [1, 0.25], [2, 1]]
+    assert [point[:2] for point in second["curves"][0]["points"]] == [[0.5, 3], [1.5, 1]]
+    assert second["curves"][0]["name"] == "counts"
+    across = [point[2] for point in first["curves"][0]["points"]]
+    down = [point[3] for point in first["curves"][0]["points"]]
+    assert across == sorted(across)
+    assert down[1] > down[0] > down[2]  # as in SVG, downwards
+    assert legend.count("<span>") == 2
+    assert "a curve" in legend
+
+
+def test_blue_and_orange_are_for_eval_and_train_only(example: Drawn) -> None:
+    for shown in (
+        inputs.bowls(3, 1, 0, 0.9, 0, 40, 200),
+        gradients.comparison("he_normal", 0.1, 0, 0.1, 0),
+        stopping.recorded(example.model.folder, 5),
+        convergence.recorded("he_normal", 0.3),
+        initialise.stack_picture("relu", 3, 0, 1, 1, 0),
+    ):
+        assert "var(--eval" not in shown
+        assert "var(--train" not in shown
 
 
 @pytest.mark.parametrize("count", [0, 1, 31])
@@ -166,7 +253,7 @@ def test_every_tab_opens_without_an_error_and_says_what_it_shows(page: Page) -> 
         if title in WITHOUT_DRAWING:
             expect(page.locator(".sentence:visible").first).not_to_be_empty()
         else:
-            expect(page.locator(".sentence:visible")).to_contain_text("an example, until you draw")
+            expect(page.locator(".sentence:visible")).to_contain_text("Example – draw to use your own digit")
 
 
 def test_every_tab_follows_the_drawing(page: Page) -> None:
@@ -175,7 +262,7 @@ def test_every_tab_follows_the_drawing(page: Page) -> None:
     expect(page.locator("#chance .sentence")).to_contain_text("probability of 7")
     for title in PICTURES.keys() - WITHOUT_DRAWING:
         choose_tab(page, title)
-        expect(page.locator(".sentence:visible")).not_to_contain_text("an example")
+        expect(page.locator(".sentence:visible")).not_to_contain_text("Example")
     expect(page.locator("#parity .sentence")).to_contain_text("all read 7")
 
 
@@ -247,12 +334,17 @@ def bars(page: Page) -> list[str | None]:
     return page.locator("#modes i, .pad-bars li").evaluate_all("all => all.map(bar => bar.getAttribute('style'))")
 
 
-def test_the_exported_files_can_be_downloaded_and_nothing_else_beside_them(page: Page, app_url: str) -> None:
+def test_the_exported_files_can_be_downloaded_under_the_networks_name_and_nothing_else_beside_them(
+    page: Page, app_url: str, tmp_path: Path
+) -> None:
     choose_tab(page, "Export")
-    link = page.locator("#downloads a[download='sketch.onnx']").first
-    url = link.get_attribute("href")
-    assert url is not None
-    assert page.request.get(url).body() == (CHECKPOINTS / "robust" / "sketch.onnx").read_bytes()
+    link = page.locator("#download-file")
+    expect(link).to_have_text(re.compile(r"Download robust-sketch\.onnx \(2\.6 MB\)"))
+    with page.expect_download() as download:
+        link.click()
+    assert download.value.suggested_filename == "robust-sketch.onnx"
+    download.value.save_as(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == (CHECKPOINTS / "robust" / "sketch.onnx").read_bytes()
     for path in (CHECKPOINTS / "robust" / "best.pt", Path(__file__), Path("README.md").absolute()):
         assert page.request.get(f"{app_url}/gradio_api/file={path}").status == 403
 
@@ -270,3 +362,84 @@ def test_the_certificates_line_tells_the_files_difference_and_not_the_networks_o
         "10,000 answers, largest difference 7.6e-06, labels differing 0; the network's own rounding 1.3e-04",
     )
     assert files.worst([{"detail": detail} for detail in details]) == "largest difference 3.4e-05"
+
+
+# ---- numbers to touch, to share between tabs and to take home
+
+
+def test_a_figure_tells_its_values_under_the_mouse_and_to_the_arrow_keys(page: Page) -> None:
+    choose_tab(page, "Chance")
+    panel = page.locator("#chance .figure svg >> nth=1")
+    panel.hover()
+    expect(page.locator(".tip")).to_contain_text("batch size")
+    expect(page.locator(".tip")).to_contain_text("train mode, median")
+    expect(panel.locator(".touched").first).to_be_visible()
+    page.mouse.move(5, 5)
+    expect(page.locator(".tip")).to_be_hidden()
+
+
+def test_a_channel_pointed_at_is_marked_wherever_it_is_and_one_chosen_is_followed_in_the_next_tab(page: Page) -> None:
+    choose_tab(page, "Why")
+    channel = page.locator("#maps button[data-channel] >> nth=2")
+    channel.hover()
+    expect(page.locator("#maps .hot")).to_have_count(1)
+    number = channel.get_attribute("data-channel")
+    channel.click()
+    choose_tab(page, "Worked out")
+    expect(page.locator("#worked .sentence")).to_contain_text(f"Channel {number} of conv1.norm")
+
+
+def test_tabs_that_look_at_a_batch_look_at_the_same_one(page: Page) -> None:
+    page.locator("#try-blurred-digits").click()
+    expect(page.locator("#modes .sentence")).to_contain_text("31 blurred digits")
+    for title, place in (("Why", "#why"), ("Worked out", "#worked")):
+        choose_tab(page, title)
+        expect(page.locator(f"{place} .sentence")).to_contain_text("31 blurred digits")
+    page.locator("#worked-count input[type=number]").fill("3")
+    expect(page.locator("#worked .sentence")).to_contain_text("3 blurred digits")
+    choose_tab(page, "Your digit")
+    expect(page.locator("#modes .sentence")).to_contain_text("3 blurred digits")
+    expect(page).to_have_url(re.compile(r"count=3&kind=blurred$"))
+
+
+def test_a_pixel_is_chosen_by_click_and_by_arrow_key(page: Page) -> None:
+    choose_tab(page, "Worked out")
+    first = page.locator("#worked [data-grid] >> nth=0")
+    box = first.bounding_box()
+    assert box is not None
+    first.click(position={"x": box["width"] * 12.5 / 24, "y": box["height"] * 4.5 / 24})
+    expect(page.locator("#worked .sentence")).to_contain_text("row 4, column 12")
+    page.locator("#worked [data-grid] >> nth=0").press("ArrowDown")
+    expect(page.locator("#worked .sentence")).to_contain_text("row 5, column 12")
+
+
+def test_what_a_tab_shows_is_saved_as_a_picture_and_as_numbers_under_the_networks_name(
+    page: Page, tmp_path: Path
+) -> None:
+    shown = page.locator("#modes td.eval").evaluate_all("all => all.map(cell => Number(cell.dataset.value))")
+    files_of = {kind: saved(page, kind, tmp_path) for kind in ("png", "svg", "csv", "json")}
+    assert files_of["png"].name == "robust-your-digit.png"
+    assert min(Image.open(files_of["png"]).size) > 500
+    drawing = ElementTree.fromstring(files_of["svg"].read_text())
+    assert "Eval mode says" in "".join(drawing.itertext())
+    lines = list(csv.reader(files_of["csv"].read_text("utf-8-sig").splitlines()))
+    assert [float(row[0]) for row in lines[1:]] == shown
+    numbers = json.loads(files_of["json"].read_text())
+    assert (numbers["network"], [float(row[0]) for row in numbers["tables"][0]["rows"]]) == ("robust", shown)
+    assert "train mode says" in numbers["says"][0]
+
+
+def test_the_curves_of_a_figure_are_saved_point_by_point(page: Page, tmp_path: Path) -> None:
+    choose_tab(page, "Inputs")
+    rows = list(csv.DictReader(saved(page, "csv", tmp_path).read_text("utf-8-sig").splitlines()))
+    losses = [row for row in rows if row["curve"] == "raw inputs" and row["x is"] == "step"]
+    assert [float(row["x"]) for row in losses] == list(range(len(losses)))
+    assert float(losses[0]["y"]) == 1
+
+
+def saved(page: Page, kind: str, folder: Path) -> Path:
+    with page.expect_download() as download:
+        page.locator(f".tabitem:visible [data-save={kind}]").click()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path

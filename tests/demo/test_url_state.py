@@ -1,15 +1,38 @@
 """A tab and its settings as a link, the way back to the defaults, and the lines of code that stand in for a tab."""
 
+import dataclasses
 import re
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import gradio as gr
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from benchmarks.running_app import open_app
+from bnmodel.deploy.loading import FORMATS
 from demo import url_state
 from demo.app import CHECKPOINTS, build_app
+from demo.page import Drawn
+from demo.page import Page as Frame
+from demo.tabs import (
+    chance,
+    convergence,
+    corruption,
+    faults,
+    files,
+    gradients,
+    initialise,
+    inputs,
+    statistics,
+    stopping,
+    why,
+    worked_out,
+    xray,
+    your_digit,
+)
 from tests.demo.test_tabs import PICTURES, choose_tab
 
 WINDOW = {"width": 1280, "height": 900}
@@ -19,6 +42,11 @@ PATIENCE = 30_000  # ms, for a page that is opened anew
 @pytest.fixture(scope="module")
 def blocks() -> list[gr.blocks.Block]:
     return list(build_app().blocks.values())
+
+
+@pytest.fixture(scope="module")
+def example() -> Drawn:
+    return Frame(CHECKPOINTS).drawn(None, "lecture")
 
 
 def tabs_of(blocks: list[gr.blocks.Block]) -> dict[str, gr.Tab]:
@@ -67,21 +95,59 @@ def test_no_two_things_on_the_page_have_the_same_name(blocks: list[gr.blocks.Blo
 
 def test_every_tab_ends_in_its_code_and_then_its_formula(blocks: list[gr.blocks.Block]) -> None:
     tabs = tabs_of(blocks)
-    assert tabs.keys() == PICTURES.keys()
+    assert tabs.keys() == PICTURES.keys() | {"Your model"}
     for title, tab in tabs.items():
-        assert list(folds_of(tab)) == ["In code", "The formula and the source"], title
-        assert all(isinstance(child, gr.Accordion) for child in tab.children[-2:]), title
+        folds = list(folds_of(tab))
+        assert folds[:-1] == ([] if title == "Export" else ["In code"]), title  # Export shows its code unfolded
+        assert isinstance(tab.children[-1], gr.Accordion), title
 
 
-@pytest.mark.parametrize("title", PICTURES)
-def test_the_code_of_a_tab_runs_as_it_stands(
-    blocks: list[gr.blocks.Block], title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# the arguments of each tab's `snippet`: its controls' values
+BATCH = (31, "auto", 1, 0)
+CODE: list[tuple[ModuleType, tuple[Any, ...]]] = [
+    (your_digit, BATCH),
+    (your_digit, (3, "one class", 4, 7)),
+    (xray, ()),
+    (chance, (2, 0)),
+    (why, (*BATCH, 0, -1)),
+    (worked_out, (*BATCH, 0, -1, 1, 0, -5, -1)),
+    (worked_out, (3, "noise", 1, 5, 1, 12, -0.5, 2, 0, 3)),
+    (statistics, (1, 3, 0.2, 4)),
+    (faults, (20,)),
+    (corruption, ("noise", 10)),
+    (initialise, ("tanh", 0.1, 0.5, 2, 1, 30, 10, 3)),
+    (inputs, (2, 1, 0.5, 0.8, 0.5, 20, 10)),
+    (gradients, ("glorot_normal", 0.1, 2, 0.3, 1)),
+    (convergence, (0.3, "he_normal", 1, 0)),
+    (stopping, (3, 0.2, 0.01, 1, 0)),
+    *((files, (f"{stem}.{form}",)) for stem in ("sketch", "digits") for form in FORMATS),
+]
+
+
+@pytest.mark.parametrize(("tab", "settings"), CODE, ids=lambda value: str(getattr(value, "__name__", value)))
+def test_the_code_of_a_tab_runs_as_it_stands_with_its_settings(
+    tab: ModuleType, settings: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: Drawn
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", folds_of(tabs_of(blocks)[title])["In code"], re.DOTALL)
     (tmp_path / "checkpoints").symlink_to(CHECKPOINTS)
+    Image.fromarray(example.canvas).save(tmp_path / "drawing.png")
+    files.exported(example.model, tmp_path)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, f"{title}, in code", "exec"), {})
-    assert all(path.stat().st_size > 500 for path in tmp_path.glob("*.png"))
+    exec(compile(tab.snippet(example, *settings), f"{tab.__name__}, in code", "exec"), {})
+    made = [path for path in tmp_path.glob("*.png") if path.name != "drawing.png"]
+    assert all(path.stat().st_size > 500 for path in made)
+    assert made or tab in (your_digit, files)
+
+
+def test_the_code_reads_the_drawing_once_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: Drawn
+) -> None:
+    drawn = dataclasses.replace(example, is_example=False)
+    (tmp_path / "checkpoints").symlink_to(CHECKPOINTS)
+    Image.fromarray(example.canvas).save(tmp_path / "drawing.png")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(compile(your_digit.snippet(drawn, *BATCH), "in code", "exec"), found)
+    assert int(found["result"].eval_probabilities.argmax()) == example.label
 
 
 # ---- in Chromium
@@ -109,7 +175,7 @@ def test_a_link_opens_its_tab_with_its_settings_and_their_picture(page: Page, ap
 
 def test_a_link_to_the_first_tab_sets_it_too(page: Page, app_url: str) -> None:
     page.goto(f"{app_url}/?count=3&kind=noise")
-    expect(page.locator("#modes figcaption")).to_contain_text("3 companions", timeout=PATIENCE)
+    expect(page.locator("#modes figcaption")).to_contain_text("3 sheets of noise", timeout=PATIENCE)
     assert setting(page, "kind") == "noise"
 
 
@@ -168,8 +234,10 @@ def test_a_copied_link_is_the_address_and_the_button_says_so(browser: Browser, a
     if not allowed:  # as without https
         page.add_init_script("navigator.clipboard.writeText = () => Promise.reject()")
     open_app(page, app_url)
+    page.locator("#try-31-ones").click()
+    expect(page.locator("#count input[type=number]")).to_be_enabled()
     page.locator("#count input[type=number]").fill("5")
-    expect(page.locator("#modes figcaption")).to_contain_text("5 companions")
+    expect(page.locator("#modes figcaption")).to_contain_text("5 ones")
     page.locator("[data-do=link]:visible").click()
     expect(page.locator("[data-do=link]:visible")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == f"{app_url}/?count=5"
