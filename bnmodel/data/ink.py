@@ -1,0 +1,218 @@
+"""The ink of a picture: what stands out from the paper, however the paper is lit.
+
+A canvas of any size is reduced to SIDE × SIDE working pixels (enlarged by whole numbers where it is small). Everything
+after that has fixed shapes, so that one implementation runs in every exported file.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIDE = 320  # working pixels; the longer side of a picture fills more than half of them
+COARSE = 40  # cells per side in which the paper is estimated
+NOISE = 0.08  # contrast below this is compression and paper, not ink
+WIDE, NARROW = 7.0, 2.0  # standard deviations of the neighbourhoods in which the paper is averaged, in coarse cells
+PRIOR = 0.3  # weight of the wide neighbourhood, in coarse cells of paper
+
+
+class Pixels(NamedTuple):
+    """Working pixels: red, green, blue (premultiplied) and alpha in 0 … 1, (4, SIDE, SIDE) each."""
+
+    mean: Tensor  # over the canvas pixels of a working pixel
+    low: Tensor  # the smallest of them
+    high: Tensor  # the largest: a line of one pixel survives any reduction
+    rows: Tensor  # (SIDE,), 1 where there is canvas
+    columns: Tensor
+    step: Tensor  # (), canvas pixels per working pixel
+
+
+class Ink(NamedTuple):
+    contrast: Tensor  # (SIDE, SIDE), against the paper, 0 where it is not above the noise
+    rows: Tensor  # (SIDE,), 1 where there is canvas
+    columns: Tensor
+    step: Tensor  # (), canvas pixels per working pixel
+    paper: Tensor  # (4, COARSE, COARSE)
+    noise: Tensor  # (), contrast up to which a canvas pixel is paper
+    unevenness: Tensor  # (), largest difference in brightness within the paper
+
+
+class InkFinder(nn.Module):
+    """canvas: uint8 (H, W, 4) RGBA → Ink.
+
+    The paper is a smooth surface: a local mean of the pixels that are close to it, estimated again and again from the
+    median of the whole picture on (M-estimation with Tukey's biweight: Beaton & Tukey, Technometrics 16, 1974).
+    Contrast is the largest difference from it over premultiplied red, green, blue and alpha, so that black on white,
+    white on black, red on green and anything on transparent are alike.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise = NOISE
+        self.register_buffer("wide", _gaussian(COARSE, WIDE), persistent=False)
+        self.register_buffer("narrow", _gaussian(COARSE, NARROW), persistent=False)
+        self.register_buffer("enlarging", _interpolation(SIDE, COARSE), persistent=False)
+
+    def forward(self, canvas: Tensor) -> Ink:
+        pixels = reduce_canvas(canvas)
+        valid = pixels.rows[:, None] * pixels.columns  # (SIDE, SIDE)
+        cells, weight, unevenness = self.paper(pixels.mean, valid)
+        paper = self.enlarge(cells)
+        contrast = _largest((pixels.mean - paper).abs()) * valid
+        extreme = _largest(torch.maximum(pixels.high - paper, paper - pixels.low)) * valid
+        total = weight.sum().clamp(min=1)
+        noise, roughness = (contrast * weight).sum() / total, (extreme * weight).sum() / total
+        limit = (2.5 * roughness).clamp(min=self.noise)
+        inked = (extreme > limit) & (contrast > 4 * noise)
+        return Ink(contrast * inked, pixels.rows, pixels.columns, pixels.step, cells, limit, unevenness)
+
+    def paper(self, mean: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(4, SIDE, SIDE), (SIDE, SIDE) → the paper (4, COARSE, COARSE); how surely a pixel is paper, in 0 … 1; unevenness.
+
+        Where more than half of the pixels have one colour, as on a screen, that is the paper, exactly.
+        """
+        present = _cells(valid[None])  # (1, COARSE, COARSE)
+        cells = _cells(mean * valid) / present.clamp(min=1e-6)
+        some = mean[:, ::4, ::4]
+        colour = _common_colour(some, valid[None, ::4, ::4])
+        paper = colour.expand_as(cells)
+        for scale in (0.3, 0.2, 0.15, 0.12, 0.10, 0.08):
+            weight = _biweight(cells - paper, scale) * present
+            paper = paper + self.smooth((cells - paper) * weight, weight)
+        # cells mix paper with ink at its edges; pixels do not
+        rest = mean - self.enlarge(paper)
+        weight = _biweight(rest, 0.09) * valid
+        weights, rests = _cells(weight), _cells(rest * weight)
+        for _ in range(3):
+            correction = self.smooth(rests, weights)
+            paper = paper + correction
+            rests = rests - correction * weights
+        alike = (_largest((mean - colour).abs()) < 0.5 / 255).to(mean.dtype) * valid
+        flat = (alike.sum() >= 0.5 * valid.sum()).to(mean.dtype)
+        paper = flat * colour + (1 - flat) * paper
+        light = paper[:3].mean(dim=0) * (present[0] > 0.5)
+        unevenness = light.max() - (light + (present[0] <= 0.5)).min()
+        return paper, flat * alike + (1 - flat) * weight[0], unevenness
+
+    def smooth(self, weighted: Tensor, weight: Tensor) -> Tensor:
+        """Σ w·x and Σ w of every cell → the local weighted mean of x; the narrow neighbourhood, where it has paper."""
+        far = (self.wide @ weighted @ self.wide) / (self.wide @ weight @ self.wide + 1e-9)
+        return (self.narrow @ weighted @ self.narrow + 0.3 * far) / (self.narrow @ weight @ self.narrow + 0.3)
+
+    def enlarge(self, cells: Tensor) -> Tensor:
+        return self.enlarging @ cells @ self.enlarging.t()
+
+
+def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Contrast of SIDE × SIDE canvas pixels from (top, left) on, int64 (), and which working rows and columns these are.
+
+    0 outside the canvas and where it is not above the noise.
+    """
+    index = torch.arange(320, device=canvas.device)
+    rows, columns = top + index, left + index
+    pixels = F.embedding(rows.clamp(max=canvas.shape[0] - 1), canvas.flatten(1))  # (SIDE, 4W)
+    across = pixels.view(320, canvas.shape[1], 4).transpose(0, 1).flatten(1)  # (W, 4 · SIDE)
+    planes = _planes(F.embedding(columns.clamp(max=canvas.shape[1] - 1), across).to(torch.float32))
+    place_row, place_column = (rows + 0.5) / ink.step, (columns + 0.5) / ink.step  # in working pixels
+    paper = _between(place_row) @ ink.paper @ _between(place_column).t()
+    contrast = _largest((planes - paper).abs())
+    contrast = contrast * (rows < canvas.shape[0]).to(contrast.dtype)[:, None] * (columns < canvas.shape[1])
+    return contrast * (contrast > ink.noise), place_row.long().clamp(max=319), place_column.long().clamp(max=319)
+
+
+def _between(place: Tensor) -> Tensor:
+    """Places in working pixels (L,) → weights of linear interpolation between the coarse cells, (L, COARSE)."""
+    cell = (place / 8 - 0.5).clamp(0, 39)
+    return (1 - (cell[:, None] - torch.arange(40, device=place.device)).abs()).clamp(min=0)
+
+
+def reduce_canvas(canvas: Tensor) -> Pixels:
+    """uint8 (H, W, 4) → Pixels. A working pixel covers `factor` × `factor` canvas pixels.
+
+    A canvas of up to SIDE pixels is enlarged by a whole number instead, and `factor` is 2, since a size of 1 would be
+    baked into an exported graph.
+    """
+    height, width = canvas.shape[0], canvas.shape[1]
+    if torch.jit.is_scripting():
+        longest = max(height, width)
+        factor = (max(longest, 321) + 319) // 320
+        enlargement = max(1, 2 * (320 // longest))
+    else:
+        longest = torch.sym_max(height, width)
+        factor = (torch.sym_max(longest, 321) + 319) // 320
+        enlargement = torch.sym_max(1, 2 * (320 // longest))
+    start = torch.arange(320, device=canvas.device) * factor
+    index = (start.unsqueeze(1) + torch.arange(factor, device=canvas.device)) // enlargement  # (SIDE, factor)
+    # embedding: the rows of an index of two dimensions, without a reshape of dynamic size
+    rows = F.embedding(index.clamp(max=height - 1), canvas.flatten(1))  # (SIDE, factor, 4W)
+    columns = index.clamp(max=width - 1)
+    mean = _rest(rows.to(torch.float32).mean(dim=1), width, columns).mean(dim=1)  # (SIDE, 4 · SIDE)
+    low = _rest(rows.amin(dim=1), width, columns).amin(dim=1)
+    high = _rest(rows.amax(dim=1), width, columns).amax(dim=1)
+    return Pixels(
+        _planes(mean),
+        _planes(low.to(torch.float32)),
+        _planes(high.to(torch.float32)),
+        (start < height * enlargement).to(torch.float32),
+        (start < width * enlargement).to(torch.float32),
+        start[1].to(torch.float32) / enlargement,
+    )
+
+
+def _rest(reduced: Tensor, width: int, columns: Tensor) -> Tensor:
+    """(SIDE, 4W) → (SIDE of columns, factor, 4 · SIDE of rows), still to be reduced along its second dimension."""
+    return F.embedding(columns, reduced.view(320, width, 4).transpose(0, 1).flatten(1))
+
+
+def _planes(reduced: Tensor) -> Tensor:
+    """(SIDE, 4 · SIDE) of 0 … 255, columns first → premultiplied (4, SIDE, SIDE) of 0 … 1."""
+    planes = reduced.view(320, 320, 4).permute(2, 1, 0) / 255
+    return torch.cat((planes[:3] * planes[3:], planes[3:]))
+
+
+def _cells(pixels: Tensor) -> Tensor:
+    """(C, SIDE, SIDE) → means of cells, (C, COARSE, COARSE)."""
+    return pixels.view(-1, 40, 8, 320).mean(dim=2).view(-1, 40, 40, 8).mean(dim=3)
+
+
+def _largest(planes: Tensor) -> Tensor:
+    """(4, h, w) → maximum over the channels, (h, w); `amax` along the first dimension is slow."""
+    return torch.maximum(torch.maximum(planes[0], planes[1]), torch.maximum(planes[2], planes[3]))
+
+
+def _common_colour(pixels: Tensor, weight: Tensor) -> Tensor:
+    """Mean of those that are within a level of 255 of the median of every channel, (4, 1, 1): exact where all agree."""
+    colour = _median(pixels, weight)[:, None, None]
+    alike = _biweight(pixels - colour, 1 / 255) * weight
+    return colour + ((pixels - colour) * alike).sum(dim=(1, 2), keepdim=True) / alike.sum().clamp(min=1e-6)
+
+
+def _median(cells: Tensor, weight: Tensor) -> Tensor:
+    """Weighted median per channel to 1 / 512, by bisection: other runtimes do not sort. (C, h, w), (1, h, w) → (C,)."""
+    half = weight.sum() / 2
+    low = torch.zeros(4, dtype=cells.dtype, device=cells.device)
+    step = 1.0
+    for _ in range(9):
+        step = step / 2
+        below = ((cells <= (low + step)[:, None, None]).to(cells.dtype) * weight).sum(dim=(1, 2))
+        low = low + step * (below < half).to(cells.dtype)
+    return low + step
+
+
+def _biweight(difference: Tensor, scale: float) -> Tensor:
+    """(C, h, w) → (1, h, w): 1 where there is no difference, 0 from `scale` on in any channel."""
+    ratio = _largest(difference.abs())[None] / scale
+    inside = (1 - ratio * ratio).clamp(min=0)
+    return inside * inside
+
+
+def _gaussian(size: int, deviation: float) -> Tensor:
+    index = torch.arange(size, dtype=torch.float32)
+    return torch.exp(-0.5 * ((index[:, None] - index) / deviation) ** 2)
+
+
+def _interpolation(size: int, cells: int) -> Tensor:
+    """Linear interpolation between the middles of `cells` cells, (size, cells)."""
+    place = ((torch.arange(size) + 0.5) * cells / size - 0.5).clamp(0, cells - 1)
+    return (1 - (place[:, None] - torch.arange(cells)).abs()).clamp(min=0)
