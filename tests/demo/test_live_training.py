@@ -15,7 +15,7 @@ from bnmodel.experiments.gradients import PLACES
 from bnmodel.training.history import Epoch
 from demo.app import build_app, launch_options
 from demo.server import live_training
-from demo.server.live_training import MAX_TRAININGS, pictures
+from demo.server.live_training import MAX_TRAININGS, Run, pictures
 
 TIMEOUT = 120_000  # ms, for a machine with other things to do
 
