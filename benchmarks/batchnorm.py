@@ -67,6 +67,10 @@ def training_work(model: nn.Module, batch_size: int, half: bool) -> Work:
     return step
 
 
+def forward_backward(call: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, gradient: torch.Tensor) -> None:
+    call(x).backward(gradient)
+
+
 def modes(
     shape: tuple[int, ...], channels_last: bool, dtype: torch.dtype, compiled: bool
 ) -> dict[str, dict[str, Work]]:
@@ -83,7 +87,7 @@ def modes(
             if mode == "eval":
                 works[mode][name] = torch.no_grad()(partial(call, x))
             else:
-                works[mode][name] = lambda call=call: call(wanted).backward(gradient)
+                works[mode][name] = partial(forward_backward, call, wanted, gradient)
     return works
 
 
