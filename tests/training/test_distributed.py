@@ -154,7 +154,7 @@ def test_torchrun_trains_and_the_first_process_alone_prints_and_writes(tmp_path:
         [*launcher, *command, "--out", str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
     )
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("800 digits to train") == finished.stdout.count("best validation loss") == 1
+    assert finished.stdout.count("800 digits for training") == finished.stdout.count("best validation loss") == 1
     assert {file.name for file in tmp_path.iterdir()} == {
         "best.pt",
         "history.json",
