@@ -260,9 +260,7 @@ def figure(result: RunningStatistics, accuracy: bool = True) -> Figure:
         axes.plot(np.arange(len(running)), running, color=plotting.EVAL, label=f"running, momentum {result.momentum:g}")
         axes.plot(steps, cumulative, "--", color=plotting.INK, linewidth=1.4, label="cumulative")
         axes.axhline(precise, color=plotting.INK, linestyle=":", label="precise")
-        axes.set(
-            title=f"{title}, {result.norm}, channel {result.channel}", xlabel="batches seen", ylabel=f"{title} of x"
-        )
+        axes.set(title=f"{result.norm}, channel {result.channel}", xlabel="batches seen", ylabel=title)
     mean.legend()
     for axes in others:
         _accuracies(axes, result)

@@ -22,7 +22,7 @@ from demo.images import grey, png_url
 from demo.page import Drawn, Page
 
 QUESTION = "When the input changes, which statistics are better: old ones or new ones?"
-TASK = "Find a setting in which the running statistics win by 10 points."
+TASK = "Find a setting in which the running statistics win by 2 points."
 HINT = """
 Look where the two curves part. Left, test digits; right, your digit; all of them corrupted in the same way.
 """
@@ -87,8 +87,8 @@ plotting.save(corruption.figure(result), "corruption.png")
 
 
 def loses(result: Corruption) -> bool:
-    """Whether the batch's statistics are 10 points worse somewhere."""
-    return bool((result.eval_accuracy - result.train_accuracy).max() >= 0.1)
+    """Whether the batch's statistics are 2 points worse somewhere."""
+    return bool((result.eval_accuracy - result.train_accuracy).max() >= 0.02)
 
 
 def in_words(result: Corruption) -> str:

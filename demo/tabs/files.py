@@ -106,6 +106,7 @@ def build(page: Page) -> None:
                 value=FIRST,
                 label="A file that takes",
                 elem_id="export-file",
+                min_width=320,
             )
             first = named[page.model.value]
             chosen = download(first[FIRST], "download-file", "primary")

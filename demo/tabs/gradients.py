@@ -25,10 +25,7 @@ from demo.components import (
 from demo.page import Drawn, Page
 
 QUESTION = "What does batch norm do to the gradients?"
-TASK = (
-    "Find a setting in which the gradient changes less, relative "
-    "to its length, with batch norm after the activation than without."
-)
+TASK = "Find a setting in which batch norm does not help: with it, the gradient changes more, relative to its length."
 HINT = """
 Four panels, one per layer: look at the dots above the histograms, the median size of that layer's gradients, and how
 far they move apart with batch norm. This tab needs no drawing.
@@ -108,16 +105,16 @@ def comparison(initializer: str, std: float, steps: int, rate: float, seed: int)
     result = gradients.run(initializer, steps, rate, BATCH, std=std, seed=seed)
     words = in_words(result)
     picture = panels(gradients.figure(result), words, narrow=True)
-    return sentence(words) + picture + numbers(result) + done(smoother(result))
+    return sentence(words) + picture + numbers(result) + done(rougher(result))
 
 
-def smoother(result: Gradients) -> bool:
-    """Whether a step changes the gradient less with batch norm after the activation than without, relatively."""
+def rougher(result: Gradients) -> bool:
+    """Whether a step changes the gradient more with batch norm after the activation than without, relatively."""
     at = 1 + ALONG.index(1.0)
     none, after = (result.places.index(place) for place in ("none", "after"))
     if not result.norm[none] or not result.norm[after]:
         return False
-    return bool(result.change[after, at] / result.norm[after] < result.change[none, at] / result.norm[none])
+    return bool(result.change[after, at] / result.norm[after] > result.change[none, at] / result.norm[none])
 
 
 def in_words(result: Gradients) -> str:

@@ -33,7 +33,7 @@ from demo.page import Drawn, Page
 
 MAPS = 32
 QUESTION = "What does train mode do to your digit on its way through the network?"
-TASK = "Choose a batch in which some mean is more than 3 standard deviations from the running mean."
+TASK = "Choose a batch in which some mean is more than 1 standard deviation from the running mean."
 HINT = """
 Look at the left panel first: a **square** away from its **disc** is a mean of this batch that differs from the running
 mean; a longer whisker is a larger spread. The batch is the one of *Your digit*.
@@ -82,7 +82,7 @@ def show(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int,
         sentence(words, drawn)
         + panels(modes.figure(shown), f"Statistics and activations of {view.name}", narrow=True)
         + layers(result.norms, view)
-        + done(kind != AUTO and max(float(np.abs(shifts(one)).max()) for one in result.norms) > 3),
+        + done(kind != AUTO and max(float(np.abs(shifts(one)).max()) for one in result.norms) > 1),
         feature_maps(view, channel),
     )
 
