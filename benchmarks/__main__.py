@@ -16,6 +16,7 @@ COMMANDS = (
     "export bench checkpoints/robust",
     "benchmarks.app",
     "benchmarks.faults",
+    "benchmarks.diagnosis",
     "benchmarks.load",
     "benchmarks.fuzzing",
     "benchmarks.space",

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import RESULTS, layout
+from benchmarks.diagnosis.table import confusion_table
 from bnmodel.experiments import convergence_sweep
 from bnmodel.experiments.convergence_sweep import EASIER, SLOW, SWEEP_FILE, TARGET
 from bnmodel.experiments.gradients import PLACES
@@ -277,6 +278,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "augmentation": augmentation,
     "drawing": drawing,
     "convergence": convergence,
+    "diagnosis": confusion_table,
 }
 
 

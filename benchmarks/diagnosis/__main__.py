@@ -1,6 +1,6 @@
 """The check-up measured: planted faults × codes, healthy networks, time.  python -m benchmarks.diagnosis [--seeds N]
 
-Writes benchmarks/results/diagnosis.json and the table in docs/diagnosis.md.
+Writes benchmarks/results/diagnosis.json; `python -m benchmarks.readme` puts it into docs/diagnosis.md.
 """
 
 import argparse
@@ -8,7 +8,6 @@ import copy
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +16,11 @@ from torchvision import models
 
 from benchmarks import write
 from benchmarks.diagnosis import networks as zoo
-from benchmarks.diagnosis.faults import FAULTS, Fault
+from benchmarks.diagnosis.faults import FAULTS, Fault, norms
 from benchmarks.diagnosis.healthy import HEALTHY, grayscale, handed_in
+from benchmarks.diagnosis.table import confusion_table
 from bnmodel.diagnosis import diagnose, watch
 from bnmodel.findings import SEVERITIES
-
-DOCS = Path(__file__).parents[2] / "docs" / "diagnosis.md"
-BEGIN, END = "<!-- confusion table: python -m benchmarks.diagnosis -->", "<!-- end of the confusion table -->"
 
 
 def main() -> None:
@@ -39,12 +36,7 @@ def main() -> None:
         "watch": watch_overhead(),
     }
     write("diagnosis", result)
-    table = confusion_table(result)
-    print(table)
-    if DOCS.exists():
-        text = DOCS.read_text(encoding="utf-8")
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
-        DOCS.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    print(confusion_table(result))
 
 
 def planted(fault: Fault, seeds: range) -> dict[str, Any]:
@@ -75,31 +67,6 @@ def healthy(seeds: range) -> dict[str, Any]:
     return {"networks": networks, "checkups": checkups, "alarms": alarms}
 
 
-def confusion_table(result: dict[str, Any]) -> str:
-    """Markdown: a row per planted fault."""
-    lines = [
-        "| planted fault | expected | reported as error or warning | as note |",
-        "|---|---|---|---|",
-    ]
-    for name, row in result["faults"].items():
-        serious = [_times(code, c, ("error", "warning")) for code, c in row["reported"].items()]
-        notes = [_times(code, c, ("note",)) for code, c in row["reported"].items()]
-        cells = [", ".join(sorted(filter(None, part))) or "–" for part in (serious, notes)]
-        lines.append(f"| {name} | `{row['expected']}` | {cells[0]} | {cells[1]} |")
-    found = result["healthy"]
-    lines += [
-        "",
-        f"{result['seeds']} seeds each. {found['networks']} healthy networks, {found['checkups']} check-ups of them: "
-        f"{len(found['alarms'])} with an error or a warning.",
-    ]
-    return "\n".join(lines)
-
-
-def _times(code: str, count: dict[str, int], severities: tuple[str, ...]) -> str:
-    total = sum(count.get(severity, 0) for severity in severities)
-    return f"`{code}` {total}×" if total else ""
-
-
 TIMED: dict[str, Callable[[], tuple[nn.Module, list[torch.Tensor]]]] = {
     "resnet18": lambda: (models.resnet18(), list(torch.randn(128, 3, 112, 112).split(32))),
     "mobilenet_v3_small": lambda: (models.mobilenet_v3_small(), list(torch.randn(128, 3, 160, 160).split(32))),
@@ -113,11 +80,12 @@ def ratio(build: Callable[[], tuple[nn.Module, list[torch.Tensor]]]) -> float:
     """Time of a check-up over that of one evaluation pass on the same batches, processor time, best of three."""
     torch.manual_seed(0)
     model, batches = build()
+    for layer in norms(model).values():
+        layer.momentum = None  # the average over the batches: a sound network
     model.train()
     with torch.no_grad():
-        for batch in batches[:2]:
-            for _ in range(15):
-                model(batch)
+        for batch in batches:
+            model(batch)
     model.eval()
 
     def evaluate() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,9 +30,12 @@ def flipped(x: Tensor) -> Tensor:
     return x.flip(-1)
 
 
-def grayscale(build: Callable[..., nn.Module]) -> nn.Module:
+USUAL = partial(nn.BatchNorm2d, momentum=0.1)
+
+
+def grayscale(build: Callable[..., nn.Module], norm_layer: Callable[..., nn.Module] | None = None) -> nn.Module:
     """One of torchvision's for ten classes and one input channel, without downsampling in the first layer."""
-    model = build(num_classes=10)
+    model = build(num_classes=10, norm_layer=norm_layer)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d):
             parent = model.get_submodule(name.rpartition(".")[0])

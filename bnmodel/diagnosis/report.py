@@ -135,7 +135,7 @@ class Report:
         lines = [summary(self)]
         for group in self.grouped():
             first = group[0]
-            others = f" (and {len(group) - 1} more: {_names(group[1:])})" if len(group) > 1 else ""
+            others = f"\n    the same in {len(group) - 1} more: {_names(group[1:])}" if len(group) > 1 else ""
             lines.append(f"\n{first}{others}")
         rows = [layer for layer in self.layers if layer.calls]
         if rows:

@@ -1,0 +1,30 @@
+"""The confusion table of planted faults and reported codes, as Markdown."""
+
+from typing import Any
+
+
+def confusion_table(result: dict[str, Any]) -> str:
+    """Markdown: a row per planted fault."""
+    lines = [
+        "| planted fault | expected | reported as error or warning | as note |",
+        "|---|---|---|---|",
+    ]
+    for name, row in result["faults"].items():
+        serious = [_times(code, c, ("error", "warning")) for code, c in row["reported"].items()]
+        notes = [_times(code, c, ("note",)) for code, c in row["reported"].items()]
+        cells = [", ".join(sorted(filter(None, part))) or "–" for part in (serious, notes)]
+        lines.append(f"| {name} | `{row['expected']}` | {cells[0]} | {cells[1]} |")
+    found = result["healthy"]
+    lines += [
+        "",
+        f"{result['seeds']} seeds each. {found['networks']} healthy networks, {found['checkups']} check-ups of them: "
+        f"{len(found['alarms'])} with an error or a warning. Time of a check-up in evaluation passes over the same batches: "
+        + ", ".join(f"{name} {ratio:.1f}" for name, ratio in result["time"].items())
+        + ".",
+    ]
+    return "\n".join(lines)
+
+
+def _times(code: str, count: dict[str, int], severities: tuple[str, ...]) -> str:
+    total = sum(count.get(severity, 0) for severity in severities)
+    return f"`{code}` {total}×" if total else ""
