@@ -96,7 +96,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; NaN and infinities become None."""
-        return _plain(
+        plain: dict[str, Any] = _plain(
             {
                 "sound": self.sound,
                 "samples": self.samples,
@@ -108,6 +108,7 @@ class Report:
                 "recalibration": None if self.recalibration is None else asdict(self.recalibration),
             }
         )
+        return plain
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)

@@ -190,6 +190,7 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.jit.unused
     def _with_other_processes(self, x: Tensor) -> Tensor:
+        y: Tensor
         y, mean, var, count = BatchNormStep.apply(x, self.weight, self.bias, None, None, self.eps, True)
         require_two_values(count, x)
         self._update_running_stats(mean, var, count)
@@ -239,7 +240,8 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
 
         if type(layer) not in TORCH_TYPES.values():
             raise TypeError(f"from_torch: expected {', '.join(TORCH_TYPES)}, received {type(layer).__name__}")
-        return convert_layer(copy.deepcopy(layer), cls)
+        converted: CustomBatchNorm = convert_layer(copy.deepcopy(layer), cls)
+        return converted
 
     def to_torch(self, dimensions: int = 2) -> nn.Module:
         """A copy as torch's own layer for 1, 2 or 3 spatial `dimensions` (1 also takes (N, C)), not synchronised."""
@@ -247,7 +249,8 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
 
         if dimensions not in (1, 2, 3):
             raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions}")
-        return convert_layer(copy.deepcopy(self), TORCH_TYPES[f"BatchNorm{dimensions}d"])
+        converted: nn.Module = convert_layer(copy.deepcopy(self), TORCH_TYPES[f"BatchNorm{dimensions}d"])
+        return converted
 
     def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]
         for old, name in (("gamma", "weight"), ("beta", "bias")):  # as this layer stored them before it was torch's
@@ -259,12 +262,13 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
         # `.half()` would round the statistics too, and at that precision a running average soon stops moving
         kept = dict(self._buffers)
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         to_float32(self._buffers, kept)
         return self
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}{', synchronised=True' if self.synchronised else ''}"
+        described = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{described}{', synchronised=True' if self.synchronised else ''}"
 
 
 def to_float32(buffers: dict[str, Optional[Tensor]], values: Optional[dict[str, Optional[Tensor]]] = None) -> None:

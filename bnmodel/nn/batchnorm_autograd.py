@@ -170,7 +170,8 @@ def _blocks(x: Tensor) -> tuple[Tensor, ...]:
     """x along axis 0 in blocks for the cache, where its values need converting; else as a whole."""
     if x.dtype == at_least_float32(x.dtype) or x.device.type != "cpu" or x.numel() <= BLOCK:
         return (x,)
-    return x.split(max(1, BLOCK * len(x) // x.numel()))
+    blocks: tuple[Tensor, ...] = x.split(max(1, BLOCK * len(x) // x.numel()))
+    return blocks
 
 
 def _centred(x: Tensor, mean: Tensor) -> Tensor:
@@ -189,7 +190,8 @@ def _channel_sum(x: Tensor) -> Tensor:
 def _sum_of_squares(x: Tensor) -> Tensor:
     if x.dim() == 2 or x.stride(1) == 1:
         return _channel_sum(x.square())
-    return torch.linalg.vector_norm(x, dim=list(range(2, x.dim())), keepdim=True).square().sum(0, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=list(range(2, x.dim())), keepdim=True)
+    return norms.square().sum(0, keepdim=True)
 
 
 def _products_and_sum(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from html import escape
 
 import gradio as gr
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from bnmodel.experiments import worked_example
 from bnmodel.experiments.modes import custom_batchnorms
@@ -120,7 +120,7 @@ def show(
 def work_out(
     network: nn.Module,
     drawn: Drawn,
-    others: worked_example.Tensor,
+    others: Tensor,
     layer: int,
     channel: int,
     gamma: float,
