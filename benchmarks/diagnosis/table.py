@@ -18,7 +18,7 @@ def confusion_table(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"{result['seeds']} seeds each. {found['networks']} healthy networks, {found['checkups']} check-ups of them: "
-        f"{len(found['alarms'])} with an error or a warning. Time of a check-up in evaluation passes over the same batches: "
+        f"{len(found['alarms'])} with an error or a warning. A check-up takes, in evaluation passes over its batches: "
         + ", ".join(f"{name} {ratio:.1f}" for name, ratio in result["time"].items())
         + ".",
     ]
