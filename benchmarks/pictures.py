@@ -116,7 +116,9 @@ def newsprint(strokes: Strokes, rng: Rng) -> np.ndarray:
     size = (side, side)
     sheet = rng.uniform(150, 200) + p.grain(size, rng.uniform(2, 6), rng) + p.grain(size, rng.uniform(1, 4), rng, 3)
     edge = tuple(nan if rng.random() < 0.35 else rng.uniform(0, 0.08) * side for _ in range(4))
-    sheet = p.inked(sheet, p.frame(size, edge, rng.uniform(1, 3), rng.uniform(-0.04, 0.04) * side), rng.uniform(40, 110))  # type: ignore[arg-type]
+    sheet = p.inked(
+        sheet, p.frame(size, edge, rng.uniform(1, 3), rng.uniform(-0.04, 0.04) * side), rng.uniform(40, 110)
+    )  # type: ignore[arg-type]
     covered = p.coverage(strokes, pen(rng, side, side, size=rng.uniform(0.45, 0.7)), rng)
     sheet = p.inked(sheet, covered, rng.uniform(40, 90)) * p.slope(size, rng.uniform(0, 0.1), rng.uniform(0, 7))
     return p.photographed(p.rgba(sheet, (1, 0.98, 0.93)), rng, rng.uniform(0.3, 0.9), rng.uniform(0, 3), 85)
@@ -215,7 +217,9 @@ def tight(strokes: Strokes, rng: Rng) -> np.ndarray:
     covered = p.coverage(strokes, drawing, rng)
     rows, columns = np.flatnonzero(covered.max(1) > 0.3), np.flatnonzero(covered.max(0) > 0.3)
     margin = int(rng.uniform(0, 0.05) * side)
-    cut = np.s_[max(rows[0] - margin, 0) : rows[-1] + 1 + margin, max(columns[0] - margin, 0) : columns[-1] + 1 + margin]
+    cut = np.s_[
+        max(rows[0] - margin, 0) : rows[-1] + 1 + margin, max(columns[0] - margin, 0) : columns[-1] + 1 + margin
+    ]
     canvas = p.rgba(p.inked(sheet, covered, rng.uniform(0, 80))[cut])
     short = 8 - min(canvas.shape[:2])
     return np.pad(canvas, ((0, max(short, 0)), (0, max(short, 0)), (0, 0)), "edge") if short > 0 else canvas

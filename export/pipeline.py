@@ -33,11 +33,11 @@ from export.promises import CANVASES, Sizes, against_source
 
 CLASSES = [str(digit) for digit in range(10)]
 LICENCE = "MIT; trained on MNIST, which is CC BY-SA 3.0"
-INPUTS = {
+INPUTS: dict[str, dict[str, Any]] = {
     "digits": {"type": "float32", "shape": ["N", 1, 28, 28], "range": [0, 1], "meaning": "digits, ink bright"},
     "sketch": {"type": "uint8", "shape": ["H", "W", 4], "range": [0, 255], "meaning": "RGBA drawing, sides 8 … 4096"},
 }
-OUTPUTS = {
+OUTPUTS: dict[str, list[dict[str, Any]]] = {
     "digits": [{"name": "log_probs", "type": "float32", "shape": ["N", 10], "meaning": "natural logarithms"}],
     "sketch": [
         {"name": "probabilities", "type": "float32", "shape": [10], "meaning": "all 0.1 for a blank canvas"},

@@ -1,4 +1,4 @@
-"""Fold a network's batch norms, write it as TorchScript, ONNX and torch.export, and certify that the files are right."""
+"""Fold a network's batch norms, write TorchScript, ONNX and torch.export files, and certify that they are right."""
 
 from bnmodel.deploy.certificate import load, verify
 from bnmodel.deploy.certification import certify

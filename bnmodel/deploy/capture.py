@@ -267,7 +267,9 @@ def _is_check(node: fx.Node) -> bool:
     """An assertion, or a buffer's new value at the end, which no exported file can keep."""
     if node.op != "call_function":
         return False
-    stored = str(node.target) == "aten.copy_.default" and node.args[0].op in ("get_attr", "placeholder")
+    target = node.args[0] if node.args else None
+    written = isinstance(target, fx.Node) and target.op in ("get_attr", "placeholder")
+    stored = str(node.target) == "aten.copy_.default" and written
     return stored or "assert" in str(node.target)
 
 
@@ -296,6 +298,9 @@ def _canonical(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
+        if node.target is operator.getitem and node.args[1] == 0:
+            _plain_batch_norm(graph, node)
+            continue
         name = str(node.target)
         if name.split(".")[0] != "aten":
             continue
@@ -307,6 +312,21 @@ def _canonical(graph: fx.Graph) -> None:
         elif _does_nothing(node, short):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+
+
+def _plain_batch_norm(graph: fx.Graph, node: fx.Node) -> None:
+    """The first result of the decomposed operator, as the one operator that it was."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    if str(source.target) != "aten._native_batch_norm_legit_no_training.default":
+        return
+    x, weight, bias, mean, var, momentum, eps = source.args
+    with graph.inserting_before(node):
+        args = (x, weight, bias, mean, var, False, momentum, eps, False)
+        plain = graph.call_function(aten.batch_norm.default, args)
+    plain.meta = {**source.meta, "val": node.meta["val"]}
+    node.replace_all_uses_with(plain)
+    graph.erase_node(node)
 
 
 def _does_nothing(node: fx.Node, short: str) -> bool:

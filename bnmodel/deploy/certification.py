@@ -20,13 +20,13 @@ from bnmodel.deploy.capture import Captured, capture
 from bnmodel.deploy.certificate import Model
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError, first_line
-from bnmodel.deploy.folding import fold_graph
+from bnmodel.deploy.folding import fold_graph, refuse_graph
 from bnmodel.deploy.formats import WRITERS, Program
 from bnmodel.deploy.golden import Golden
 from bnmodel.deploy.loading import FORMATS, load_file
 from bnmodel.deploy.onnx_model import opset_of
 from bnmodel.deploy.preflight import exportable, named_norms
-from bnmodel.deploy.samples import Evidence, gather
+from bnmodel.deploy.samples import Evidence, OneSize, gather
 from bnmodel.deploy.signature import Arguments, FlatNetwork, arguments, output_names
 from bnmodel.nn.batchnorm import CustomBatchNorm
 
@@ -79,7 +79,14 @@ def certify(
     given = arguments(network, example, input)
     flat = FlatNetwork(network, given)
     captured = captured_as(flat, given, output, dynamic)
-    evidence = gather(flat, captured, given.tensors)
+    try:
+        evidence = gather(flat, captured, given.tensors)
+    except OneSize as error:
+        if dynamic is not None:
+            raise
+        captured = captured_as(flat, given, output, False)
+        captured.notes.append(f"the batch size is fixed at {len(given.tensors[0])}: {error}")
+        evidence = gather(flat, captured, given.tensors)
     folded, kept = fold_graph(captured)
     metadata = {
         **(about or {}),
@@ -113,7 +120,9 @@ def captured_as(flat: FlatNetwork, given: Arguments, output: Any = None, dynamic
                 "pass inputs that the network accepts"
             ) from error
     names = output_names(answer, output, given.names)
-    return capture(flat, given.tensors, given.names, names, dynamic)
+    captured = capture(flat, given.tensors, given.names, names, dynamic)
+    refuse_graph(captured.graph.graph)
+    return captured
 
 
 def program_of(captured: Captured, given: Arguments, opset: int | None = None) -> Program:

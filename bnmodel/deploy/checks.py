@@ -53,6 +53,7 @@ def shapes(run: Run, golden: Golden, described: Sequence[dict[str, Any]], batche
     """Every input gives outputs of the golden ones' shapes and types; where the input is a batch, for many sizes."""
     cases = list(zip(golden.inputs, golden.outputs, strict=True))
     if batched:
+        golden = of_one_size(golden)
         cases = [(resized(golden.inputs, n), resized(golden.outputs, n)) for n in batches(golden)]
     types = [str(one["type"]).replace("bfloat16", "float32") for one in described]
     for arrays, outputs in cases:
@@ -123,6 +124,7 @@ def differing_labels(received: Sequence[Arrays], expected: Sequence[Arrays]) -> 
 
 def batch_invariance(run: Run, golden: Golden, yardsticks: Sequence[Yardstick]) -> Finding:
     """A sample's answer is the same alone, among others and in any order; a network in train mode breaks this."""
+    golden = of_one_size(golden)
     orders = [range(len(golden.inputs)), range(len(golden.inputs) - 1, -1, -1)]
     sizes = [len(golden.inputs), *(size for size in batches(golden) if size != len(golden.inputs))]
     cases = [([golden.inputs[i] for i in order], [golden.outputs[i] for i in order]) for order in orders]
@@ -154,6 +156,13 @@ def batches(golden: Golden) -> list[int]:
     elements = sum(array[:1].size for array in golden.inputs[0])
     sizes = [size * unit for size in BATCHES if size * unit * elements <= LARGEST_BATCH]
     return sizes if len(sizes) > 1 else [unit, 2 * unit]
+
+
+def of_one_size(golden: Golden) -> Golden:
+    """The cases that can be put into one batch with the first."""
+    shapes = [[array.shape[1:] for array in arrays] for arrays in golden.inputs]
+    places = [place for place, one in enumerate(shapes) if one == shapes[0]]
+    return Golden([golden.inputs[place] for place in places], [golden.outputs[place] for place in places])
 
 
 def resized(cases: Sequence[Arrays], count: int) -> Arrays:

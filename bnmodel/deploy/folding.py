@@ -31,6 +31,7 @@ VIEWS = {
     "clone", "contiguous", "expand_as", "expand", "alias", "_reshape_copy", "view_copy", "unsqueeze_copy",
     "squeeze_copy",
 }  # fmt: skip
+SHAPED_AS = ("aten.reshape_as.default", "aten.view_as.default", "aten.expand_as.default")
 PERMUTATIONS = {"permute", "transpose", "t", "movedim", "swapaxes", "mT", "numpy_T", "permute_copy", "transpose_copy"}
 MAXIMA = re.compile(r"max_pool[123]d|amax")
 AVERAGES = re.compile(r"(adaptive_)?avg_pool[123]d|mean|upsample_.*")
@@ -220,23 +221,16 @@ class _Folding:
 
     def _batch_norm(self, node: fx.Node) -> tuple[fx.Node, Affine] | None:
         source, weight, bias, mean, var, _, _, eps, *_ = node.args
-        known = [self.constants.get(value) for value in (mean, var)]
-        if any(value is None for value in known) or not isinstance(source, fx.Node):
+        given = {name: value for name, value in (("γ", weight), ("β", bias)) if value is not None}
+        values = {name: self.constants.get(value) for name, value in {**given, "μ": mean, "σ²": var}.items()}
+        known = {name: value for name, value in values.items() if value is not None}
+        if len(known) < len(values) or not isinstance(source, fx.Node):
             return None
-        if (weight is not None and self.constants.get(weight) is None) or (
-            bias is not None and self.constants.get(bias) is None
-        ):
-            return None
-        mean_value, var_value = known
-        assert mean_value is not None and var_value is not None and isinstance(eps, float)
-        if bool((var_value + eps <= 0).any()):
-            raise ExportError(f"{layer_name(node)}: variance of {float(var_value.min()):.3g}, expected at least 0")
-        scale = (var_value + eps).rsqrt()
-        if weight is not None:
-            scale = scale * self.constants.get(weight)
-        shift = -scale * mean_value
-        if bias is not None:
-            shift = shift + self.constants.get(bias)
+        assert isinstance(eps, float)
+        if bool((known["σ²"] + eps <= 0).any()):
+            raise ExportError(f"{layer_name(node)}: variance of {float(known['σ²'].min()):.3g}, expected at least 0")
+        scale = (known["σ²"] + eps).rsqrt() * known.get("γ", 1.0)
+        shift = known.get("β", 0.0) - scale * known["μ"]
         per_channel = [1, -1] + [1] * (len(shape(node)) - 2)
         return source, Affine(scale.view(per_channel), shift.view(per_channel))
 
@@ -318,7 +312,7 @@ class _Folding:
 
     def before(self, chain: _Chain) -> list[Edit]:
         """Fold into what computes the chain's input."""
-        _require(len(chain.source.users) == 1, f"the output of {_named(chain.source)} is used elsewhere")
+        _require(len(_readers(chain.source)) == 1, f"the output of {_named(chain.source)} is used elsewhere")
         return self.pull(chain.source, chain.total)
 
     def after(self, chain: _Chain) -> list[Edit]:
@@ -344,7 +338,7 @@ class _Folding:
         return self._pull_one(source, self._moved(node, name, source, total, backwards=True))
 
     def _pull_one(self, node: fx.Node, total: Affine) -> list[Edit]:
-        _require(len(node.users) == 1, f"the output of {_named(node)} is used elsewhere")
+        _require(len(_readers(node)) == 1, f"the output of {_named(node)} is used elsewhere")
         return self.pull(node, total)
 
     def _pull_cat(self, node: fx.Node, total: Affine) -> list[Edit]:
@@ -359,9 +353,10 @@ class _Folding:
 
     def push(self, node: fx.Node, total: Affine) -> list[Edit]:
         """Make every user of `node` expect node instead of total(node)."""
-        _require(bool(node.users), "it is an output")
+        readers = _readers(node)
+        _require(bool(readers), "its output is not used")
         edits: list[Edit] = []
-        for user in node.users:
+        for user in readers:
             edits += self._push_into(node, user, total)
         return edits
 
@@ -506,6 +501,18 @@ def _named(node: fx.Node) -> str:
     return operator_name if name == node.name else f"{operator_name} ({name})"
 
 
+def _readers(node: fx.Node) -> list[fx.Node]:
+    """The users of a node that read its values, and not only its shape."""
+    return [user for user in node.users if not _reads_shape_only(user, node)]
+
+
+def _reads_shape_only(user: fx.Node, node: fx.Node) -> bool:
+    kind = str(user.target)
+    if kind == "aten.sym_size.int":
+        return True
+    return kind in SHAPED_AS and user.args[0] is not node
+
+
 def _concatenated(node: fx.Node) -> tuple[list[fx.Node], int]:
     parts = list(node.args[0])  # type: ignore[arg-type]
     axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
@@ -517,15 +524,16 @@ def _order(node: fx.Node, name: str, rank: int) -> list[int]:
     """Axes of the input in the order of the output."""
     order = list(range(rank))
     if name in ("permute", "permute_copy"):
-        return [axis % rank for axis in node.args[1]]  # type: ignore[union-attr, operator]
+        axes: Any = node.args[1]
+        return [axis % rank for axis in axes]
     if name == "movedim":
-        return list(torch.empty([1] * rank).movedim(*node.args[1:]).dim() and _moved_order(rank, node.args[1:]))
+        return _moved_order(rank, node.args[1:])
     if name == "numpy_T":
         return order[::-1]
-    first, second = (-2, -1) if name in ("t", "mT") else node.args[1:3]
+    swapped: Any = (-2, -1) if name in ("t", "mT") else node.args[1:3]
     if rank < 2:
         return order
-    a, b = first % rank, second % rank  # type: ignore[operator]
+    a, b = swapped[0] % rank, swapped[1] % rank
     order[a], order[b] = order[b], order[a]
     return order
 
@@ -565,8 +573,8 @@ def _reduced(node: fx.Node, name: str, total: Affine) -> set[int] | None:
 
 
 def _axes(node: fx.Node, rank: int) -> list[int]:
-    axes = node.args[1]
-    return [axis % rank for axis in (axes if isinstance(axes, (list, tuple)) else [axes])]  # type: ignore[operator]
+    axes: Any = node.args[1]
+    return [axis % rank for axis in (axes if isinstance(axes, (list, tuple)) else [axes])]
 
 
 def _weights_sum_to_one(node: fx.Node) -> bool:

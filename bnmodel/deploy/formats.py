@@ -10,6 +10,7 @@ import io
 import json
 import math
 import operator
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from bnmodel.io import atomic_write
 
 METADATA = "metadata.json"
 EXPORT_OPSETS = (18, 20)  # the exporter's own, and what is tried where an operator needs more
+LEFT_OUT = (".debug_pkl", "/.data/serialization_id")  # paths of this machine, and a number that differs every time
+CLASS_NUMBER = re.compile(rb"___torch_mangle_(\d+)")
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "original_aten")
 
 
@@ -98,9 +101,10 @@ def torchscript() -> Iterator[None]:
 def write_torchscript(program: Program, metadata: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()  # saved to a path, the archive would carry the temporary file's name
     with torchscript(), quiet():
-        scripted = torch.jit.freeze(torch.jit.script(_scriptable(program.graph)).eval())
+        # optimize_numerics folds batch norms by itself, and wrongly behind a dense layer with several axes
+        scripted = torch.jit.freeze(torch.jit.script(_scriptable(program.graph)).eval(), optimize_numerics=False)
         torch.jit.save(scripted, buffer, _extra_files={METADATA: json.dumps(metadata)})
-    _write(path, repacked(buffer.getvalue(), leave_out=".debug_pkl"))
+    _write(path, repacked(buffer.getvalue()))
 
 
 def write_onnx(program: Program, metadata: dict[str, Any], path: Path) -> None:
@@ -127,21 +131,38 @@ def _write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def repacked(archive: bytes, leave_out: str | None = None) -> bytes:
-    """A zip archive with the same entries, without dates, and aligned as torch maps them into memory."""
+def repacked(archive: bytes) -> bytes:
+    """A zip archive with the same entries, without dates, and aligned as torch maps them into memory.
+
+    TorchScript numbers the classes of a process; here those of a file are numbered.
+    """
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(result, "w") as target:
-        for name in source.namelist():
-            if leave_out is not None and name.endswith(leave_out):
+        numbers = {number: place for place, number in enumerate(_class_numbers(source))}
+        for original in source.namelist():
+            if original.endswith(LEFT_OUT):
                 continue
+            content = source.read(original)
+            name = _renumbered(original.encode(), numbers).decode()
+            if name.endswith((".py", "data.pkl")):
+                content = _renumbered(content, numbers)
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
             entry.create_system = 3
             start = result.tell() + 30 + len(name.encode()) + 4
             padding = -start % 64
             entry.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
-            target.writestr(entry, source.read(name))
+            target.writestr(entry, content)
     return result.getvalue()
+
+
+def _class_numbers(archive: zipfile.ZipFile) -> list[bytes]:
+    code = b" ".join(archive.read(name) for name in archive.namelist() if name.endswith(".py"))
+    return sorted(set(CLASS_NUMBER.findall(code)), key=int)
+
+
+def _renumbered(content: bytes, numbers: dict[bytes, int]) -> bytes:
+    return CLASS_NUMBER.sub(lambda found: b"___torch_mangle_%d" % numbers.get(found[1], 0), content)
 
 
 # ---- TorchScript from a graph of ATen operators

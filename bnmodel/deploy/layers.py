@@ -57,9 +57,8 @@ class Layer:
         vectors = affine.along(self.in_axis)
         if vectors is None:
             return False
-        if not affine.only_scales() and (self.padded or (self.kind in TRANSPOSED)):
-            return False  # zeros at the border would have to become −shift / scale
-        return True
+        # with a shift, zeros at the border would have to become −shift / scale
+        return affine.only_scales() or not (self.padded or self.kind in TRANSPOSED)
 
     def accepts_after(self, affine: Affine) -> bool:
         return affine.along(self.out_axis) is not None

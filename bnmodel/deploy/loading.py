@@ -107,7 +107,7 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _torch_type(name: str) -> torch.dtype | None:
-    """Only bfloat16 differs from the array's own type; another type is the caller's mistake, and the network's to say."""
+    """The type to convert to: only bfloat16 differs from its array's."""
     return torch.bfloat16 if name == "bfloat16" else None
 
 

@@ -3,12 +3,13 @@
 import copy
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from bnmodel import CustomBatchNorm
 from bnmodel.deploy.errors import ExportError, first_line
@@ -43,10 +44,8 @@ def exportable(module: nn.Module) -> nn.Module:
     else:
         _refuse_train_mode(module)
     copied = detached_copy(module)
-    try:
+    with suppress(NotImplementedError):  # the module of an ExportedProgram has the mode that it was exported in
         copied.eval()
-    except NotImplementedError:  # the module of an ExportedProgram, which has the mode that it was exported in
-        pass
     for name, norm in named_norms(copied).items():
         _refuse_statistics(name, norm)
     return copied.requires_grad_(False).cpu()
@@ -99,7 +98,9 @@ def _refuse_kinds(module: nn.Module) -> None:
 
 def _refuse_tensors(module: nn.Module) -> None:
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    lazy = [name for name, tensor in tensors.items() if isinstance(tensor, UninitializedTensorMixin)]
+    lazy = [
+        name for name, tensor in tensors.items() if isinstance(tensor, (UninitializedBuffer, UninitializedParameter))
+    ]
     if lazy:
         raise ExportError(f"{', '.join(lazy)}: uninitialised (lazy layer); run one batch through the network first")
     meta = [name for name, tensor in tensors.items() if tensor.is_meta]
@@ -138,7 +139,8 @@ def _refuse_statistics(name: str, norm: nn.Module) -> None:
             f"{name}: no running statistics, so that outputs in eval mode depend on the batch; train with "
             "track_running_stats=True, or recalibrate"
         )
-    assert isinstance(mean, Tensor) and isinstance(var, Tensor)
+    assert isinstance(mean, Tensor)
+    assert isinstance(var, Tensor)
     if not (mean.isfinite().all() and var.isfinite().all()):
         raise ExportError(f"{name}: running statistics that are not finite; recalibrate them, or train again")
     if (var + norm.eps <= 0).any():  # type: ignore[operator]

@@ -10,6 +10,7 @@ from torch import Tensor
 from bnmodel.deploy import golden
 from bnmodel.deploy.allowance import UNIT_ROUNDOFF, Yardstick, judge, measured
 from bnmodel.deploy.capture import Axes, Captured, quiet
+from bnmodel.deploy.checks import of_one_size
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.golden import Arrays, Golden
 from bnmodel.deploy.loading import as_array
@@ -22,6 +23,10 @@ LARGE = 100_000  # input elements per case
 MANY = 16  # channels
 DISCONTINUOUS = 1e-3  # relative error of a case that has crossed a threshold of the network, not rounded
 Tensors = list[Tensor]
+
+
+class OneSize(ExportError):
+    """The network takes one size of an axis only, though its graph would take any."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def _float64_rounding(network: FlatNetwork, cases: Sequence[Tensors], exact: lis
     """Of a float64 network: its rounding in float32, scaled down, since there is nothing more exact to compare with."""
     from bnmodel.deploy.preflight import detached_copy
 
-    single = detached_copy(network).float()
+    single = FlatNetwork(detached_copy(network.model).float(), network.arguments)
     result = []
     for case, answers in zip(cases, exact, strict=True):
         narrow = [tensor.float() if tensor.dtype == torch.float64 else tensor for tensor in case]
@@ -142,7 +147,8 @@ def _relative(own: Arrays, exact: Arrays) -> float:
 
 
 def _require_independent_samples(network: FlatNetwork, evidence: Evidence) -> None:
-    inputs, outputs = evidence.golden.inputs, evidence.golden.outputs
+    cases = of_one_size(evidence.golden)
+    inputs, outputs = cases.inputs, cases.outputs
     together = [torch.from_numpy(np.concatenate([case[place] for case in inputs])) for place in range(len(inputs[0]))]
     own = [tensor.to(torch.bfloat16) if _is_bfloat(network, place) else tensor for place, tensor in enumerate(together)]
     batch = [as_array(output) for output in evaluated(network, own)]
@@ -158,7 +164,7 @@ def _require_independent_samples(network: FlatNetwork, evidence: Evidence) -> No
 
 
 def _is_bfloat(network: FlatNetwork, place: int) -> bool:
-    return network._arguments.tensors[place].dtype == torch.bfloat16
+    return network.arguments.tensors[place].dtype == torch.bfloat16
 
 
 def channel_axis(captured: Captured, port: Port) -> int | None:
@@ -248,7 +254,7 @@ def _accepted(
         if len(found) < 2 and other != size and _runs(network, captured, resized):
             found.append(resized)
     if not found:
-        raise ExportError(f"dynamic: the network raises for every other size of {label} than {size}; leave it fixed")
+        raise OneSize(f"dynamic: the network raises for every other size of {label} than {size}; leave it fixed")
     return found
 
 

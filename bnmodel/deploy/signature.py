@@ -219,12 +219,12 @@ class FlatNetwork(nn.Module):
     def __init__(self, model: nn.Module, arguments: Arguments) -> None:
         super().__init__()
         self.model = model
-        self._arguments = arguments
+        self.arguments = arguments
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(tensor for _, tensor in named_tensors(self.call(*tensors)))
 
     def call(self, *tensors: Tensor) -> Any:
         """The output as the network returns it."""
-        args, kwargs = self._arguments.bind(tensors)
+        args, kwargs = self.arguments.bind(tensors)
         return self.model(*args, **kwargs)

@@ -17,8 +17,9 @@ import export.__main__
 from bnmodel import CheckpointError, CustomBatchNorm, SimpleCNN, load_checkpoint
 from bnmodel.data import load_sample
 from bnmodel.deploy import certificate
+from bnmodel.deploy.capture import capture
 from bnmodel.deploy.certificate import models
-from bnmodel.deploy.certification import captured_as, program_of
+from bnmodel.deploy.certification import program_of
 from bnmodel.deploy.formats import WRITERS
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.deploy.signature import FlatNetwork, arguments
@@ -158,8 +159,8 @@ def test_a_train_mode_model_put_in_place_with_new_checksums_breaks_batch_invaria
     metadata = models(folder)["digits"].metadata
     network, example = TrainMode(load_checkpoint(folder).model).eval(), torch.zeros(2, 1, 28, 28)
     flat = FlatNetwork(network, arguments(network, example))
-    captured = captured_as(flat, flat._arguments, "log_probs")
-    WRITERS[ending](program_of(captured, flat._arguments), metadata, folder / f"digits.{ending}")
+    captured = capture(flat, flat.arguments.tensors, flat.arguments.names, ["log_probs"])
+    WRITERS[ending](program_of(captured, flat.arguments), metadata, folder / f"digits.{ending}")
     update_checksums(folder, lambda content: None)
     name = f"digits.{ending}"
     assert {("batch invariance", name), ("batch norm folded", name), ("golden vectors", name)} <= broken(folder)

@@ -1,0 +1,60 @@
+"""The rule of the certificate: what rounding may do, and what is too much."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnmodel.deploy.allowance import Yardstick, allowance, judge, measured
+
+U = 2.0**-24
+
+
+def test_four_times_the_networks_own_rounding_is_allowed_and_no_more():
+    exact = [np.array([[1.0, 100.0]])]
+    yardstick = measured("float32", 1, [exact[0] + [[1e-5, 1e-3]]], exact)
+    assert judge(yardstick, [exact[0] + [[3.9e-5, 3.9e-3]]], exact).passed
+    assert not judge(yardstick, [exact[0] + [[4.1e-5, 0]]], exact).passed
+    assert not judge(yardstick, [exact[0] + [[0, 4.1e-3]]], exact).passed
+
+
+@settings(max_examples=100, derandomize=True)
+@given(st.floats(-30, 30))
+def test_small_outputs_are_judged_as_large_ones_are(exponent):
+    size = 2.0**exponent
+    exact = [np.array([[0.7, -0.2, 0.9]]) * size]
+    yardstick = measured("float32", 1, exact, exact)
+    np.testing.assert_allclose(allowance(yardstick, exact), 16 * U * np.abs(exact[0][0]))
+    assert not judge(yardstick, [exact[0] * (1 + 17 * U)], exact).passed
+
+
+def test_a_small_channel_does_not_hide_beneath_a_large_one():
+    exact = [np.array([[1e-6, 1e3]])]
+    yardstick = measured("float32", 1, [exact[0] + [[0, 1e-4]]], exact)
+    assert not judge(yardstick, [exact[0] + [[1e-9, 0]]], exact).passed
+
+
+def test_a_channel_that_is_exact_by_chance_is_judged_by_others_of_its_size():
+    exact = [np.full((1, 5), 1.0)]
+    yardstick = measured("float32", 1, [exact[0] + [[0, 2e-6, 2e-6, 2e-6, 2e-6]]], exact)
+    assert judge(yardstick, [exact[0] + [[7e-6, 0, 0, 0, 0]]], exact).passed
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_are_right_only_in_their_place(value):
+    exact = [np.array([1.0, -np.inf, 2.0])]
+    yardstick = measured("float32", None, exact, exact)
+    assert judge(yardstick, exact, exact).passed
+    assert not judge(yardstick, [np.array([1.0, value, 2.0])], exact).passed
+
+
+def test_integers_are_equal_or_wrong():
+    exact = [np.arange(10)]
+    yardstick = measured("int64", None, exact, exact)
+    assert judge(yardstick, exact, exact).passed
+    assert not judge(yardstick, [exact[0] + 1], exact).passed
+
+
+def test_another_shape_is_wrong():
+    yardstick = Yardstick("float32", None, (1.0,))
+    assert not judge(yardstick, [np.zeros((2, 1))], [np.zeros((2, 2))]).passed

@@ -1,0 +1,187 @@
+"""Whatever cannot be exported ends in an ExportError that names the layer, what was found and what to do."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bnmodel import CustomBatchNorm, SimpleCNN
+from bnmodel.deploy import ExportError, certify, fold
+
+
+def conv(**options: bool) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, **options), nn.ReLU())
+
+
+def norm_in_train_mode() -> nn.Module:
+    network = conv().eval()
+    network[1].train()
+    return network
+
+
+def dropout_in_train_mode() -> nn.Module:
+    network = nn.Sequential(conv(), nn.Dropout(0.5)).eval()
+    network[1].train()
+    return network
+
+
+def not_finite() -> nn.Module:
+    network = conv().eval()
+    network[0].weight.data[0, 0] = float("nan")
+    return network
+
+
+def negative_variance() -> nn.Module:
+    network = conv().eval()
+    network[1].running_var[2] = -1.0
+    return network
+
+
+def statistics_not_finite() -> nn.Module:
+    network = conv().eval()
+    network[1].running_mean[2] = float("inf")
+    return network
+
+
+class BatchStatistics(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = conv()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(self.body(x), None, None, training=True)
+
+
+class MeanOfTheBatch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+class Branch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu() if x.sum() > 0 else x.tanh()
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+class AlwaysDrops(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5)
+
+
+class Strings(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, object]:
+        return {"x": object(), "y": x}
+
+
+class Raises(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("no CUDA here")
+
+
+def quantised() -> nn.Module:
+    from torch.ao.quantization import FakeQuantize
+
+    return nn.Sequential(conv(), FakeQuantize()).eval()
+
+
+X = torch.rand(3, 3, 6, 6)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (norm_in_train_mode, r"^1: BatchNorm2d in train mode.*call eval\(\)"),
+        (dropout_in_train_mode, r"^1: Dropout in train mode.*call eval\(\)"),
+        (not_finite, r"not finite: 0\.weight.*train again"),
+        (negative_variance, r"^1: variance of -1 in running_var.*recalibrate"),
+        (statistics_not_finite, r"^1: running statistics that are not finite"),
+        (lambda: conv(track_running_stats=False).eval(), r"^1: no running statistics.*track_running_stats=True"),
+        (lambda: nn.Sequential(CustomBatchNorm(3, track_running_stats=False)).eval(), r"^0: no running statistics"),
+        (lambda: BatchStatistics().eval(), "statistics of the batch"),
+        (lambda: Branch().eval(), r"Branch: its control flow.*depend on values.*torch\.where"),
+        (lambda: AlwaysDrops().eval(), "random numbers|two evaluations"),
+        (lambda: Noise().eval(), "random numbers|two evaluations"),
+        (lambda: Strings().eval(), "output x: expected tensors in tuples, lists or dicts, received object"),
+        (lambda: Raises().eval(), r"Raises raises on the example \[3, 3, 6, 6\]: no CUDA here"),
+        (lambda: conv().to("meta").eval(), r"0\.weight.*on the meta device.*load the weights"),
+        (lambda: nn.Sequential(nn.LazyConv2d(4, 3)).eval(), r"0\.weight.*uninitialised.*run one batch"),
+        (lambda: torch.jit.script(conv().eval()), "the network: scripted.*pass the Python module"),
+        (lambda: nn.Sequential(torch.jit.script(conv())).eval(), "0: scripted"),
+        (quantised, r"^1: quantised, or prepared for it .*FakeQuantize.*export the float network"),
+        (lambda: "not a network", r"expected a torch\.nn\.Module, received str"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_in_words(make, words, tmp_path):
+    with pytest.raises(ExportError, match=words):
+        certify(make(), X, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_sample_that_depends_on_its_batch_is_refused_unless_the_batch_is_fixed(tmp_path):
+    with pytest.raises(ExportError, match=r"depends on the rest of its batch.*dynamic=False"):
+        certify(MeanOfTheBatch().eval(), X, tmp_path)
+    certify(MeanOfTheBatch().eval(), X, tmp_path, dynamic=False, formats="pt2")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "golden", "certificate", "a b"])
+def test_a_name_that_is_no_file_name_is_refused_and_nothing_is_written(name, tmp_path):
+    with pytest.raises(ExportError, match="name: expected letters"):
+        certify(conv().eval(), X, tmp_path / "folder", name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"formats": ["onnx", "tflite"]}, "formats: expected some of torchscript, onnx, pt2, received tflite"),
+        ({"formats": []}, "received none"),
+        ({"dynamic": {7: "W"}}, "dynamic: input has axes 0 … 3, received 7"),
+        ({"dynamic": {"image": {0: "N"}}}, "dynamic: expected inputs of input, received image"),
+        ({"input": ("a", "b")}, "input: expected 1 distinct identifiers"),
+        ({"input": "no identifier"}, "input: expected 1 distinct identifiers"),
+        ({"input": "x", "output": "x"}, "output: x names an input already"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused(options, words, tmp_path):
+    with pytest.raises(ExportError, match=words):
+        certify(conv().eval(), X, tmp_path, **options)
+
+
+def test_an_example_that_does_not_fit_is_refused(tmp_path):
+    for example in ((X, X), {"image": X, "mask": X}, None, "text"):
+        with pytest.raises(ExportError, match="example"):
+            certify(conv().eval(), example, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel, lambda m: torch.compile(m, backend="eager")]
+)
+def test_wrappers_are_taken_off_with_a_warning(wrap):
+    with pytest.warns(UserWarning, match="the network that it wraps, Sequential, is exported"):
+        result = fold(wrap(conv().eval()).eval(), X)
+    assert result.folded == ["1"]
+
+
+def test_a_mask_of_minus_infinity_is_no_divergence():
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.full((6, 6), float("-inf")).triu(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x + self.mask).softmax(-1)
+
+    fold(Masked().eval(), X)
+
+
+def test_the_default_recogniser_is_exportable_after_it_was_refused():
+    network = SimpleCNN().eval()
+    network.block1.norm.train()
+    with pytest.raises(ExportError, match=r"block1\.norm"):
+        fold(network, torch.rand(2, 1, 28, 28))
+    assert network.block1.norm.training
+    assert fold(network.eval(), torch.rand(2, 1, 28, 28)).kept == {}
