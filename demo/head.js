@@ -95,11 +95,11 @@ function linkAll() {
 // What is wider than the page can be scrolled with the keyboard.
 function tend() {
   linkAll();
-  for (const table of document.querySelectorAll('.table')) {
+  for (const table of document.querySelectorAll('.table, #right pre')) {
     const scrolls = table.scrollWidth > table.clientWidth;
     if (scrolls === table.hasAttribute('tabindex')) continue;
     ['tabindex', 'role', 'aria-label'].forEach((name, k) =>
-      scrolls ? table.setAttribute(name, [0, 'region', 'Table'][k]) : table.removeAttribute(name));
+      scrolls ? table.setAttribute(name, [0, 'region', table.tagName === 'PRE' ? 'Code' : 'Table'][k]) : table.removeAttribute(name));
   }
 }
 let timer;

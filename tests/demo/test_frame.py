@@ -82,11 +82,12 @@ def test_axe_finds_nothing_serious_in_any_tab(context: BrowserContext, app_url: 
     )  # pale while it waits
     draw(page, SEVEN)
     for tab in page.locator(".path [role=tab]").all():
+        first = tab.get_attribute("aria-selected") == "true"  # the frame around it is the same for all
         tab.click()
         panel = page.locator("[role=tabpanel]:visible")
         expect(panel).to_have_attribute("aria-labelledby", tab.get_attribute("id") or "")
         wait_for_calm(page)
-        found = Axe().run(page).response["violations"]
+        found = Axe().run(page, None if first else "[role=tabpanel]").response["violations"]
         serious = [one for one in found if one["impact"] in ("serious", "critical")]
         assert not serious, [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
 
@@ -108,7 +109,13 @@ def test_the_keyboard_reaches_a_tabs_controls_within_twenty_steps(page: Page) ->
 
 
 def test_what_has_the_focus_can_be_seen(page: Page) -> None:
-    for place in ("#count input[type=range]", ".path [role=tab] >> nth=0", "[data-do=undo]", "#reshuffle"):
+    for place in (
+        ".pad-brush input",
+        "#kind input",
+        ".path [role=tab] >> nth=0",
+        "[data-do=undo]",
+        "[data-do=link]:visible",
+    ):
         page.locator(place).first.focus()
         page.keyboard.press("Shift+Tab")
         page.keyboard.press("Tab")
