@@ -56,7 +56,7 @@ def tabs_of(blocks: list[gr.blocks.Block]) -> dict[str, gr.Tab]:
 def folds_of(tab: gr.Tab) -> dict[str, str]:
     """Title → text of what is folded away at the end of a tab."""
     return {
-        str(child.label): "".join(part.value for part in child.children if isinstance(part, gr.Markdown))
+        str(child.label): "".join(part.value or "" for part in child.children if isinstance(part, gr.Markdown))
         for child in tab.children
         if isinstance(child, gr.Accordion)
     }
@@ -99,7 +99,8 @@ def test_every_tab_ends_in_its_code_and_then_its_formula(blocks: list[gr.blocks.
     for title, tab in tabs.items():
         folds = list(folds_of(tab))
         assert folds[:-1] == ([] if title == "Export" else ["In code"]), title  # Export shows its code unfolded
-        assert isinstance(tab.children[-1], gr.Accordion), title
+        seen = [child for child in tab.children if not isinstance(child, gr.State)]
+        assert isinstance(seen[-1], gr.Accordion), title
 
 
 # the arguments of each tab's `snippet`: its controls' values
@@ -240,6 +241,6 @@ def test_a_copied_link_is_the_address_and_the_button_says_so(browser: Browser, a
     expect(page.locator("#modes figcaption")).to_contain_text("5 ones")
     page.locator("[data-do=link]:visible").click()
     expect(page.locator("[data-do=link]:visible")).to_have_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()") == f"{app_url}/?count=5"
+    assert page.evaluate("navigator.clipboard.readText()") == f"{app_url}/?count=5&kind=one+class"
     expect(page.locator("[data-do=link]:visible")).to_have_text("Copy link")
     context.close()
