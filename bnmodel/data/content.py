@@ -123,16 +123,17 @@ def _spread(masks: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def components(masks: Tensor, steps: int = STEPS) -> Components:
-    """Extents of connected components (8 neighbours), spread from cell to cell."""
-    index = torch.arange(80, device=masks.device, dtype=masks.dtype)
-    row, column = index[:, None].expand(80, 80), index.expand(80, 80)
-    extents = torch.stack((80 - row, row + 1, 80 - column, column + 1)) * masks[:, None]  # (masks, 4, CELLS, CELLS)
+    """Extents of connected components (8 neighbours) of square masks, spread from cell to cell."""
+    side = masks.size(2)
+    index = torch.arange(side, device=masks.device, dtype=masks.dtype)
+    row, column = index[:, None].expand(side, side), index.expand(side, side)
+    extents = torch.stack((side - row, row + 1, side - column, column + 1)) * masks[:, None]  # (masks, 4, side, side)
     for _ in range(steps):
         framed = F.pad(extents, (1, 1, 1, 1))
         tall = torch.maximum(torch.maximum(framed[:, :, :-2], framed[:, :, 1:-1]), framed[:, :, 2:])
         around = torch.maximum(torch.maximum(tall[:, :, :, :-2], tall[:, :, :, 1:-1]), tall[:, :, :, 2:])
         extents = around * masks[:, None]
-    return Components(80 - extents[:, 0], extents[:, 1], 80 - extents[:, 2], extents[:, 3])
+    return Components(side - extents[:, 0], extents[:, 1], side - extents[:, 2], extents[:, 3])
 
 
 def _choose(masks: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet, steps: int) -> Tensor:

@@ -46,26 +46,26 @@ def digit_of(canvas: Tensor, found: Ink, area: Tensor, faint: Tensor, ink: Tenso
     own = own * (own > faint) * area[rows // 4][:, columns // 4]
     fits = (torch.maximum(bottom * found.step - row, right * found.step - column) + margin) <= ink.size(0)
     ink = torch.where(fits, own / own.max().clamp(min=1e-6), ink)
-    pixel = torch.where(fits, 1.0, (1 / found.step).clamp(min=1))  # a canvas pixel
-    top, bottom, left, right = ink_box(ink)
-    # a working pixel that is partly covered is where the box ends
-    inner = torch.where(fits, 0.0, 1.0) * (found.step > 1)
-    top = top + inner * _uncovered(ink.amax(dim=1), top)
-    bottom = bottom - inner * _uncovered(ink.amax(dim=1), bottom - 1)
-    left = left + inner * _uncovered(ink.amax(dim=0), left)
-    right = right - inner * _uncovered(ink.amax(dim=0), right - 1)
-    scale = torch.maximum(bottom - top, right - left) / 20  # of these pixels per digit pixel
-    down = _resampling(ink.sum(dim=1), top, scale, pixel)
-    across = _resampling(ink.sum(dim=0), left, scale, pixel)
-    digit = down @ ink @ across.t()  # (28, SIDE) (SIDE, SIDE) (SIDE, 28)
+    pixel = torch.where(fits, 1.0, (1 / found.step).clamp(min=1))
+    return reduced(ink[None], pixel, torch.where(fits, 0.0, (found.step > 1).to(ink.dtype)))[0]
+
+
+def reduced(inks: Tensor, pixel: Tensor, averaged: Tensor) -> Tensor:
+    """Ink (n, H, W), each with a maximum of 1 or blank → digits (n, 28, 28).
+
+    Args:
+        inks: what is drawn, each alone.
+        pixel: size of a canvas pixel, 1 or more, ().
+        averaged: 1 where values are shares of a pixel that is covered, so that a box ends within one; else 0, ().
+    """
+    top, bottom = _extent(inks.amax(dim=2), averaged)  # (n,)
+    left, right = _extent(inks.amax(dim=1), averaged)
+    scale = torch.maximum(bottom - top, right - left) / 20  # pixels per digit pixel
+    down = _resampling(inks.sum(dim=2), top, scale, pixel)
+    across = _resampling(inks.sum(dim=1), left, scale, pixel)
+    digits = down @ inks @ across.transpose(1, 2)  # (n, 28, H) (n, H, W) (n, W, 28)
     # a thin line on a large canvas covers only part of each pixel: the brightest one becomes full ink again
-    return digit / digit.max().clamp(min=1e-6)
-
-
-def _uncovered(profile: Tensor, place: Tensor) -> Tensor:
-    """1 - profile[place], by a sum: () for (L,) and ()."""
-    index = torch.arange(profile.size(0), device=profile.device)
-    return 1 - (profile * (index == place)).sum()
+    return digits / digits.amax(dim=2, keepdim=True).amax(dim=1, keepdim=True).clamp(min=1e-6)
 
 
 def ink_map(canvas: Tensor) -> Tensor:
@@ -80,40 +80,49 @@ def ink_map(canvas: Tensor) -> Tensor:
     return contrast[row][:, column] / contrast.max().clamp(min=1e-6)
 
 
-def ink_box(ink: Tensor, edge: float = EDGE) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def ink_box(ink: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """float32 (H, W) → top, bottom, left, right of the ink, float32 (), ends exclusive; all of it where blank."""
-    top, bottom = _extent(ink.amax(dim=1) > edge)
-    left, right = _extent(ink.amax(dim=0) > edge)
-    return top, bottom, left, right
+    none = torch.zeros(1, dtype=ink.dtype, device=ink.device)
+    top, bottom = _extent(ink.amax(dim=1)[None], none)
+    left, right = _extent(ink.amax(dim=0)[None], none)
+    return top[0], bottom[0], left[0], right[0]
 
 
-def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """bool (L,) → first and one past the last True index, float32 (); (0, L) where none is True."""
-    length = occupied.size(0)
-    index = torch.arange(length, device=occupied.device)
-    first = torch.where(occupied, index, length).min()
-    last = torch.where(occupied, index, -1).max()
+def _extent(profile: Tensor, averaged: Tensor, edge: float = EDGE) -> tuple[Tensor, Tensor]:
+    """Profile (n, L) → start of the first place above `edge` and end of the last, float32 (n,); 0 and L where none is.
+
+    `averaged` 1: within these places, by the share that is covered.
+    """
+    index = torch.arange(profile.size(1), device=profile.device)
+    occupied = profile > edge
+    first = torch.where(occupied, index, profile.size(1)).amin(dim=1)
+    last = torch.where(occupied, index, -1).amax(dim=1)
     empty = last < 0
-    return torch.where(empty, 0, first).to(torch.float32), torch.where(empty, length - 1, last).to(torch.float32) + 1
+    at_first = (profile * (index == first[:, None])).sum(dim=1)
+    at_last = (profile * (index == last[:, None])).sum(dim=1)
+    start = first.to(torch.float32) + averaged * (1 - at_first)
+    end = last.to(torch.float32) + 1 - averaged * (1 - at_last)
+    return torch.where(empty, 0.0, start), torch.where(empty, float(profile.size(1)), end)
 
 
-def _resampling(profile: Tensor, start: Tensor, scale: Tensor, pixel: Tensor, size: int = SIZE) -> Tensor:
-    """Ink summed along the other axis (L,), start of its box, its pixels per digit pixel → weights (28, L), sums ≤ 1.
+def _resampling(profile: Tensor, start: Tensor, scale: Tensor, pixel: Tensor) -> Tensor:
+    """Ink summed along the other axis (n, L), start of its box (n,), pixels per digit pixel (n,) → (n, 28, L), sums ≤ 1.
 
     As in MNIST the box moves by whole digit pixels, so that the centre of mass comes to the middle of pixel 14 or
     less than half a pixel from it. A 28×28 digit of MNIST so comes back as it was.
     Each digit pixel averages the canvas over its own footprint, `scale` wide. Enlarging, the footprint stays one canvas
     pixel wide, `pixel`, which is linear interpolation. Outside the canvas is background.
     """
-    left = torch.arange(profile.size(0), device=profile.device, dtype=torch.float32)  # pixel j covers [j, j + 1]
-    centre = (profile * (left + 0.5)).sum() / profile.sum().clamp(min=1e-6)
+    left = torch.arange(profile.size(1), device=profile.device, dtype=torch.float32)  # pixel j covers [j, j + 1]
+    centre = (profile * (left + 0.5)).sum(dim=1) / profile.sum(dim=1).clamp(min=1e-6)
     # 0.001: symmetric drawings lie on a tie, which rounding errors of two runtimes would break differently
-    shift = torch.floor(size / 2 + 0.5 - (centre - start) / scale + 0.5 + 0.001)
-    index = torch.arange(size, device=profile.device, dtype=torch.float32)
-    middle = (start + (index + 0.5 - shift) * scale).unsqueeze(1)  # (28, 1)
-    width = torch.maximum(scale, pixel)
-    overlap = torch.minimum(left + 1, middle + width / 2) - torch.maximum(left, middle - width / 2)  # (28, L)
-    return overlap.clamp(min=0) / width
+    shift = torch.floor(28 / 2 + 0.5 - (centre - start) / scale + 0.5 + 0.001)
+    index = torch.arange(28, device=profile.device, dtype=torch.float32)
+    middle = start[:, None] + (index + 0.5 - shift[:, None]) * scale[:, None]  # (n, 28)
+    half = torch.maximum(scale, pixel)[:, None, None] / 2
+    middle = middle[:, :, None]
+    overlap = torch.minimum(left + 1, middle + half) - torch.maximum(left, middle - half)  # (n, 28, L)
+    return overlap.clamp(min=0) / (2 * half)
 
 
 class SketchClassifier(nn.Module):
