@@ -38,7 +38,7 @@ def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one_bit_for
     expected = fit(whole, *few, recipe, "digits", tmp_path / "whole", progress=False)
 
     interrupted = fit(
-        seeded_model(recipe), *few, recipe, "digits", tmp_path / "parts", False, progress=False,
+        seeded_model(recipe), *few, recipe, "digits", tmp_path / "parts", progress=False,
         on_epoch=interrupt_after(interrupted_after),
     )  # fmt: skip
     assert len(interrupted.epochs) == interrupted_after
