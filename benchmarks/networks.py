@@ -18,6 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ def pruned() -> nn.Module:
 
 def parametrized(kind: str) -> nn.Module:
     network = conv(nn.ReLU(), nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4))
-    make: Callable[[nn.Module], nn.Module] = {
+    make: Any = {
         "weight_norm": nn.utils.parametrizations.weight_norm,
         "spectral_norm": nn.utils.parametrizations.spectral_norm,
         "old_weight_norm": nn.utils.weight_norm,
@@ -237,12 +238,12 @@ def in_train_mode() -> nn.Module:
 
 
 IMAGE = (4, 3, 16, 16)
-OWN: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], str]] = {
+OWN: dict[str, tuple[Callable[[], Any], Callable[[], Any], str]] = {
     # name: network, example, expected outcome
     "residual": (lambda: nn.Sequential(Residual(3), Residual(3)), lambda: torch.rand(IMAGE), "certified"),
     "generator": (Generator, lambda: torch.randn(4, 16), "certified"),
     "unet": (UNet, lambda: torch.rand(IMAGE), "certified"),
-    **{kind: (lambda kind=kind: Recurrent(kind), lambda: torch.randint(0, 20, (4, 9)), "certified") for kind in ("RNN", "GRU", "LSTM")},
+    **{kind: (partial(Recurrent, kind), lambda: torch.randint(0, 20, (4, 9)), "certified") for kind in ("RNN", "GRU", "LSTM")},
     "two inputs": (TwoInputs, lambda: (torch.rand(IMAGE), torch.rand(4, 5)), "certified"),
     "optional input": (TwoInputs, lambda: {"image": torch.rand(IMAGE)}, "certified"),
     "attention": (Attention, lambda: torch.randn(4, 9, 16), "certified"),
@@ -254,7 +255,7 @@ OWN: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], str]] = {
     "branches": (Branches, lambda: torch.rand(IMAGE), "refused"),
     "hook": (hooked, lambda: torch.rand(IMAGE), "certified"),
     "pruned": (pruned, lambda: torch.rand(IMAGE), "certified"),
-    **{kind: (lambda kind=kind: parametrized(kind), lambda: torch.rand(IMAGE), "certified") for kind in ("weight_norm", "spectral_norm", "old_weight_norm", "old_spectral_norm")},
+    **{kind: (partial(parametrized, kind), lambda: torch.rand(IMAGE), "certified") for kind in ("weight_norm", "spectral_norm", "old_weight_norm", "old_spectral_norm")},
     "train mode": (in_train_mode, lambda: torch.rand(IMAGE), "refused"),
     "reflect": (lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect")), lambda: torch.rand(IMAGE), "certified"),
     "same padding": (lambda: nn.Sequential(nn.Conv2d(3, 5, 3, padding="same"), nn.BatchNorm2d(5)), lambda: torch.rand(IMAGE), "certified"),
@@ -335,7 +336,7 @@ def catalogue() -> dict[str, tuple[str, Callable[[], nn.Module], Callable[[], An
             224 if name in ("pit_ti_224", "levit_128s", "coat_tiny", "visformer_tiny", "efficientformerv2_s0") else 64
         )
         size = 256 if name.endswith("_256") or name in ("halonet26t", "mobilevit_xxs") else size
-        found[f"timm {name}"] = ("timm", lambda name=name: timm.create_model(name), _images(size), "certified")
+        found[f"timm {name}"] = ("timm", partial(timm.create_model, name), _images(size), "certified")
     return found
 
 

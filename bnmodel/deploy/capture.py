@@ -230,7 +230,8 @@ def _out_of_place(target: Any) -> Any:
 
 def _without_writes(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     with quiet():
-        return program.run_decompositions({})
+        decomposed: torch.export.ExportedProgram = program.run_decompositions({})
+    return decomposed
 
 
 def flat_graph(program: torch.export.ExportedProgram, names: Sequence[str]) -> fx.GraphModule:
@@ -286,7 +287,8 @@ def _distinct_results(graph: fx.Graph, results: list[fx.Node]) -> tuple[fx.Node,
 
 
 def _harmless_write(node: fx.Node) -> bool:
-    return node.target._schema.is_mutable and _out_of_place(node.target) is not None
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable) and _out_of_place(node.target) is not None
 
 
 def _attribute(module: Any, path: str) -> Any:
@@ -334,7 +336,7 @@ def _does_nothing(node: fx.Node, short: str) -> bool:
     if not isinstance(source, fx.Node):
         return False
     if short in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"):
-        return len(node.args) == 3 and (node.args[2] is False or node.args[1] == 0)
+        return len(node.args) == 3 and bool(node.args[2] is False or node.args[1] == 0)
     if short in ("alias", "lift_fresh_copy", "lift_fresh", "detach", "detach_"):
         return True
     if short in ("to", "type_as", "_to_copy"):

@@ -102,4 +102,4 @@ def new_attribute(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor
 
 
 def _largest(graph: fx.GraphModule, names: frozenset[str]) -> int:
-    return max(operator.attrgetter(name)(graph).numel() for name in names)
+    return max(int(operator.attrgetter(name)(graph).numel()) for name in names)

@@ -602,7 +602,8 @@ def _shuffled(part: Tensor, group: int, backwards: bool) -> Tensor | None:
     if part.shape[1] == 1:
         return part
     sizes = (-1, group) if backwards else (group, -1)
-    return part.unflatten(1, sizes).transpose(1, 2).flatten(1, 2)
+    groups: Tensor = part.unflatten(1, sizes)
+    return groups.transpose(1, 2).flatten(1, 2)
 
 
 def _unshuffled(part: Tensor, factor: int) -> Tensor | None:

@@ -88,7 +88,9 @@ def _decode(array: dict[str, Any]) -> np.ndarray:
     if kind not in TYPES:
         raise ValueError(f"type: expected one of {', '.join(TYPES)}, received {kind!r}")
     if "base64" in array:
-        values = np.frombuffer(base64.b64decode(array["base64"]), np.dtype(kind).newbyteorder("<"))
-        return values.astype(kind).reshape(array["shape"])
+        values: np.ndarray = np.frombuffer(base64.b64decode(array["base64"]), np.dtype(kind).newbyteorder("<"))
+        shaped: np.ndarray = values.astype(kind).reshape(array["shape"])
+        return shaped
     values = np.array(array["data"], kind).reshape(array["shape"])
-    return values / np.float32(array["divide_by"]) if "divide_by" in array else values
+    divided: np.ndarray = values / np.float32(array["divide_by"]) if "divide_by" in array else values
+    return divided

@@ -39,12 +39,14 @@ def finished(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]], opse
 def serialized(model: onnx.ModelProto, metadata: str, key: str) -> bytes:
     """The file's bytes, with one metadata property."""
     onnx.helper.set_model_props(model, {key: metadata})
-    return model.SerializeToString(deterministic=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard operators that a model declares."""
-    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    version: int = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return version
 
 
 def lowest_opset(model: onnx.ModelProto) -> int:

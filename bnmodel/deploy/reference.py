@@ -60,7 +60,7 @@ def float64() -> Any:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with torch.no_grad(), InFloat64():
+        with torch.no_grad(), InFloat64():  # type: ignore[no-untyped-call]
             yield
     finally:
         torch.set_default_dtype(before)
