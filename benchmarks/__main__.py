@@ -5,6 +5,7 @@ import sys
 
 COMMANDS = (
     "benchmarks.drawing",
+    "benchmarks.pictures",
     "benchmarks.recogniser",
     "benchmarks.rounding",
     "benchmarks.int8",

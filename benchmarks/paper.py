@@ -4,6 +4,7 @@ Arrays are float64 (H, W), brightness in 0 … 255 and coverage in 0 … 1. Ever
 """
 
 import io
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -17,8 +18,6 @@ TRANSPARENT = (0, 0, 0, 0)
 
 def coverage(strokes: Strokes, drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Share of every pixel that the pen covers."""
-    from dataclasses import replace
-
     return draw(strokes, replace(drawing, paper=TRANSPARENT, jpeg=None), rng)[:, :, 3] / 255
 
 
@@ -39,7 +38,7 @@ def slope(size: Size, span: float, angle: float) -> np.ndarray:
 
 
 def shadow(size: Size, factor: float, softness: float, angle: float, offset: float) -> np.ndarray:
-    """1 on one side of a line, `factor` on the other; `softness` is the penumbra's width, 2 being the picture's side."""
+    """1 on one side of a line, `factor` on the other; `softness`: the penumbra's width, 2 for the whole side."""
     y, x = _axes(size)
     across = (x * np.cos(angle) + y * np.sin(angle) - offset) / max(softness, 1e-3)
     return 1 - (1 - factor) / (1 + np.exp(-np.clip(4 * across, -50, 50)))

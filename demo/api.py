@@ -17,6 +17,7 @@ from bnmodel.experiments.batch_spread import run as run_spread
 from bnmodel.experiments.modes import COMPANY, MAX_COMPANIONS
 from demo.models import Model
 from demo.server.validation import is_number, refusal, shown
+from export.recogniser import Number
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # of PIL's; another of them starts a program
 MOST_PIXELS = 50_000_000  # 200 MB while it is decoded
@@ -30,8 +31,10 @@ IMAGE = (
     "an image file of any mode, size and polarity: dark on light, light on dark or transparent; over MCP a data: URL"
 )
 PREDICT = (
-    f"Recognise one handwritten digit in {IMAGE}. "
-    'Returns {"label": 0 … 9 or null for a blank image, "probabilities": ten numbers, "blank": bool}.'
+    f"Recognise a handwritten digit or number in {IMAGE}. "
+    'Returns {"label": 0 … 9 or null for a blank image or several digits, "probabilities": ten numbers, "blank": bool, '
+    '"number": its digits as a string or null where one is below 50 %, "digits": [{"label", "probability", "box": '
+    "left, top, right, bottom in pixels of the upright image}]}, in reading order."
 )
 COMPARE_MODES = (
     f"What batch normalisation does to one handwritten digit, in {IMAGE}: its probabilities in eval mode (running "
@@ -51,8 +54,20 @@ def build_api(reader: Model, model: Model) -> None:
     """/predict, answered by `reader`; /compare_modes and /batch_spread, by `model`."""
 
     def predict(image: dict[str, Any] | None) -> dict[str, Any]:
-        answer = reader.recognizer.read(read_canvas(path_of(image)))
-        return {"label": answer.label, "probabilities": answer.probabilities.tolist(), "blank": answer.blank}
+        canvas, scale = read_image(path_of(image))
+        answer = reader.recognizer.read(canvas)
+        number = Number(()) if answer.blank else reader.recognizer.read_numbers(canvas)
+        several = number.too_many or len(number.digits) > 1
+        return {
+            "label": None if several else answer.label,
+            "probabilities": answer.probabilities.tolist(),
+            "blank": answer.blank,
+            "number": number.text,
+            "digits": [
+                {"label": one.label, "probability": one.probability, "box": [edge * scale for edge in one.box]}
+                for one in number.digits
+            ],
+        }
 
     def compare_modes(
         image: dict[str, Any] | None, companions: float, kind: str, digit_class: float, seed: float
@@ -149,7 +164,12 @@ def read_digit(path: str | None, model: Model) -> Tensor:
 
 
 def read_canvas(path: str | None) -> np.ndarray:
-    """An image file of any mode → uint8 (H, W, 4) RGBA, sides of 8 … 2048.
+    """As `read_image`, without the scale."""
+    return read_image(path)[0]
+
+
+def read_image(path: str | None) -> tuple[np.ndarray, float]:
+    """An image file of any mode → uint8 (H, W, 4) RGBA, sides of 8 … 2048; and pixels of the image per pixel of it.
 
     Raises:
         gr.Error: none, not an image, damaged, too large or too small.
@@ -160,6 +180,7 @@ def read_canvas(path: str | None) -> np.ndarray:
         with DECODING, Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError  # PIL itself does so for more than thrice as many
+            longest = max(image.size)
             canvas = _to_rgba(image)
     except Image.DecompressionBombError as error:
         raise refusal(
@@ -178,7 +199,7 @@ def read_canvas(path: str | None) -> np.ndarray:
             f"image: expected sides of at least {SHORTEST_SIDE} pixels (when the longer one is at most "
             f"{LONGEST_SIDE}), received {width}×{height}; enlarge it, or crop it to the digit"
         )
-    return canvas
+    return canvas, longest / max(canvas.shape[:2])
 
 
 def _to_rgba(image: Image.Image) -> np.ndarray:

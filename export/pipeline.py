@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bnmodel import SketchClassifier, load_checkpoint
+from bnmodel.data.numbers import NumberReader
 from bnmodel.deploy import certificate, golden
 from bnmodel.deploy.certificate import Models, file_record
 from bnmodel.deploy.certification import (
@@ -36,6 +37,7 @@ LICENCE = "MIT; trained on MNIST, which is CC BY-SA 3.0"
 INPUTS: dict[str, dict[str, Any]] = {
     "digits": {"type": "float32", "shape": ["N", 1, 28, 28], "range": [0, 1], "meaning": "digits, ink bright"},
     "sketch": {"type": "uint8", "shape": ["H", "W", 4], "range": [0, 255], "meaning": "RGBA drawing, sides 8 … 4096"},
+    "numbers": {"type": "uint8", "shape": ["H", "W", 4], "range": [0, 255], "meaning": "RGBA drawing, sides 8 … 4096"},
 }
 OUTPUTS: dict[str, list[dict[str, Any]]] = {
     "digits": [{"name": "log_probs", "type": "float32", "shape": ["N", 10], "meaning": "natural logarithms"}],
@@ -44,22 +46,34 @@ OUTPUTS: dict[str, list[dict[str, Any]]] = {
         {"name": "digit", "type": "float32", "shape": [28, 28], "meaning": "what the network saw, ink bright"},
         {"name": "ink", "type": "float32", "shape": [], "meaning": "share of the canvas covered, 0 when blank"},
     ],
+    "numbers": [
+        {"name": "count", "type": "int64", "shape": [], "meaning": "digits found, 0 when blank, -1 for more than 8"},
+        {"name": "boxes", "type": "float32", "shape": [8, 4], "meaning": "left, top, right, bottom in canvas pixels"},
+        {"name": "probabilities", "type": "float32", "shape": [8, 10], "meaning": "per digit in reading order, then 0"},
+    ],
 }
 PREPROCESSING = {
     "digits": "None in the file. MNIST's: ink's bounding box scaled to 20×20 keeping its aspect ratio, antialiased, "
     "centre of mass at pixel (14, 14) of 28×28, ink bright on 0, bytes divided by 255; no mean is subtracted.",
-    "sketch": "In the file. Background is the border's median colour; ink is the largest difference from it over "
-    "premultiplied red, green, blue and alpha; then as MNIST: box to 20×20, centre of mass to (14, 14) of 28×28.",
+    "sketch": "In the file. Ink is what stands out from the paper, as it is lit at each place, in premultiplied red, "
+    "green, blue or alpha; frames, lines from side to side and specks are dropped; then as MNIST: box to 20×20, centre "
+    "of mass to (14, 14) of 28×28.",
+    "numbers": "In the file: as sketch, for each digit alone.",
 }
 
 
-DYNAMIC = {"digits": {"images": {0: "N"}}, "sketch": {"canvas": {0: "H", 1: "W"}}}
-CHANNELS = {"digits": (1,), "sketch": (None, None, None)}  # axis of each output along which errors are counted apart
+SIZES = {"canvas": {0: "H", 1: "W"}}
+DYNAMIC = {"digits": {"images": {0: "N"}}, "sketch": SIZES, "numbers": SIZES}
+CHANNELS = {
+    "digits": (1,),
+    "sketch": (None,) * 3,
+    "numbers": (None,) * 3,
+}  # axis of each output along which errors are counted apart
 
 
 def networks_of(model: nn.Module) -> dict[str, nn.Module]:
     """What is exported of one checkpoint, by file stem."""
-    return {"digits": model, "sketch": SketchClassifier(model).eval()}
+    return {"digits": model, "sketch": SketchClassifier(model).eval(), "numbers": NumberReader(model).eval()}
 
 
 def export_checkpoint(
@@ -91,7 +105,8 @@ def export_checkpoint(
         "classes": CLASSES,
         "licence": LICENCE,
     }
-    inputs = {"digits": digit_inputs(), "sketch": canvas_inputs(canvas)}
+    drawings = canvas_inputs(canvas)
+    inputs = {"digits": digit_inputs(), "sketch": drawings, "numbers": drawings}
     networks = {stem: exportable(network) for stem, network in networks_of(checkpoint.model).items()}
     found: Models = {}
     vectors, runs, measured = {}, {}, []

@@ -8,6 +8,8 @@ import numpy as np
 
 from bnmodel.deploy.loading import FORMATS, Run, load_file
 
+SURE = 0.5  # least probability of a digit that is shown
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -28,13 +30,57 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Digit:
+    """One digit of a number."""
+
+    label: int
+    probability: float
+    box: tuple[float, float, float, float]  # left, top, right, bottom in canvas pixels
+
+
+@dataclass(frozen=True)
+class Number:
+    """The digits of a drawing in reading order; none of a blank one, nor of one with too many."""
+
+    digits: tuple[Digit, ...]
+    too_many: bool = False
+
+    @property
+    def text(self) -> str | None:
+        """All digits, None where there is none, or one below SURE."""
+        sure = self.digits and all(digit.probability >= SURE for digit in self.digits)
+        return "".join(str(digit.label) for digit in self.digits) if sure else None
+
+
+@dataclass(frozen=True)
 class Recognizer:
-    """The exported pair of one format; safe to share between threads, since nothing in it ever changes."""
+    """The exported files of one format; safe to share between threads, since nothing in it ever changes."""
 
     name: str
     metadata: dict[str, Any]
     run_digits: Run
     run_sketch: Run
+    run_numbers: Run | None = None  # folders that were exported before numbers were read have none
+
+    def read_numbers(self, canvas: np.ndarray) -> Number:
+        """All digits of a drawing, uint8 (H, W, 4) RGBA with sides of 8 … 4096.
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        _check(canvas)
+        if self.run_numbers is None:
+            answer = self.read(canvas)
+            height, width = canvas.shape[:2]
+            whole = Digit(int(answer.probabilities.argmax()), float(answer.probabilities.max()), (0, 0, width, height))
+            return Number(() if answer.blank else (whole,))
+        count, boxes, probabilities = self.run_numbers(np.ascontiguousarray(canvas))
+        found = slice(max(int(count), 0))
+        digits = (
+            Digit(int(p.argmax()), float(p.max()), tuple(box.tolist()))
+            for p, box in zip(probabilities[found], boxes[found], strict=True)
+        )
+        return Number(tuple(digits), too_many=int(count) < 0)
 
     def read(self, canvas: np.ndarray) -> Answer:
         """A drawing, uint8 (H, W, 4) RGBA with sides of 8 … 4096.
@@ -42,10 +88,7 @@ class Recognizer:
         Raises:
             ValueError: another shape or type.
         """
-        if canvas.dtype != np.uint8 or canvas.ndim != 3 or canvas.shape[2] != 4:
-            raise ValueError(f"canvas: expected uint8 (H, W, 4) RGBA, received {canvas.dtype} {canvas.shape}")
-        if not all(8 <= side <= 4096 for side in canvas.shape[:2]):
-            raise ValueError(f"canvas: expected sides of 8 … 4096 pixels, received {canvas.shape[:2]}; rescale it")
+        _check(canvas)
         probabilities, digit, ink = self.run_sketch(np.ascontiguousarray(canvas))
         return Answer(probabilities, digit, float(ink))
 
@@ -60,6 +103,13 @@ class Recognizer:
         return self.run_digits(np.ascontiguousarray(images))[0]
 
 
+def _check(canvas: np.ndarray) -> None:
+    if canvas.dtype != np.uint8 or canvas.ndim != 3 or canvas.shape[2] != 4:
+        raise ValueError(f"canvas: expected uint8 (H, W, 4) RGBA, received {canvas.dtype} {canvas.shape}")
+    if not all(8 <= side <= 4096 for side in canvas.shape[:2]):
+        raise ValueError(f"canvas: expected sides of 8 … 4096 pixels, received {canvas.shape[:2]}; rescale it")
+
+
 def load(folder: Path | str, format: str = "torchscript") -> Recognizer:
     """The exported files in `folder`, checkpoints/lecture for example, as one of FORMATS.
 
@@ -70,7 +120,10 @@ def load(folder: Path | str, format: str = "torchscript") -> Recognizer:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, received {format!r}")
     folder = Path(folder)
     digits, sketch = load_file(folder / f"digits.{format}"), load_file(folder / f"sketch.{format}")
-    return Recognizer(folder.name, digits.metadata, digits.run, sketch.run)
+    numbers = folder / f"numbers.{format}"
+    return Recognizer(
+        folder.name, digits.metadata, digits.run, sketch.run, load_file(numbers).run if numbers.exists() else None
+    )
 
 
 def available(root: Path | str = "checkpoints") -> list[Path]:

@@ -93,15 +93,19 @@ def without_lines(masks: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
 
 
 def _without_rows(masks: Tensor, cells: Tensor, width: Tensor, wanted: Tensor) -> Tensor:
-    thick = _spread(masks, 2, 0)  # a line may be tilted
-    covered = thick.sum(dim=2)  # (masks, CELLS)
-    level = _spread(cells * masks, 2, 0).sum(dim=2) / covered.clamp(min=1)
     index = torch.arange(80, device=masks.device)
-    start = thick[:, :, :2].amax(dim=2)
-    end = (thick * ((index >= width - 2) & (index < width))).amax(dim=2)
-    lines = ((covered >= 0.92 * width) & (start * end > 0) & wanted).to(masks.dtype)
-    band = _spread(lines[:, :, None], 1, 0)  # (masks, CELLS, 1)
-    level = _spread((level * lines)[:, :, None], 1, 0)
+    last = (index >= width - 2) & (index < width)
+    band, level = torch.zeros_like(masks[:, :, :1]), torch.zeros_like(masks[:, :, :1])
+    for tilt in range(3):  # rows that the line is allowed to rise or fall, and no more than it does
+        thick = _spread(masks, tilt, 0)
+        covered = thick.sum(dim=2)  # (masks, CELLS)
+        ends = thick[:, :, :2].amax(dim=2) * (thick * last).amax(dim=2)
+        lines = ((covered >= 0.92 * width) & (ends > 0) & wanted).to(masks.dtype)[:, :, None]
+        lines = lines * (1 - _spread(band, 4, 0))
+        typical = _spread(cells * masks, tilt, 0).sum(dim=2) / covered.clamp(min=1)
+        near = 0 if tilt == 0 else 1
+        level = torch.maximum(level, _spread(typical[:, :, None] * lines, near, 0))
+        band = torch.maximum(band, _spread(lines, near, 0))
     above = masks * (1 - band)
     below = above
     for _ in range(8):

@@ -68,7 +68,7 @@ class InkFinder(nn.Module):
         return Ink(contrast * inked, pixels.rows, pixels.columns, pixels.step, cells, limit, unevenness)
 
     def paper(self, mean: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(4, SIDE, SIDE), (SIDE, SIDE) → the paper (4, COARSE, COARSE); how surely a pixel is paper, in 0 … 1; unevenness.
+        """(4, SIDE, SIDE), (SIDE, SIDE) → the paper (4, COARSE, COARSE), how surely a pixel is it, unevenness.
 
         Where more than half of the pixels have one colour, as on a screen, that is the paper, exactly.
         """
@@ -105,7 +105,7 @@ class InkFinder(nn.Module):
 
 
 def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Contrast of SIDE × SIDE canvas pixels from (top, left) on, int64 (), and which working rows and columns these are.
+    """Contrast of SIDE × SIDE canvas pixels from (top, left) on, int64 (), and their working rows and columns.
 
     0 outside the canvas and where it is not above the noise.
     """

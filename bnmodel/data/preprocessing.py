@@ -33,7 +33,7 @@ class Sketch(nn.Module):
         contrast = found.contrast * enlarge(area) * (found.contrast > faint)
         ink = contrast / contrast.max().clamp(min=1e-6)  # (SIDE, SIDE)
         digit = digit_of(canvas, found, area, faint, ink)
-        return digit, ink.sum() / (found.rows.sum() * found.columns.sum())
+        return digit, ink.sum(dim=1).sum() / (found.rows.sum() * found.columns.sum())  # in two steps: less rounding
 
 
 def digit_of(canvas: Tensor, found: Ink, area: Tensor, faint: Tensor, ink: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def _extent(profile: Tensor, averaged: Tensor, edge: float = EDGE) -> tuple[Tens
 
 
 def _resampling(profile: Tensor, start: Tensor, scale: Tensor, pixel: Tensor) -> Tensor:
-    """Ink summed along the other axis (n, L), start of its box (n,), pixels per digit pixel (n,) → (n, 28, L), sums ≤ 1.
+    """Ink summed along the other axis (n, L), start of its box and pixels per digit pixel (n,) → weights (n, 28, L).
 
     As in MNIST the box moves by whole digit pixels, so that the centre of mass comes to the middle of pixel 14 or
     less than half a pixel from it. A 28×28 digit of MNIST so comes back as it was.

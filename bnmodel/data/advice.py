@@ -1,0 +1,54 @@
+"""Why a picture is doubted, in words, from what can be measured of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bnmodel.data.content import enlarge, find_content
+from bnmodel.data.ink import InkFinder
+
+FAINT = 0.2  # contrast of the strongest ink below this is faint
+UNEVEN = 0.25  # difference in brightness within the paper from here on is uneven light
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What matters of a picture."""
+
+    contrast: float  # of the strongest ink, 0 … 1; 0 for a blank picture
+    unevenness: float  # of the paper, 0 … 1
+    touches_border: bool
+
+
+def measure(canvas: np.ndarray) -> Measured:
+    """uint8 (H, W, 4) RGBA with sides of 8 … 4096."""
+    with torch.inference_mode():
+        found = InkFinder()(torch.from_numpy(np.ascontiguousarray(canvas)))
+        area, faint = find_content(found)
+        contrast = found.contrast * enlarge(area) * (found.contrast > faint)
+    rows, columns = torch.nonzero(contrast > 0.3 * contrast.max(), as_tuple=True)
+    height, width = int(found.rows.sum()), int(found.columns.sum())
+    touches = len(rows) > 0 and (
+        int(rows.min()) == 0
+        or int(columns.min()) == 0
+        or int(rows.max()) >= height - 1
+        or int(columns.max()) >= width - 1
+    )
+    return Measured(float(contrast.max()), float(found.unevenness), touches)
+
+
+def advice(canvas: np.ndarray, digits: int = 1) -> str:
+    """One sentence for a picture whose answer is doubted. `digits`: how many were found, -1 for too many."""
+    measured = measure(canvas)
+    if measured.contrast == 0:
+        return "Nothing stands out from the paper: use a darker pen, or more light."
+    if digits < 0 or digits > 1:
+        return "There are several digits, and not all of them are clear: write them apart, or crop the picture to one."
+    if measured.touches_border:
+        return "It touches the border: leave some paper all round."
+    if measured.contrast < FAINT:
+        return "It is too faint: use a darker pen, or more light."
+    if measured.unevenness > UNEVEN:
+        return "The light is uneven: avoid shadows on the paper."
+    return "This does not look like a digit."

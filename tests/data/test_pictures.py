@@ -1,0 +1,163 @@
+"""Pictures as people take them: uneven light, frames, lines and specks do not matter; and numbers are read in order."""
+
+import numpy as np
+import pytest
+import torch
+from preprocessing_helpers import STROKES, drawn, painted, sketch
+from torch import Tensor, nn
+
+from bnmodel.data.advice import advice, measure
+from bnmodel.data.numbers import NumberReader, reading_order
+
+SIDE = 200
+
+
+def inked(paper: np.ndarray, ink: np.ndarray, pen: float = 60) -> Tensor:
+    """Brightness of the paper (H, W) and uint8 ink → an opaque canvas."""
+    share = ink / 255
+    grey = (paper * (1 - share) + pen * share).round().clip(0, 255).astype(np.uint8)
+    return torch.from_numpy(np.dstack([grey, grey, grey, np.full_like(grey, 255)]))
+
+
+def vignette(corner: float) -> np.ndarray:
+    x = np.linspace(-1, 1, SIDE)
+    return 200 * (1 - (1 - corner) * (x[:, None] ** 2 + x**2) / 2)
+
+
+def shadow() -> np.ndarray:
+    x = np.linspace(-1, 1, SIDE)
+    return 200 - 30 / (1 + np.exp(-8 * (x[:, None] + x)))
+
+
+LIGHTS = {"vignette": vignette(0.7), "falling": np.linspace(220, 150, SIDE)[None].repeat(SIDE, 0), "shadow": shadow()}
+
+
+@pytest.mark.parametrize("light", LIGHTS)
+@pytest.mark.parametrize("name", STROKES)
+def test_uneven_light_hardly_changes_the_digit(light: str, name: str) -> None:
+    ink = drawn(STROKES[name], SIDE)
+    digit, _ = sketch(inked(LIGHTS[light], ink))
+    expected, _ = sketch(painted(ink))
+    moved = [expected.roll((down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    assert min(float((digit - other).abs().mean()) for other in moved) < 0.03
+
+
+@pytest.mark.parametrize("light", LIGHTS)
+def test_unevenly_lit_blank_paper_is_blank(light: str) -> None:
+    digit, ink = sketch(inked(LIGHTS[light], np.zeros((SIDE, SIDE))))
+    assert ink == 0
+    assert not digit.any()
+
+
+def with_frame(ink: np.ndarray) -> None:
+    ink[[0, -1]] = ink[:, [0, -1]] = 255
+
+
+def with_inner_frame(ink: np.ndarray) -> None:
+    ink[8:11, 8:-8] = ink[-11:-8, 8:-8] = ink[8:-8, 8:11] = ink[8:-8, -11:-8] = 255
+
+
+def with_bar(ink: np.ndarray) -> None:
+    ink[-9:] = 255
+
+
+def with_line_below(ink: np.ndarray) -> None:
+    ink[184:188] = 255
+
+
+def with_sliver(ink: np.ndarray) -> None:
+    ink[40:140, :4] = 255
+
+
+def with_speck(ink: np.ndarray) -> None:
+    ink[20:24, 180:184] = 255
+
+
+@pytest.mark.parametrize("name", STROKES)
+@pytest.mark.parametrize("add", [with_frame, with_inner_frame, with_bar, with_line_below, with_sliver, with_speck])
+def test_what_is_not_the_drawing_does_not_matter(add, name: str) -> None:  # type: ignore[no-untyped-def]
+    ink = drawn(STROKES[name], SIDE)
+    expected, _ = sketch(painted(ink))
+    add(ink)
+    torch.testing.assert_close(sketch(painted(ink))[0], expected, rtol=0, atol=1e-3)
+
+
+def test_a_line_of_one_pixel_survives_on_the_largest_canvas() -> None:
+    canvas = torch.full((4096, 4096, 4), 255, dtype=torch.uint8)
+    canvas[1000:3000, 2048, :3] = 0
+    digit, ink = sketch(canvas)
+    assert ink > 0
+    assert (digit.sum(dim=1) > 0).sum() >= 20
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+class Sure(nn.Module):
+    """A network that is sure of a 3 whatever it sees."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.full((10,), -10.0).index_fill(0, torch.tensor([3]), -0.001).expand(len(images), 10)
+
+
+reader = NumberReader(Sure()).eval()
+
+
+def row(names: str, gap: int = 20) -> np.ndarray:
+    pieces = []
+    for name in names:
+        ink = drawn(STROKES[name], 110)
+        columns = np.flatnonzero(ink.max(0))
+        pieces.append(np.pad(ink[:, columns[0] : columns[-1] + 1], ((0, 0), (0, gap))))
+    return np.pad(np.concatenate(pieces, axis=1), 30)
+
+
+@pytest.mark.parametrize("names", ["2", "25", "7227", "25725725"])
+def test_digits_apart_are_counted_and_boxed_from_left_to_right(names: str) -> None:
+    ink = row(names)
+    count, boxes, probabilities = reader(painted(ink))
+    assert count == len(names)
+    assert (boxes[: len(names)].diff(dim=0)[:, 0] > 0).all()
+    assert not boxes[len(names) :].any()
+    assert not probabilities[len(names) :].any()
+    rows, columns = np.nonzero(ink > 100)
+    np.testing.assert_allclose(boxes[: len(names), 0].min(), columns.min(), atol=8)
+    np.testing.assert_allclose(boxes[: len(names), 3].max(), rows.max() + 1, atol=8)
+
+
+def test_more_than_eight_digits_are_too_many() -> None:
+    count, boxes, probabilities = reader(painted(row("257257257")))
+    assert count == -1
+    assert not boxes.any()
+    assert not probabilities.any()
+
+
+def test_a_blank_canvas_has_no_digits() -> None:
+    assert reader(torch.full((90, 120, 4), 255, dtype=torch.uint8))[0] == 0
+
+
+def test_a_bar_apart_belongs_to_its_five() -> None:
+    ink = np.zeros((200, 200), np.uint8)
+    ink[40:50, 80:130] = 255  # the bar
+    ink[56:100, 80:90] = ink[92:100, 80:120] = ink[92:150, 112:122] = ink[142:150, 75:122] = 255
+    assert reader(painted(ink))[0] == 1
+
+
+def test_lines_are_read_one_after_the_other() -> None:
+    boxes = torch.tensor([[60.0, 62, 80, 100], [0, 0, 20, 40], [50, 4, 70, 44], [0, 60, 20, 100]])
+    order = reading_order(boxes, torch.tensor([True, True, True, True]))
+    assert order.argmax(dim=1)[:4].tolist() == [1, 2, 3, 0]
+
+
+# --- advice ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_advice_names_what_was_measured() -> None:
+    ink = drawn(STROKES["2"], SIDE)
+    paper = np.full((SIDE, SIDE), 200.0)
+    assert "Nothing stands out" in advice(inked(paper, np.zeros_like(ink)).numpy())
+    assert "too faint" in advice(inked(paper, ink, pen=165).numpy())
+    assert "several digits" in advice(painted(row("25")).numpy(), digits=2)
+    assert "border" in advice(painted(ink[:, 60:]).numpy())
+    assert "does not look like" in advice(painted(ink).numpy())
+    assert measure(inked(LIGHTS["falling"], ink).numpy()).unevenness > 0.15
