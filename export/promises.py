@@ -73,7 +73,7 @@ def against_source(
     for height, width in canvases:
         drawings = [[canvas(digit, height, width, dark)] for dark in (True, False)]
         title = f"canvas {height}×{width}, both polarities"
-        for stem in [stem for stem in networks if stem != "digits"]:
+        for stem in [stem for stem in found if stem != "digits"]:
             result += _agree(networks, found, runs, stem, title, drawings)
     return result
 

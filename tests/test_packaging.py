@@ -24,7 +24,8 @@ else:
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DEPENDENCIES = PROJECT["dependencies"]
-DEPLOY, DEMO = (PROJECT["optional-dependencies"][extra] for extra in ("deploy", "demo"))
+EXTRAS = PROJECT["optional-dependencies"]
+DEPLOY, DEMO, DIAGNOSIS = (EXTRAS[extra] for extra in ("deploy", "demo", "diagnosis"))
 SLOW_IMPORTS = ("sklearn", "scipy", "matplotlib", "torchvision", "PIL", "onnx", "onnxruntime", "gradio", "tyro")
 
 
@@ -76,8 +77,8 @@ def test_a_space_installs_the_dependencies_and_the_extras_of_the_app() -> None:
 @pytest.mark.parametrize(
     ("importers", "declared"),
     [
-        (files("bnmodel", but="bnmodel/deploy/"), DEPENDENCIES),
-        (files("bnmodel", "export"), DEPENDENCIES + DEPLOY),
+        (files("bnmodel", but="bnmodel/deploy/"), DEPENDENCIES + DIAGNOSIS),
+        (files("bnmodel", "export"), DEPENDENCIES + DIAGNOSIS + DEPLOY),
         (files("demo"), DEPENDENCIES + DEPLOY + DEMO),
         (files("tests", "benchmarks", "examples"), listed("requirements.txt") + listed("requirements-dev.txt")),
     ],
