@@ -47,6 +47,10 @@ class InkFinder(nn.Module):
     white on black, red on green and anything on transparent are alike.
     """
 
+    wide: Tensor
+    narrow: Tensor
+    enlarging: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.noise = NOISE
