@@ -99,7 +99,7 @@ def barred(strokes: Strokes, rng: Rng) -> np.ndarray:
     size = (side, side)
     sheet = np.full(size, rng.uniform(200, 255))
     width = int(rng.uniform(0.02, 0.06) * side)
-    np.rot90(sheet, rng.integers(4))[:width] = rng.uniform(0, 120)
+    np.rot90(sheet, int(rng.integers(4)))[:width] = rng.uniform(0, 120)
     return p.rgba(p.inked(sheet, p.coverage(strokes, pen(rng, side, side, size=rng.uniform(0.4, 0.7)), rng), 20))
 
 
@@ -125,10 +125,12 @@ def newsprint(strokes: Strokes, rng: Rng) -> np.ndarray:
     side = int(rng.integers(40, 120))
     size = (side, side)
     sheet = rng.uniform(150, 200) + p.grain(size, rng.uniform(2, 6), rng) + p.grain(size, rng.uniform(1, 4), rng, 3)
-    edge = tuple(nan if rng.random() < 0.35 else rng.uniform(0, 0.08) * side for _ in range(4))
+    left, right, top, bottom = (nan if rng.random() < 0.35 else rng.uniform(0, 0.08) * side for _ in range(4))
     sheet = p.inked(
-        sheet, p.frame(size, edge, rng.uniform(1, 3), rng.uniform(-0.04, 0.04) * side), rng.uniform(40, 110)
-    )  # type: ignore[arg-type]
+        sheet,
+        p.frame(size, (left, right, top, bottom), rng.uniform(1, 3), rng.uniform(-0.04, 0.04) * side),
+        rng.uniform(40, 110),
+    )
     covered = p.coverage(strokes, pen(rng, side, side, size=rng.uniform(0.45, 0.7)), rng)
     sheet = p.inked(sheet, covered, rng.uniform(40, 90)) * p.slope(size, rng.uniform(0, 0.1), rng.uniform(0, 7))
     return p.photographed(p.rgba(sheet, (1, 0.98, 0.93)), rng, rng.uniform(0.3, 0.9), rng.uniform(0, 3), 85)
@@ -193,7 +195,7 @@ def phone(strokes: Strokes | None, rng: Rng) -> np.ndarray:
             size, rng.uniform(0.75, 1), rng.uniform(0.1, 0.6), rng.uniform(0, 7), rng.uniform(-0.5, 0.5)
         )
     tint = tuple(rng.uniform(0.85, 1, 3))
-    canvas = p.rgba(np.clip(sheet * light, 0, 255), tint)  # type: ignore[arg-type]
+    canvas = p.rgba(np.clip(sheet * light, 0, 255), tint)
     return p.photographed(canvas, rng, rng.uniform(0, 2), rng.uniform(0, 5), int(rng.integers(40, 95)))
 
 

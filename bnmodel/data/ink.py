@@ -143,9 +143,9 @@ def reduce_canvas(canvas: Tensor) -> Pixels:
         factor = (max(longest, 321) + 319) // 320
         enlargement = max(1, 2 * (320 // longest))
     else:
-        longest = torch.sym_max(height, width)
-        factor = (torch.sym_max(longest, 321) + 319) // 320
-        enlargement = torch.sym_max(1, 2 * (320 // longest))
+        longest = torch.sym_max(height, width)  # type: ignore[assignment]
+        factor = (torch.sym_max(longest, 321) + 319) // 320  # type: ignore[assignment]
+        enlargement = torch.sym_max(1, 2 * (320 // longest))  # type: ignore[assignment]
     start = torch.arange(320, device=canvas.device) * factor
     index = (start.unsqueeze(1) + torch.arange(factor, device=canvas.device)) // enlargement  # (SIDE, factor)
     # embedding: the rows of an index of two dimensions, without a reshape of dynamic size

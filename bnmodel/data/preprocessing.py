@@ -77,7 +77,8 @@ def ink_map(canvas: Tensor) -> Tensor:
         (torch.arange(side, device=canvas.device) / found.step + 1e-4).floor().long().clamp(max=contrast.size(0) - 1)
         for side in canvas.shape[:2]
     )
-    return contrast[row][:, column] / contrast.max().clamp(min=1e-6)
+    drawn: Tensor = contrast[row][:, column] / contrast.max().clamp(min=1e-6)
+    return drawn
 
 
 def ink_box(ink: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
