@@ -276,5 +276,5 @@ def test_an_unknown_model_is_a_clear_error_and_nothing_is_written(monkeypatch, t
     assert drawing.main(["--model", str(tmp_path / "nobody")]) == 1
     error = capsys.readouterr().err
     assert "nobody" in error
-    assert "python -m export" in error
+    assert "export it again" in error
     assert not (tmp_path / "results").exists()

@@ -15,5 +15,6 @@ def place(side: int, margin: int) -> tuple[int, int]:
 
 
 def test_squares_of_every_size_and_margin_come_to_the_same_place() -> None:
-    sides = [*range(21, 200, 14), 231, 245, 371]  # of the last three the centre of mass is rounded down
+    # of the last two the centre of mass is rounded down; larger ones are reduced to the working resolution first
+    sides = [*range(21, 200, 14), 231, 245]
     assert {place(side, margin) for side in sides for margin in (7, 33, 100)} == {(5, 5)}
