@@ -27,6 +27,7 @@ VIEW = {"width": 1280, "height": 900}
 TABS = {
     "X-ray": "#xray",
     "Chance": "#chance",
+    "Worked out": "#worked",
     "Why": "#why",
     "Statistics": "#statistics",
     "Faults": "#forgotten",
@@ -34,8 +35,8 @@ TABS = {
     "Export": "#parity",
 }
 TABS_WITH_CONTROLS = (
-    "Your digit", "Chance", "Why", "Statistics", "Faults", "Corruption", "Initialise", "Inputs", "Gradients",
-    "Convergence", "Stopping",
+    "Your digit", "Chance", "Worked out", "Why", "Statistics", "Faults", "Corruption", "Initialise", "Inputs",
+    "Gradients", "Convergence", "Stopping",
 )  # fmt: skip
 CONTROLS = "#right .controls .block[id], #right .controls button[id$=reshuffle]"
 # Notes when a key or a button is pressed, and the first frame after the last change of the tab's pictures; once a page

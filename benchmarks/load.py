@@ -50,6 +50,7 @@ class App:
 
     client: httpx.AsyncClient
     pad: int  # the component's id
+    model: str  # the network that answers at first
     refresh: int  # the event that draws the first tab
     others: list[Any]  # default values of that event's other inputs
 
@@ -61,9 +62,10 @@ class App:
         (event,) = (
             event
             for event in config["dependencies"]
-            if event["outputs"] == [place["modes"]] and event["inputs"][0] == place["pad"]
+            if place["modes"] in event["outputs"] and event["inputs"][:1] == [place["pad"]]
         )
-        return cls(client, place["pad"], event["id"], [value[part] for part in event["inputs"][1:]])
+        others = [value[part] for part in event["inputs"][1:]]
+        return cls(client, place["pad"], value[place["model"]], event["id"], others)
 
     async def read(self, session: str, drawing: str) -> Answer:
         """The answer below the pad."""
@@ -71,7 +73,7 @@ class App:
             "session_hash": session,
             "component_id": self.pad,
             "fn_name": "recognize",
-            "data": {"canvas": drawing, "model": "robust"},
+            "data": {"canvas": drawing, "model": self.model},
         }
         response = await self.client.post("/gradio_api/component_server", json=body)
         response.raise_for_status()

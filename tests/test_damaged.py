@@ -132,9 +132,10 @@ def test_the_convergence_tab_says_that_its_file_is_damaged(
     file.write_bytes(damage(convergence_sweep.SWEEP_FILE.read_bytes()))
     monkeypatch.setattr(convergence_sweep, "SWEEP_FILE", file)
     monkeypatch.setattr(convergence, "recorded", lambda *_: str(convergence_sweep.read(file)))
-    shown = convergence.show(None, 0.3, "he_normal", 10, 0)
+    shown, maps = convergence.show(None, 0.3, "he_normal")
     assert 'role="alert">sweep.json: missing, damaged' in shown
     assert str(tmp_path) not in shown
+    assert not maps
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,10 @@ def test_the_code_of_a_tab_runs_as_it_stands_with_its_settings(
     Image.fromarray(example.canvas).save(tmp_path / "drawing.png")
     files.exported(example.model, tmp_path)
     monkeypatch.chdir(tmp_path)
-    exec(compile(tab.snippet(example, *settings), f"{tab.__name__}, in code", "exec"), {})
+    code = tab.snippet(example, *settings)
+    exec(compile(code, f"{tab.__name__}, in code", "exec"), {})
     made = [path for path in tmp_path.glob("*.png") if path.name != "drawing.png"]
+    assert {path.name for path in made} == set(re.findall(r"[\w-]+\.png", code)) - {"drawing.png"}
     assert all(path.stat().st_size > 500 for path in made)
     assert made or tab in (your_digit, files)
 

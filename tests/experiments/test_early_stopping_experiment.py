@@ -76,7 +76,10 @@ def test_the_sentence_says_where_it_stops_and_what_that_costs():
 
 @pytest.mark.parametrize("patience", [1, 5, 40])
 def test_the_picture_shows_the_whole_training_and_its_end_near_by(patience):
-    assert tab.recorded(LECTURE, patience).count("<svg") == 2
+    legend, panels = tab.recorded(LECTURE, patience).split('<div class="figure">')
+    assert panels.count("<svg") == 2
+    assert "kept: epoch" in legend
+    assert ("lowest of all" in legend) == (patience < 40)
 
 
 # ---- dropout and weight decay
@@ -123,10 +126,3 @@ def test_at_first_nothing_is_trained_and_the_picture_is_empty():
 def test_impossible_arguments_are_refused_in_words(arguments, message):
     with pytest.raises(ValueError, match=message):
         next(early_stopping.stream(**arguments))
-
-
-def test_the_tabs_code_runs(tmp_path, monkeypatch):
-    code = tab.CODE.replace("checkpoints/lecture", str(LECTURE)).replace("epochs=2", "epochs=1")
-    monkeypatch.chdir(tmp_path)
-    exec(code, {})
-    assert {path.name for path in tmp_path.iterdir()} == {"stopping.png", "gap.png"}
