@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx.graph import CodeGen
+from torch.utils import _pytree as pytree
 
 from bnmodel.deploy.capture import Axes, export, quiet
 from bnmodel.deploy.onnx_model import finished, serialized
@@ -113,6 +114,9 @@ def write_onnx(program: Program, metadata: dict[str, Any], path: Path) -> None:
 
 def write_pt2(program: Program, metadata: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
+    signature = program.exported.module_call_graph[0].signature
+    if signature is not None and signature.out_spec.num_leaves == 1:  # a tensor rather than a tuple of one
+        signature.out_spec = pytree.LeafSpec()
     with quiet():
         torch.export.save(program.exported, buffer, extra_files={METADATA: json.dumps(metadata)})
     _write(path, repacked(buffer.getvalue()))

@@ -339,7 +339,7 @@ def test_the_exported_files_can_be_downloaded_under_the_networks_name_and_nothin
 ) -> None:
     choose_tab(page, "Export")
     link = page.locator("#download-file")
-    expect(link).to_have_text(re.compile(r"Download robust-sketch\.onnx \(2\.6 MB\)"))
+    expect(link).to_have_text(re.compile(r"Download robust-sketch\.onnx \(3\.2 MB\)"))
     with page.expect_download() as download:
         link.click()
     assert download.value.suggested_filename == "robust-sketch.onnx"
