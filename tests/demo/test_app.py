@@ -112,7 +112,7 @@ def test_a_new_digit_costs_the_tab_one_request(page: Page) -> None:
 
 
 def test_results_arrive_without_moving_the_page(page: Page) -> None:
-    watched = [".pad-bars", ".pad-examples", ".paired", ".batch", "p:text('Both answers')"]
+    watched = [".pad-bars", ".pad-examples", ".paired", ".batch", "p:text('kept from training')"]
     before = [page.locator(place).bounding_box() for place in watched]
     draw(page, SEVEN)
     expect(page.locator(".sentence")).to_contain_text("Eval mode says 7")

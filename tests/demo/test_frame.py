@@ -201,7 +201,7 @@ def test_a_drawing_survives_a_reload_and_back(context: BrowserContext, app_url: 
     page = context.new_page()
     open_app(page, app_url)
     draw(page, SEVEN)
-    expect(page.locator(SENTENCE)).to_contain_text("mode says 7")
+    expect(page.locator(SENTENCE)).to_contain_text("Eval mode says 7")
     said, drawn = page.locator(SENTENCE).inner_text(), pixels(page)
     page.reload()
     expect(page.locator(SENTENCE)).to_have_text(said)
@@ -274,7 +274,7 @@ def test_a_lost_connection_marks_the_tab_as_stale_and_keeps_the_drawing(context:
     expect(page.locator("#stale")).to_be_visible()
     drawn = pixels(page)
     page.unroute(recognise)  # the pad asks again by itself
-    expect(page.locator(SENTENCE)).to_contain_text("mode says 7")
+    expect(page.locator(SENTENCE)).to_contain_text("Eval mode says 7")
     expect(page.locator("#stale")).to_be_hidden()
     assert pixels(page) == drawn
 

@@ -254,8 +254,9 @@ def open_training(context: BrowserContext, url: str) -> Page:
     return page
 
 
-def test_epoch_by_epoch_with_a_pause_and_a_second_run_beside_the_first(desktop: BrowserContext, app_url: str) -> None:
-    page = open_training(desktop, app_url)
+def test_epoch_by_epoch_with_a_pause_and_a_second_run_beside_the_first(browser: Browser, app_url: str) -> None:
+    context = browser.new_context()  # of its own: a browser has six connections to a server, a page of Gradio keeps two
+    page = open_training(context, app_url)
     live_place = page.locator("#conv-live")
     page.locator("#conv-step").click()
     expect(live_place).to_contain_text("Paused: epoch 1 of 30", timeout=120_000)
@@ -268,7 +269,7 @@ def test_epoch_by_epoch_with_a_pause_and_a_second_run_beside_the_first(desktop: 
     page.locator("#conv-step").click()
     expect(live_place).to_contain_text("Paused: epoch 1 of 30", timeout=120_000)
     expect(live_place.locator("tbody tr")).to_have_count(2)
-    page.close()
+    context.close()
 
 
 def test_the_room_for_the_live_curves_is_there_before_they_are(desktop: BrowserContext, app_url: str) -> None:
