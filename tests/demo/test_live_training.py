@@ -266,6 +266,7 @@ def test_epoch_by_epoch_with_a_pause_and_a_second_run_beside_the_first(browser: 
     expect(live_place).to_contain_text("Training live: epoch 3", timeout=120_000)
     page.locator("#conv-stop").click()
     expect(live_place).to_contain_text("Stopped", timeout=120_000)
+    page.wait_for_timeout(2000)  # Gradio's cancellation may still be on its way, and would end the next one too
     page.locator("#conv-step").click()
     expect(live_place).to_contain_text("Paused: epoch 1 of 30", timeout=120_000)
     expect(live_place.locator("tbody tr")).to_have_count(2)
