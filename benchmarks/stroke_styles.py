@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from scipy.interpolate import make_interp_spline
 
 from benchmarks.rasteriser import box
 from benchmarks.strokes import Strokes, resample
@@ -33,6 +34,69 @@ def footed(strokes: Strokes, flag: bool = False) -> Strokes | None:
         x, y = 0.35 * (foot - head)
         added.append(np.array([head, head + 0.7 * np.array([x - y, x + y])]))  # the stem's way, turned by 45°
     return strokes + added
+
+
+def long_flagged(strokes: Strokes) -> Strokes | None:
+    """A one whose flag begins at half its height; None where it is more than a bare line."""
+    flagged = footed(strokes, flag=True)
+    if flagged is None:
+        return None
+    head, end = flagged[-1]
+    return [*strokes, np.array([head, head + 1.4 * (end - head)])]
+
+
+def one_stroke(strokes: Strokes) -> Strokes | None:
+    """A seven whose line loops back from its foot and crosses the stem; None where the hand drew a bar."""
+    barred = crossed(strokes)
+    if barred is None:
+        return None
+    (left, y), (right, _) = barred[-1]
+    points = np.concatenate(strokes)
+    foot, width = points[points[:, 1].argmax()], right - left
+    loop = _curve(np.array([foot, foot - (0.5 * width, 0.15 * width), (left, y + 0.3 * width), (right, y)]))
+    return [*strokes, loop]
+
+
+def slashed(strokes: Strokes) -> Strokes:
+    """A zero with a diagonal line."""
+    (left, top), (right, bottom) = box(strokes)
+    return [*strokes, np.array([[left, bottom], [right, top]])]
+
+
+def curled(strokes: Strokes) -> Strokes | None:
+    """A six whose upper end curls over to the right; None where another part is the highest."""
+    ends = [end for stroke in strokes for end in (stroke[0], stroke[-1])]
+    (_, top), (_, bottom) = box(strokes)
+    head, height = min(ends, key=lambda end: float(end[1])), bottom - top
+    if head[1] > top + 0.1 * height:
+        return None
+    return [*strokes, _curve(head + height * np.array([[0, 0], [0.12, -0.04], [0.22, 0.05], [0.2, 0.18]]))]
+
+
+def without_notch(strokes: Strokes) -> Strokes:
+    """A three whose notch on the left of its back is hardly there."""
+    (left, top), (right, bottom) = box(strokes)
+    changed = []
+    for x, y in (_fine(stroke).T for stroke in strokes):
+        depth = np.clip(1 - np.abs((y - top) / (bottom - top) - 0.48) / 0.25, 0, 1)
+        back = right - 0.15 * (right - left)
+        changed.append(np.stack([x + 0.75 * depth * np.clip(back - x, 0, None), y], axis=1))
+    return changed
+
+
+def bolt(strokes: Strokes) -> Strokes | None:
+    """A four like a lightning bolt: its stem begins where the bar ends; None unless it is open, with a clear bar."""
+    four = _open_four(strokes)
+    if four is None:
+        return None
+    arm, _, stem_top = four
+    points = np.concatenate(strokes)
+    foot = points[points[:, 1].argmax()]
+    meeting = _bar_end(arm[_corner(arm) :], stem_top, foot)
+    arm, height = arm[: _corner(arm) + 1], np.ptp(points[:, 1])
+    if meeting[0] - arm[-1, 0] < 0.25 * height or foot[1] - meeting[1] < 0.25 * height:
+        return None
+    return [np.concatenate([arm, [meeting, foot]])]
 
 
 def small_headed(strokes: Strokes, factor: float = 0.65) -> Strokes | None:
@@ -116,6 +180,12 @@ def _corner(arm: np.ndarray) -> int:
     return max(1, int(arm[:until, 1].argmax()))
 
 
+def _curve(points: np.ndarray) -> np.ndarray:
+    """A smooth way through `points` (N, 2)."""
+    spline = make_interp_spline(np.arange(len(points)), points)
+    return np.asarray(spline(np.linspace(0, len(points) - 1, 40)))
+
+
 def _fine(stroke: np.ndarray) -> np.ndarray:
     """Points about a quarter of a digit pixel apart."""
     return resample(stroke, 0.25)
@@ -125,6 +195,12 @@ STYLES: dict[str, tuple[int, Callable[[Strokes], Strokes | None]]] = {
     "crossed sevens": (7, crossed),
     "ones with a foot": (1, footed),
     "ones with foot and flag": (1, lambda strokes: footed(strokes, flag=True)),
+    "ones with a long flag": (1, long_flagged),
+    "sevens in one stroke": (7, one_stroke),
+    "slashed zeros": (0, slashed),
+    "curled sixes": (6, curled),
+    "threes without a notch": (3, without_notch),
+    "fours like a bolt": (4, bolt),
     "small-headed nines": (9, small_headed),
     "closed fours": (4, closed),
     "wide-open fours": (4, wide_open),

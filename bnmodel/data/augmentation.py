@@ -1,19 +1,20 @@
 """Augmentation of digits, on whole batches of tensors.
 
 It varies slant, stretch and bend (affine and elastic warp, Simard et al. 2003), the height of the middle, the width of
-the pen, blur and gaps, and adds what is rare in MNIST: crossed sevens, and ones with a foot or a flag. Unlike
-torchvision's transforms, which draw one random value per batch, every digit gets its own, from a given generator.
+the pen, blur and gaps, and adds what is rare in MNIST: strokes to its digits (crossed sevens, slashed zeros, ones with
+a foot or a flag), and whole digits drawn in other styles. Unlike torchvision's transforms, which draw one random value
+per batch, every digit gets its own, from a given generator.
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-SIZE = 28
+from bnmodel.data.strokes import SIZE, parse, random_like, segments
+
 STRENGTHS = (0.0, 1.3)  # range of the factor for a digit's whole warp: some digits hardly change
 ROTATION = 9.0  # degrees, standard deviation
 SHEAR = 0.15  # standard deviation
@@ -24,23 +25,71 @@ CONTROL_POINTS = 5  # of the elastic displacement, per axis
 HEAD = 0.22  # largest vertical displacement of the middle, in half heights
 SEVENS_CROSSED = 0.35
 ONES_WITH_FOOT = 0.3
-ONES_WITH_FLAG = 0.3
+ONES_WITH_FLAG = 0.4
+ZEROS_SLASHED = 0.15
+REDRAWN = 0.12  # share of the digits that are drawn anew, if there is a style for them
 PENS_CHANGED = 0.6
 EDGES_CHANGED = 0.5
 GAPS = 0.15
+# As strokes, see `strokes.parse`, on a grid 6 wide and 8 high
+STYLES = {
+    1: ("05 40 48", "04 30 38, 08 68", "12 30 38, 08 68", "06 50 58"),  # a long flag; a flag and a wide foot
+    3: ("~01 20 51 43 54 56 28 07", "~00 30 52 54 57 38 07"),  # without a notch
+    4: (  # no bar crosses; curled ends
+        "40 04 54 38",
+        "30 05 55 48",
+        "~30 14 04 04 54 54 48",
+        "~21 10 03 03 14 64, 50 58",
+        "~10 04 04 64, 42 46 38 17",
+    ),
+    6: ("~52 61 40 11 04 06 28 57 55 34 05", "~50 20 03 06 28 57 55 34 15 26 36"),  # a curled end
+    7: (  # one stroke, with its bar
+        "~00 50 50 28 06 05 54",
+        "~00 60 60 28 05 04 54",
+        "~01 00 00 50 50 28 16 05 54",
+        "~01 30 51 28 18 06 25 54",
+    ),
+    9: ("~51 30 11 02 14 34, 51 58", "~53 40 21 22 43 53 48", "~51 40 31 42 52 52 48"),  # an open head; tiny ones
+}
+_STYLES = parse([style for styles in STYLES.values() for style in styles])
+_COUNTS = torch.tensor([len(STYLES.get(digit, ())) for digit in range(10)])
+_FIRST = _COUNTS.cumsum(0) - _COUNTS
 
 
 def augment(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
     """Augment images (N, 1, 28, 28) in [0, 1] with labels (N,); same shape and range."""
     images = european(images, labels, generator)
-    images = warp(images, generator)
+    count = round(REDRAWN * len(images))  # the first ones
+    images = torch.cat((redraw(images[:count], labels[:count], generator), images[count:]))
+    images = warp(images, generator, centres(images))
     images = thickness(images, generator)
     images = gaps(images, generator)
     return tone(images, generator)
 
 
-def warp(images: Tensor, generator: Generator) -> Tensor:
-    """Rotate, shear, stretch, shift and bend each digit; move its middle up or down."""
+def redraw(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
+    """Digits of `labels` (N,) drawn in one of STYLES; `images` (N, 1, 28, 28) where there is none."""
+    _, uniform = random_like(images, generator)
+    counts, first = _COUNTS.to(images.device)[labels], _FIRST.to(images.device)[labels]
+    which = (first + (uniform(len(images)) * counts).long()).clamp(max=len(_STYLES.points) - 1)
+    drawn = _STYLES.draw(which, 0.6 + uniform(len(images)), generator)
+    return torch.where(counts.view(-1, 1, 1, 1) > 0, drawn, images)
+
+
+def centres(images: Tensor) -> Tensor:
+    """The centres of mass of images (N, 1, 28, 28): (N, 2), x and y in pixels."""
+    position = torch.arange(SIZE, device=images.device) + 0.5
+    mass = images.sum(dim=(1, 2, 3)).clamp(min=1e-3)
+    return (
+        torch.stack(((images.sum((1, 2)) * position).sum(1), (images.sum((1, 3)) * position).sum(1)), 1) / mass[:, None]
+    )
+
+
+def warp(images: Tensor, generator: Generator, middle: Tensor | None = None) -> Tensor:
+    """Rotate, shear, stretch, shift and bend each digit; move its centre up or down.
+
+    `middle`: the points that come to lie in the middle of the image, (N, 2) in pixels; None: those that do already.
+    """
     count = len(images)
     normal, uniform = random_like(images, generator)
     strength = STRENGTHS[0] + (STRENGTHS[1] - STRENGTHS[0]) * uniform(count)
@@ -49,6 +98,8 @@ def warp(images: Tensor, generator: Generator) -> Tensor:
     shear = strength * normal(count) * SHEAR
     stretch_x, stretch_y = (strength * normal(2, count) * STRETCH).exp()
     shift_x, shift_y = strength * normal(2, count) * (SHIFT * 2 / SIZE)
+    if middle is not None:
+        shift_x, shift_y = (shift + at * 2 / SIZE - 1 for shift, at in zip((shift_x, shift_y), middle.t(), strict=True))
     # maps a point of the result to its source, in half sizes
     affine = torch.stack(
         (
@@ -100,7 +151,7 @@ def tone(images: Tensor, generator: Generator) -> Tensor:
 
 
 def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
-    """Cross some sevens; give some ones a foot, and some a flag at the top."""
+    """Cross some sevens, slash some zeros; give some ones a foot, and some a flag at the top, short or long."""
     count = len(images)
     _, uniform = random_like(images, generator)
     ink = images[:, 0]  # (N, 28, 28)
@@ -126,28 +177,16 @@ def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
     base = stem(bottom - 1)
     foot = (labels == 1) & (uniform(count) < ONES_WITH_FOOT)
     lean = 2 * uniform(count) - 1
-    start, end = (base - 2 - 4 * uniform(count), bottom), (base + 2 + 4 * uniform(count), bottom + lean)
+    start, end = (base - 2 - 5 * uniform(count), bottom), (base + 2 + 5 * uniform(count), bottom + lean)
     strokes = torch.maximum(strokes, line(start, end, foot))
     head, flag = stem(top + 1), (labels == 1) & (uniform(count) < ONES_WITH_FLAG)
-    end = (head - 2 - 4 * uniform(count), top + 2 + 5 * uniform(count))
+    angle, length = 0.4 + 0.7 * uniform(count), (bottom - top) * (0.15 + 0.5 * uniform(count))  # from the vertical
+    end = (head - length * angle.sin(), top + length * angle.cos())
     strokes = torch.maximum(strokes, line((head, top), end, flag))
+    slashed = (labels == 0) & (uniform(count) < ZEROS_SLASHED)
+    half_x, half_y = 3 + 4 * uniform(count), 4 + 6 * uniform(count)
+    strokes = torch.maximum(strokes, line((14 - half_x, 14 + half_y), (14 + half_x, 14 - half_y), slashed))
     return torch.maximum(images, strokes.unsqueeze(1))
-
-
-def segments(start: Tensor, end: Tensor, width: Tensor) -> Tensor:
-    """One antialiased line per image, from `start` to `end` (N, 2; x, y in pixels), `width` (N,) to either side.
-
-    Returns:
-        (N, 28, 28) in [0, 1].
-    """
-    position = torch.arange(SIZE, device=start.device) + 0.5
-    x, y = position.view(1, 1, -1), position.view(1, -1, 1)
-    (x0, y0), (x1, y1) = (p.unbind(1) for p in (start, end))
-    x0, y0, x1, y1 = (v.view(-1, 1, 1) for v in (x0, y0, x1, y1))
-    dx, dy = x1 - x0, y1 - y0
-    along = (((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy).clamp(min=1e-6)).clamp(0, 1)
-    distance = ((x - x0 - along * dx) ** 2 + (y - y0 - along * dy) ** 2).sqrt()
-    return (width.view(-1, 1, 1) + 0.5 - distance).clamp(0, 1)
 
 
 @lru_cache
@@ -155,11 +194,3 @@ def _bicubic(points: int) -> Tensor:
     """Bicubic interpolation of `points` values at every pixel, (28, points)."""
     impulses = torch.eye(points).unsqueeze(0).unsqueeze(3)  # (1, points, points, 1)
     return F.interpolate(impulses, size=(SIZE, 1), mode="bicubic", align_corners=True)[0, :, :, 0].t()
-
-
-def random_like(like: Tensor, generator: Generator) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """Functions that draw standard normal and uniform numbers of a shape, on the device of `like`."""
-    return (
-        lambda *shape: torch.randn(*shape, generator=generator, device=like.device),
-        lambda *shape: torch.rand(*shape, generator=generator, device=like.device),
-    )

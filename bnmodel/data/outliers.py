@@ -1,17 +1,15 @@
-"""Images that are not digits, for outlier exposure (Hendrycks et al. 2019, arXiv 1812.04606).
-
-Letters consist of a few strokes. Letters that look like a digit in some handwriting are left out: B I O S Z b g i l o q
-s z (8 1 0 5 2 6 9 1 1 0 9 5 2), J j (1) and Y y (an open 4). Lines at angles that no 1 has are added.
-"""
-
-from itertools import pairwise
+"""Images that are not digits, for outlier exposure (Hendrycks et al. 2019, arXiv 1812.04606)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from bnmodel.data.augmentation import SIZE, random_like, segments, warp
+from bnmodel.data.augmentation import warp
+from bnmodel.data.strokes import SIZE, parse, random_like, segments
 
-# Strokes as points xy on a grid of width 4 and height 6, y downwards
+# As strokes, see `strokes.parse`, on a grid 4 wide and 6 high. Letters that look like a digit in some handwriting are
+# left out: B I O S Z b g i l o q s z (8 1 0 5 2 6 9 1 1 0 9 5 2), J j (1), Λ (a 1 with a long
+# flag), Y y γ (an open 4), and β δ ζ ξ.
 LETTERS = {
     "A": "06 20 46, 14 34",
     "C": "41 30 10 02 04 16 36 45",
@@ -44,62 +42,98 @@ LETTERS = {
     "r": "00 06, 02 10 30 41",
     "t": "20 25 36 46, 02 42",
     "u": "00 04 16 26 44, 40 46",
+    "Γ": "06 00 40",
+    "Δ": "20 06 46 20",
+    "Θ": "~20 01 05 26 45 41 20, 03 43",
+    "Ξ": "00 40, 13 33, 06 46",
+    "Π": "06 00 40 46",
+    "Σ": "40 00 23 06 46",
+    "Φ": "~21 03 25 43 21, 20 26",
+    "Ψ": "~00 03 24 43 40, 20 26",
+    "Ω": "~06 16 16 04 02 10 30 42 44 36 36 46",
+    "α": "~41 24 16 05 02 11 22 46",
+    "ε": "~41 20 11 22 22 13 04 26 45",
+    "λ": "~00 10 46, 23 06",
+    "σ": "~40 40 10 02 04 16 26 34 32 20",
+    "ω": "~10 02 05 16 25 23, 23 25 36 45 42 30",
 }
-LYING = ("03 43", "02 44", "04 42", "00 46")
-SHAPES = (*LETTERS.values(), *LYING, *LYING)  # equally likely, lying lines twice as likely
-SLIP = 0.3  # standard deviation of every point, in grid units
-GRID = torch.tensor((4.0, 6.0))
-SMALLEST = torch.tensor((11.0, 15.0))  # width and height in pixels of a letter that fills the grid
-LARGEST = torch.tensor((19.0, 20.0))
+SIGNS = ("20 26, 03 43", "02 42, 04 44", "10 16, 30 36, 02 42, 04 44", "20 26, 01 45, 41 05", "03 43, 31 43 35")
+LYING = ("03 43", "02 44", "04 42", "00 46")  # at angles that no 1 has
+SMILEYS = tuple(f"~30 11 03 15 36 55 63 51 30, 22 23, 42 43, {mouth}" for mouth in ("24 35 44", "25 34 45", "25 45"))
+SHAPES = (*LETTERS.values(), *SIGNS, *LYING, *LYING, *SMILEYS, *SMILEYS)  # equally likely, but for those named twice
+FRAME = ("00 40 44 04 00",)
+_SHAPES, _FRAME = parse(SHAPES), parse(FRAME)
 
 
 def outliers(digits: Tensor, generator: Generator) -> Tensor:
-    """Scribbles (40 %), letters (40 %), pairs of crossing `digits` (10 %) and noise (10 %), (N, 1, 28, 28)."""
-    count = len(digits)
-    normal, uniform = random_like(digits, generator)
-    points = 14 + (uniform(8, count, 2) - 0.5) * 20  # of a zigzag
-    width = 0.6 + uniform(count)
-    length = 4 + (uniform(count) * 4).long()  # strokes, 4 … 7
-    scribble = torch.zeros(count, SIZE, SIZE, device=digits.device)
-    for number in range(7):
-        stroke = segments(points[number], points[number + 1], width) * (number < length).view(-1, 1, 1)
-        scribble = torch.maximum(scribble, stroke)
-    across = torch.maximum(digits, digits.roll(1, dims=0).transpose(2, 3).flip(2))[:, 0]
-    noise = (0.5 + 0.5 * normal(count, SIZE, SIZE)).clamp(0, 1) * (uniform(count, 1, 1) < uniform(count, SIZE, SIZE))
-    start, end = letters(count, generator)
-    strokes = segments(start.flatten(0, 1), end.flatten(0, 1), width.repeat_interleave(start.shape[1]))
-    letter = warp(strokes.view(count, -1, SIZE, SIZE).amax(dim=1, keepdim=True), generator)[:, 0]
-    kind = uniform(count, 1, 1)
-    others = torch.where(kind < 0.8, letter, torch.where(kind < 0.9, across, noise))
-    return torch.where(kind < 0.4, scribble, others).unsqueeze(1)
+    """Images that are not digits, some of them made from `digits` (N, 1, 28, 28); same shape and range.
 
-
-def letters(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Random letters as lines: start and end points, each (count, lines, 2), x and y in pixels.
-
-    Their centre of mass is at (14, 14), as that of a digit. Letters with fewer lines are padded with points.
+    40 % letters, signs, lines and smileys, 25 % scribbles, 10 % noise, 10 % two digits side by side, 5 % two digits
+    across each other, 5 % dots, 5 % frames, half of them around a digit.
     """
-    device = generator.device
-    which = torch.randint(len(_START), (count,), generator=generator, device=device)
-    slips = SLIP * torch.randn(count, _START.shape[1] + 1, 2, generator=generator, device=device)
-    share = torch.rand(count, 1, 2, generator=generator, device=device)
-    grid, smallest, largest, start, end = (table.to(device) for table in (GRID, SMALLEST, LARGEST, _START, _END))
-    scale = (smallest + (largest - smallest) * share) / grid
-    start, end = (start[which] + slips[:, :-1]) * scale, (end[which] + slips[:, 1:]) * scale
-    length = (end - start).norm(dim=2, keepdim=True)
-    centre = ((start + end) / 2 * length).sum(1, keepdim=True) / length.sum(1, keepdim=True)
-    return start + (14 - centre), end + (14 - centre)
+    count = len(digits)
+    _, uniform = random_like(digits, generator)
+    width = 0.6 + uniform(count)
+    which = (uniform(count) * len(SHAPES)).long().clamp(max=len(SHAPES) - 1)
+    shapes = warp(_SHAPES.draw(which, width, generator), generator)
+    others = digits.roll(1, dims=0)
+    across = torch.maximum(digits, others.transpose(2, 3).flip(2))
+    kinds = (shapes, scribbles(digits, generator), noise(digits, generator), side_by_side(digits, others, generator))
+    kinds = (*kinds, across, dots(digits, generator), framed(digits, width, generator))
+    ends = torch.tensor((0.4, 0.65, 0.75, 0.85, 0.9, 0.95), device=digits.device)
+    kind = torch.bucketize(uniform(count), ends)  # (N,)
+    return torch.stack(kinds)[kind, torch.arange(count, device=digits.device)]
 
 
-def _lines() -> tuple[Tensor, Tensor]:
-    """SHAPES as lines: start and end points, each (shapes, lines, 2), in grid units."""
-    drawn = []
-    for strokes in SHAPES:
-        points = [[(int(point[0]), int(point[1])) for point in stroke.split()] for stroke in strokes.split(",")]
-        drawn.append([line for stroke in points for line in pairwise(stroke)])
-    most = max(map(len, drawn))
-    table = torch.tensor([lines + [(lines[-1][1],) * 2] * (most - len(lines)) for lines in drawn])
-    return table[:, :, 0].float(), table[:, :, 1].float()
+def scribbles(like: Tensor, generator: Generator) -> Tensor:
+    """Zigzags of 4 to 7 lines, as many as there are images."""
+    _, uniform = random_like(like, generator)
+    points = 14 + (uniform(8, len(like), 2) - 0.5) * 20
+    width, length = 0.6 + uniform(len(like)), 4 + (uniform(len(like)) * 4).long()
+    lines = segments(points[:-1].flatten(0, 1), points[1:].flatten(0, 1), width.repeat(7)).view(7, -1, SIZE, SIZE)
+    drawn = torch.arange(7, device=like.device).view(-1, 1) < length  # (7, N)
+    return (lines * drawn[:, :, None, None]).amax(dim=0).unsqueeze(1)
 
 
-_START, _END = _lines()
+def noise(like: Tensor, generator: Generator) -> Tensor:
+    """Bright pixels, of which a random share is kept."""
+    normal, uniform = random_like(like, generator)
+    kept = uniform(*like.shape) < uniform(len(like), 1, 1, 1)
+    return (0.5 + 0.5 * normal(*like.shape)).clamp(0, 1) * kept
+
+
+def side_by_side(left: Tensor, right: Tensor, generator: Generator) -> Tensor:
+    """Two digits in the box of one: apart, touching or overlapping a little."""
+    _, uniform = random_like(left, generator)
+    distance = 4 + 2 * uniform(len(left))  # of either's centre from the middle, in pixels
+    return torch.maximum(_reduced(left, 0.68, -distance), _reduced(right, 0.68, distance))
+
+
+def dots(like: Tensor, generator: Generator) -> Tensor:
+    """One large dot, or two or three small ones."""
+    normal, uniform = random_like(like, generator)
+    number = 1 + (uniform(len(like)) * 3).long()
+    radius = torch.where(number == 1, 4 + 7 * uniform(len(like)), 1.5 + 2.5 * uniform(len(like)))
+    horizontal = uniform(len(like), 1) < 0.5
+    index = torch.arange(3, device=like.device).view(-1, 1)
+    along = 8 * (index - (number - 1) / 2)  # pixels from the middle, (3, N)
+    centre = along.unsqueeze(2) * torch.cat((horizontal, ~horizontal), dim=1)
+    centre = (SIZE / 2 + centre + 0.5 * normal(3, len(like), 2)).flatten(0, 1)
+    drawn = segments(centre, centre, radius.repeat(3)).view(3, -1, SIZE, SIZE) * (index < number)[:, :, None, None]
+    return drawn.amax(dim=0).unsqueeze(1)
+
+
+def framed(digits: Tensor, width: Tensor, generator: Generator) -> Tensor:
+    """Rectangles, half of them around a small digit."""
+    _, uniform = random_like(digits, generator)
+    frame = _FRAME.draw(torch.zeros(len(digits), dtype=torch.long, device=digits.device), width, generator)
+    inside = _reduced(digits, 0.6, torch.zeros_like(width)) * (uniform(len(digits), 1, 1, 1) < 0.5)
+    return torch.maximum(frame, inside)
+
+
+def _reduced(images: Tensor, factor: float, shift: Tensor) -> Tensor:
+    """Images (N, 1, 28, 28) reduced by `factor`, with their centre `shift` (N,) pixels right of the middle."""
+    affine = torch.zeros(len(images), 2, 3, device=images.device)
+    affine[:, 0, 0], affine[:, 1, 1] = 1 / factor, 1 / factor
+    affine[:, 0, 2] = -shift * 2 / SIZE / factor
+    return F.grid_sample(images, F.affine_grid(affine, list(images.shape), align_corners=False), align_corners=False)

@@ -1,4 +1,4 @@
-"""Augmentation: what it may change of a digit, what it must not, and that its chance is its own."""
+"""Augmentation: what it may change of a digit, what it must not, and that it draws from its own generator."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from bnmodel.data import augmentation, load_sample
-from bnmodel.data.augmentation import augment, european, gaps, segments, thickness, tone, warp
-from bnmodel.data.outliers import SHAPES, letters, outliers
+from bnmodel.data.augmentation import STYLES, augment, centres, european, gaps, redraw, thickness, tone, warp
+from bnmodel.data.strokes import Shapes
 
 SAMPLE = load_sample(train=True)
 
@@ -23,11 +23,11 @@ def seeded(seed: int = 0) -> Generator:
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 40))
 def test_an_augmented_batch_has_the_shape_and_the_range_of_digits(seed: int, count: int) -> None:
     images, labels = SAMPLE.images[:count], SAMPLE.labels[:count]
-    for result in (augment(images, labels, seeded(seed)), outliers(images, seeded(seed))):
-        assert result.shape == images.shape
-        assert torch.isfinite(result).all()
-        assert result.min() >= 0
-        assert result.max() <= 1
+    result = augment(images, labels, seeded(seed))
+    assert result.shape == images.shape
+    assert torch.isfinite(result).all()
+    assert result.min() >= 0
+    assert result.max() <= 1
 
 
 @pytest.mark.parametrize("change", [warp, thickness, gaps, tone, lambda x, g: augment(x, SAMPLE.labels[:8], g)])
@@ -82,27 +82,20 @@ def blob(y: float, x: float) -> Tensor:
     return torch.exp(-((position[:, None] - y) ** 2 + (position - x) ** 2) / 4.5)
 
 
-def centres(images: Tensor) -> Tensor:
-    """(N, 28, 28) → the centres of mass, y and x in pixels, (N, 2)."""
-    position = torch.arange(28) + 0.5
-    mass = images.sum((1, 2))
-    return torch.stack(((images.sum(2) * position).sum(1) / mass, (images.sum(1) * position).sum(1) / mass), 1)
-
-
 def test_a_rotation_turns_by_its_degrees_and_keeps_distances(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, ROTATION=20.0)
-    above, right = (centres(warp(blob(*at).expand(2000, 1, 28, 28), seeded())[:, 0]) for at in ((9, 14), (14, 19)))
+    above, right = (centres(warp(blob(*at).expand(2000, 1, 28, 28), seeded())) for at in ((9, 14), (14, 19)))
     torch.testing.assert_close((above - right).norm(dim=1), torch.full((2000,), 50**0.5), atol=0.05, rtol=0)
-    angle = torch.atan2(right[:, 0] - 14, right[:, 1] - 14).rad2deg()
+    angle = torch.atan2(right[:, 1] - 14, right[:, 0] - 14).rad2deg()
     assert angle.std() == pytest.approx(20, abs=1)
 
 
 def test_a_shear_moves_rows_sideways_in_proportion_to_their_height(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, SHEAR=0.3)
-    above, middle = (centres(warp(blob(*at).expand(2000, 1, 28, 28), seeded())[:, 0]) for at in ((9, 14), (14, 14)))
+    above, middle = (centres(warp(blob(*at).expand(2000, 1, 28, 28), seeded())) for at in ((9, 14), (14, 14)))
     torch.testing.assert_close(middle, torch.full((2000, 2), 14.0), atol=0.05, rtol=0)
-    torch.testing.assert_close(above[:, 0], torch.full((2000,), 9.0), atol=0.05, rtol=0)
-    assert (above[:, 1] - 14).std() == pytest.approx(0.3 * 5, abs=0.1)
+    torch.testing.assert_close(above[:, 1], torch.full((2000,), 9.0), atol=0.05, rtol=0)
+    assert (above[:, 0] - 14).std() == pytest.approx(0.3 * 5, abs=0.1)
 
 
 def test_rotation_and_shear_together_keep_the_area(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,12 +106,12 @@ def test_rotation_and_shear_together_keep_the_area(monkeypatch: pytest.MonkeyPat
 
 def test_a_large_or_small_head_moves_the_middle_up_or_down_and_never_sideways(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, HEAD=0.22)
-    middle, top = (centres(warp(blob(*at).expand(2000, 1, 28, 28), seeded())[:, 0]) for at in ((14, 14), (2, 14)))
+    middle, top = (centres(warp(blob(*at).expand(2000, 1, 28, 28), seeded())) for at in ((14, 14), (2, 14)))
     for moved in (middle, top):
-        torch.testing.assert_close(moved[:, 1], torch.full((2000,), 14.0), atol=0.01, rtol=0)
-    assert middle[:, 0].min() < 14 - 2
-    assert middle[:, 0].max() > 14 + 2
-    assert (top[:, 0] - 2).abs().max() < 1
+        torch.testing.assert_close(moved[:, 0], torch.full((2000,), 14.0), atol=0.01, rtol=0)
+    assert middle[:, 1].min() < 14 - 2
+    assert middle[:, 1].max() > 14 + 2
+    assert (top[:, 1] - 2).abs().max() < 1
 
 
 def test_pens_become_thicker_and_thinner() -> None:
@@ -134,13 +127,66 @@ def test_a_gap_takes_ink_from_a_few_digits_and_only_a_little() -> None:
     assert kept.min() > 0.4
 
 
-def test_only_sevens_are_crossed_and_only_ones_get_a_foot_or_a_flag() -> None:
+def test_only_sevens_are_crossed_only_zeros_slashed_and_only_ones_get_a_foot_or_a_flag() -> None:
     changed = (european(SAMPLE.images, SAMPLE.labels, seeded()) != SAMPLE.images).flatten(1).any(dim=1)
     share = {digit: changed[SAMPLE.labels == digit].float().mean().item() for digit in range(10)}
     assert share[7] == pytest.approx(augmentation.SEVENS_CROSSED, abs=0.15)
+    assert share[0] == pytest.approx(augmentation.ZEROS_SLASHED, abs=0.15)
     either = 1 - (1 - augmentation.ONES_WITH_FOOT) * (1 - augmentation.ONES_WITH_FLAG)
     assert share[1] == pytest.approx(either, abs=0.15)
-    assert all(share[digit] == 0 for digit in range(10) if digit not in (1, 7))
+    assert all(share[digit] == 0 for digit in range(10) if digit not in (0, 1, 7))
+
+
+def test_a_flag_goes_left_and_down_from_the_top_of_a_one_by_up_to_two_thirds_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(augmentation, "ONES_WITH_FLAG", 1.0)
+    monkeypatch.setattr(augmentation, "ONES_WITH_FOOT", 0.0)
+    one = torch.zeros(300, 1, 28, 28)
+    one[:, 0, 4:24, 15:17] = 1
+    added = european(one, torch.full((300,), 1), seeded()) - one
+    lowest = (added[:, 0].amax(dim=2) > 0.5).float().mul(torch.arange(28)).amax(dim=1)
+    assert added[:, 0, :, 19:].max() == 0
+    assert lowest.min() < 9
+    assert 14 < lowest.max() < 20
+
+
+def test_a_slash_goes_from_the_lower_left_to_the_upper_right_through_the_middle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(augmentation, "ZEROS_SLASHED", 1.0)
+    slash = european(torch.zeros(100, 1, 28, 28), torch.zeros(100, dtype=torch.long), seeded())
+    torch.testing.assert_close(centres(slash), torch.full((100, 2), 14.0), atol=0.05, rtol=0)
+    assert slash[:, 0, 18:, 15:].max() == 0
+    assert slash[:, 0, :10, :13].max() == 0
+
+
+def test_digits_with_a_style_of_their_own_are_drawn_anew_and_others_left() -> None:
+    drawn = redraw(SAMPLE.images, SAMPLE.labels, seeded())
+    same = (drawn == SAMPLE.images).flatten(1).all(dim=1)
+    assert set(SAMPLE.labels[~same].tolist()) == set(STYLES)
+    assert set(SAMPLE.labels[same].tolist()) == set(range(10)) - set(STYLES)
+
+
+def test_every_style_of_a_digit_is_drawn_and_none_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+
+    def draw(shapes: Shapes, which: Tensor, width: Tensor, generator: Generator) -> Tensor:
+        chosen.extend(which.tolist())
+        return torch.zeros(len(which), 1, 28, 28)
+
+    monkeypatch.setattr(Shapes, "draw", draw)
+    expected: list[int] = []
+    for digit, styles in STYLES.items():
+        redraw(torch.zeros(200, 1, 28, 28), torch.full((200,), digit), seeded())
+        expected.extend(range(len(expected), len(expected) + len(styles)))
+        assert sorted(set(chosen)) == expected
+
+
+def test_a_digit_that_strokes_made_lopsided_is_centred_by_its_mass(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch)
+    moved = warp(blob(11, 17).expand(3, 1, 28, 28), seeded(), torch.tensor([[17.0, 11.0]]).expand(3, 2))
+    torch.testing.assert_close(centres(moved), torch.full((3, 2), 14.0), atol=0.05, rtol=0)
 
 
 def test_the_bar_of_a_seven_lies_across_the_middle_of_its_stem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,49 +201,3 @@ def test_the_bar_of_a_seven_lies_across_the_middle_of_its_stem(monkeypatch: pyte
     assert height.max() < 20
     assert (columns[:, :17].sum(1) > 0).all()  # on either side of the stem
     assert (columns[:, 21:].sum(1) > 0).all()
-
-
-def test_a_line_is_full_along_its_length_and_nothing_two_pixels_beside_it() -> None:
-    line = segments(torch.tensor([[4.5, 10.5]]), torch.tensor([[20.5, 10.5]]), torch.tensor([0.5]))[0]
-    assert line[10, 4:21].tolist() == [1.0] * 17
-    assert line[8].sum() == 0
-    assert line[12].sum() == 0
-    assert line[10, :3].sum() == 0
-
-
-def test_letters_are_centred_by_mass_and_fit_the_box_of_a_digit() -> None:
-    start, end = letters(500, seeded())
-    assert start.shape == end.shape
-    length = (end - start).norm(dim=2, keepdim=True)
-    centre = ((start + end) / 2 * length).sum(1) / length.sum(1)
-    torch.testing.assert_close(centre, torch.full((500, 2), 14.0), atol=1e-3, rtol=0)
-    size = torch.cat((start, end), 1).amax(1) - torch.cat((start, end), 1).amin(1)
-    assert size.amax() < 28
-    assert size.amax(1).median() > 14
-
-
-def test_a_stroke_is_one_line_from_point_to_point_and_strokes_do_not_join(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bnmodel.data.outliers.SLIP", 0.0)
-    start, end = letters(300, seeded())
-    joined = (start[:, 1:] == end[:, :-1]).all(dim=2).sum(1)
-    lines = (start != end).any(dim=2).sum(1)
-    expected: dict[int, set[int]] = {}  # by the number of lines, how many of them go on where the one before ended
-    for strokes in SHAPES:
-        points = [stroke.split() for stroke in strokes.split(",")]
-        expected.setdefault(sum(len(p) - 1 for p in points), set()).add(sum(len(p) - 2 for p in points))
-    padded = start.shape[1] - lines
-    for count, going_on in zip(lines.tolist(), (joined - padded).tolist(), strict=True):
-        assert going_on in expected[count]
-
-
-def test_outliers_are_not_the_digits_they_are_made_beside() -> None:
-    strangers = outliers(SAMPLE.images[:200], seeded())
-    assert (strangers != SAMPLE.images[:200]).flatten(1).any(dim=1).all()
-    assert (strangers.amax(dim=(1, 2, 3)) > 0.5).all()
-
-
-def test_a_tenth_of_the_outliers_are_two_digits_across_each_other() -> None:
-    digits = SAMPLE.images
-    across = torch.maximum(digits, digits.roll(1, dims=0).rot90(1, (2, 3)))
-    drawn = (outliers(digits, seeded()) == across).flatten(1).all(dim=1).float().mean()
-    assert drawn == pytest.approx(0.1, abs=0.03)
