@@ -7,6 +7,7 @@ through the exported sketch.onnx, as drawings do.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,16 @@ SIDE = 280  # pixels per side of a canvas
 FONTS = ("DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono")
 # without B I O S Z b g i l o q s z, which some write like 8 1 0 5 2 6 9 1 1 0 9 5 2
 LETTERS = "ACDEFGHJKLMNPQRTUVWXYacdefhjkmnprtuvwxy"
+GREEK = "ΓΔΘΞΠΣΦΨΩαεθκλμπστφχψω"
 MISREAD = Path("docs/misread.png")
 
 
-def letters() -> list[np.ndarray]:
-    """Each of LETTERS in each of FONTS, black on white."""
+def letters(alphabet: str = LETTERS) -> list[np.ndarray]:
+    """Each letter of the alphabet in each of FONTS, black on white."""
     drawn = []
     for family in FONTS:
         font = ImageFont.truetype(findfont(family), 180)
-        for letter in LETTERS:
+        for letter in alphabet:
             image = Image.new("RGBA", (SIDE, SIDE), "white")
             ImageDraw.Draw(image).text((SIDE / 2, SIDE / 2), letter, "black", font, anchor="mm")
             drawn.append(np.array(image))
@@ -87,7 +89,48 @@ def noise(count: int = 100, seed: int = 0) -> list[np.ndarray]:
     return drawn
 
 
-NON_DIGITS = {"noise": noise, "lines": lines, "scribbles": scribbles, "letters": letters}
+def dots(count: int = 60, seed: int = 0) -> list[np.ndarray]:
+    """One filled ellipse, of 4 to 120 pixels, anywhere on the canvas."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(count):
+        half = rng.uniform(2, 60) * rng.uniform(0.8, 1.25, 2)
+        centre = rng.uniform(half, SIDE - half)
+        image = Image.new("RGBA", (SIDE, SIDE), "white")
+        ImageDraw.Draw(image).ellipse([*(centre - half), *(centre + half)], "black")
+        drawn.append(np.array(image))
+    return drawn
+
+
+def smileys(count: int = 60, seed: int = 0) -> list[np.ndarray]:
+    """Faces: a circle, two eyes and a mouth, glad or sad."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(count):
+        radius, width = rng.uniform(60, 120), int(rng.integers(5, 16))
+        image = Image.new("RGBA", (SIDE, SIDE), "white")
+        pen = ImageDraw.Draw(image)
+        x, y = SIDE / 2 + rng.uniform(-15, 15, 2)
+        pen.ellipse([x - radius, y - radius, x + radius, y + radius], None, "black", width)
+        for side in (-1, 1):
+            eye = np.array([x + side * rng.uniform(0.3, 0.4) * radius, y - rng.uniform(0.2, 0.4) * radius])
+            pen.ellipse([*(eye - width), *(eye + width)], "black")
+        half, low = rng.uniform(0.35, 0.55) * radius, y + rng.uniform(0.1, 0.3) * radius
+        start = 20 if rng.random() < 0.5 else 200  # degrees, clockwise from the right
+        pen.arc([x - half, low - half / 2, x + half, low + half], start, start + 140, "black", width)
+        drawn.append(np.array(image))
+    return drawn
+
+
+NON_DIGITS: dict[str, Callable[[], list[np.ndarray]]] = {
+    "noise": noise,
+    "lines": lines,
+    "scribbles": scribbles,
+    "letters": letters,
+    "Greek letters": lambda: letters(GREEK),
+    "dots": dots,
+    "smileys": smileys,
+}
 
 
 def non_digits(recogniser: Recognizer) -> dict[str, dict[str, float]]:

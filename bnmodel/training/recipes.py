@@ -25,7 +25,7 @@ class Recipe:
     keeps_last: bool = False  # keep the last epoch, not the one with the lowest validation loss
     augmented: float = 0.0  # share of the digits that are augmented in every epoch, in [0, 1]
     channels_last: bool = False  # memory format of the network; faster on CPUs, the more channels the more
-    outliers: float = 0.0  # outliers (letters, scribbles) per digit, in [0, 1]
+    outliers: float = 0.0  # outliers (letters, scribbles, pairs) per digit, in [0, 1]
     calibrated: bool = False  # fit a temperature on the validation digits at the end
     model: SimpleCNNConfig | RobustCNNConfig = field(default_factory=SimpleCNNConfig)
 
