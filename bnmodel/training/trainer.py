@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from bnmodel.training.recipes import Recipe
 DIVERGED = 1000.0  # nats, training and validation loss together; guessing costs 2.3 each
 OUTLIER_WEIGHT = 0.5  # of the outliers' loss, relative to that of the digits
 AVERAGING_RATE = 0.1  # × the peak learning rate, while weights are averaged
+PREPARED = 32  # mini-batches that are augmented at once on a GPU, where one alone would mostly wait for kernel launches
 _global_random_state = threading.Lock()
 
 
@@ -156,32 +157,47 @@ class Training:
     def _train_epoch(self) -> tuple[float, float]:
         """One pass in random order; returns mean loss and accuracy over samples. Synchronises once, at the end."""
         self.model.train()
-        totals = torch.zeros(2, device=self.train.labels.device)
-        order = torch.randperm(len(self.train), generator=self.shuffling).to(self.train.labels.device)
-        for index in order.split(self.recipe.batch_size):
-            own = distributed.own_part(index)
-            loss, correct = self._step(self.train[own], len(index))
-            totals += torch.stack((loss * len(own), correct))
+        device = self.train.labels.device
+        totals = torch.zeros(2, device=device)
+        order = torch.randperm(len(self.train), generator=self.shuffling).to(device)
+        prepared = 1 if device.type == "cpu" else PREPARED
+        for several in order.split(prepared * self.recipe.batch_size):
+            indices = several.split(self.recipe.batch_size)
+            for index, (images, labels) in zip(indices, self._batches(indices), strict=True):
+                loss, correct = self._step(images, labels, len(index))
+                totals += torch.stack((loss * len(labels), correct))
         mean_loss, accuracy = (distributed.total(totals) / len(self.train)).tolist()
         return mean_loss, accuracy
 
-    def _step(self, batch: Digits, of: int) -> tuple[Tensor, Tensor]:
-        """One optimiser step. Returns the mean loss of the digits in `batch`, and how many were classified correctly.
+    def _batches(self, indices: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """This process's part of the mini-batches: images, the outliers behind the digits, and labels of the digits."""
+        digits = [self.train[distributed.own_part(index)] for index in indices]
+        redrawn = [round(self.recipe.augmented * len(batch)) for batch in digits]
+        counts = [round(self.recipe.outliers * len(batch)) for batch in digits]
+        images, labels = [batch.images for batch in digits], [batch.labels for batch in digits]
+        if any(redrawn):  # the first ones of each, since the digits are in random order
+            plain = torch.cat([x[:count] for x, count in zip(images, redrawn, strict=True)])
+            known = torch.cat([y[:count] for y, count in zip(labels, redrawn, strict=True)])
+            changed = augment(plain, known, self.random).split(redrawn)
+            images = [torch.cat((new, x[len(new) :])) for x, new in zip(images, changed, strict=True)]
+        if any(counts):
+            sources = torch.cat([x[:count] for x, count in zip(images, counts, strict=True)])
+            others = outliers(sources, self.random).split(counts)
+            images = [torch.cat((x, more)) for x, more in zip(images, others, strict=True)]
+        return list(zip(images, labels, strict=True))
 
-        `of`: the number of digits over all processes, of which `batch` is this process's part.
+    def _step(self, images: Tensor, labels: Tensor, of: int) -> tuple[Tensor, Tensor]:
+        """One optimiser step. Returns the mean loss of the digits, and how many were classified correctly.
+
+        `images`: the digits of `labels`, and outliers behind them. `of`: the number of digits over all processes.
         """
-        images, labels = batch.images, batch.labels
-        redrawn = round(self.recipe.augmented * len(images))
-        if redrawn:  # the first ones, since the batch is in random order
-            images = torch.cat((augment(images[:redrawn], labels[:redrawn], self.random), images[redrawn:]))
-        count = round(self.recipe.outliers * len(images))
-        if count:
-            images = torch.cat((images, outliers(images[:count], self.random)))
         log_probs = self.network(images)
         of_digits = log_probs[: len(labels)]
         loss = F.nll_loss(of_digits, labels) if len(labels) else log_probs.sum()  # an empty part: 0
         objective = loss
-        if count:  # cross-entropy to the uniform distribution (Hendrycks et al. 2019, arXiv 1812.04606)
+        if len(images) > len(
+            labels
+        ):  # cross-entropy to the uniform distribution (Hendrycks et al. 2019, arXiv 1812.04606)
             objective = loss - OUTLIER_WEIGHT * log_probs[len(labels) :].mean()
         self.optimizer.zero_grad(set_to_none=True)
         (objective * distributed.loss_weight(len(labels), of)).backward()

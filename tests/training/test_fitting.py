@@ -187,7 +187,7 @@ def test_an_outlier_step_goes_down_the_nll_of_the_digits_and_half_the_cross_entr
     training = Training(model, *few, recipe, "cpu")
     labels = []
     step = training._step
-    training._step = lambda batch, of: labels.append(batch.labels) or step(batch, of)  # type: ignore[method-assign]
+    training._step = lambda x, y, of: labels.append(y) or step(x, y, of)  # type: ignore[method-assign]
     next(training.epochs())
     hook.remove()
     images = seen[0]
@@ -213,6 +213,20 @@ def test_the_recipes_share_of_every_batch_is_drawn_anew(
     as_before = [any(torch.equal(image, other) for other in train.images) for image in batch]
     assert batch.shape == train.images.shape
     assert as_before.count(False) == redrawn
+
+
+def test_mini_batches_prepared_together_are_those_prepared_one_by_one(few: tuple[Digits, Digits]) -> None:
+    recipe = dataclasses.replace(SHORT, batch_size=16, augmented=0.5, outliers=0.25)
+    training = Training(seeded_model(recipe), *few, recipe, "cpu")
+    indices = torch.arange(40).split(16)
+    together = training._batches(indices)
+    for index, (images, labels) in zip(indices, together, strict=True):
+        digits, others = len(index), round(0.25 * len(index))
+        assert torch.equal(labels, few[0].labels[index])
+        assert images.shape == (digits + others, 1, 28, 28)
+        kept = images[digits // 2 : digits]  # the first half is augmented
+        assert torch.equal(kept, few[0].images[index[digits // 2 :]])
+        assert not any(torch.equal(*pair) for pair in zip(images[: digits // 2], few[0].images[index], strict=False))
 
 
 def test_a_model_handed_over_in_eval_mode_is_trained_in_training_mode(few: tuple[Digits, Digits]) -> None:
