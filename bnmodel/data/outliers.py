@@ -78,8 +78,15 @@ def outliers(digits: Tensor, generator: Generator) -> Tensor:
     shapes = warp(_SHAPES.draw(which, width, generator), generator)
     others = digits.roll(1, dims=0)
     across = torch.maximum(digits, others.transpose(2, 3).flip(2))
-    kinds = (shapes, scribbles(digits, generator), noise(digits, generator), side_by_side(digits, others, generator))
-    kinds = (*kinds, across, dots(digits, generator), framed(digits, width, generator))
+    kinds = (
+        shapes,
+        scribbles(digits, generator),
+        noise(digits, generator),
+        side_by_side(digits, others, generator),
+        across,
+        dots(digits, generator),
+        framed(digits, width, generator),
+    )
     ends = torch.tensor((0.4, 0.65, 0.75, 0.85, 0.9, 0.95), device=digits.device)
     kind = torch.bucketize(uniform(count), ends)  # (N,)
     return torch.stack(kinds)[kind, torch.arange(count, device=digits.device)]

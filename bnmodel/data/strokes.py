@@ -71,11 +71,11 @@ def _lines(shape: str) -> tuple[list[tuple[float, float]], list[tuple[Tensor, Te
     runs: list[list[int]] = []  # indices of control points, without a corner within
     for stroke in strokes:
         runs.append([])
-        for number, (x, y) in enumerate(stroke):
-            if number and stroke[number - 1] == x + y:
+        for number, point in enumerate(stroke):
+            if number and stroke[number - 1] == point:
                 runs.append([])  # a corner begins another run, at the same point
             else:
-                control.append((float(x), float(y)))
+                control.append((float(point[0]), float(point[1])))
             runs[-1].append(len(control) - 1)
     weights = torch.eye(len(control))
     lines = []
