@@ -37,12 +37,13 @@ def footed(strokes: Strokes, flag: bool = False) -> Strokes | None:
 
 
 def long_flagged(strokes: Strokes) -> Strokes | None:
-    """A one whose flag begins at half its height; None where it is more than a bare line."""
-    flagged = footed(strokes, flag=True)
-    if flagged is None:
+    """A one whose flag rises at 45° from half its height; None where it is more than a bare line."""
+    if footed(strokes) is None:
         return None
-    head, end = flagged[-1]
-    return [*strokes, np.array([head, head + 1.4 * (end - head)])]
+    (_, top), (_, bottom) = box(strokes)
+    points = np.concatenate(strokes)
+    head = points[points[:, 1].argmin()]
+    return [*strokes, np.array([head, head + 0.5 * (bottom - top) * np.array([-1, 1])])]
 
 
 def one_stroke(strokes: Strokes) -> Strokes | None:

@@ -24,10 +24,11 @@ BEND = 0.9  # pixels, standard deviation of the elastic displacement at the cont
 CONTROL_POINTS = 5  # of the elastic displacement, per axis
 HEAD = 0.22  # largest vertical displacement of the middle, in half heights
 SEVENS_CROSSED = 0.35
+SEVENS_LOOPED = 0.4  # of the crossed ones: drawn in one stroke, which goes from the foot to the bar
 ONES_WITH_FOOT = 0.3
 ONES_WITH_FLAG = 0.4
 ZEROS_SLASHED = 0.15
-REDRAWN = 8  # every eighth digit is drawn anew, if there is a style for it
+REDRAWN = 10  # every tenth digit is drawn anew, if there is a style for it
 PENS_CHANGED = 0.6
 EDGES_CHANGED = 0.5
 GAPS = 0.15
@@ -150,7 +151,10 @@ def tone(images: Tensor, generator: Generator) -> Tensor:
 
 
 def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
-    """Cross some sevens, slash some zeros; give some ones a foot, and some a flag at the top, short or long."""
+    """Add strokes: a bar to some sevens, a slash to some zeros, a foot or a flag to some ones.
+
+    The bar of a seven may be the end of the same stroke, which then loops back from the foot.
+    """
     count = len(images)
     _, uniform = random_like(images, generator)
     ink = images[:, 0]  # (N, 28, 28)
@@ -174,6 +178,8 @@ def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
     crossed = (labels == 7) & (uniform(count) < SEVENS_CROSSED)
     strokes = line((left, middle - tilt / 2), (right, middle + tilt / 2), crossed)
     base = stem(bottom - 1)
+    looped = crossed & (uniform(count) < SEVENS_LOOPED)
+    strokes = torch.maximum(strokes, line((base, bottom - 1), (left, middle - tilt / 2), looped))
     foot = (labels == 1) & (uniform(count) < ONES_WITH_FOOT)
     lean = 2 * uniform(count) - 1
     start, end = (base - 2 - 5 * uniform(count), bottom), (base + 2 + 5 * uniform(count), bottom + lean)

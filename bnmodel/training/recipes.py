@@ -76,8 +76,8 @@ SPRINT = Recipe(
 )
 ROBUST = Recipe(
     "robust",
-    epochs=40,
-    patience=40,
+    epochs=60,
+    patience=60,
     batch_size=128,
     learning_rate=0.1,
     momentum=0.9,
@@ -86,7 +86,7 @@ ROBUST = Recipe(
     averaging=10,
     keeps_last=True,
     augmented=0.5,
-    outliers=0.125,
+    outliers=0.15,
     calibrated=True,
     model=RobustCNNConfig(),
 )

@@ -19,8 +19,8 @@ from bnmodel.training.trainer import Training, new_network
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 PLAIN = replace(QUICK, epochs=2, learning_rate=0.01, momentum=0.0, model=SimpleCNNConfig(dropout=0.0))
 ROBUST = replace(
-    QUICK, epochs=3, averaging=1, schedule="one_cycle", keeps_last=True, augmented=0.5, outliers=0.125,
-    model=RobustCNNConfig(channels=(8, 8, 8)),
+    QUICK, epochs=3, learning_rate=0.02, averaging=1, schedule="one_cycle", keeps_last=True, augmented=0.5,
+    outliers=0.125, model=RobustCNNConfig(channels=(8, 8, 8)),
 )  # fmt: skip
 
 
