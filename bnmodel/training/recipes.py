@@ -76,14 +76,14 @@ SPRINT = Recipe(
 )
 ROBUST = Recipe(
     "robust",
-    epochs=60,
-    patience=60,
+    epochs=55,
+    patience=55,
     batch_size=128,
     learning_rate=0.1,
     momentum=0.9,
     weight_decay=5e-4,
     schedule="one_cycle",
-    averaging=10,
+    averaging=5,
     keeps_last=True,
     augmented=0.5,
     outliers=0.15,
