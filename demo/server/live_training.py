@@ -1,12 +1,14 @@
 """Live trainings on the page: a few run at once, further ones wait in Gradio's queue.
 
 A training is a generator whose every `next` takes at most an epoch. Gradio runs it in a worker thread, limits how many
-run (`concurrency_limit`), and closes it after the epoch under way when it is stopped (`cancels`) or its page is closed.
+run (`concurrency_limit`), and closes it after the epoch under way when its page is closed. “Stop” sets a flag that is
+read after every step. Gradio's own `cancels` is not used: a cancellation arrives late and may end the next training.
 """
 
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 import gradio as gr
@@ -16,52 +18,109 @@ MAX_TRAININGS = 3  # at once, over all visitors: they share one core
 PICTURE_INTERVAL = 0.3  # seconds: drawing takes time from the training
 WAITING = '<p class="waiting">Press “Train live”, and the curves grow here.</p>'
 MOST_RUNS = 3  # earlier runs drawn beside the present one
-State = Literal["training", "paused", "stopped", "finished"]
+State = Literal["waiting", "training", "paused", "stopped", "finished"]
 T = TypeVar("T")
 _running: set[object] = set()
 _turn = threading.Lock()
 
 
 class Run(Generic[T]):
-    """A training on one page. `paused`: its steps are open, and nobody takes one."""
+    """A training: `steps`, of which each `pictures()` takes `most` at most (None: all).
 
-    def __init__(self, steps: Generator[T]) -> None:
-        self.steps = steps
-        self.latest: T | None = None  # the step shown last: a cancelled generator cannot say how far it came
-        self.pausing, self.paused = False, False
-
-    def pictures(self, most: int | None = None) -> Iterator[tuple[T, State]]:
-        """As the function `pictures`, of the steps from here on; it pauses after `most` of them."""
-        self.pausing, self.paused = False, False
-        for latest, state in pictures(self.steps, lambda: self.pausing, most):
-            self.latest, self.paused = latest, state == "paused"
-            yield latest, state
-
-
-def pictures(
-    steps: Generator[T], pausing: Callable[[], bool] = lambda: False, most: int | None = None
-) -> Iterator[tuple[T, State]]:
-    """Every PICTURE_INTERVAL the latest of `steps` as "training", and the last one as "finished". Closes `steps`.
-
-    Once `pausing()` or after `most` steps the last one is "paused", and `steps` stays open.
+    It begins as "waiting". `pictures` takes steps while it is "training"; a "paused" one keeps its steps open.
     """
-    latest, shown, paused = None, 0.0, False
-    running = object()
-    _running.add(running)
-    try:
-        for number, latest in enumerate(_one_at_a_time(steps), 1):
-            if pausing() or number == most:
-                paused = True
-                break
-            if time.monotonic() - shown >= PICTURE_INTERVAL:
-                yield latest, "training"
-                shown = time.monotonic()
-        if latest is not None:
-            yield latest, "paused" if paused else "finished"
-    finally:
-        _running.discard(running)
-        if not paused:
-            steps.close()
+
+    def __init__(self, steps: Generator[T], most: int | None = None) -> None:
+        self.steps, self.most = steps, most
+        self.latest: T | None = None
+        self.state: State = "waiting"
+        self.pausing = False
+        self.picture = WAITING  # of the end, where it was stopped
+        self._lock = threading.Lock()
+
+    def go_on(self, most: int | None = None) -> None:
+        """Let the next `pictures()` continue a paused training."""
+        self._change("paused", "waiting")
+        self.most = most
+
+    def pause(self) -> None:
+        """Pause after the step under way."""
+        self.pausing = True
+
+    def stop(self) -> None:
+        """End it: at once, or after the step under way."""
+        with self._lock:
+            idle = self.state in ("waiting", "paused")
+            if self.state != "finished":
+                self.state = "stopped"
+        if idle:
+            self.steps.close()
+
+    def pictures(self) -> Iterator[tuple[T, State]]:
+        """Every PICTURE_INTERVAL the latest step as "training", and the last one as "finished" or "paused".
+
+        Nothing where it is not "waiting"; nothing further once it is stopped.
+        """
+        if not self._change("waiting", "training"):
+            return
+        self.pausing, paused = False, False
+        _running.add(self)
+        try:
+            shown = 0.0
+            for number, step in enumerate(_one_at_a_time(self.steps), 1):
+                if self.state != "training":
+                    return
+                self.latest = step
+                if self.pausing or number == self.most:
+                    paused = self._change("training", "paused")
+                    break
+                if time.monotonic() - shown >= PICTURE_INTERVAL:
+                    yield step, "training"
+                    shown = time.monotonic()
+            else:
+                self._change("training", "finished")
+        finally:
+            _running.discard(self)
+            if not paused:
+                self._change("training", "stopped")  # its page was closed, or it failed
+                self.steps.close()
+        if self.latest is not None and self.state in ("paused", "finished"):
+            yield self.latest, self.state
+
+    def _change(self, before: State, after: State) -> bool:
+        """Set the state to `after` if it is `before`; whether it was."""
+        with self._lock:
+            fits = self.state == before
+            if fits:
+                self.state = after
+            return fits
+
+
+@dataclass(eq=False)
+class Runs(Generic[T]):
+    """The trainings of one page: the one that its buttons control, and the last steps of those before."""
+
+    now: Run[T] | None = None
+    earlier: tuple[T, ...] = ()
+
+    def keep(self) -> None:
+        """Count the training among the earlier ones."""
+        if self.now is not None and self.now.latest is not None:
+            self.earlier = (*self.earlier, self.now.latest)[-MOST_RUNS:]
+
+    def buttons(self) -> list[gr.Button]:
+        """Which of the `buttons` can be pressed now."""
+        state = self.now.state if self.now is not None else "finished"
+        going = state in ("waiting", "training")
+        paused = state == "paused"
+        return [
+            gr.Button(interactive=not going),
+            gr.Button(interactive=state == "training", visible=not paused),
+            gr.Button(interactive=True, visible=paused),
+            gr.Button(interactive=not going),
+            gr.Button(interactive=going or paused),
+            gr.Button(interactive=bool(self.earlier) and not (going or paused)),
+        ]
 
 
 def _one_at_a_time(steps: Iterator[T]) -> Iterator[T]:
@@ -111,42 +170,74 @@ def wire(
     `networks`: how many steps of `stream(*inputs)` make an epoch; the first step is before any.
     """
     train, pause, go_on, step, stop, clear = pressed
-    run, earlier = gr.State(), gr.State(())
-    outputs = [shown, run, earlier, *pressed]
+    page: gr.State = gr.State(Runs())  # each session gets a copy, which its events share
+    outputs = [shown, *pressed]
 
-    def announce() -> list[Any]:
+    def begin(runs: Runs[T], run: Run[T]) -> list[Any]:
+        runs.now = run
         busy = len(_running) >= MAX_TRAININGS
         words = f"Busy: {MAX_TRAININGS} trainings are running here; yours starts when one of them ends."
-        return [f'<p class="sentence" role="status">{words}</p>' if busy else gr.skip(), *_able("training", False)]
+        return [f'<p class="sentence" role="status">{words}</p>' if busy else gr.skip(), *runs.buttons()]
 
-    def follow(now: Run[T], before: tuple[T, ...], most: int | None = None) -> Iterator[list[Any]]:
-        for latest, state in now.pictures(most):
-            runs = (*before, latest)[-MOST_RUNS:] if state == "finished" else before
-            yield [draw(latest, state, before), now if state != "finished" else None, runs, *_able(state, bool(runs))]
+    def is_going(runs: Runs[T]) -> bool:
+        return runs.now is not None and runs.now.state in ("waiting", "training")
 
-    def start(now: Run[T] | None, before: tuple[T, ...], *values: Any) -> Iterator[list[Any]]:
-        _give_up(now)
-        yield from follow(Run(stream(*values)), before)
+    def start(runs: Runs[T], *values: Any) -> list[Any]:
+        if is_going(runs):  # a double click
+            return [gr.skip(), *runs.buttons()]
+        if runs.now is not None:
+            runs.now.stop()
+        return begin(runs, Run(stream(*values)))
 
-    def one_epoch(now: Run[T] | None, before: tuple[T, ...], *values: Any) -> Iterator[list[Any]]:
-        if now is not None and now.paused:
-            yield from follow(now, before, networks)
-        else:
-            yield from follow(Run(stream(*values)), before, networks + 1)
+    def resume(runs: Runs[T], most: int | None = None) -> list[Any]:
+        if runs.now is None or runs.now.state != "paused":
+            return [gr.skip(), *runs.buttons()]
+        runs.now.go_on(most)
+        return begin(runs, runs.now)
 
-    def resume(now: Run[T] | None, before: tuple[T, ...]) -> Iterator[list[Any]]:
-        if now is not None and now.paused:
-            yield from follow(now, before)
+    def one_epoch(runs: Runs[T], *values: Any) -> list[Any]:
+        if is_going(runs):
+            return [gr.skip(), *runs.buttons()]
+        if runs.now is not None and runs.now.state == "paused":
+            return resume(runs, networks)
+        return begin(runs, Run(stream(*values), networks + 1))
 
-    def hold(now: Run[T] | None) -> None:
-        if now is not None:
-            now.pausing = True
+    def follow(runs: Runs[T]) -> Iterator[list[Any]]:
+        run = runs.now
+        if run is not None:
+            for latest, state in run.pictures():
+                before = runs.earlier
+                if runs.now is not run:
+                    break
+                if state == "finished":
+                    runs.keep()
+                yield [draw(latest, state, before), *runs.buttons()]
+        # again, since a picture on its way may have arrived after the answer to “Stop”
+        ended = run is not None and run is runs.now and run.state == "stopped"
+        yield [run.picture if run is not None and ended else gr.skip(), *runs.buttons()]
 
-    def stopped(now: Run[T] | None, before: tuple[T, ...]) -> list[Any]:
-        _give_up(now)
-        if now is None or now.latest is None:
-            return [WAITING, None, before, *_able("stopped", bool(before))]
-        return [draw(now.latest, "stopped", before), None, (*before, now.latest)[-MOST_RUNS:], *_able("stopped", True)]
+    def stopped(runs: Runs[T]) -> list[Any]:
+        run = runs.now
+        if run is None or run.state in ("stopped", "finished"):
+            return [gr.skip(), *runs.buttons()]
+        run.picture = draw(run.latest, "stopped", runs.earlier) if run.latest is not None else WAITING
+        run.stop()
+        runs.keep()
+        return [run.picture, *runs.buttons()]
+
+    def failed(runs: Runs[T]) -> list[Any]:
+        """The queue was full, or a step failed."""
+        if runs.now is not None and runs.now.state == "waiting":
+            runs.now.stop()
+        return runs.buttons()
+
+    def hold(runs: Runs[T]) -> None:
+        if runs.now is not None:
+            runs.now.pause()
+
+    def forget(runs: Runs[T]) -> list[gr.Button]:
+        runs.earlier = ()
+        return runs.buttons()
 
     # into sight; a training that is drawn where nobody looks is none
     look = f"""() => {{
@@ -155,39 +246,15 @@ def wire(
     at_once: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
     trains: dict[str, Any] = {
         "show_progress": "hidden",
-        "trigger_mode": "once",
+        "trigger_mode": "multiple",  # one that was stopped while it waited is still in the queue
         "concurrency_limit": MAX_TRAININGS,
         "concurrency_id": "trainings",
         "api_visibility": "private",
     }
-    for button in (train, go_on, step):
+    for button, press, values in ((train, start, inputs), (go_on, resume, []), (step, one_epoch, inputs)):
         button.click(None, None, None, js=look, api_visibility="private")
-        button.click(announce, None, [shown, *pressed], **at_once)
-    trainings: Any = [
-        train.click(start, [run, earlier, *inputs], outputs, **trains),
-        go_on.click(resume, [run, earlier], outputs, **trains),
-        step.click(one_epoch, [run, earlier, *inputs], outputs, **trains),
-    ]
-    pause.click(hold, [run], None, **at_once)
-    stop.click(stopped, [run, earlier], outputs, cancels=trainings, **at_once)
-    clear.click(lambda: ((), gr.Button(interactive=False)), None, [earlier, clear], **at_once)
-
-
-def _give_up(run: Run[T] | None) -> None:
-    """Close the steps of a paused training; a running one closes its own."""
-    if run is not None and run.paused:
-        run.paused = False
-        run.steps.close()
-
-
-def _able(state: State, runs: bool) -> list[gr.Button]:
-    """Which of the `buttons` can be pressed."""
-    going = state in ("training", "paused")
-    return [
-        gr.Button(interactive=state != "training"),
-        gr.Button(interactive=state == "training", visible=state != "paused"),
-        gr.Button(interactive=True, visible=state == "paused"),
-        gr.Button(interactive=state != "training"),
-        gr.Button(interactive=going),
-        gr.Button(interactive=runs and not going),
-    ]
+        pressing = button.click(press, [page, *values], outputs, **at_once)
+        pressing.then(follow, [page], outputs, **trains).failure(failed, [page], list(pressed), **at_once)
+    pause.click(hold, [page], None, **at_once)
+    stop.click(stopped, [page], outputs, **at_once)
+    clear.click(forget, [page], list(pressed), **at_once)

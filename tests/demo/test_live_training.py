@@ -15,7 +15,7 @@ from bnmodel.experiments.gradients import PLACES
 from bnmodel.training.history import Epoch
 from demo.app import build_app, launch_options
 from demo.server import live_training
-from demo.server.live_training import MAX_TRAININGS, Run, pictures
+from demo.server.live_training import MAX_TRAININGS, Run, Runs
 
 TIMEOUT = 120_000  # ms, for a machine with other things to do
 
@@ -41,17 +41,17 @@ def no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_step_is_passed_on_and_the_last_one_is_marked_as_finished(no_interval: None) -> None:
-    assert list(pictures(Steps(2)())) == [(1, "training"), (2, "training"), (2, "finished")]
+    assert list(Run(Steps(2)()).pictures()) == [(1, "training"), (2, "training"), (2, "finished")]
 
 
 def test_between_two_pictures_the_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_training, "PICTURE_INTERVAL", 60.0)
-    assert list(pictures(Steps(50)())) == [(1, "training"), (50, "finished")]
+    assert list(Run(Steps(50)()).pictures()) == [(1, "training"), (50, "finished")]
 
 
 def test_closing_the_pictures_closes_the_training_which_no_longer_counts_as_running(no_interval: None) -> None:
     steps = Steps()
-    shown = pictures(steps())
+    shown = Run(steps()).pictures()
     next(shown)
     assert len(live_training._running) == 1
     shown.close()  # type: ignore[attr-defined]
@@ -65,26 +65,63 @@ def test_a_failing_training_no_longer_counts_as_running() -> None:
         raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
-        list(pictures(failing()))
+        list(Run(failing()).pictures())
     assert len(live_training._running) == 0
 
 
 def test_a_pause_keeps_the_training_open_and_it_goes_on_where_it_was(no_interval: None) -> None:
     steps = Steps(5)
-    run: Run[int] = Run(steps())
-    assert list(run.pictures(most=2)) == [(1, "training"), (2, "paused")]
-    assert (run.paused, steps.closed) == (True, False)
+    run: Run[int] = Run(steps(), most=2)
+    assert list(run.pictures()) == [(1, "training"), (2, "paused")]
+    assert (run.state, steps.closed) == ("paused", False)
+    run.go_on()
     assert list(run.pictures()) == [(3, "training"), (4, "training"), (5, "training"), (5, "finished")]
-    assert (run.paused, steps.closed) == (False, True)
+    assert (run.state, steps.closed) == ("finished", True)
 
 
 def test_one_asked_to_pause_does_so_after_the_step_under_way(no_interval: None) -> None:
     run: Run[int] = Run(Steps()())
     shown = run.pictures()
     assert next(shown) == (1, "training")
-    run.pausing = True
+    run.pause()
     assert list(shown) == [(2, "paused")]
     assert len(live_training._running) == 0  # it takes nobody's place
+
+
+def test_one_that_is_stopped_before_it_begins_takes_no_step() -> None:
+    steps = Steps()
+    run: Run[int] = Run(steps())
+    run.stop()
+    assert list(run.pictures()) == []
+    assert (run.state, steps.taken) == ("stopped", 0)
+
+
+def test_one_that_is_stopped_shows_nothing_more_and_is_closed(no_interval: None) -> None:
+    steps = Steps()
+    run: Run[int] = Run(steps())
+    shown = run.pictures()
+    assert next(shown) == (1, "training")
+    run.stop()
+    assert list(shown) == []
+    assert (run.latest, run.state, steps.closed) == (1, "stopped", True)
+
+
+def test_a_training_has_one_follower(no_interval: None) -> None:
+    run: Run[int] = Run(Steps(2)())
+    shown = run.pictures()
+    assert next(shown) == (1, "training")
+    assert list(run.pictures()) == []
+    assert list(shown) == [(2, "training"), (2, "finished")]
+
+
+def test_the_buttons_are_those_of_the_present_training() -> None:
+    old: Run[int] = Run(Steps()())
+    runs = Runs(old)
+    old.stop()
+    runs.now = Run(Steps()())
+    assert [button.interactive for button in runs.buttons()] == [False, False, True, False, True, False]
+    runs.now.stop()
+    assert [button.interactive for button in runs.buttons()] == [True, False, True, True, False, False]
 
 
 def test_no_two_trainings_take_a_step_at_the_same_time(no_interval: None) -> None:
@@ -100,7 +137,7 @@ def test_no_two_trainings_take_a_step_at_the_same_time(no_interval: None) -> Non
             yield number
 
     with ThreadPoolExecutor(3) as threads:
-        ends = list(threads.map(lambda _: list(pictures(steps()))[-1], range(3)))
+        ends = list(threads.map(lambda _: list(Run(steps()).pictures())[-1], range(3)))
     assert ends == [(5, "finished")] * 3
     assert most == 1
 
@@ -115,6 +152,7 @@ class Trainer:
     url: str = ""
     begun: list[int] = field(default_factory=list)  # their seeds
     closed: list[int] = field(default_factory=list)
+    fails: bool = False
 
     def stream(self, rate: float, initializer: str, epochs: int, seed: int) -> Generator[Convergence]:
         self.begun.append(seed)
@@ -123,6 +161,8 @@ class Trainer:
             while True:
                 yield Convergence(rate, initializer, epochs, seed, tuple(Curve(place, done) for place in PLACES))
                 time.sleep(0.05)
+                if self.fails:
+                    raise ArithmeticError
                 done = (*done, Epoch(len(done) + 1, 1.0, 0.5, 1.0, 0.5, rate, 0.05))[:20]
         finally:
             self.closed.append(seed)
@@ -143,21 +183,40 @@ def trainer() -> Iterator[Trainer]:
         app.close()
 
 
+def visitor(browser: Browser, url: str) -> Page:
+    """A page on the tab of the trainings."""
+    # a context of its own: a browser has six connections to a server, and a page of Gradio keeps two of them open
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.set_default_timeout(TIMEOUT)
+    page.goto(f"{url}/?tab=convergence", timeout=TIMEOUT)
+    page.wait_for_selector("#convergence svg")
+    return page
+
+
 @pytest.fixture
-def pages(trainer: Trainer, browser: Browser) -> Iterator[list[Page]]:
-    """As many visitors as may train, and one more, on the tab of the trainings."""
+def ready(trainer: Trainer) -> Iterator[Trainer]:
+    """The app, without trainings before and after."""
     trainer.begun.clear()
     trainer.closed.clear()
-    # a context each, since a browser has six connections to a server, and a page of Gradio keeps two of them open
-    opened = [browser.new_context(viewport={"width": 1280, "height": 900}).new_page() for _ in range(MAX_TRAININGS + 1)]
-    for page in opened:
-        page.set_default_timeout(TIMEOUT)
-        page.goto(f"{trainer.url}/?tab=convergence", timeout=TIMEOUT)
-        page.wait_for_selector("#convergence svg")
+    yield trainer
+    trainer.fails = False
+    wait_until(lambda: len(trainer.closed) == len(trainer.begun), "all trainings are closed")
+
+
+@pytest.fixture
+def pages(ready: Trainer, browser: Browser) -> Iterator[list[Page]]:
+    """As many visitors as may train, and one more."""
+    opened = [visitor(browser, ready.url) for _ in range(MAX_TRAININGS + 1)]
     yield opened
     for page in opened:
         page.context.close()
-    wait_until(lambda: len(trainer.closed) == len(trainer.begun), "all trainings are closed")
+
+
+@pytest.fixture
+def alone(ready: Trainer, browser: Browser) -> Iterator[Page]:
+    page = visitor(browser, ready.url)
+    yield page
+    page.context.close()
 
 
 def wait_until(true: Callable[[], bool], what: str) -> None:
@@ -209,9 +268,9 @@ def test_one_that_waits_can_be_stopped_before_it_begins(pages: list[Page], train
 
 
 def test_a_stopped_training_is_closed_says_how_far_it_came_and_can_be_started_again(
-    pages: list[Page], trainer: Trainer
+    alone: Page, trainer: Trainer
 ) -> None:
-    page = pages[0]
+    page = alone
     train(page)
     page.locator("#conv-stop").click()
     shows(page, "Stopped")
@@ -223,8 +282,8 @@ def test_a_stopped_training_is_closed_says_how_far_it_came_and_can_be_started_ag
     train(page)
 
 
-def test_a_double_click_trains_once(pages: list[Page], trainer: Trainer) -> None:
-    page = pages[0]
+def test_a_double_click_trains_once(alone: Page, trainer: Trainer) -> None:
+    page = alone
     page.locator("#conv-train").dblclick()
     shows(page, "Training live: epoch 1")
     expect(page.locator("#conv-train")).to_be_disabled(timeout=TIMEOUT)
@@ -232,6 +291,27 @@ def test_a_double_click_trains_once(pages: list[Page], trainer: Trainer) -> None
     page.locator("#conv-stop").click()
     shows(page, "Stopped")
     wait_until(lambda: len(trainer.closed) == 1, "the training is closed")
+
+
+def test_one_started_right_after_stop_trains_on(alone: Page, trainer: Trainer) -> None:
+    for _ in range(3):
+        train(alone)
+        alone.locator("#conv-stop").click()
+        shows(alone, "Stopped")
+    train(alone)
+    shows(alone, "epoch 5")
+    expect(alone.locator("#conv-train")).to_be_disabled()
+    alone.locator("#conv-stop").click()
+    shows(alone, "Stopped")
+
+
+def test_after_a_training_that_failed_another_can_be_started(alone: Page, trainer: Trainer) -> None:
+    trainer.fails = True
+    alone.locator("#conv-train").click()
+    wait_until(lambda: len(trainer.closed) == 1, "the training has failed")
+    expect(alone.locator("#conv-train")).to_be_enabled(timeout=TIMEOUT)
+    trainer.fails = False
+    train(alone)
 
 
 def test_the_gap_between_the_losses_is_trained_live(desktop: BrowserContext, app_url: str) -> None:
@@ -266,7 +346,6 @@ def test_epoch_by_epoch_with_a_pause_and_a_second_run_beside_the_first(browser: 
     expect(live_place).to_contain_text("Training live: epoch 3", timeout=120_000)
     page.locator("#conv-stop").click()
     expect(live_place).to_contain_text("Stopped", timeout=120_000)
-    page.wait_for_timeout(2000)  # Gradio's cancellation may still be on its way, and would end the next one too
     page.locator("#conv-step").click()
     expect(live_place).to_contain_text("Paused: epoch 1 of 30", timeout=120_000)
     expect(live_place.locator("tbody tr")).to_have_count(2)
