@@ -1,5 +1,6 @@
 """Live trainings: a few at once, closed when they are stopped or their page is."""
 
+import re
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -299,7 +300,7 @@ def test_one_started_right_after_stop_trains_on(alone: Page, trainer: Trainer) -
         alone.locator("#conv-stop").click()
         shows(alone, "Stopped")
     train(alone)
-    shows(alone, "epoch 5")
+    expect(alone.locator("#conv-live")).to_contain_text(re.compile(r"epoch \d\d"), timeout=TIMEOUT)
     expect(alone.locator("#conv-train")).to_be_disabled()
     alone.locator("#conv-stop").click()
     shows(alone, "Stopped")
