@@ -1,10 +1,11 @@
 // A drawing as a short text: for the link, and for the browser to remember. Runs before pad.js, in the same scope.
-// Version byte, then one mark after the other: an example, a picture's file, a stroke of the brush or of the eraser.
+// Version byte, then one mark after the other: an example, a picture's file, a stroke of the brush or of the eraser, at
+// last the place of the chosen digit.
 
 const LONGEST_CODE = 16000; // characters
 const MOST_POINTS = 20000; // of all strokes together
 const VERSION = 1;
-const [EXAMPLE, PICTURE, BRUSH, ERASER] = [1, 2, 3, 4];
+const [EXAMPLE, PICTURE, BRUSH, ERASER, CHOICE] = [1, 2, 3, 4, 5];
 
 // marks → text, or '' where it would be too long. Points are whole half pixels, widths half per cents.
 function encodeDrawing(marks) {
@@ -14,7 +15,10 @@ function encodeDrawing(marks) {
     bytes.push(n);
   };
   for (const mark of marks) {
-    if (mark.example !== undefined) bytes.push(EXAMPLE, mark.example);
+    if (mark.choice) {
+      bytes.push(CHOICE);
+      mark.choice.forEach((at) => number(2 * at));
+    } else if (mark.example !== undefined) bytes.push(EXAMPLE, mark.example);
     else if (mark.file) {
       bytes.push(PICTURE, ...mark.paper.slice(0, 3));
       number(mark.file.length);
@@ -64,6 +68,9 @@ function decodeDrawing(code, examples) {
       const example = byte();
       if (example >= examples) throw new RangeError('no such example');
       marks.push({ example });
+    } else if (kind === CHOICE) {
+      marks.push({ choice: [number(2000) / 2, number(2000) / 2] });
+      if (at < bytes.length) throw new RangeError('a choice is the last mark');
     } else if (kind === PICTURE) {
       const paper = [byte(), byte(), byte(), 255];
       const length = number(bytes.length - at);

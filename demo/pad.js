@@ -6,15 +6,18 @@ const SIDE = 560; // canvas pixels a side, whatever the density of the screen
 const EXPORT = 280; // pixels a side of what the network gets
 const PAUSE = 120; // ms between two answers while drawing
 const RETRY = 2000; // ms until a server that did not answer is asked again
+const TAP = 8; // canvas pixels: a stroke that stays within is a tap
 const NEAR = 1.5; // canvas pixels: a closer point of a stroke adds nothing
 const LARGEST_PICTURE = 11000; // bytes, so that a link can carry it
 const STORE = 'bnmodel-drawing';
 const DOUBTFUL = 0.5; // an answer less likely than this may be none
+const GUESS = 0.2; // a less likely one is no better than chance
 const INK = '#14171c';
 const CHALK = '#f7f7f4'; // on a dark picture
 
 const find = (selector) => element.querySelector(selector);
 const sheet = find('.pad-canvas');
+const boxes = find('.pad-boxes');
 const brush = find('.pad-brush input');
 const pen = sheet.getContext('2d');
 const copy = Object.assign(document.createElement('canvas'), { width: EXPORT, height: EXPORT });
@@ -27,7 +30,10 @@ let marks = [];
 let undone = [];
 let paper = null; // [r, g, b, a] of the picture underneath
 let stroke = null; // the one being drawn
+let before = {}; // what beginning it has changed
 let erasing = false;
+let chosen = null; // [x, y] in half canvas pixels: of several digits the one there
+let found = []; // the digits on the sheet where there are several
 
 // ---- drawing
 
@@ -77,11 +83,13 @@ const base = () => marks.findLastIndex((mark) => !mark.points); // of the presen
 function add(mark) {
   marks.push(mark);
   undone = [];
+  chosen = null;
 }
 
 function undo() {
   if (stroke || !marks.length) return;
   undone.push(marks.pop());
+  chosen = null;
   repaint();
   changed();
 }
@@ -89,6 +97,7 @@ function undo() {
 function redo() {
   if (stroke || !undone.length) return;
   marks.push(undone.pop());
+  chosen = null;
   repaint();
   changed();
 }
@@ -123,6 +132,7 @@ function lower(event) {
   sheet.classList.add('is-pen');
   sheet.setPointerCapture(event.pointerId);
   stroke = { points: [], brush: Number(brush.value), erases: erasing };
+  before = { chosen, undone };
   add(stroke);
   extend(stroke, place(event));
   changed();
@@ -140,10 +150,52 @@ function move(event) {
 
 function lift(event) {
   if (!stroke || !event.isPrimary) return;
-  extend(stroke, stroke.points.at(-1)); // the last half segment
+  const { points } = stroke;
+  const tapped = found.find(({ box }) => box.every((edge, k) => (k < 2 ? points[0][k] >= edge * SIDE
+    : points[0][k - 2] <= edge * SIDE)));
+  const tap = points.every((point) => Math.hypot(point[0] - points[0][0], point[1] - points[0][1]) < TAP);
+  extend(stroke, points.at(-1)); // the last half segment
   stroke = null;
+  if (tapped && tap) { // it chooses a digit
+    marks.pop();
+    ({ chosen, undone } = before);
+    repaint();
+    choose(tapped);
+  } else changed();
+}
+
+// ---- one of several digits
+
+function choose({ box: [left, top, right, bottom] }) {
+  chosen = [(left + right) / 2, (top + bottom) / 2].map((share) => Math.round(2 * SIDE * share) / 2);
   changed();
 }
+
+// In shares of the sheet: the digit that was chosen, or else the one drawn last
+function point() {
+  if (chosen) return chosen.map((at) => at / SIDE);
+  const { points } = marks.at(-1) ?? {};
+  return points ? [0, 1].map((k) => points.reduce((sum, at) => sum + at[k], 0) / points.length / SIDE) : null;
+}
+
+function showBoxes(reply) {
+  found = stroke ? [] : reply?.digits ?? [];
+  const focused = boxes.contains(document.activeElement);
+  boxes.replaceChildren(...found.map((digit, k) => {
+    const [left, top, right, bottom] = digit.box.map((share) => `${100 * share}%`);
+    const button = Object.assign(document.createElement('button'), { type: 'button', textContent: name(digit) });
+    button.setAttribute('aria-label', `Digit ${k + 1} of ${found.length}: ${name(digit)}`);
+    button.setAttribute('aria-pressed', k === reply.chosen);
+    button.addEventListener('click', () => choose(digit));
+    const frame = Object.assign(document.createElement('div'), { className: `pad-box${digit.box[1] < 0.1 ? ' is-high' : ''}` });
+    Object.assign(frame.style, { left, top, width: `calc(${right} - ${left})`, height: `calc(${bottom} - ${top})` });
+    frame.append(button);
+    return frame;
+  }));
+  if (focused) boxes.querySelector('[aria-pressed=true]')?.focus({ preventScroll: true });
+}
+
+const name = ({ label, probability }) => (label === null || probability < DOUBTFUL ? '?' : `${label}`);
 
 function save() {
   const page = Object.assign(document.createElement('canvas'), { width: SIDE, height: SIDE });
@@ -318,7 +370,9 @@ frameOf.addEventListener('keydown', (event) => {
 
 window.drawingCode = () => {
   const from = base();
-  return blank() ? '' : encodeDrawing(marks.slice(from < 0 || marks[from].picture ? Math.max(0, from) : from + 1));
+  if (blank()) return '';
+  const drawn = marks.slice(from < 0 || marks[from].picture ? Math.max(0, from) : from + 1);
+  return encodeDrawing(chosen ? [...drawn, { choice: chosen }] : drawn);
 };
 
 function remember() {
@@ -336,9 +390,12 @@ async function restore() {
   if (linked !== null) history.replaceState(history.state, '', location.pathname + location.search);
   if (!code) return;
   try {
-    const restored = await Promise.all(decodeDrawing(code, examples.length).map(withPicture));
+    const decoded = decodeDrawing(code, examples.length);
+    const choice = decoded.at(-1)?.choice;
+    const restored = await Promise.all(decoded.filter((mark) => !mark.choice).map(withPicture));
     if (stroke) return; // somebody is drawing already
     marks.push(...(marks.length ? [{}] : []), ...restored);
+    chosen = choice ?? null;
     repaint();
     changed();
   } catch {
@@ -377,7 +434,7 @@ async function answer() {
     if (stroke) await new Promise((resolve) => { wake = resolve; setTimeout(resolve, PAUSE); });
   }
   running = false;
-  if (!stroke) settle(url, Boolean(reply?.failed));
+  if (!stroke) settle(reply?.canvas || url, Boolean(reply?.failed));
 }
 
 function settle(url, failed) {
@@ -401,7 +458,7 @@ function snapshot() {
 
 async function ask(canvas) {
   try {
-    const reply = await server.recognize({ canvas, model });
+    const reply = await server.recognize({ canvas, model, at: point() });
     return reply?.probabilities ? reply : { failed: true };
   } catch {
     return { failed: true };
@@ -412,13 +469,20 @@ function show(reply) {
   const known = reply && reply.label !== null && !reply.failed;
   const sure = known ? reply.probabilities[reply.label] : 0;
   const doubtful = Boolean(known) && sure < DOUBTFUL;
+  const several = known && reply.digits.length > 0;
   find('.pad-answer').dataset.label = known ? reply.label : '';
-  find('.pad-answer').classList.toggle('is-doubtful', doubtful);
-  find('.pad-digit').textContent = known && !doubtful ? reply.label : '?';
-  if (doubtful) say(`${model} is not sure this is a digit. Closest guess: ${reply.label} (${percent(sure)} %).`);
-  else if (known) say(`${model} reads ${reply.label}, ${percent(sure)} % sure.`);
-  else if (reply?.failed) say('No answer from the server. Check that the app is running, then draw again.');
-  else say('Nothing drawn yet. Draw a digit, 0 to 9.');
+  find('.pad-answer').classList.toggle('is-several', Boolean(several));
+  find('.pad-answer').classList.toggle('is-doubtful', several ? Boolean(reply.advice) : doubtful);
+  const output = find('.pad-digit');
+  output.replaceChildren(...(several ? reply.digits.map(name) : [known && !doubtful ? `${reply.label}` : '?'])
+    .map((text, k) => {
+      const part = Object.assign(document.createElement('span'), { textContent: text });
+      part.classList.toggle('is-chosen', several && k === reply.chosen);
+      return part;
+    }));
+  output.style.setProperty('--digits', Math.max(1, several ? reply.digits.length : 1));
+  say(inWords(reply, known, several, doubtful, sure));
+  showBoxes(known ? reply : null);
   bars.forEach((bar, digit) => {
     const p = known ? reply.probabilities[digit] : 0;
     bar.style.setProperty('--p', p);
@@ -432,6 +496,19 @@ function show(reply) {
     image.data.set([grey, grey, grey, 255], 4 * i);
   });
   find('.pad-saw canvas').getContext('2d').putImageData(image, 0, 0);
+}
+
+function inWords(reply, known, several, doubtful, sure) {
+  if (reply?.failed) return 'No answer from the server. Check that the app is running, then draw again.';
+  if (!known) return reply?.advice || 'Nothing drawn yet. Draw a digit, 0 to 9.';
+  if (several) {
+    const number = reply.digits.map(name).join('');
+    const one = doubtful ? `digit ${reply.chosen + 1}` : `the ${reply.label}, ${percent(sure)} % sure`;
+    return `${model} reads ${number}. ${reply.advice} The tabs ask about ${one}; click another digit to choose it.`;
+  }
+  const guess = sure >= GUESS ? `Closest guess: ${reply.label} (${percent(sure)} %).` : '';
+  if (doubtful) return `${model} is not sure. ${reply.advice} ${guess}`.trim();
+  return `${model} reads ${reply.label}, ${percent(sure)} % sure. ${reply.advice}`.trim();
 }
 
 function say(words) {

@@ -1,7 +1,8 @@
 """The drawing pad: our own canvas, with the live answer beneath it, in Gradio's HTML component.
 
 Its value is the drawing as a PNG data URL (280×280 RGBA), "" while it is blank. While the pen moves, its script calls
-`recognize` directly; at pen-up it sets the value and the page hears of it (see `demo.page`).
+`recognize` directly; at pen-up it sets the value and the page hears of it (see `demo.page`). Of several digits the
+value is the sheet of the chosen one.
 """
 
 import base64
@@ -13,9 +14,11 @@ import gradio as gr
 import numpy as np
 
 from bnmodel.data import load_sample
+from bnmodel.data.advice import advice
+from demo import digits
 from demo.images import as_ink, decode_canvas, grey, png_url
-from demo.server.validation import refusal, shown
-from export.recogniser import Recognizer
+from demo.server.validation import is_number, refusal, shown
+from export.recogniser import SURE, Answer, Recognizer
 
 HERE = Path(__file__).parent
 EXAMPLE = 1  # which digit of each class, counted from 0
@@ -25,19 +28,14 @@ def build_pad(find: Callable[[str], Recognizer], model: str) -> gr.HTML:
     """The pad, answered by the recogniser that `find` returns for a model's name; `model` is the first one's."""
 
     def recognize(request: Any) -> dict[str, Any]:
-        """{"canvas": data URL, "model": name} → what the pad shows. Called by pad.js.
+        """{"canvas": data URL, "model": name, "at": [x, y] or null} → what the pad shows. Called by pad.js.
 
         Raises:
             gr.Error: something else, or a model that is not there.
         """
         if not isinstance(request, dict) or not isinstance(request.get("model"), str):
             raise refusal(f"drawing: expected a canvas and a model's name, received {shown(request)}; reload the page")
-        answer = find(request["model"]).read(drawing(request.get("canvas")))
-        return {
-            "label": answer.label,
-            "probabilities": answer.probabilities.tolist(),
-            "digit": base64.b64encode(grey(answer.digit).tobytes()).decode(),  # 28·28 bytes
-        }
+        return reply(find(request["model"]), drawing(request.get("canvas")), point(request.get("at")))
 
     return gr.HTML(
         value="",
@@ -50,6 +48,55 @@ def build_pad(find: Callable[[str], Recognizer], model: str) -> gr.HTML:
         examples=[{"label": label, "url": png_url(as_ink(digit))} for label, digit in enumerate(example_digits())],
         model=model,
     )
+
+
+def reply(recognizer: Recognizer, canvas: np.ndarray, at: tuple[float, float] | None) -> dict[str, Any]:
+    """What the pad shows of a drawing; of several digits, about the one closest to `at` (in shares of the sheet).
+
+    `digits` is empty unless there are several; `canvas` is then the sheet of the `chosen` one, for the tabs. `advice`:
+    why there is no sure answer, "" where there is one.
+    """
+    answer = recognizer.read(canvas)
+    found, too_many = digits.find(recognizer, canvas, answer)
+    height, width = canvas.shape[:2]
+    chosen = None
+    if found:
+        chosen = digits.nearest([one.box for one in found], (at[0] * width, at[1] * height)) if at else 0
+        answer = found[chosen].answer
+    sure = all(_is_sure(one.answer) for one in found) if found else _is_sure(answer) and not too_many
+    return {
+        "label": answer.label,
+        "probabilities": answer.probabilities.tolist(),
+        "digit": base64.b64encode(grey(answer.digit).tobytes()).decode(),  # 28·28 bytes
+        "advice": "" if sure else advice(canvas, -1 if too_many else max(1, len(found))),
+        "digits": [
+            {
+                "label": one.answer.label,
+                "probability": float(one.answer.probabilities.max()),
+                "box": [edge / side for edge, side in zip(one.box, (width, height) * 2, strict=True)],
+            }
+            for one in found
+        ],
+        "chosen": chosen,
+        "canvas": png_url(found[chosen].canvas) if chosen is not None else "",
+    }
+
+
+def _is_sure(answer: Answer) -> bool:
+    return not answer.blank and float(answer.probabilities.max()) >= SURE
+
+
+def point(at: Any) -> tuple[float, float] | None:
+    """What the pad sent → a point in shares of the sheet; None where nothing is chosen.
+
+    Raises:
+        gr.Error: something else came.
+    """
+    if at is None:
+        return None
+    if not isinstance(at, list) or len(at) != 2 or not all(is_number(share) for share in at):
+        raise refusal(f"at: expected two numbers, received {shown(at)}; reload the page")
+    return float(at[0]), float(at[1])
 
 
 def drawing(url: Any) -> np.ndarray:

@@ -1,0 +1,96 @@
+"""The digits of a sheet that has several: found, chosen, and each put on a sheet of its own.
+
+The network reads one digit at a time. What the pad says of a digit and what the tabs are asked about is the same sheet.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from export.recogniser import Answer, Recognizer
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+MARGIN = 0.15  # paper kept around a digit, in its longer sides
+WIDE = 0.95  # a piece of ink wider than this, in its heights, may be two digits that touch
+SPECK = 0.02  # smallest piece of ink that counts, in areas of the largest
+
+
+@dataclass(frozen=True)
+class Found:
+    """One of several digits."""
+
+    box: Box
+    canvas: np.ndarray  # uint8 (H, W, 4), the sheet with this digit only
+    answer: Answer  # to that canvas
+
+
+def find(recognizer: Recognizer, canvas: np.ndarray, answer: Answer) -> tuple[list[Found], bool]:
+    """The digits of a sheet in reading order, none unless there are several; and whether there are too many.
+
+    `answer`: what `recognizer` makes of the sheet as one digit.
+    """
+    if answer.blank or not may_be_several(canvas):
+        return [], False
+    number = recognizer.read_numbers(canvas)
+    boxes = [digit.box for digit in number.digits]
+    if len(boxes) < 2:
+        return [], number.too_many
+    sheets = [alone(canvas, boxes, k) for k in range(len(boxes))]
+    return [Found(box, one, recognizer.read(one)) for box, one in zip(boxes, sheets, strict=True)], False
+
+
+def may_be_several(canvas: np.ndarray) -> bool:
+    """Whether it is worth looking for several digits: not where a drawing is one narrow piece of ink."""
+    alpha = canvas[..., 3]
+    if alpha.min() > 0:
+        return True  # a picture: what is ink in it takes longer to find out
+    pieces, count = ndimage.label(alpha > 127, np.ones((3, 3)))
+    if not count:
+        return False
+    areas = np.bincount(pieces.ravel())[1:]
+    places = ndimage.find_objects(pieces)
+    large = [place for place, area in zip(places, areas, strict=True) if area >= SPECK * areas.max()]
+    rows, columns = large[0]
+    return len(large) > 1 or columns.stop - columns.start > WIDE * (rows.stop - rows.start)
+
+
+def alone(canvas: np.ndarray, boxes: Sequence[Box], chosen: int) -> np.ndarray:
+    """The sheet with the chosen digit only: the others become paper, and so does all that is not near it."""
+    height, width = canvas.shape[:2]
+    left, top, right, bottom = _pixels(boxes[chosen], height, width)
+    margin = round(MARGIN * max(right - left, bottom - top))
+    own = np.zeros((height, width), bool)
+    own[top:bottom, left:right] = True
+    others = np.zeros((height, width), bool)
+    for k, box in enumerate(boxes):
+        if k != chosen:
+            x0, y0, x1, y1 = _pixels(box, height, width)
+            others[y0:y1, x0:x1] = True
+    near = (
+        slice(max(0, top - margin), min(height, bottom + margin)),
+        slice(max(0, left - margin), min(width, right + margin)),
+    )
+    part, paper, erased = canvas[near].copy(), ~(own | others)[near], (others & ~own)[near]
+    part[erased] = np.median(part[paper], axis=0) if paper.any() else part[erased]
+    rows, columns = ((side.start, whole - side.stop) for side, whole in zip(near, (height, width), strict=True))
+    return np.pad(part, (rows, columns, (0, 0)), mode="edge")
+
+
+def nearest(boxes: Sequence[Box], point: tuple[float, float]) -> int:
+    """The digit that a point lies in, or is closest to."""
+    x, y = point
+
+    def distance(box: Box) -> tuple[float, float]:
+        left, top, right, bottom = box
+        outside = max(left - x, 0, x - right) + max(top - y, 0, y - bottom)
+        return outside, abs(x - (left + right) / 2) + abs(y - (top + bottom) / 2)
+
+    return min(range(len(boxes)), key=lambda k: distance(boxes[k]))
+
+
+def _pixels(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
+    """A box that may lie a little off the sheet → whole pixels of it, at least one each way."""
+    left, top = min(max(0, int(box[0])), width - 1), min(max(0, int(box[1])), height - 1)
+    return left, top, min(width, max(left + 1, int(np.ceil(box[2])))), min(height, max(top + 1, int(np.ceil(box[3]))))
