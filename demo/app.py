@@ -130,4 +130,5 @@ def main() -> None:
     torch.set_num_threads(1)  # answers are small and visitors many: threads of one answer would only wait for others
     app = build_app()
     gc.freeze()  # what is there now stays: to go through all of it again takes half a second out of an answer
+    gc.enable()  # see __main__.py
     app.launch(**launch_options(app))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from export.recogniser import Answer, Recognizer
 
@@ -43,6 +42,8 @@ def find(recognizer: Recognizer, canvas: np.ndarray, answer: Answer) -> tuple[li
 
 def may_be_several(canvas: np.ndarray) -> bool:
     """Whether it is worth looking for several digits: not where a drawing is one narrow piece of ink."""
+    from scipy import ndimage  # slow to import
+
     alpha = canvas[..., 3]
     if alpha.min() > 0:
         return True  # a picture: what is ink in it takes longer to find out

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
@@ -50,6 +49,8 @@ def noise(images: Tensor, severity: float, generator: torch.Generator) -> Tensor
 
 def blur(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
     """Gaussian blur with a standard deviation of up to 3 pixels."""
+    from torchvision.transforms.v2.functional import gaussian_blur  # slow to import
+
     return gaussian_blur(images, [13, 13], [3 * severity, 3 * severity]) if severity else images
 
 

@@ -14,7 +14,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from bnmodel import plotting
 from bnmodel.data import Digits, load_sample
@@ -95,7 +94,11 @@ def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | Non
     images = _draw(pool, count, generator)
     if kind == "inverted":
         return 1 - images
-    return gaussian_blur(images, [9, 9], [2.5, 2.5]) if kind == "blurred" and count else images
+    if kind == "blurred" and count:
+        from torchvision.transforms.v2.functional import gaussian_blur  # slow to import
+
+        return gaussian_blur(images, [9, 9], [2.5, 2.5])
+    return images
 
 
 CLASSES = [("one class", label) for label in range(10)]
