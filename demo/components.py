@@ -62,7 +62,9 @@ def batch_controls(page: Page, prefix: str = "") -> list[Component]:
     """
     with gr.Row(elem_classes="controls"):
         choices = [("the batch that shows most", AUTO), *((KINDS[kind], kind) for kind in COMPANY)]
-        kind = gr.Dropdown(choices, value=AUTO, label="Other digits in the batch", elem_id=f"{prefix}kind")
+        kind = gr.Dropdown(
+            choices, value=AUTO, label="Other digits in the batch", elem_id=f"{prefix}kind", min_width=240
+        )
         count = gr.Slider(
             0, 255, 31, step=1, label="How many", elem_id=f"{prefix}count", min_width=160, interactive=False
         )
@@ -294,6 +296,14 @@ def take_home(name: str) -> None:
     gr.HTML(
         f'<p class="take-home" data-name="{escape(name)}">Save what is shown as {buttons}</p>',
         js_on_load=TAKE_HOME_JS,
+        apply_default_css=False,
+    )
+
+
+def check_own(fault: str) -> None:
+    """A link to the tab that looks for `fault` in the visitor's own network."""
+    gr.HTML(
+        f'<p class="own"><a href="?tab=your-model">Check your own network</a> for {escape(fault)}.</p>',
         apply_default_css=False,
     )
 

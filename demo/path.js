@@ -53,20 +53,22 @@ function show(name) {
 
 const chosen = () => tabs[names.indexOf(current)];
 
+function lead(name) {
+  open(name);
+  document.getElementById('path').scrollIntoView({ block: 'start' });
+  tabs[names.indexOf(name)].focus({ preventScroll: true });
+}
+
 function offer() {
   const next = tabs[names.indexOf(current) + 1];
   if (!place) return;
   const button = Object.assign(document.createElement('button'), { type: 'button' });
   const target = next ?? tabs[0];
-  const lead = next ? 'Next' : 'From the start';
+  const words = next ? 'Next' : 'From the start';
   button.append(
-    Object.assign(document.createElement('b'), { textContent: `${lead}: ${target.firstChild.textContent}` }),
+    Object.assign(document.createElement('b'), { textContent: `${words}: ${target.firstChild.textContent}` }),
     Object.assign(document.createElement('span'), { textContent: target.title }));
-  button.addEventListener('click', () => {
-    open(target.dataset.tab);
-    document.getElementById('path').scrollIntoView({ block: 'start' });
-    tabs[names.indexOf(target.dataset.tab)].focus({ preventScroll: true });
-  });
+  button.addEventListener('click', () => lead(target.dataset.tab));
   place.replaceChildren(button);
 }
 
@@ -82,6 +84,13 @@ element.addEventListener('keydown', (event) => {
   const tab = tabs.at(to % tabs.length);
   tab.focus();
   open(tab.dataset.tab);
+});
+document.addEventListener('click', (event) => { // a link to another tab keeps the page
+  const link = event.target.closest('a[href^="?tab="]');
+  const name = link && new URLSearchParams(link.search).get('tab');
+  if (!names.includes(name) || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  lead(name);
 });
 document.addEventListener('next', ({ detail }) => {
   place = detail;

@@ -10,6 +10,7 @@ from bnmodel.experiments.forgotten_eval import MAX_CALLS, ForgottenEval
 from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.training.history import HISTORY, History
 from demo.components import (
+    check_own,
     code,
     digit_in_code,
     done,
@@ -71,6 +72,7 @@ def build(page: Page) -> None:
         gr.Markdown(LOOK_OTHERS, elem_classes="look")
         others = picture(250, "faults")
         take_home("faults")
+        check_own("these faults")
         lines = code()
         fold("The formula and the source", FORMULA)
         tab.live(with_code(show, snippet), inputs=[calls], outputs=[shown, lines], at_once=1)  # of 0.4 GB, for robust

@@ -6,6 +6,7 @@ from bnmodel.experiments import running_statistics
 from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.experiments.running_statistics import RunningStatistics
 from demo.components import (
+    check_own,
     code,
     digit_in_code,
     done,
@@ -64,6 +65,7 @@ def build(page: Page) -> None:
             )
         shown = picture(670, "statistics")
         take_home("statistics")
+        check_own("statistics that were never updated")
         gr.Markdown(LOOK, elem_classes="look")
         lines = code()
         fold("The formula and the source", FORMULA)

@@ -12,6 +12,7 @@ from demo.components import (
     AUTO,
     asked,
     batch_controls,
+    check_own,
     code,
     company_in_code,
     digit_in_code,
@@ -62,6 +63,7 @@ def build(page: Page) -> None:
         maps = picture(200, "maps")
         maps.apply(None, None, [channel], js="() => window.touched.channel", api_visibility="private")
         take_home("why")
+        check_own("batch statistics at prediction time")
         gr.Markdown(LOOK, elem_classes="look")
         lines = code()
         fold("The formula and the source", FORMULA)

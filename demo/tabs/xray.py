@@ -16,7 +16,8 @@ Compare the sheet with the 28×28 numbers on the right, 0 for paper and 255 for 
 Draw small, in a corner, or thin: the right side hardly changes.
 """
 LOOK = """
-Whatever stands out from the **border's colour** is ink, so black on white and white on black are alike. The **box**
+Whatever stands out from the **paper** is ink, so black on white and white on black are alike. The paper is estimated
+from its surroundings at each place, so uneven light does not matter. Frames and ruled lines are left out. The **box**
 around the ink is scaled to 20×20, keeping its shape, and its **centre of mass** (the cross) moves to the middle of
 28×28. A slanted digit stays slanted, and a 1 keeps its foot: preprocessing cannot fix that.
 """

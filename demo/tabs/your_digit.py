@@ -9,6 +9,7 @@ from bnmodel.experiments.modes import Company, companions, compare
 from demo.components import (
     asked,
     batch_controls,
+    check_own,
     code,
     company_in_code,
     digit_in_code,
@@ -60,6 +61,7 @@ def build(page: Page) -> None:
         presets(batch)
         shown = picture(520, "modes")
         take_home("your-digit")
+        check_own("answers that depend on the batch")
         gr.Markdown(LOOK, elem_classes="look")
         lines = code()
         fold("The formula and the source", FORMULA)

@@ -194,7 +194,7 @@ def test_the_difference_of_the_formats_is_the_largest_of_any_pair_and_digit() ->
 
 
 def test_the_formats_agree_on_the_example(example: Drawn) -> None:
-    answers = [one.read(example.canvas).probabilities for one in files.recognizers(example.model.folder).values()]
+    answers = [run(example.canvas)[0] for run in files.sketches(example.model.folder).values()]
     assert len(answers) == len(FORMATS)
     assert files.largest_difference(answers) < 1e-5
 

@@ -121,7 +121,7 @@ CODE: list[tuple[ModuleType, tuple[Any, ...]]] = [
     (gradients, ("glorot_normal", 0.1, 2, 0.3, 1)),
     (convergence, (0.3, "he_normal", 1, 0)),
     (stopping, (3, 0.2, 0.01, 1, 0)),
-    *((files, (f"{stem}.{form}",)) for stem in ("sketch", "digits") for form in FORMATS),
+    *((files, (f"{stem}.{form}",)) for stem in files.TAKES for form in FORMATS),
 ]
 
 
