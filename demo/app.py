@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,7 +62,10 @@ MOST_SESSIONS = 100  # visitors whose controls Gradio remembers, at 0.4 MB each;
 
 def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
     """The whole app, not yet launched."""
-    page = Page(checkpoints)
+    return _build(Page(checkpoints))
+
+
+def _build(page: Page) -> gr.Blocks:
     hour = 3600  # seconds, how often and from what age on uploaded files are deleted
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(hour, hour)) as app:
         with gr.Row(elem_id="head"):
@@ -128,7 +132,9 @@ def tell(request: Request, error: Exception) -> JSONResponse:
 
 def main() -> None:
     torch.set_num_threads(1)  # answers are small and visitors many: threads of one answer would only wait for others
-    app = build_app()
+    page = Page(CHECKPOINTS)
+    app = _build(page)
     gc.freeze()  # what is there now stays: to go through all of it again takes half a second out of an answer
     gc.enable()  # see __main__.py
+    threading.Thread(target=page.warm_up, daemon=True).start()  # while the browser loads the page
     app.launch(**launch_options(app))

@@ -132,6 +132,11 @@ class Page:
         self.pad: gr.HTML
         self.shared: dict[str, list[Component]] = {}  # controls that several tabs read
 
+    def warm_up(self) -> None:
+        """Answer once, since the first answer of an exported file takes ten times as long."""
+        for name in sorted(self.models, key=lambda name: name != DEFAULT):
+            self.drawn(None, name)
+
     def build_choice(self) -> None:
         """The choice of the network that everything on the page is about."""
         names = list(self.models)

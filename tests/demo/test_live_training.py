@@ -263,8 +263,10 @@ def test_one_that_waits_can_be_stopped_before_it_begins(pages: list[Page], train
     expect(last.locator("#conv-live")).not_to_contain_text("Busy", timeout=TIMEOUT)
     expect(last.locator("#conv-train")).to_be_enabled(timeout=TIMEOUT)
     others[0].locator("#conv-stop").click()
+    shows(others[0], "Stopped")
     wait_until(lambda: len(trainer.closed) == 1, "the first training is closed")
     train(others[0])  # it would be the other's turn
+    wait_until(lambda: len(trainer.begun) > MAX_TRAININGS, "another training has begun")
     assert len(trainer.begun) == MAX_TRAININGS + 1
 
 
