@@ -12,7 +12,6 @@ from torch import Tensor
 from bnmodel.data.ink import Ink
 
 CELLS = 80  # per side; a cell is 4 × 4 working pixels
-STEPS = 100  # cells that a component's extent spreads
 
 
 class Sheet(NamedTuple):
@@ -23,7 +22,7 @@ class Sheet(NamedTuple):
 
 
 class Components(NamedTuple):
-    """Extent of the connected component of every cell, ends exclusive, (masks, CELLS, CELLS); only valid on ink."""
+    """Extent of the connected component of every cell, ends exclusive, (side, side) each; only valid on ink."""
 
     top: Tensor
     bottom: Tensor
@@ -31,7 +30,7 @@ class Components(NamedTuple):
     right: Tensor
 
 
-def find_content(found: Ink, steps: int = STEPS) -> tuple[Tensor, Tensor]:
+def find_content(found: Ink) -> tuple[Tensor, Tensor]:
     """Where the drawing is, (CELLS, CELLS) of 0 and 1, and above which contrast () it is drawing.
 
     Two thresholds are tried, a quarter and half of the pen's contrast; the upper one wins where the lower one takes in
@@ -46,14 +45,14 @@ def find_content(found: Ink, steps: int = STEPS) -> tuple[Tensor, Tensor]:
     lines = (masks - kept).sum(dim=(1, 2))
     upper = (extent[0] > 1.25 * extent[1]) | ((lines[0] > 1.5 * lines[1] + 8) & (extent[1] >= 0.8 * extent[0]))
     mask = torch.where(upper, masks[1], masks[0])
-    chosen = _choose(mask[None], torch.where(upper, kept[1], kept[0])[None], cells, sheet, steps)[0]
+    chosen = _choose(mask, torch.where(upper, kept[1], kept[0]), cells, sheet)
     # small and faint parts within its box belong to it; its box they do not stretch
     chosen = torch.maximum(chosen, _box_around(chosen) * (1 - mask))
     dropped = mask * (1 - chosen)
     # a cell more around it for soft edges, or a canvas pixel, but not where something was dropped
     area = chosen
     for cell in (0.0, 4.0, 8.0, 12.0):  # working pixels
-        near = torch.maximum(area, _spread(area[None], 1, 1)[0] * (1 - dropped))
+        near = torch.maximum(area, around(area[None])[0] * (1 - dropped))
         area = torch.where(cell * found.step <= 1.2, near, area)
     return area, torch.where(upper, 0.35 * pen, torch.zeros_like(pen))
 
@@ -87,101 +86,150 @@ def without_lines(masks: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
 
     Of a picture more than twice as long as wide, a line along it is rather a 1.
     """
-    flat = _without_rows(masks, cells, sheet.width, sheet.height >= 0.5 * sheet.width)
-    upright = _without_rows(masks.transpose(1, 2), cells.t(), sheet.height, sheet.width >= 0.5 * sheet.height)
+    count = masks.size(0)
+    both = torch.cat((masks, masks.transpose(1, 2)))  # (2 · masks, CELLS, CELLS): lines along rows, along columns
+    values = torch.cat((cells.expand_as(masks), cells.t().expand_as(masks)))
+    sides = torch.stack((sheet.width, sheet.height))  # lengths of a line
+    lengths = sides[:, None].expand(2, count).reshape(-1, 1)
+    wanted = (sides[:1] + sides[1:] - lengths) >= 0.5 * lengths
+    band, level = _lines(both, values, lengths, wanted)
+    stays = torch.maximum(_crossing(both, band), (values > 1.35 * level[:, :, None]).to(masks.dtype))
+    flat, upright = (both * torch.maximum(stays, 1 - band[:, :, None])).split(count)
     return torch.minimum(flat, upright.transpose(1, 2))
 
 
-def _without_rows(masks: Tensor, cells: Tensor, width: Tensor, wanted: Tensor) -> Tensor:
+def _lines(masks: Tensor, values: Tensor, lengths: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of each mask that hold a line, 0 or 1, and its mean contrast, (masks, CELLS) both."""
     index = torch.arange(80, device=masks.device)
-    last = (index >= width - 2) & (index < width)
-    band, level = torch.zeros_like(masks[:, :, :1]), torch.zeros_like(masks[:, :, :1])
+    last = ((index >= lengths - 2) & (index < lengths))[:, None]
+    thick, strong = masks, values * masks
+    band, level = torch.zeros_like(masks[:, :, 0]), torch.zeros_like(masks[:, :, 0])
     for tilt in range(3):  # rows that the line is allowed to rise or fall, and no more than it does
-        thick = _spread(masks, tilt, 0)
-        covered = thick.sum(dim=2)  # (masks, CELLS)
+        if tilt > 0:
+            thick, strong = _highest_of_rows(thick), _highest_of_rows(strong)
+        covered = thick.sum(dim=2)
         ends = thick[:, :, :2].amax(dim=2) * (thick * last).amax(dim=2)
-        lines = ((covered >= 0.92 * width) & (ends > 0) & wanted).to(masks.dtype)[:, :, None]
-        lines = lines * (1 - _spread(band, 4, 0))
-        typical = _spread(cells * masks, tilt, 0).sum(dim=2) / covered.clamp(min=1)
+        lines = ((covered >= 0.92 * lengths) & (ends > 0) & wanted).to(masks.dtype) * (1 - _widened(band, 4))
         near = 0 if tilt == 0 else 1
-        level = torch.maximum(level, _spread(typical[:, :, None] * lines, near, 0))
-        band = torch.maximum(band, _spread(lines, near, 0))
-    above = masks * (1 - band)
-    below = above
-    for _ in range(8):
-        above = torch.maximum(above, F.pad(above, (0, 0, 1, 0))[:, :-1] * band)
-        below = torch.maximum(below, F.pad(below, (0, 0, 0, 1))[:, 1:] * band)
-    crossing = torch.minimum(_spread(above, 0, 1), _spread(below, 0, 1))
-    stays = torch.maximum(crossing, (cells > 1.35 * level).to(masks.dtype))
-    return masks * torch.maximum(stays, 1 - band)
+        level = torch.maximum(level, _widened(strong.sum(dim=2) / covered.clamp(min=1) * lines, near))
+        band = torch.maximum(band, _widened(lines, near))
+    return band, level
 
 
-def _spread(masks: Tensor, rows: int, columns: int) -> Tensor:
-    """Maximum over the neighbours up to so many rows and columns away."""
-    if rows == 0 and columns == 0:
-        return masks
-    return F.max_pool2d(masks, (2 * rows + 1, 2 * columns + 1), 1, (rows, columns))
+def _crossing(masks: Tensor, band: Tensor) -> Tensor:
+    """1 where there is ink both over and under a band of rows, at most 8 rows away and a column aside."""
+    index = torch.arange(80, device=masks.device, dtype=masks.dtype)
+    apart = index[:, None] - index
+    passed = band @ (apart <= 0).to(masks.dtype)  # rows of a band down to each row
+    between = passed[:, :, None] - passed[:, None]
+    # of a row within a band: the rows outside from which only the band separates it
+    above = (apart >= 0) & (apart <= 8) & (between >= apart)
+    below = (apart <= 0) & (apart >= -8) & (between <= apart + 1)
+    reached = torch.cat((above, below)).to(masks.dtype) @ (masks * (1 - band[:, :, None])).repeat(2, 1, 1)
+    framed = F.pad((reached > 0).to(masks.dtype), (1, 1))
+    over, under = _highest(framed[:, :, :-2], framed[:, :, 1:-1], framed[:, :, 2:]).split(masks.size(0))
+    return torch.minimum(over, under)
+
+
+def _widened(lines: Tensor, by: int) -> Tensor:
+    """(n, CELLS) → maximum over the neighbours up to `by` away."""
+    return F.max_pool2d(lines[:, None], (1, 2 * by + 1), 1, (0, by))[:, 0] if by > 0 else lines
+
+
+def _highest_of_rows(masks: Tensor) -> Tensor:
+    """Maximum of each cell and the ones above and below."""
+    framed = F.pad(masks, (0, 0, 1, 1))
+    return _highest(framed[:, :-2], framed[:, 1:-1], framed[:, 2:])
+
+
+def around(masks: Tensor) -> Tensor:
+    """(n, h, w) → maximum of each cell and its 8 neighbours; PyTorch's own pooling is 20 times slower."""
+    rows = F.pad(_highest_of_rows(masks), (1, 1))
+    return _highest(rows[:, :, :-2], rows[:, :, 1:-1], rows[:, :, 2:])
+
+
+def _highest(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+    return torch.maximum(torch.maximum(first, second), third)
 
 
 # --- connected components --------------------------------------------------------------------------------------------
 
 
-def components(masks: Tensor, steps: int = STEPS) -> Components:
-    """Extents of connected components (8 neighbours) of square masks, spread from cell to cell."""
-    side = masks.size(2)
-    index = torch.arange(side, device=masks.device, dtype=masks.dtype)
-    row, column = index[:, None].expand(side, side), index.expand(side, side)
-    extents = torch.stack((side - row, row + 1, side - column, column + 1)) * masks[:, None]  # (masks, 4, side, side)
-    for _ in range(steps):
-        framed = F.pad(extents, (1, 1, 1, 1))
-        tall = torch.maximum(torch.maximum(framed[:, :, :-2], framed[:, :, 1:-1]), framed[:, :, 2:])
-        around = torch.maximum(torch.maximum(tall[:, :, :, :-2], tall[:, :, :, 1:-1]), tall[:, :, :, 2:])
-        extents = around * masks[:, None]
-    return Components(side - extents[:, 0], extents[:, 1], side - extents[:, 2], extents[:, 3])
+def components(mask: Tensor) -> Components:
+    """Extents of the connected components (8 neighbours) of a square mask.
+
+    Every cell points to the lowest, highest, rightmost and leftmost cell of its component that it knows of: the best
+    pointer of its neighbours, then the pointer of the cell that it points to, so that the distance doubles (pointer
+    jumping: Shiloach & Vishkin, Journal of Algorithms 3, 1982). A path that turns back stops it; so at the end cells
+    take the extents of all four cells that they point to, once for each turn.
+    """
+    side = mask.size(0)
+    count = side * side
+    ink = torch.stack((mask, mask, mask.t(), mask.t()))  # down, up; and with rows and columns exchanged right, left
+    plane = torch.arange(4, device=mask.device, dtype=mask.dtype)[:, None, None]
+    first, origin = plane * count, (plane - 2 * (plane / 2).floor()) * (count - 1)
+    index = torch.arange(count, device=mask.device, dtype=mask.dtype).view(side, side)
+    best = (index - origin).abs() * ink  # how far down (up, right, left): no two cells are equal
+    for _ in range(6):
+        best = around(around(best) * ink)
+        place = (best - origin).abs() + first
+        best = F.embedding(place.long(), best.view(-1, 1))[:, :, :, 0] * ink
+    place = (best - origin).abs()
+    line = ((place + 0.5) / side).floor()
+    across = place - line * side
+    row = torch.cat((line[:2], across[2:].transpose(1, 2)))
+    column = torch.cat((across[:2], line[2:].transpose(1, 2)))
+    pointed = (row * side + column).long().view(4, -1)
+    extents = torch.stack((row[0] + 1, side - row[1], column[2] + 1, side - column[3])) * mask
+    for _ in range(4):
+        extents = around(extents) * mask
+        known = F.embedding(pointed, extents.view(4, -1).t().contiguous())  # (4, count, 4)
+        known = torch.maximum(torch.maximum(known[0], known[1]), torch.maximum(known[2], known[3]))
+        extents = torch.maximum(extents, known.t().view(4, side, side)) * mask
+    return Components(side - extents[1], extents[0], side - extents[3], extents[2])
 
 
-def _choose(masks: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet, steps: int) -> Tensor:
+def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     """The components that do not touch the border and are not much smaller than the largest of these.
 
     Where these are tiny, or only a small part of what lies inside the picture, the drawing itself touches the border:
     then all of the ink.
     """
-    found = components(kept, steps)
+    found = components(kept)
     size = torch.maximum(found.bottom - found.top, found.right - found.left)
     touching = (found.top <= 0) | (found.left <= 0) | (found.bottom >= sheet.height) | (found.right >= sheet.width)
-    free = size * kept * torch.logical_not(touching)  # (masks, CELLS, CELLS)
+    free = size * kept * torch.logical_not(touching)  # (CELLS, CELLS)
     longest = torch.maximum(sheet.height, sheet.width)
     for _ in range(2):
         free = _without_ring(free, found, longest)
-    largest = free.amax(dim=(1, 2), keepdim=True)
+    largest = free.max()
     mass = cells * cells * _inset(sheet, 0.15)
-    share = (mass * (free > 0)).sum(dim=(1, 2), keepdim=True)
-    enough = (largest >= 0.12 * longest) & (share >= 0.35 * (mass * kept).sum(dim=(1, 2), keepdim=True))
-    parts = ((free >= 0.2 * largest) & (free > 0)).to(masks.dtype)
-    parts = torch.maximum(parts, _box_around(parts[0]) * (free > 0))
-    return torch.where(enough, parts, masks)
+    share = (mass * (free > 0)).sum()
+    enough = (largest >= 0.12 * longest) & (share >= 0.35 * (mass * kept).sum())
+    parts = ((free >= 0.2 * largest) & (free > 0)).to(mask.dtype)
+    parts = torch.maximum(parts, _box_around(parts) * (free > 0))
+    return torch.where(enough, parts, mask)
 
 
 def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:
     """Without the largest component, and all outside it, where it is a frame with straight sides around another one."""
-    largest = free.amax(dim=(1, 2), keepdim=True)
+    largest = free.max()
     ring = (free >= largest) & (free > 0)
-    top, left = torch.where(ring, found.top, 80.0), torch.where(ring, found.left, 80.0)
-    top, left = top.amin(dim=(1, 2), keepdim=True), left.amin(dim=(1, 2), keepdim=True)
-    bottom, right = torch.where(ring, found.bottom, 0.0), torch.where(ring, found.right, 0.0)
-    bottom, right = bottom.amax(dim=(1, 2), keepdim=True), right.amax(dim=(1, 2), keepdim=True)
+    top, left = torch.where(ring, found.top, 80.0).min(), torch.where(ring, found.left, 80.0).min()
+    bottom, right = torch.where(ring, found.bottom, 0.0).max(), torch.where(ring, found.right, 0.0).max()
     inside = (found.top > top + 1) & (found.bottom < bottom - 1) & (found.left > left + 1) & (found.right < right - 1)
     index = torch.arange(80, device=free.device, dtype=free.dtype)
     row, column = index[:, None], index[None]
     tall, wide = 0.7 * (bottom - top), 0.7 * (right - left)
+    ink = ring.to(free.dtype)
     straight = (
-        ((ring & (row < top + 4)).any(dim=1, keepdim=True).sum(dim=2, keepdim=True) >= wide)
-        & ((ring & (row >= bottom - 4)).any(dim=1, keepdim=True).sum(dim=2, keepdim=True) >= wide)
-        & ((ring & (column < left + 4)).any(dim=2, keepdim=True).sum(dim=1, keepdim=True) >= tall)
-        & ((ring & (column >= right - 4)).any(dim=2, keepdim=True).sum(dim=1, keepdim=True) >= tall)
+        ((ink * (row < top + 4)).amax(dim=0).sum() >= wide)
+        & ((ink * (row >= bottom - 4)).amax(dim=0).sum() >= wide)
+        & ((ink * (column < left + 4)).amax(dim=1).sum() >= tall)
+        & ((ink * (column >= right - 4)).amax(dim=1).sum() >= tall)
     )
     within = free * inside
-    content = within.amax(dim=(1, 2), keepdim=True) >= 0.25 * largest
+    content = within.max() >= 0.25 * largest
     return torch.where(straight & content & (largest >= 0.5 * longest), within, free)
 
 

@@ -79,8 +79,7 @@ def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     cells = ink.view(160, 2, 320).amax(dim=1).view(160, 160, 2).amax(dim=2)
     mask = (cells > 0.35).to(ink.dtype)
-    extents = components(mask[None], 100)
-    top, bottom, left, right = extents.top[0], extents.bottom[0], extents.left[0], extents.right[0]
+    top, bottom, left, right = components(mask)
     remaining = mask
     size = torch.maximum(bottom - top, right - left) + 0.001 * (bottom - top + right - left)
     boxes, parts = [], []
