@@ -184,8 +184,7 @@ def components(mask: Tensor) -> Components:
     for _ in range(4):
         extents = around(extents) * mask
         known = F.embedding(pointed, extents.view(4, -1).t().contiguous())  # (4, count, 4)
-        known = torch.maximum(torch.maximum(known[0], known[1]), torch.maximum(known[2], known[3]))
-        extents = torch.maximum(extents, known.t().view(4, side, side)) * mask
+        extents = torch.maximum(extents, known.amax(dim=0).t().view(4, side, side)) * mask
     return Components(side - extents[1], extents[0], side - extents[3], extents[2])
 
 

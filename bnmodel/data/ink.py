@@ -18,11 +18,10 @@ PRIOR = 0.3  # weight of the wide neighbourhood, in coarse cells of paper
 
 
 class Pixels(NamedTuple):
-    """Working pixels: red, green, blue (premultiplied) and alpha in 0 … 1, (4, SIDE, SIDE) each."""
+    """Working pixels; columns first, SIDE of both."""
 
-    mean: Tensor  # over the canvas pixels of a working pixel
-    low: Tensor  # the smallest of them
-    high: Tensor  # the largest: a line of one pixel survives any reduction
+    mean: Tensor  # red, green, blue (premultiplied) and alpha of its canvas pixels in 0 … 1, (4, SIDE, SIDE)
+    spread: Tensor  # largest difference between two of these: a line of one pixel survives, (SIDE, SIDE)
     rows: Tensor  # (SIDE,), 1 where there is canvas
     columns: Tensor
     step: Tensor  # (), canvas pixels per working pixel
@@ -33,7 +32,7 @@ class Ink(NamedTuple):
     rows: Tensor  # (SIDE,), 1 where there is canvas
     columns: Tensor
     step: Tensor  # (), canvas pixels per working pixel
-    paper: Tensor  # (4, COARSE, COARSE)
+    paper: Tensor  # (4, columns, rows), COARSE of both
     noise: Tensor  # (), contrast up to which a canvas pixel is paper
     unevenness: Tensor  # (), largest difference in brightness within the paper
 
@@ -50,6 +49,7 @@ class InkFinder(nn.Module):
     wide: Tensor
     narrow: Tensor
     enlarging: Tensor
+    doubling: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,42 +57,44 @@ class InkFinder(nn.Module):
         self.register_buffer("wide", _gaussian(COARSE, WIDE), persistent=False)
         self.register_buffer("narrow", _gaussian(COARSE, NARROW), persistent=False)
         self.register_buffer("enlarging", _interpolation(SIDE, COARSE), persistent=False)
+        self.register_buffer("doubling", _interpolation(SIDE // 2, COARSE), persistent=False)
 
     def forward(self, canvas: Tensor) -> Ink:
         pixels = reduce_canvas(canvas)
-        valid = pixels.rows[:, None] * pixels.columns  # (SIDE, SIDE)
-        cells, weight, unevenness = self.paper(pixels.mean, valid)
-        paper = self.enlarge(cells)
-        contrast = _largest((pixels.mean - paper).abs()) * valid
-        extreme = _largest(torch.maximum(pixels.high - paper, paper - pixels.low)) * valid
+        valid = pixels.columns[:, None] * pixels.rows  # (SIDE, SIDE)
+        cells, weight, unevenness = self.paper(pixels.mean[:, ::2, ::2], valid[::2, ::2])
+        paper = self.enlarging @ cells @ self.enlarging.t()
+        contrast = (pixels.mean - paper).abs().amax(dim=0) * valid
         total = weight.sum().clamp(min=1)
-        noise, roughness = (contrast * weight).sum() / total, (extreme * weight).sum() / total
-        limit = (2.5 * roughness).clamp(min=self.noise)
-        inked = (extreme > limit) & (contrast > 4 * noise)
-        return Ink(contrast * inked, pixels.rows, pixels.columns, pixels.step, cells, limit, unevenness)
+        noise = (contrast[::2, ::2] * weight).sum() / total
+        roughness = (pixels.spread[::2, ::2] * weight).sum() / (2 * total)  # what noise alone takes a pixel from the paper
+        limit = (2.5 * torch.maximum(noise, roughness)).clamp(min=self.noise)
+        inked = (torch.maximum(contrast, pixels.spread - roughness) > limit) & (contrast > 4 * noise)
+        return Ink((contrast * inked).t(), pixels.rows, pixels.columns, pixels.step, cells, limit, unevenness)
 
     def paper(self, mean: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(4, SIDE, SIDE), (SIDE, SIDE) → the paper (4, COARSE, COARSE), how surely a pixel is it, unevenness.
+        """Every second working pixel (4, SIDE / 2, SIDE / 2) and where there is one → the paper (4, COARSE, COARSE), how
+        surely a pixel is it, unevenness.
 
         Where more than half of the pixels have one colour, as on a screen, that is the paper, exactly.
         """
         present = _cells(valid[None])  # (1, COARSE, COARSE)
         cells = _cells(mean * valid) / present.clamp(min=1e-6)
-        some = mean[:, ::4, ::4]
-        colour = _common_colour(some, valid[None, ::4, ::4])
+        some = mean[:, ::2, ::2]
+        colour = _common_colour(some, valid[None, ::2, ::2])
         paper = colour.expand_as(cells)
         for scale in (0.3, 0.2, 0.15, 0.12, 0.10, 0.08):
             weight = _biweight(cells - paper, scale) * present
             paper = paper + self.smooth((cells - paper) * weight, weight)
         # cells mix paper with ink at its edges; pixels do not
-        rest = mean - self.enlarge(paper)
+        rest = mean - self.doubling @ paper @ self.doubling.t()
         weight = _biweight(rest, 0.09) * valid
         weights, rests = _cells(weight), _cells(rest * weight)
         for _ in range(3):
             correction = self.smooth(rests, weights)
             paper = paper + correction
             rests = rests - correction * weights
-        alike = (_largest((mean - colour).abs()) < 0.5 / 255).to(mean.dtype) * valid
+        alike = ((mean - colour).abs().amax(dim=0) < 0.5 / 255).to(mean.dtype) * valid
         flat = (alike.sum() >= 0.5 * valid.sum()).to(mean.dtype)
         paper = flat * colour + (1 - flat) * paper
         light = paper[:3].mean(dim=0) * (present[0] > 0.5)
@@ -103,9 +105,6 @@ class InkFinder(nn.Module):
         """Σ w·x and Σ w of every cell → the local weighted mean of x; the narrow neighbourhood, where it has paper."""
         far = (self.wide @ weighted @ self.wide) / (self.wide @ weight @ self.wide + 1e-9)
         return (self.narrow @ weighted @ self.narrow + 0.3 * far) / (self.narrow @ weight @ self.narrow + 0.3)
-
-    def enlarge(self, cells: Tensor) -> Tensor:
-        return self.enlarging @ cells @ self.enlarging.t()
 
 
 def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,8 +118,8 @@ def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor,
     across = pixels.view(320, canvas.shape[1], 4).transpose(0, 1).flatten(1)  # (W, 4 · SIDE)
     planes = _planes(F.embedding(columns.clamp(max=canvas.shape[1] - 1), across).to(torch.float32))
     place_row, place_column = (rows + 0.5) / ink.step, (columns + 0.5) / ink.step  # in working pixels
-    paper = _between(place_row) @ ink.paper @ _between(place_column).t()
-    contrast = _largest((planes - paper).abs())
+    paper = _between(place_column) @ ink.paper @ _between(place_row).t()
+    contrast = (planes - paper).abs().amax(dim=0).t()
     contrast = contrast * (rows < canvas.shape[0]).to(contrast.dtype)[:, None] * (columns < canvas.shape[1])
     return contrast * (contrast > ink.noise), place_row.long().clamp(max=319), place_column.long().clamp(max=319)
 
@@ -152,12 +151,12 @@ def reduce_canvas(canvas: Tensor) -> Pixels:
     rows = F.embedding(index.clamp(max=height - 1), canvas.flatten(1))  # (SIDE, factor, 4W)
     columns = index.clamp(max=width - 1)
     mean = _rest(rows.to(torch.float32).mean(dim=1), width, columns).mean(dim=1)  # (SIDE, 4 · SIDE)
-    low = _rest(rows.amin(dim=1), width, columns).amin(dim=1)
-    high = _rest(rows.amax(dim=1), width, columns).amax(dim=1)
+    low = _rest(rows.amin(dim=1), width, columns).to(torch.float32).amin(dim=1)
+    high = _rest(rows.amax(dim=1), width, columns).to(torch.float32).amax(dim=1)
+    pixels, spread = _planes(mean), (high - low).view(320, 320, 4).permute(2, 0, 1) / 255
     return Pixels(
-        _planes(mean),
-        _planes(low.to(torch.float32)),
-        _planes(high.to(torch.float32)),
+        pixels,
+        torch.maximum(spread[:3].amax(dim=0) * pixels[3], spread[3]),
         (start < height * enlargement).to(torch.float32),
         (start < width * enlargement).to(torch.float32),
         start[1].to(torch.float32) / enlargement,
@@ -170,19 +169,14 @@ def _rest(reduced: Tensor, width: int, columns: Tensor) -> Tensor:
 
 
 def _planes(reduced: Tensor) -> Tensor:
-    """(SIDE, 4 · SIDE) of 0 … 255, columns first → premultiplied (4, SIDE, SIDE) of 0 … 1."""
-    planes = reduced.view(320, 320, 4).permute(2, 1, 0) / 255
+    """(columns, 4 · rows) of 0 … 255 → premultiplied (4, columns, rows) of 0 … 1."""
+    planes = reduced.view(320, 320, 4).permute(2, 0, 1) / 255
     return torch.cat((planes[:3] * planes[3:], planes[3:]))
 
 
 def _cells(pixels: Tensor) -> Tensor:
-    """(C, SIDE, SIDE) → means of cells, (C, COARSE, COARSE)."""
-    return pixels.view(-1, 40, 8, 320).mean(dim=2).view(-1, 40, 40, 8).mean(dim=3)
-
-
-def _largest(planes: Tensor) -> Tensor:
-    """(4, h, w) → maximum over the channels, (h, w); `amax` along the first dimension is slow."""
-    return torch.maximum(torch.maximum(planes[0], planes[1]), torch.maximum(planes[2], planes[3]))
+    """(C, SIDE / 2, SIDE / 2) → means of cells, (C, COARSE, COARSE)."""
+    return pixels.reshape(-1, 40, 4, 160).mean(dim=2).view(-1, 40, 40, 4).mean(dim=3)
 
 
 def _common_colour(pixels: Tensor, weight: Tensor) -> Tensor:
@@ -206,7 +200,7 @@ def _median(cells: Tensor, weight: Tensor) -> Tensor:
 
 def _biweight(difference: Tensor, scale: float) -> Tensor:
     """(C, h, w) → (1, h, w): 1 where there is no difference, 0 from `scale` on in any channel."""
-    ratio = _largest(difference.abs())[None] / scale
+    ratio = difference.abs().amax(dim=0, keepdim=True) / scale
     inside = (1 - ratio * ratio).clamp(min=0)
     return inside * inside
 
