@@ -67,14 +67,14 @@ class InkFinder(nn.Module):
         contrast = (pixels.mean - paper).abs().amax(dim=0) * valid
         total = weight.sum().clamp(min=1)
         noise = (contrast[::2, ::2] * weight).sum() / total
-        roughness = (pixels.spread[::2, ::2] * weight).sum() / (2 * total)  # what noise alone takes a pixel from the paper
+        roughness = (pixels.spread[::2, ::2] * weight).sum() / (2 * total)  # distance of an extreme pixel from paper
         limit = (2.5 * torch.maximum(noise, roughness)).clamp(min=self.noise)
         inked = (torch.maximum(contrast, pixels.spread - roughness) > limit) & (contrast > 4 * noise)
         return Ink((contrast * inked).t(), pixels.rows, pixels.columns, pixels.step, cells, limit, unevenness)
 
     def paper(self, mean: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Every second working pixel (4, SIDE / 2, SIDE / 2) and where there is one → the paper (4, COARSE, COARSE), how
-        surely a pixel is it, unevenness.
+        """Every second working pixel, (4, SIDE / 2, SIDE / 2), and where there is canvas → the paper
+        (4, COARSE, COARSE), how surely a pixel is paper, unevenness.
 
         Where more than half of the pixels have one colour, as on a screen, that is the paper, exactly.
         """

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnmodel.data.content import components, enlarge, find_content
+from bnmodel.data.content import around, components, enlarge, find_content
 from bnmodel.data.ink import InkFinder
 from bnmodel.data.preprocessing import digit_of, ink_box, reduced
 
@@ -31,16 +31,17 @@ class NumberReader(nn.Module):
         area, faint = find_content(found)
         contrast = found.contrast * enlarge(area) * (found.contrast > faint)
         ink = contrast / contrast.max().clamp(min=1e-6)  # (SIDE, SIDE)
-        boxes, masks, more = find_parts(ink)
-        boxes, masks = merged(boxes, masks)
+        boxes, labels, more = find_parts(ink)
+        boxes, labels = merged(boxes, labels)
+        labels = labels[:, None, :, None].expand(160, 2, 160, 2).reshape(320, 320)
+        number = torch.arange(1, 13, device=ink.device, dtype=ink.dtype)[:, None, None]
+        parts = ink * (labels == number)  # (PARTS, SIDE, SIDE)
         tallest = (boxes[:, 3] - boxes[:, 1]).max()
         height, width = boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]
         present = (torch.maximum(height, 0.8 * width) >= 0.4 * tallest) & (tallest > 0)  # (PARTS,)
-        cut = best_cut(masks * ink, boxes)  # (PARTS,)
-        column = torch.arange(320, device=ink.device)
-        left = masks * (column < cut[:, None, None])
-        pieces = torch.cat((masks, left, masks - left)) * ink  # (3 · PARTS, SIDE, SIDE)
-        pieces = pieces / pieces.amax(dim=2, keepdim=True).amax(dim=1, keepdim=True).clamp(min=1e-6)
+        cut = best_cut(parts, boxes)  # (PARTS,)
+        left = parts * (torch.arange(320, device=ink.device) < cut[:, None, None])
+        pieces = torch.cat((parts, left, parts - left))  # (3 · PARTS, SIDE, SIDE)
         pixel = (1 / found.step).clamp(min=1)
         digits = reduced(pieces, pixel, (found.step > 1).to(ink.dtype))
         together = digit_of(canvas, found, area, faint, ink)  # as `Sketch` reads it
@@ -72,42 +73,32 @@ class NumberReader(nn.Module):
 
 
 def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ink (SIDE, SIDE) → boxes (PARTS, 4), masks (PARTS, SIDE, SIDE) of pieces of ink, largest first; and whether there
-    are more.
+    """Ink (SIDE, SIDE) → boxes of pieces of ink, (PARTS, 4), largest first; labels 1 … PARTS or 0 of 2 × 2 pixels,
+    (SIDE / 2, SIDE / 2); and whether there are more pieces.
 
     A piece is a connected component with all that lies within its box.
     """
     cells = ink.view(160, 2, 320).amax(dim=1).view(160, 160, 2).amax(dim=2)
     mask = (cells > 0.35).to(ink.dtype)
     top, bottom, left, right = components(mask)
-    remaining = mask
-    size = torch.maximum(bottom - top, right - left) + 0.001 * (bottom - top + right - left)
-    boxes, parts = [], []
-    biggest = (size * mask).max()
-    for _ in range(12):
-        largest = (size * remaining).max()
-        chosen = (size * remaining >= largest) & (remaining > 0)
-        # of several of one size the uppermost, then the leftmost
-        y = torch.where(chosen, top, 160.0).min()
-        chosen = chosen & (top <= y)
-        x = torch.where(chosen, left, 160.0).min()
-        chosen = chosen & (left <= x)
-        b, r = torch.where(chosen, bottom, 0.0).max(), torch.where(chosen, right, 0.0).max()
-        within = (top >= y) & (left >= x) & (bottom <= b) & (right <= r)
-        part = remaining * within
-        parts.append(part)
-        boxes.append(torch.stack((x, y, r, b)) * (largest > 0))
-        remaining = remaining - part
-    more = (size * remaining).max() > 0.4 * biggest
-    masks = torch.stack(parts)  # (PARTS, 160, 160)
-    near = F.max_pool2d(masks, 3, 1, 1)
-    masks = torch.maximum(masks, near * (1 - mask))  # soft edges, shared by neighbours
-    masks = masks[:, :, None, :, None].expand(12, 160, 2, 160, 2).reshape(12, 320, 320)
-    return torch.stack(boxes) * 2, masks, more
+    size = (torch.maximum(bottom - top, right - left) + 0.001 * (bottom - top + right - left)) * mask
+    extents = torch.stack((left, top, right, bottom)).view(4, -1)
+    remaining, labels = size, torch.zeros_like(mask)
+    boxes = []
+    for number in range(1, 13):
+        largest = remaining.flatten().argmax()  # of several of one size the uppermost, then the leftmost
+        box = extents[:, largest]
+        within = (left >= box[0]) & (top >= box[1]) & (right <= box[2]) & (bottom <= box[3]) & (remaining > 0)
+        boxes.append(box * within.any())
+        labels = torch.where(within, float(number), labels)
+        remaining = torch.where(within, 0.0, remaining)
+    more = remaining.max() > 0.4 * size.max()
+    labels = torch.where(mask > 0, labels, around(labels[None])[0])  # soft edges
+    return torch.stack(boxes) * 2, labels, more
 
 
-def merged(boxes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Small pieces joined with the large piece they belong to, in the place of its first; emptied in their own.
+def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Small pieces joined with the large piece they belong to, under the number of the first; no ink in their own.
 
     A piece of less than 0.55 of another's height belongs to it where it lies over, under or close beside it.
     """
@@ -140,8 +131,8 @@ def merged(boxes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         dim=1,
     )
     used = group.amax(dim=1)
-    whole = (group @ masks.flatten(1)).view(12, 320, 320).clamp(max=1)
-    return extent * used[:, None], whole
+    numbers = torch.cat((torch.zeros_like(leader[:1]), leader + 1))[:, None]
+    return extent * used[:, None], F.embedding(labels.long(), numbers)[:, :, 0]
 
 
 def best_cut(inks: Tensor, boxes: Tensor) -> Tensor:

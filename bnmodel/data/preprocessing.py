@@ -45,21 +45,23 @@ def digit_of(canvas: Tensor, found: Ink, area: Tensor, faint: Tensor, ink: Tenso
     own, rows, columns = window(canvas, found, row.long(), column.long())
     own = own * (own > faint) * area[rows // 4][:, columns // 4]
     fits = (torch.maximum(bottom * found.step - row, right * found.step - column) + margin) <= ink.size(0)
-    ink = torch.where(fits, own / own.max().clamp(min=1e-6), ink)
+    ink = torch.where(fits, own, ink)
     pixel = torch.where(fits, 1.0, (1 / found.step).clamp(min=1))
     return reduced(ink[None], pixel, torch.where(fits, 0.0, (found.step > 1).to(ink.dtype)))[0]
 
 
 def reduced(inks: Tensor, pixel: Tensor, averaged: Tensor) -> Tensor:
-    """Ink (n, H, W), each with a maximum of 1 or blank → digits (n, 28, 28).
+    """Ink (n, H, W) → digits (n, 28, 28).
 
     Args:
         inks: what is drawn, each alone.
         pixel: size of a canvas pixel, 1 or more, ().
         averaged: 1 where values are shares of a pixel that is covered, so that a box ends within one; else 0, ().
     """
-    top, bottom = _extent(inks.amax(dim=2), averaged)  # (n,)
-    left, right = _extent(inks.amax(dim=1), averaged)
+    highest = inks.amax(dim=2)
+    peak = highest.amax(dim=1, keepdim=True).clamp(min=1e-6)
+    top, bottom = _extent(highest / peak, averaged)  # (n,)
+    left, right = _extent(inks.amax(dim=1) / peak, averaged)
     scale = torch.maximum(bottom - top, right - left) / 20  # pixels per digit pixel
     down = _resampling(inks.sum(dim=2), top, scale, pixel)
     across = _resampling(inks.sum(dim=1), left, scale, pixel)
