@@ -16,7 +16,7 @@ FILE   ?= bnmodel/training/history.py
 TESTS  ?= tests/training/test_early_stopping.py
 SAMPLE ?= 40
 
-.PHONY: help demo test check audit train robust export verify bench figures docs wheel-check lowest mutants chromium clean
+.PHONY: help demo test check audit train robust export verify bench figures docs wheel-check release lowest mutants chromium clean
 
 help:                        ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -70,6 +70,11 @@ wheel-check: $(VENV)/.dev    ## install the wheel and its dependencies in an emp
 	cd build/wheel && environment/bin/bnmodel train --recipe fast --dataset digits --epochs 1 --out trained
 	cd build/wheel && environment/bin/bnmodel evaluate trained
 
+release: $(VENV)/.dev        ## build source distribution and wheel in build/release, and check them
+	rm -rf build/release
+	$(PY) -m build --outdir build/release .
+	$(PY) -m twine check --strict build/release/*
+
 lowest:                      ## run the quick tests with the lowest versions that the requirements allow
 	test -x build/lowest/bin/python || $(PYTHON) -m venv build/lowest
 	build/lowest/bin/pip install --quiet "uv>=0.9,<1"
@@ -100,4 +105,4 @@ chromium: $(VENV)/.dev
 	  || $(PY) -m playwright install chromium
 
 clean:                       ## delete the environment, the built pages and the caches
-	rm -rf $(VENV) build/site build/wheel build/mutants .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build/site build/wheel build/release build/mutants .mypy_cache .ruff_cache .hypothesis

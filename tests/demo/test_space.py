@@ -1,4 +1,4 @@
-"""As a Hugging Face Space: the front matter, and a start from what is committed with what is required alone."""
+"""Hosted: the front matter of a Space, and a start from the files of the container with what is required alone."""
 
 import importlib.metadata
 import os
@@ -98,16 +98,27 @@ def closure(names: set[str]) -> set[str]:
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """What git has of this working tree, and nothing else."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def container(tmp_path: Path) -> Path:
+    """What git has of this working tree and the Dockerfile copies, and nothing else. A Space has all that git has."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copied = [line.split()[1] for line in lines if line.startswith("COPY ")]
+    command = ["git", "ls-files", "-z", "--", *copied]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
-def test_a_fresh_clone_starts_with_the_required_packages_alone_and_answers(clone: Path) -> None:
+def test_what_docker_copies_is_what_it_may_see() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copied = {line.split()[1] for line in lines if line.startswith("COPY ")}
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
+    assert ignored[0] == "*"
+
+
+def test_the_files_of_the_container_start_with_the_required_packages_alone_and_answer(container: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -116,16 +127,16 @@ def test_a_fresh_clone_starts_with_the_required_packages_alone_and_answers(clone
     environment = {**os.environ, "SPACE_ID": "somebody/something", "GRADIO_SERVER_PORT": str(port)}
     environment.pop("GRADIO_SERVER_NAME", None)
     command = [sys.executable, "-I", "-c", ALONE.format(allowed=allowed)]
-    log = clone / "log"
+    log = container / "log"
     with log.open("w") as output:
-        server = subprocess.Popen(command, cwd=clone, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(command, cwd=container, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
         wait_for_health(port, server, log)
         seven = Image.new("L", (90, 90), 255)
         ImageDraw.Draw(seven).line([(20, 15), (70, 15), (35, 80)], fill=0, width=8, joint="curve")
-        seven.save(clone / "seven.png")
+        seven.save(container / "seven.png")
         client = Client(f"http://127.0.0.1:{port}", verbose=False)
-        assert client.predict(handle_file(clone / "seven.png"), api_name="/predict")["label"] == 7
+        assert client.predict(handle_file(container / "seven.png"), api_name="/predict")["label"] == 7
     finally:
         server.terminate()
         server.wait(20)
