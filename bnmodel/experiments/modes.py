@@ -97,7 +97,8 @@ def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | Non
     if kind == "blurred" and count:
         from torchvision.transforms.v2.functional import gaussian_blur  # slow to import
 
-        return gaussian_blur(images, [9, 9], [2.5, 2.5])
+        blurred: Tensor = gaussian_blur(images, [9, 9], [2.5, 2.5])
+        return blurred
     return images
 
 
