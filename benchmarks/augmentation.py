@@ -30,7 +30,7 @@ def main() -> None:
         "outliers": lambda: outliers(digits.images, generator),
         "a training step of robust": training_work(RobustCNN(), BATCH, half=False),
     }
-    times = compare(works, repeats=2)
+    times = compare(works)
     reference = times["a training step of robust"]["milliseconds"]
     result = {
         name: {

@@ -1,64 +1,87 @@
 """What CustomBatchNorm costs, against torch's C++ layer: alone, and in a whole step of training.
 
-Alone: inference, and forward with backward, over five shapes in float32 and bfloat16, time and transient memory,
-eager and with `--compiled` compiled too; and the lecture's naive layer. The whole step is of the lecture's network and
-of RobustCNN, which is channels-last, in float32 and under bfloat16 autocast. Processor time on one thread, in turns,
-and the median of the ratios of each turn, since the machine is shared. Memory as in `python -m bnmodel train`, for all
-alike: `bnmodel/training/allocator.py`.
+Alone: inference, and forward with backward, over five shapes, in float32 and bfloat16, eager and compiled: time, and
+memory held during the call. The whole step is of the lecture's network and of RobustCNN, which is channels-last, in
+float32 and under bfloat16 autocast. On the CPU: processor time on one thread of one core, memory kept as in
+`python -m bnmodel train` (`bnmodel/training/allocator.py`). The layers take turns; a time is the least of all turns.
+
+python -m benchmarks.batchnorm [--device cuda] [--modes eager] [--parts layers steps]
 """
 
+import argparse
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import write
-from benchmarks.training import NaiveBatchNorm
 from bnmodel import CustomBatchNorm, SimpleCNN
 from bnmodel.nn import convert_batchnorm
 from bnmodel.nn.models import RobustCNN
-from bnmodel.training.allocator import keep_freed_memory
 
-TURNS = 20
-SHAPES = {(64, 10, 12, 12): False, (128, 48, 24, 24): True, (128, 96, 10, 10): True, (128, 192, 5, 5): True}
-LAYERS: dict[str, Callable[[int], nn.Module]] = {
-    "torch": nn.BatchNorm2d,
-    "CustomBatchNorm": CustomBatchNorm,
-    "naive": NaiveBatchNorm,
-}
-FIVE_SHAPES = {
+TURNS, TURN_SECONDS, CASE_SECONDS = 60, 4e-3, 1.5
+SHAPES = {  # and whether channels-last
     (64, 10, 12, 12): False,
     (128, 48, 24, 24): True,
     (32, 256, 14, 14): False,
     (256, 1024): False,
     (8, 64, 112, 112): False,
 }
+DTYPES = (torch.float32, torch.bfloat16)
 Work = Callable[[], object]
+
+
+class NaiveBatchNorm(nn.Module):
+    """The formula line by line, differentiated by autograd, with running statistics as plain attributes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.running_mean, self.running_var = torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(dim=(0, 2, 3), keepdim=True)
+        var = ((x - mean) ** 2).mean(dim=(0, 2, 3), keepdim=True)
+        self.running_mean = 0.9 * self.running_mean + 0.1 * mean.detach()
+        self.running_var = 0.9 * self.running_var + 0.1 * var.detach()
+        return self.gamma * (x - mean) / torch.sqrt(var + 1e-5) + self.beta
 
 
 def case_name(shape: tuple[int, ...], channels_last: bool) -> str:
     return f"{' × '.join(map(str, shape))}{', channels last' if channels_last else ''}"
 
 
-def layer_work(layer: nn.Module, shape: tuple[int, ...], channels_last: bool) -> Work:
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    x = torch.randn(shape).contiguous(memory_format=memory_format).requires_grad_()
-    gradient = torch.randn_like(x)
-    return lambda: layer(x).backward(gradient)
+def layer_works(layers: Mapping[str, nn.Module], x: Tensor, mode: str, compiled: bool) -> dict[str, Work]:
+    """Inference, or forward and backward, of each layer."""
+    gradient, wanted = torch.randn_like(x), x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+
+    def forward_backward(call: Callable[[Tensor], Tensor]) -> None:
+        wanted.grad = None  # adding to the last one would take time of its own
+        call(wanted).backward(gradient)
+
+    works: dict[str, Work] = {}
+    for name, layer in layers.items():
+        layer.to(x.device).train(mode == "train")
+        call = torch.compile(layer, fullgraph=True, dynamic=False) if compiled else layer
+        works[name] = partial(forward_backward, call) if mode == "train" else torch.no_grad()(partial(call, x))
+    return works
 
 
-def training_work(model: nn.Module, batch_size: int, half: bool) -> Work:
-    images, labels = torch.rand(batch_size, 1, 28, 28), torch.randint(0, 10, (batch_size,))
-    optimizer = torch.optim.SGD(model.train().parameters(), lr=0.01, momentum=0.9)
+def training_work(model: nn.Module, batch_size: int, half: bool, device: str = "cpu") -> Work:
+    images = torch.rand(batch_size, 1, 28, 28, device=device)
+    labels = torch.randint(0, 10, (batch_size,), device=device)
+    optimizer = torch.optim.SGD(model.train().to(device).parameters(), lr=0.01, momentum=0.9)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast(device, torch.bfloat16, enabled=half):
             loss = F.nll_loss(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -67,112 +90,136 @@ def training_work(model: nn.Module, batch_size: int, half: bool) -> Work:
     return step
 
 
-def forward_backward(call: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, gradient: torch.Tensor) -> None:
-    call(x).backward(gradient)
-
-
-def modes(
-    shape: tuple[int, ...], channels_last: bool, dtype: torch.dtype, compiled: bool
-) -> dict[str, dict[str, Work]]:
-    """Inference and training of torch's layer and ours, by mode and layer."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    x = torch.randn(shape, dtype=dtype).contiguous(memory_format=memory_format)
-    gradient, wanted = torch.randn_like(x), x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    works: dict[str, dict[str, Work]] = {"eval": {}, "train": {}}
-    theirs = nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d
-    for name, layer in (("torch", theirs), ("CustomBatchNorm", CustomBatchNorm)):
-        for mode in works:
-            module = layer(shape[1]).train(mode == "train")
-            call = torch.compile(module, fullgraph=True) if compiled else module
-            if mode == "eval":
-                works[mode][name] = torch.no_grad()(partial(call, x))
-            else:
-                works[mode][name] = partial(forward_backward, call, wanted, gradient)
-    return works
-
-
-def transient_memory(work: Work, x_bytes: int) -> float:
-    """The most that `work` holds at a time beyond what it began with, in sizes of x."""
+def transient_memory(work: Work, device: str) -> int:
+    """The most bytes that `work` holds at a time beyond what it began with."""
     work()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    if device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         work()
     held = peak = 0
-    results = profile.profiler.kineto_results
-    for event in sorted(results.events(), key=lambda event: event.start_ns()):
+    for event in sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)
-    return peak / x_bytes
+    return peak
 
 
-def layer_table(compiled: bool) -> list[dict[str, Any]]:
-    """A row per shape, dtype and mode: × torch in time, and transient memory of both in sizes of x."""
+def seconds(work: Work, repeats: int, device: str) -> float:
+    """Per call: processor time on the CPU, time between two events on the GPU."""
+    if device == "cuda":
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(repeats):
+            work()
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1e3 / repeats
+    started = time.process_time()
+    for _ in range(repeats):
+        work()
+    return (time.process_time() - started) / repeats
+
+
+def compare(works: dict[str, Work], device: str = "cpu") -> dict[str, dict[str, float]]:
+    """Milliseconds of each, the least of many turns, and their ratio to the first's."""
+    for work in works.values():
+        seconds(work, 2, device)  # compiles, fills caches
+    once = {name: seconds(work, 2, device) for name, work in works.items()}
+    repeats = {name: max(1, round(TURN_SECONDS / once[name])) for name in works}
+    turns = min(TURNS, max(7, round(CASE_SECONDS / sum(once[name] * repeats[name] for name in works))))
+    least = dict.fromkeys(works, float("inf"))
+    for turn in range(turns):
+        for name in list(works)[:: 1 if turn % 2 else -1]:
+            least[name] = min(least[name], seconds(works[name], repeats[name], device))
+    first = next(iter(least.values()))
+    return {name: {"milliseconds": best * 1e3, "times_torch": best / first} for name, best in least.items()}
+
+
+def layer_rows(device: str, compiled: bool) -> list[dict[str, Any]]:
+    """A row per shape, dtype and mode: milliseconds, × torch, and memory in sizes of x."""
     rows = []
-    for shape, channels_last in FIVE_SHAPES.items():
-        for dtype in (torch.float32, torch.bfloat16):
-            values = torch.Size(shape).numel()
-            for mode, works in modes(shape, channels_last, dtype, compiled).items():
-                times = compare(works, repeats=max(1, 1_000_000 // values))["CustomBatchNorm"]["times_torch"]
-                memory = {name: transient_memory(work, values * dtype.itemsize) for name, work in works.items()}
-                row = {"shape": case_name(shape, channels_last), "dtype": str(dtype), "mode": mode}
-                rows.append({**row, "compiled": compiled, "times_torch": times, "memory_in_x": memory})
-                torchs, ours = memory.values()
-                print(
-                    f"{' '.join(row.values()):60s} {times:.2f} ×, memory {ours:.1f} x (torch {torchs:.1f})", flush=True
-                )
+    for shape, channels_last in SHAPES.items():
+        theirs = nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d
+        for dtype in DTYPES:
+            memory_format = torch.channels_last if channels_last else torch.contiguous_format
+            x = torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=memory_format)
+            for mode in ("eval", "train"):
+                torch.compiler.reset()  # which keeps eight versions of a function
+                layers: dict[str, nn.Module] = {"torch": theirs(shape[1]), "CustomBatchNorm": CustomBatchNorm(shape[1])}
+                if mode == "train" and dtype == torch.float32 and shape == next(iter(SHAPES)) and not compiled:
+                    layers["naive"] = NaiveBatchNorm(shape[1])
+                works = layer_works(layers, x, mode, compiled)
+                times = compare(works, device)
+                size = x.numel() * x.element_size()
+                for name, work in works.items():
+                    times[name]["memory_in_x"] = transient_memory(work, device) / size
+                row = {"shape": case_name(shape, channels_last), "dtype": str(dtype)[6:], "mode": mode}
+                rows.append({**row, "compiled": compiled, "layers": times})
+                _print(" ".join(row.values()) + (" compiled" if compiled else ""), times)
     return rows
 
 
-def compare(works: dict[str, Work], repeats: int) -> dict[str, dict[str, float]]:
-    """Milliseconds and their ratio to the first, for each."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(TURNS + 3):
-        for name, work in works.items():
-            started = time.process_time()
-            for _ in range(repeats):
-                work()
-            if turn >= 3:  # the first ones warm up
-                seconds[name].append((time.process_time() - started) / repeats)
-    first = next(iter(seconds.values()))
-    return {
-        name: {
-            "milliseconds": median(times) * 1e3,
-            "times_torch": median(t / reference for t, reference in zip(times, first, strict=True)),
-        }
-        for name, times in seconds.items()
-    }
-
-
-def main() -> None:
-    rows = [row for compiled in (False, True)[: 1 + ("--compiled" in sys.argv)] for row in layer_table(compiled)]
-    result: dict[str, dict[str, dict[str, float]]] = {}
-    for shape, channels_last in SHAPES.items():
-        name = f"layer, {case_name(shape, channels_last)}"
-        works = {key: layer_work(layer(shape[1]), shape, channels_last) for key, layer in LAYERS.items()}
-        result[name] = compare(works, repeats=20 if channels_last else 50)  # until the caches are its own
+def step_rows(device: str) -> dict[str, dict[str, dict[str, float]]]:
     steps: dict[str, tuple[type[nn.Module], int, bool]] = {
         "training step, SimpleCNN": (SimpleCNN, 64, False),
         "training step, RobustCNN": (RobustCNN, 128, False),
         "training step, RobustCNN, bfloat16": (RobustCNN, 128, True),
     }
+    result = {}
     for name, (network, batch_size, half) in steps.items():
+        theirs, ours = convert_batchnorm(network(), "torch", dimensions=2), network()
         works = {
-            "torch": training_work(convert_batchnorm(network(), "torch", dimensions=2), batch_size, half),
-            "CustomBatchNorm": training_work(network(), batch_size, half),
+            "torch": training_work(theirs, batch_size, half, device),
+            "CustomBatchNorm": training_work(ours, batch_size, half, device),
         }
-        result[name] = compare(works, repeats=1 if network is RobustCNN else 8)
-    alone = next(iter(result.values()))
-    table = {
-        "microseconds": {name: times["milliseconds"] * 1e3 for name, times in alone.items()},
-        "times_torch": {name: times["times_torch"] for name, times in alone.items()},
-    }
-    write("batchnorm", {**table, "layers": rows, "cases": result})
-    for name, times in result.items():
-        cells = [f"{key} {t['milliseconds']:.2f} ms ({t['times_torch']:.2f} ×)" for key, t in times.items()]
-        print(f"{name:42s} {'  '.join(cells)}")
+        result[name] = compare(works, device)
+        _print(name, result[name])
+    return result
+
+
+def _print(name: str, times: dict[str, dict[str, float]]) -> None:
+    cells = [
+        f"{key} {t['milliseconds']:.3f} ms" + (f" {t['memory_in_x']:.1f} x" if "memory_in_x" in t else "")
+        for key, t in times.items()
+    ]
+    print(f"{name:60s} {times['CustomBatchNorm']['times_torch']:.2f} ×  ({', '.join(cells)})", flush=True)
+
+
+def _stay_on_one_core() -> None:
+    """The core the process is on, unless it has been given one."""
+    if hasattr(os, "sched_setaffinity") and len(cores := os.sched_getaffinity(0)) > 1:
+        os.sched_setaffinity(0, {max(cores)})
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--modes", nargs="+", choices=("eager", "compiled"), default=("eager", "compiled"))
+    parser.add_argument("--parts", nargs="+", choices=("layers", "steps"), default=("layers", "steps"))
+    options = parser.parse_args(arguments)
+    if options.device == "cpu":
+        from bnmodel.training.allocator import keep_freed_memory
+
+        torch.set_num_threads(1)
+        _stay_on_one_core()
+        keep_freed_memory()
+    result: dict[str, Any] = {"device": options.device}
+    if options.device == "cuda":
+        result["device"] = torch.cuda.get_device_name()
+    if "steps" in options.parts:
+        result["cases"] = step_rows(options.device)
+    if "layers" in options.parts:
+        modes = [mode == "compiled" for mode in options.modes]
+        result["layers"] = [row for compiled in modes for row in layer_rows(options.device, compiled)]
+    write("batchnorm" if options.device == "cpu" else f"batchnorm_{options.device}", result)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    main()
+    main(sys.argv[1:])

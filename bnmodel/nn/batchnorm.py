@@ -157,7 +157,9 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(
                 f"momentum: expected a number in [0, 1] or None for a cumulative average, received {momentum}"
             )
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        if not bias:
+            self.register_parameter("bias", None)
         self.synchronised = synchronised
         self.torch_type = ""  # the class of torch's that it was converted from
         to_float32(self._buffers)
