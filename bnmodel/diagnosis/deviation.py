@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import torch
+from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, initial_weight, running_statistics
@@ -18,6 +18,7 @@ LEAST_SAMPLES = 8
 MATERIAL = 0.1  # deviations below this are not looked into: consequences cannot be large
 NOTEWORTHY = 0.3  # what a steadily trained network shows at most: its average lags behind the weights
 USUAL_BATCH = 32  # of training, where batches of one are given
+LARGE_MOMENTUM = 0.3  # an average of less than six batches
 OWN = 0.5  # a deviation from here on begins at the layer itself
 
 
@@ -84,26 +85,14 @@ def _beyond_chance(
     far: Tensor, far_error: Tensor, ratio: Tensor, ratio_error: Tensor, samples: int, layers: int
 ) -> bool:
     tests = 2 * len(far) * layers
-    limit = student_quantile(1 - FAMILYWISE / (2 * tests), samples - 1)
-    rms_limit = RMS_Z * student_quantile(1 - 5e-4, samples - 1) / student_quantile(1 - 5e-4, 10**6)
+    limit = float(stdtrit(samples - 1, 1 - FAMILYWISE / (2 * tests)))
+    rms_limit = RMS_Z * float(stdtrit(samples - 1, 1 - 5e-4) / ndtri(1 - 5e-4))
     for values, errors in ((far, far_error), (ratio, ratio_error)):
         z = values.abs() / errors.clamp(min=1e-9)
         z = z[values.abs() > 1e-6]
         if len(z) and (float(z.max()) > limit or float(z.clamp(max=limit).square().mean().sqrt()) > rms_limit):
             return True
     return False
-
-
-def student_quantile(probability: float, freedom: int) -> float:
-    """Quantile of Student's t, by its Cornish–Fisher expansion (Hill 1970)."""
-    z = NormalDist().inv_cdf(probability)
-    v = float(max(freedom, 3))
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / v ** (power + 1) for power, term in enumerate(terms))
 
 
 def expected_in_training(calls: Sequence[Statistics], whole: Statistics) -> Statistics:
@@ -163,7 +152,7 @@ def cause(norm: Norm, population: Statistics, found: Deviation, batch: int) -> s
         return "noisy-statistics"
     if (
         norm.momentum is not None
-        and norm.momentum >= 0.3
+        and norm.momentum >= LARGE_MOMENTUM
         and found.distance <= 3 * momentum_noise(norm, population, 2)[0]
     ):
         return "noisy-statistics"

@@ -92,10 +92,9 @@ class Moments:
         self._weights = torch.zeros(2, dtype=torch.float64)  # Σw, Σw²
         self._sums: Tensor | None = None  # (7, C): wa, wb, w²a, w²b, w²a², w²b², w²ab
 
-    def start(self, x: Tensor) -> None:
-        """Take the first batch's mean as the centre."""
-        mean, square = per_sample(x, 0)
-        centre = mean.double().mean(0) if x.device.type != "mps" else mean.mean(0)
+    def start(self, mean: Tensor, square: Tensor) -> None:
+        """Take the mean of the first batch as the centre, given its raw moments per sample."""
+        centre = mean.double().mean(0) if mean.device.type != "mps" else mean.mean(0)
         var = (square.mean(0) - centre.square()).clamp(min=0)
         self.centre = torch.nan_to_num(centre, 0.0, 0.0, 0.0)
         self.subtract = bool((centre.square() > CANCELLATION * var).logical_and(centre.abs() > 1e-6).any())
@@ -104,9 +103,11 @@ class Moments:
         """Add one batch (N, C, *spatial) of `samples` samples."""
         if x.numel() == 0:
             return
-        if self.centre is None:
-            self.start(x)
         mean, square = per_sample(x, samples, self.centre if self.subtract else None)
+        if self.centre is None:
+            self.start(mean, square)
+            if self.subtract:
+                mean, square = per_sample(x, samples, self.centre)
         values = x.numel() // x.size(1)
         self._buffer.append((mean, square, values // len(mean)))
         self.samples += len(mean)

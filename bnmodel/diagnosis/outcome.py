@@ -1,43 +1,28 @@
-"""What a model's outputs say, sample by sample, and how two passes over the same batches compare.
+"""How the outputs of two passes over the same batches compare.
 
-The comparison is paired: both passes see the same samples, so their difference is far more certain than either.
+The comparison is paired: both passes see the same samples, so their difference is far more certain than either. A
+pass over some of the batches borrows certainty from one over all of them, whose outputs are similar (a control variate,
+or regression estimator: Cochran 1977, *Sampling Techniques*, chapter 7).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from bnmodel.diagnosis.batches import Batch, named_tensors
-from bnmodel.findings import Severity
+from bnmodel.diagnosis.scoring import Head
+from bnmodel.findings import SEVERITIES, Severity
 
-Loss = Callable[[Any, Any], Tensor]
 Kind = Literal["accuracy", "loss", "answers"]
 
-MAX_ENTRIES = 1024  # of one sample's output that are compared
+LEAST_CONTROLLED = 16  # samples from which a control variate is used
 MOVED = 0.5  # a numeric output has changed if it moved by more, in standard deviations over samples
 Z99, Z999 = 2.576, 3.291
 ERROR = {"accuracy": 0.05, "loss": 0.20, "answers": 0.10}
 WARNING = {"accuracy": 0.01, "loss": 0.04, "answers": 0.03}
-
-
-@dataclass
-class Head:
-    """One output of one batch.
-
-    Attributes:
-        answers: (N, P) int64 class indices, or float32 values.
-        correct: (N,) share of right answers in [0, 1], or None.
-        losses: (N,), or None.
-    """
-
-    answers: Tensor
-    correct: Tensor | None = None
-    losses: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -90,125 +75,17 @@ class Gain:
         half = (self.upper - self.value) * Z999 / Z99
         return self.value - half > ERROR[self.kind] or self.value + half < WARNING[self.kind]
 
+    @property
+    def small(self) -> bool:
+        """Whether the estimate is a note."""
+        return self.value < WARNING[self.kind]
+
     def __str__(self) -> str:
         if self.kind == "accuracy":
             return f"{self.value * 100:+.1f} points of accuracy"
         if self.kind == "loss":
             return f"{-self.value:+.0%} loss"
         return f"{self.value:.1%} of the answers change"
-
-
-def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
-    """The heads of a batch's outputs: those that targets fit, or without targets all of them."""
-    found = [
-        (name, tensor.detach())
-        for name, tensor in named_tensors(outputs)
-        if tensor.dim() and tensor.size(0) == batch.samples and not tensor.is_complex()
-    ]
-    targets = [(name, t) for name, t in named_tensors(batch.targets) if t.dim() and t.size(0) == batch.samples]
-    heads = []
-    if len(targets) == 1 and loss is None:
-        heads = [head for _, output in found if (head := _fit(output, targets[0][1])) is not None][:1]
-    elif len(targets) > 1 and loss is None:
-        by_name = dict(targets)
-        for index, (name, output) in enumerate(found):
-            target = by_name.get(name, targets[index][1] if index < len(targets) else None)
-            head = None if target is None else _fit(output, target)
-            heads += [] if head is None else [head]
-    elif loss is not None and batch.targets is not None:
-        head = next((head for _, o in found for _, t in targets if (head := _fit(o, t)) is not None), None)
-        head = head or Head(_answers(found[0][1]) if found else torch.zeros(batch.samples, 0))
-        head.losses = _own_losses(loss, outputs, batch)
-        heads = [head]
-    return heads or [Head(_answers(output)) for _, output in found]
-
-
-def _own_losses(loss: Loss, outputs: Any, batch: Batch) -> Tensor:
-    """`loss` of each sample where outputs and targets can be sliced, else the batch's for each."""
-
-    def sliced(value: Any, index: int) -> Any:
-        if isinstance(value, Tensor):
-            return value[index : index + 1] if value.dim() and value.size(0) == batch.samples else value
-        if isinstance(value, dict):
-            return {key: sliced(item, index) for key, item in value.items()}
-        if type(value) in (tuple, list):
-            return type(value)(sliced(item, index) for item in value)
-        raise TypeError(type(value).__name__)
-
-    whole = float(loss(outputs, batch.targets))
-    try:
-        each = torch.tensor(
-            [float(loss(sliced(outputs, i), sliced(batch.targets, i))) for i in range(batch.samples)],
-            dtype=torch.float64,
-        )
-    except Exception:  # the loss takes whole batches only
-        return torch.full((batch.samples,), whole, dtype=torch.float64)
-    if not math.isclose(float(each.mean()), whole, rel_tol=0.05, abs_tol=1e-6):  # a sum, or coupled samples
-        each = each * (whole / float(each.mean())) if float(each.mean()) else torch.full_like(each, whole)
-    return each
-
-
-def _fit(output: Tensor, target: Tensor) -> Head | None:
-    """Score `output` against `target`, or None where their shapes do not fit."""
-    if not output.is_floating_point():
-        return None
-    if target.dim() == 2 and target.size(1) == 1 and output.dim() == 2 and output.size(1) > 1:
-        target = target[:, 0]
-    whole_numbers = not target.is_floating_point() and target.dtype != torch.bool
-    if whole_numbers and output.dim() == target.dim() + 1:
-        if output.size(1) > 1 and output.shape[2:] == target.shape[1:]:
-            return _classes(output, target)
-        if output.size(-1) > 1 and output.shape[:-1] == target.shape:
-            return _classes(output.movedim(-1, 1), target)
-    if output.numel() != target.numel() or output.shape[0] != target.shape[0]:
-        return None
-    output, target = output.reshape(len(output), -1).float(), target.reshape(len(target), -1).float()
-    binary = bool(((target == 0) | (target == 1)).all())
-    if binary and target.size(1) > 1 and bool((target.sum(1) == 1).all()):
-        return _classes(output, target.argmax(1))
-    if binary:
-        probability = bool(((output >= 0) & (output <= 1)).all())
-        answers = output > (0.5 if probability else 0)
-        clamped = output.clamp(1e-7, 1 - 1e-7)
-        losses = (
-            F.binary_cross_entropy(clamped, target, reduction="none")
-            if probability
-            else F.binary_cross_entropy_with_logits(output, target, reduction="none")
-        )
-        correct = (answers == (target > 0.5)).double().mean(1)
-        return Head(answers.long().cpu(), correct.cpu(), losses.double().mean(1).cpu())
-    return Head(_answers(output), None, (output - target).double().square().mean(1).cpu())
-
-
-def _classes(output: Tensor, target: Tensor) -> Head:
-    output = output.float().reshape(len(output), output.size(1), -1)  # (N, K, P)
-    target = target.long().reshape(len(output), -1)  # (N, P)
-    valid = (target >= 0) & (target < output.size(1))  # ignore_index
-    sums = output.sum(1)
-    if bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        log_probs = output.clamp(min=1e-12).log()
-    else:
-        log_probs = F.log_softmax(output, dim=1)
-    answers = output.argmax(1)
-    counts = valid.sum(1).clamp(min=1)
-    nll = -log_probs.gather(1, target.clamp(0, output.size(1) - 1).unsqueeze(1)).squeeze(1)
-    correct = ((answers == target) & valid).sum(1).double() / counts
-    losses = (nll.double() * valid).sum(1) / counts
-    return Head(_thinned(answers).cpu(), correct.cpu(), losses.cpu())
-
-
-def _answers(output: Tensor) -> Tensor:
-    """(N, P): the class of (N, K ≥ 2) outputs, otherwise the values."""
-    if not output.is_floating_point():
-        return _thinned(output.reshape(len(output), -1)).long().cpu()
-    if output.dim() == 2 and output.size(1) >= 2:
-        return output.argmax(1, keepdim=True).cpu()
-    return _thinned(output.reshape(len(output), -1)).float().cpu()
-
-
-def _thinned(values: Tensor) -> Tensor:
-    step = -(-values.size(1) // MAX_ENTRIES) if values.dim() > 1 and values.size(1) else 1
-    return values[:, ::step]
 
 
 class Scores:
@@ -234,51 +111,104 @@ class Scores:
                 return torch.cat(parts)
         return None
 
-    def gains_over(self, before: "Scores") -> list[Gain]:
-        """What this pass gains over `before`, one or more per head, on the batches that both have."""
+    def pairs(self, before: "Scores", indices: Sequence[int]) -> list[list[tuple[Head, Head]]]:
+        """For each head that both have in all batches of `indices`: (before, this) per batch."""
+        heads = min((min(len(self.heads[i]), len(before.heads[i])) for i in indices), default=0)
+        return [[(before.heads[i][head], self.heads[i][head]) for i in indices] for head in range(heads)]
+
+    def gains_over(self, before: "Scores", control: "Scores | None" = None) -> list[Gain]:
+        """What this pass gains over `before`, per head, on the batches that both have.
+
+        Args:
+            before: the pass to compare with.
+            control: a pass over more of the batches, with outputs like this one's.
+        """
         indices = [index for index in self.heads if index in before.heads]
+        more: list[list[tuple[Head, Head]]] = []
+        if control is not None and all(index in control.heads for index in indices):
+            others = [index for index in control.heads if index in before.heads and index not in self.heads]
+            more = control.pairs(before, [*indices, *others])
         gains = []
-        for head in range(min((len(self.heads[i]) for i in indices), default=0)):
-            pairs = [(before.heads[i][head], self.heads[i][head]) for i in indices if head < len(before.heads[i])]
-            gains += _head_gains(pairs)
+        for head, pairs in enumerate(self.pairs(before, indices)):
+            gain = _gain(pairs, more[head] if head < len(more) else None)
+            gains += [] if gain is None else [gain]
         return gains
 
 
-def _head_gains(pairs: list[tuple[Head, Head]]) -> list[Gain]:
+def worst(gains: Sequence[Gain]) -> Gain | None:
+    """The most serious gain, of these the largest."""
+    return min(gains, key=lambda each: (SEVERITIES.index(each.severity), -each.value), default=None)
+
+
+def disagreement(one: Scores, other: Scores) -> float | None:
+    """Share of the answers that differ, of the head where it is largest; None where nothing can be compared."""
+    indices = [index for index in other.heads if index in one.heads]
+    shares = [float(changed(pairs).mean()) for pairs in other.pairs(one, indices)]
+    return max(shares, default=None)
+
+
+def _gain(pairs: list[tuple[Head, Head]], control: list[tuple[Head, Head]] | None) -> Gain | None:
+    """Of `pairs` (before, after); `control` begins with the same samples."""
+    kind, difference, scale = _differences(pairs)
+    if kind == "loss" and bool(difference.isinf().any()):
+        return Gain("loss", 1.0, 1.0, 1.0, len(difference))
+    if not (scale > 0 and math.isfinite(scale)):
+        return None
+    more = None
+    if control is not None:
+        other, values, _ = _differences(control)
+        more = values if other == kind and bool(values.isfinite().all()) else None
+    return _interval(kind, difference, scale, more)
+
+
+def _differences(pairs: list[tuple[Head, Head]]) -> tuple[Kind, Tensor, float]:
+    """What is compared, (N,) float64 gains of the samples, and their unit."""
     old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    if all(head.correct is not None for head in (*old, *new)):
-        difference = torch.cat([n.correct - o.correct for o, n in pairs])  # type: ignore[operator]
-        return [_interval("accuracy", difference, 1.0)]
+    if all(head.gauge is not None for head in (*old, *new)):
+        return "accuracy", torch.cat([n.gauge - o.gauge for o, n in pairs]).double(), 1.0  # type: ignore[operator]
     if all(head.losses is not None for head in (*old, *new)):
-        was = torch.cat([head.losses for head in old])  # type: ignore[misc]
-        now = torch.cat([head.losses for head in new])  # type: ignore[misc]
+        was = torch.cat([head.losses for head in old]).double()  # type: ignore[misc]
+        now = torch.cat([head.losses for head in new]).double()  # type: ignore[misc]
         if not bool(was.isfinite().all()) and bool(now.isfinite().all()):
-            return [Gain("loss", 1.0, 1.0, 1.0, len(was))]
-        scale = float(was.abs().mean())
-        return [_interval("loss", was - now, scale)] if scale > 0 and math.isfinite(scale) else []
-    return [_interval("answers", changed(pairs).double(), 1.0)]
+            return "loss", torch.full_like(was, math.inf), 1.0
+        return "loss", was - now, float(was.abs().mean())
+    return "answers", changed(pairs).double(), 1.0
 
 
-def _interval(kind: Kind, difference: Tensor, scale: float) -> Gain:
-    """Estimate and 99 % interval of a mean."""
+def _interval(kind: Kind, difference: Tensor, scale: float, control: Tensor | None = None) -> Gain:
+    """Estimate and 99 % interval of a mean; `control` are like differences of these samples and of more."""
     count = len(difference)
-    difference = torch.nan_to_num(difference.double(), 0.0, 0.0, 0.0) / scale
+    difference = torch.nan_to_num(difference, 0.0, 0.0, 0.0) / scale
     value = float(difference.mean()) if count else 0.0
-    # one dissenting sample more: a handful of agreeing samples is no certainty
-    padding = 1.0 / count if count and kind != "loss" else 0.0
     spread = float(difference.var(correction=0)) if count else 1.0
-    half = Z99 * math.sqrt((spread + padding) / max(count - 1, 1))
+    variance = spread / max(count - 1, 1)
+    if control is not None and len(control) > count >= LEAST_CONTROLLED:
+        control = control / scale
+        own = control[:count]
+        own_spread = float(own.var(correction=0))
+        slope = float(((own - own.mean()) * (difference - value)).mean()) / own_spread if own_spread else 0.0
+        slope = min(max(slope, 0.0), 1.0)
+        value += slope * float(control.mean() - own.mean())
+        rest = float((difference - slope * own).var(correction=0)) / (count - 2)
+        variance = rest + slope**2 * float(control.var(correction=0)) / len(control)
+    # one dissenting sample more: a handful of agreeing samples is no certainty
+    padding = 1.0 / (count * max(count - 1, 1)) if count and kind != "loss" else 0.0
+    half = Z99 * math.sqrt(variance + padding)
     return Gain(kind, value, value - half, value + half, count)
 
 
 def changed(pairs: list[tuple[Head, Head]]) -> Tensor:
     """(N,) share of each sample's answers that differ between the two passes."""
+    if len({old.answers.shape[1] for old, _ in pairs}) > 1:  # of sequences of other lengths
+        return torch.cat([changed([pair]) for pair in pairs])
+    if any(old.answers.shape != new.answers.shape for old, new in pairs):
+        return torch.ones(sum(len(old.answers) for old, _ in pairs))
     before = torch.cat([old.answers for old, _ in pairs])
     after = torch.cat([new.answers for _, new in pairs])
-    if not before.is_floating_point():
-        return (before != after).double().mean(1) if before.size(1) else torch.zeros(len(before))
     if not before.size(1):
         return torch.zeros(len(before))
+    if not before.is_floating_point():
+        return (before != after).double().mean(1)
     spread = before.std(0, correction=0)
     floor = 1e-3 * float(before.std(correction=0)) + 1e-12
     moved = (after - before).abs() / spread.clamp(min=floor)

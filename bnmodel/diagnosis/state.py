@@ -8,10 +8,11 @@ from bnmodel.diagnosis.observing import amplification
 from bnmodel.diagnosis.outcome import Gain
 from bnmodel.findings import Finding
 
-NEGLIGIBLE = 1e-3  # γ beside the layer's largest
+NEGLIGIBLE = 1e-3  # γ beside the layer's largest, or beside 10
 CONSTANT = 1e-10  # variance beside the mean's square: rounding
 HALF_MAX = 65504.0  # largest number in half precision
 HALF_AMPLIFICATION = 4096.0  # 1 / √(smallest subnormal): a variance below it becomes 0 in half precision
+LEAST_SAMPLES = 8  # for a channel that varied in training to count as constant
 MANY = 0.25  # of a layer's channels
 
 RECALIBRATE = "model = bnmodel.recalibrate(model, training_batches)"
@@ -107,16 +108,17 @@ def mixed_modes(norms: dict[str, Norm], modes: dict[str, bool], root_training: b
     )
 
 
-def dead_channels(norm: Norm, *populations: tuple[Tensor, Tensor]) -> Tensor:
-    """(C,) bool: γ ≈ 0, or an input that is constant in all `populations` (mean, variance) and was in training.
+def dead_channels(norm: Norm, samples: int, *populations: tuple[Tensor, Tensor]) -> Tensor:
+    """(C,) bool: γ ≈ 0, or an input that is constant in all `populations` (mean, variance).
 
-    A channel that is merely inactive on these batches has a running variance and is not dead.
+    A constant channel with a running variance may be a rectified one that is merely inactive on these samples. It is
+    dead if it is constant at another value than 0, or if the layer's inputs are not rectified.
     """
     scale = scale_of(norm)
     dead = torch.zeros(norm.num_features, dtype=torch.bool)
     if scale is not None:
         size = scale.detach().abs().double().cpu()
-        dead |= size <= NEGLIGIBLE * max(float(size.max()), NEGLIGIBLE)
+        dead |= size <= NEGLIGIBLE * min(max(float(size.max()), NEGLIGIBLE), 10.0)
     constant = torch.ones_like(dead)
     for mean, var in populations:
         constant &= var <= CONSTANT * mean.square() + 1e-12
@@ -125,7 +127,12 @@ def dead_channels(norm: Norm, *populations: tuple[Tensor, Tensor]) -> Tensor:
         return dead | constant
     remaining = initial_weight(norm)  # of the initial variance, 1
     limit = max(10 * norm.eps, 2 * remaining if remaining < 0.01 else 0.0)
-    return dead | (constant & (running[1].detach().cpu().double() <= limit))
+    inactive = running[1].detach().cpu().double() > limit
+    if samples >= LEAST_SAMPLES:
+        means = torch.stack([mean for mean, _ in populations])
+        rectified = bool((means >= 0).all())
+        inactive &= rectified & (means == 0).all(0)
+    return dead | (constant & ~inactive)
 
 
 def dead(name: str, norm: Norm, found: Tensor) -> Finding | None:

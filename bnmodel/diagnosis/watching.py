@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from bnmodel.diagnosis import state
-from bnmodel.diagnosis.batchnorms import batches_tracked, named_batch_norms, running_statistics, scale_of
+from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, named_batch_norms, running_statistics, scale_of
 from bnmodel.diagnosis.moments import batch_moments
-from bnmodel.diagnosis.observing import amplification, bare
+from bnmodel.diagnosis.observing import bare
 from bnmodel.findings import Finding
 from bnmodel.io import atomic_write
 
@@ -76,8 +77,8 @@ class Watch:
         self.measurements: list[Measurement] = []
         self.findings: list[Finding] = []
         self.step = 0
-        self._due = False
-        self._pending: list[tuple[str, int | None, int, list[Tensor]]] = []
+        self._handles: list[RemovableHandle] = []
+        self._pending: list[tuple[str, int | None, int, Tensor]] = []
         self._suspected: dict[tuple[str, str], int] = {}
         self._exit = ExitStack()
         self._writer = _summary_writer(tensorboard)
@@ -86,9 +87,7 @@ class Watch:
         """Attach; `stop` detaches. The same as entering the context."""
         handle = self.model.register_forward_pre_hook(self._before_step)
         self._exit.callback(handle.remove)
-        for name, norm in self.norms.items():
-            own = norm.register_forward_pre_hook(partial(self._before_norm, name))
-            self._exit.callback(own.remove)
+        self._exit.callback(self._detach)
         return self
 
     def stop(self) -> None:
@@ -124,39 +123,38 @@ class Watch:
                     writer.writeheader()
                     writer.writerows(rows)
 
-    def _before_step(self, module: nn.Module, _: Any) -> None:
+    def _before_step(self, module: nn.Module, args: Any) -> None:
+        self._detach()
         if not module.training or not torch.is_grad_enabled():
-            self._due = False
             return
         self._collect()
-        self._due = self.step % self.every == 0
+        if self.step % self.every == 0:  # hooks only where they are needed: each costs microseconds per call
+            for name, norm in self.norms.items():
+                if norm is module:  # its hooks run already
+                    self._before_norm(name, norm, args)
+                else:
+                    self._handles.append(norm.register_forward_pre_hook(partial(self._before_norm, name)))
         self.step += 1
+
+    def _detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     @torch.no_grad()
     def _before_norm(self, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
         norm = self.norms[name]
-        if not self._due or not args or not norm.training or args[0].numel() == 0:
+        if not args or not norm.training or args[0].numel() == 0:
             return
         x = args[0].detach()
-        values = x.numel() // x.size(1)
-        mean, var = batch_moments(_thinned(x))
-        running = running_statistics(norm)
-        found = [mean.new_tensor(math.nan)] * 4
-        if running is not None:
-            old_mean, old_var = running[0].to(mean), running[1].to(mean) + norm.eps
-            found[0] = ((mean - old_mean).square() / old_var).mean().sqrt()
-            found[1] = ((var + norm.eps) / old_var).log().mean().exp()
-            found[2] = amplification(norm).max()
-        scale = scale_of(norm)
-        if scale is not None:
-            found[3] = scale.detach().abs().min().to(mean)
-        self._pending.append((name, batches_tracked(norm) if x.device.type == "cpu" else None, values, found))
+        count = batches_tracked(norm) if x.device.type == "cpu" else None
+        self._pending.append((name, count, x.numel() // x.size(1), _measured(norm, _thinned(x))))
 
     def _collect(self) -> None:
         """Read the measurements of the step before: by now a GPU has them."""
         pending, self._pending = self._pending, []
         for name, batches, values, found in pending:
-            numbers = [float(each) for each in found]
+            numbers = found.tolist()
             known = [None if math.isnan(each) else each for each in numbers]
             measurement = Measurement(self.step - 1, name, batches, known[0], known[1], values, known[2], known[3])
             self.measurements.append(measurement)
@@ -166,7 +164,10 @@ class Watch:
     def _judge(self, name: str, numbers: list[float], values: int) -> None:
         norm = self.norms[name]
         running = running_statistics(norm)
-        found: list[Finding | None] = [state.invalid(name, norm), state.batch_statistics(name, norm)]
+        distance, ratio, amplified, _ = numbers
+        found: list[Finding | None] = [state.batch_statistics(name, norm)]
+        if not (math.isfinite(distance) and 0 < ratio < math.inf):
+            found.append(state.invalid(name, norm))
         if running is not None and (norm.momentum == 0 or not norm.track_running_stats):
             found.append(state.never_updated(name, norm))
         if values**-0.5 > TINY_NOISE:
@@ -189,7 +190,8 @@ class Watch:
                     "momentum=0.1",
                 )
             )
-        found.append(state.exploding(name, norm, None) if running is not None else None)
+        if not amplified < state.HALF_AMPLIFICATION:
+            found.append(state.exploding(name, norm, None))
         for finding in found:
             if finding is not None and finding.severity != "note":
                 self._report(finding)
@@ -213,6 +215,22 @@ class Watch:
             value = getattr(measurement, name)
             if value is not None:
                 self._writer.add_scalar(f"batch norm {name}/{measurement.layer}", value, measurement.step)
+
+
+def _measured(norm: Norm, x: Tensor) -> Tensor:
+    """Distance, variance ratio, largest amplification and smallest |γ|, (4,); NaN where the layer has none."""
+    mean, var = batch_moments(x)
+    running, scale = running_statistics(norm), scale_of(norm)
+    size = None if scale is None else scale.detach().abs().to(mean)
+    unknown = mean.new_tensor(math.nan)
+    found = [unknown, unknown, unknown, unknown if size is None else size.min()]
+    if running is not None:
+        old_var = running[1].to(mean) + norm.eps
+        found[0] = ((mean - running[0].to(mean)).square() / old_var).mean().sqrt()
+        found[1] = ((var + norm.eps) / old_var).log().mean().exp()
+        gain = old_var.rsqrt()
+        found[2] = (gain if size is None else gain * size).max()
+    return torch.stack(found)
 
 
 def _thinned(x: Tensor) -> Tensor:

@@ -1,0 +1,44 @@
+"""Layers whose calls within a pass get inputs of different statistics."""
+
+from torch import Tensor
+
+from bnmodel.diagnosis.batchnorms import running_statistics
+from bnmodel.diagnosis.deviation import deviation
+from bnmodel.diagnosis.examination import Examination
+from bnmodel.diagnosis.moments import Statistics
+from bnmodel.diagnosis.observing import Substitute
+from bnmodel.findings import Finding
+
+SEVERAL = 0.5  # distance between the calls of a layer, in standard deviations or e-folds of variance
+
+
+def several_populations(examination: Examination) -> list[Finding]:
+    """Severity follows from what statistics per call would change in the outputs."""
+    findings = []
+    for name, calls in examination.seen.by_call.items():
+        norm = examination.norms[name]
+        first = calls[0]
+        apart = [deviation(first.mean, first.var, norm.eps, other, len(examination.norms)) for other in calls[1:]]
+        farthest = max(apart, key=lambda each: each.size)
+        if not farthest.certain or farthest.size < SEVERAL:
+            continue
+        gain = examination.repaired(_per_call(name, calls)) if running_statistics(norm) is not None else None
+        findings.append(
+            Finding(
+                "several-populations",
+                "note" if gain is None else gain.severity,
+                name,
+                f"called {len(calls)} times per pass with inputs up to {farthest.distance:.2f} σ and a variance ratio "
+                f"of e^{farthest.log_ratio:.2f} apart; one running mean cannot fit them"
+                + ("" if gain is None else f" (with statistics per call: {gain})"),
+                "use one batch norm per input: nn.ModuleList([nn.BatchNorm2d(C) for _ in inputs])",
+            )
+        )
+    return findings
+
+
+def _per_call(layer: str, calls: list[Statistics]) -> Substitute:
+    def substitute(name: str, index: int, _: Tensor) -> tuple[Tensor, Tensor] | None:
+        return (calls[index].mean, calls[index].var) if name == layer and index < len(calls) else None
+
+    return substitute

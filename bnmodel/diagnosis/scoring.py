@@ -1,0 +1,168 @@
+"""What a model's outputs say, sample by sample."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bnmodel.diagnosis.batches import Batch, named_tensors
+
+Loss = Callable[[Any, Any], Tensor]
+
+MAX_ENTRIES = 1024  # of one sample's output that are compared
+MAX_BALANCED = 256  # classes up to which the accuracy of several targets per sample is balanced
+
+
+@dataclass
+class Head:
+    """One output of one batch.
+
+    Attributes:
+        answers: (N, P) int64 class indices, or float32 values.
+        correct: (N,) share of right answers in [0, 1], or None.
+        losses: (N,), or None.
+        balanced: (N,) mean over the classes present in a sample of the share of right answers among them, where a
+            sample has several targets: most pixels are background, most labels are absent.
+    """
+
+    answers: Tensor
+    correct: Tensor | None = None
+    losses: Tensor | None = None
+    balanced: Tensor | None = None
+
+    @property
+    def gauge(self) -> Tensor | None:
+        """The accuracy by which passes are compared."""
+        return self.correct if self.balanced is None else self.balanced
+
+
+def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
+    """The heads of a batch's outputs: those that targets fit, or without targets all of them."""
+    found = [
+        (name, tensor.detach())
+        for name, tensor in named_tensors(outputs)
+        if tensor.dim() and tensor.size(0) == batch.samples and not tensor.is_complex()
+    ]
+    targets = [(name, t) for name, t in named_tensors(batch.targets) if t.dim() and t.size(0) == batch.samples]
+    heads = []
+    if len(targets) == 1 and loss is None:
+        heads = [head for _, output in found if (head := _fit(output, targets[0][1])) is not None][:1]
+    elif len(targets) > 1 and loss is None:
+        by_name = dict(targets)
+        for index, (name, output) in enumerate(found):
+            target = by_name.get(name, targets[index][1] if index < len(targets) else None)
+            head = None if target is None else _fit(output, target)
+            heads += [] if head is None else [head]
+    elif loss is not None and batch.targets is not None:
+        head = next((head for _, o in found for _, t in targets if (head := _fit(o, t)) is not None), None)
+        head = head or Head(_answers(found[0][1]) if found else torch.zeros(batch.samples, 0))
+        head.losses = _own_losses(loss, outputs, batch)
+        heads = [head]
+    return heads or [Head(_answers(output)) for _, output in found]
+
+
+def _own_losses(loss: Loss, outputs: Any, batch: Batch) -> Tensor:
+    """`loss` of each sample where outputs and targets can be sliced, else the batch's for each."""
+
+    def sliced(value: Any, index: int) -> Any:
+        if isinstance(value, Tensor):
+            return value[index : index + 1] if value.dim() and value.size(0) == batch.samples else value
+        if isinstance(value, dict):
+            return {key: sliced(item, index) for key, item in value.items()}
+        if type(value) in (tuple, list):
+            return type(value)(sliced(item, index) for item in value)
+        raise TypeError(type(value).__name__)
+
+    whole = float(loss(outputs, batch.targets))
+    try:
+        each = torch.tensor(
+            [float(loss(sliced(outputs, i), sliced(batch.targets, i))) for i in range(batch.samples)],
+            dtype=torch.float64,
+        )
+    except Exception:  # the loss takes whole batches only
+        return torch.full((batch.samples,), whole, dtype=torch.float64)
+    if not math.isclose(float(each.mean()), whole, rel_tol=0.05, abs_tol=1e-6):  # a sum, or coupled samples
+        each = each * (whole / float(each.mean())) if float(each.mean()) else torch.full_like(each, whole)
+    return each
+
+
+def _fit(output: Tensor, target: Tensor) -> Head | None:
+    """Score `output` against `target`, or None where their shapes do not fit."""
+    if not output.is_floating_point():
+        return None
+    if target.dim() == 2 and target.size(1) == 1 and output.dim() == 2 and output.size(1) > 1:
+        target = target[:, 0]
+    whole_numbers = not target.is_floating_point() and target.dtype != torch.bool
+    if whole_numbers and output.dim() == target.dim() + 1:
+        if output.size(1) > 1 and output.shape[2:] == target.shape[1:]:
+            return _classes(output, target)
+        if output.size(-1) > 1 and output.shape[:-1] == target.shape:
+            return _classes(output.movedim(-1, 1), target)
+    if output.numel() != target.numel() or output.shape[0] != target.shape[0]:
+        return None
+    output, target = output.reshape(len(output), -1).float(), target.reshape(len(target), -1).float()
+    binary = bool(((target == 0) | (target == 1)).all())
+    sums = target.sum(1)
+    if target.size(1) > 1 and bool((target >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        return _classes(output, target.argmax(1))  # one-hot, or smoothed
+    if binary:
+        probability = bool(((output >= 0) & (output <= 1)).all())
+        answers = output > (0.5 if probability else 0)
+        clamped = output.clamp(1e-7, 1 - 1e-7)
+        losses = (
+            F.binary_cross_entropy(clamped, target, reduction="none")
+            if probability
+            else F.binary_cross_entropy_with_logits(output, target, reduction="none")
+        )
+        right = (answers == (target > 0.5)).double()
+        balanced = _balanced(right, target.long(), 2) if target.size(1) > 1 else right.mean(1)
+        losses = losses.double().mean(1).cpu()
+        return Head(_thinned(answers).long().cpu(), right.mean(1).cpu(), losses, balanced.cpu())
+    return Head(_answers(output), None, (output - target).double().square().mean(1).cpu())
+
+
+def _classes(output: Tensor, target: Tensor) -> Head:
+    output = output.float().reshape(len(output), output.size(1), -1)  # (N, K, P)
+    target = target.long().reshape(len(output), -1)  # (N, P)
+    valid = (target >= 0) & (target < output.size(1))  # ignore_index
+    sums = output.sum(1)
+    if bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        log_probs = output.clamp(min=1e-12).log()
+    else:
+        log_probs = F.log_softmax(output, dim=1)
+    answers = output.argmax(1)
+    counts = valid.sum(1).clamp(min=1)
+    nll = -log_probs.gather(1, target.clamp(0, output.size(1) - 1).unsqueeze(1)).squeeze(1)
+    right = ((answers == target) & valid).double()
+    correct = right.sum(1) / counts
+    losses = ((nll.double() * valid).sum(1) / counts).cpu()
+    if target.size(1) == 1 or output.size(1) > MAX_BALANCED:
+        return Head(_thinned(answers).cpu(), correct.cpu(), losses)
+    balanced = _balanced(right, torch.where(valid, target, output.size(1)), output.size(1))
+    return Head(_thinned(answers).cpu(), correct.cpu(), losses, balanced.cpu())
+
+
+def _balanced(right: Tensor, target: Tensor, classes: int) -> Tensor:
+    """(N,) mean recall over the classes in each row of `target` (N, P); `right` (N, P) is 0 or 1."""
+    shape = len(target), classes + 1  # the last for targets that do not count
+    present = right.new_zeros(shape).scatter_add_(1, target, torch.ones_like(right))[:, :classes]
+    hits = right.new_zeros(shape).scatter_add_(1, target, right)[:, :classes]
+    return (hits / present.clamp(min=1)).sum(1) / (present > 0).sum(1).clamp(min=1)
+
+
+def _answers(output: Tensor) -> Tensor:
+    """(N, P): the class of (N, K ≥ 2) outputs, otherwise the values."""
+    if not output.is_floating_point():
+        return _thinned(output.reshape(len(output), -1)).long().cpu()
+    if output.dim() == 2 and output.size(1) >= 2:
+        return output.argmax(1, keepdim=True).cpu()
+    return _thinned(output.reshape(len(output), -1)).float().cpu()
+
+
+def _thinned(values: Tensor) -> Tensor:
+    step = -(-values.size(1) // MAX_ENTRIES) if values.dim() > 1 and values.size(1) else 1
+    return values[:, ::step]

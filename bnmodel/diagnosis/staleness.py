@@ -1,0 +1,211 @@
+"""Where running statistics begin to differ from those of the layers' inputs, why, and what it costs."""
+
+from dataclasses import dataclass, field
+
+from bnmodel.diagnosis import state
+from bnmodel.diagnosis.batchnorms import batches_tracked, initial_weight, running_statistics
+from bnmodel.diagnosis.deviation import LARGE_MOMENTUM, MATERIAL, NOTEWORTHY, OWN, Deviation, cause, momentum_noise
+from bnmodel.diagnosis.examination import Examination, given
+from bnmodel.diagnosis.observing import HIGH_AMPLIFICATION, amplification
+from bnmodel.diagnosis.outcome import Gain, worst
+from bnmodel.findings import Finding, Severity
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """What `staleness` found.
+
+    Attributes:
+        gain: what repairing the layers changes in the outputs, or None.
+        consequences: layer → the earlier layer whose consequence its deviation is.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    gain: Gain | None = None
+    consequences: dict[str, str] = field(default_factory=dict)
+
+
+def staleness(
+    examination: Examination, excluded: set[str], definite: set[str], fits_reference: dict[str, Deviation]
+) -> Staleness:
+    """The layer where running statistics begin to differ from their input's, and its consequences.
+
+    Args:
+        examination: with both passes measured.
+        excluded: layers that other findings explain.
+        definite: of them, those whose running statistics are certainly wrong.
+        fits_reference: each layer's deviation from the reference batches.
+    """
+    suspicious = _suspicious(examination, excluded, definite)
+    if not suspicious:
+        return Staleness(_noisy(examination, excluded))
+    primary, gain = _primary(examination, suspicious, definite)
+    found = examination.deviations[primary]
+    severity = _severity(found, gain)
+    if severity == "note" and found.size < NOTEWORTHY:
+        return Staleness(_noisy(examination, excluded), gain)
+    code = _code(examination, primary, fits_reference)
+    after_primary = suspicious[suspicious.index(primary) + 1 :]
+    consequences = {name: primary for name in after_primary}
+    if severity != "note" and code != "different-data" and gain is not None:
+        exploding = _amplified_alone(examination, primary, gain)
+        if exploding is not None:
+            return Staleness([exploding], gain, consequences)
+    findings = [_finding(examination, primary, code, severity, gain)]
+    for name in after_primary if severity != "note" else ():
+        own = examination.own.get(name)
+        if own is not None and own.certain and own.size >= OWN:
+            other = _code(examination, name, fits_reference)
+            findings.append(_finding(examination, name, other, "note", None, primary))
+    return Staleness(findings, gain, consequences)
+
+
+def _suspicious(examination: Examination, excluded: set[str], definite: set[str]) -> list[str]:
+    """Layers with a deviation that could matter, in the order of their first call."""
+    names = [
+        name
+        for name in examination.seen.order
+        if name not in excluded and name in examination.deviations and examination.deviations[name].material
+    ]
+    if names and examination.batches_mislead():
+        examination.pool_mixed()
+    if not definite:
+        return names
+    after = min(map(examination.position, definite))  # the input of later layers is not what it would be
+    return [
+        name
+        for name in names
+        if examination.position(name) < after or (name in examination.own and examination.own[name].size >= OWN)
+    ]
+
+
+def _primary(examination: Examination, suspicious: list[str], definite: set[str]) -> tuple[str, Gain | None]:
+    """Where it begins, and the gain of repairing that layer or all of them, whichever is more serious.
+
+    The layer alone is measured where it is the only one, where another's deviation is far larger, or where repairing
+    all gains nothing though its own deviation is large: later layers may have been trained with the statistics
+    they have.
+    """
+    primary = _where_it_begins(examination, suspicious)
+    joint = _joint(examination, suspicious, definite)
+    if joint is None:
+        return primary, examination.repaired(given({primary: examination.population(primary)}))
+
+    def own(name: str) -> float:
+        return examination.own[name].size if name in examination.own else 0.0
+
+    largest = max(suspicious, key=own)
+    if largest == primary or own(largest) < 2 * own(primary):
+        if joint.severity != "note" or examination.deviations[primary].size < OWN:
+            return primary, joint
+        single = examination.repaired(given({primary: examination.population(primary)}))
+        return primary, worst([gain for gain in (single, joint) if gain is not None])
+    half = joint.value / 2
+    gains = {}
+    for name in (primary, largest):
+        single = examination.repaired(given({name: examination.population(name)}), half)
+        if single is not None:
+            gains[name] = single
+            if joint.severity == "note" or single.value >= half:
+                break
+    explains = largest if largest in gains and gains[largest].value >= half else primary
+    return explains, worst([*(gains[name] for name in (explains,) if name in gains), joint])
+
+
+def _joint(examination: Examination, suspicious: list[str], definite: set[str]) -> Gain | None:
+    """What repairing all layers together changes, or None where it is one layer only."""
+    if len(suspicious) < 2 or not examination.pooled:
+        return None
+    everything = {name: pooled.mean_var() for name, pooled in examination.pooled.items() if name not in definite}
+    first = examination.seen.order[0]
+    everything[first] = examination.population(first)
+    return examination.repaired(given(everything))
+
+
+def _where_it_begins(examination: Examination, suspicious: list[str]) -> str:
+    """The first layer that deviates by a large part of the largest deviation of a layer's own."""
+    own = {
+        name: examination.own[name].size if name in examination.own else examination.deviations[name].size
+        for name in suspicious
+    }
+    own[suspicious[0]] = max(own[suspicious[0]], examination.deviations[suspicious[0]].size)
+    enough = min(OWN, max(own.values()) / 2)
+    return next(name for name in suspicious if own[name] >= enough)
+
+
+def _severity(found: Deviation, gain: Gain | None) -> Severity:
+    """By the gain, and a step less for a deviation that a steadily trained network may show: its average lags."""
+    if gain is None:
+        return "warning" if found.size >= 1 else "note"
+    if found.size >= NOTEWORTHY:
+        return gain.severity
+    return "warning" if gain.severity == "error" and gain.kind != "answers" else "note"
+
+
+def _amplified_alone(examination: Examination, name: str, gain: Gain) -> Finding | None:
+    """`exploding-channels` if repairing a layer's few strongly amplified channels gives at least half of `gain`."""
+    norm = examination.norms[name]
+    running, strength = running_statistics(norm), amplification(norm)
+    amplified = strength > HIGH_AMPLIFICATION
+    if running is None or not bool(amplified.any()) or float(amplified.float().mean()) > 0.5:
+        return None
+    mean, var = (each.detach().clone().double() for each in running)
+    expected_mean, expected_var = examination.population(name)
+    mean[amplified] = expected_mean.to(mean)[amplified]
+    var[amplified] = expected_var.to(var)[amplified]
+    alone = examination.repaired(given({name: (mean, var)}), gain.value / 2)
+    if alone is None or alone.value < gain.value / 2:
+        return None
+    return state.exploding_now(name, norm, amplified, examination.seen.peaks.get(name, 0.0), alone)
+
+
+def _noisy(examination: Examination, excluded: set[str]) -> list[Finding]:
+    """A note for the layer whose average is the least steady, though these statistics are good enough."""
+    noise = {
+        name: momentum_noise(examination.norms[name], examination.expected[name], examination.batch)[0]
+        for name in examination.deviations
+        if name not in excluded and (examination.norms[name].momentum or 0.0) >= LARGE_MOMENTUM
+    }
+    worst_layer = max(noise, key=lambda name: noise[name], default=None)
+    if worst_layer is None or noise[worst_layer] < MATERIAL:
+        return []
+    return [_finding(examination, worst_layer, "noisy-statistics", "note", None)]
+
+
+def _code(examination: Examination, name: str, fits_reference: dict[str, Deviation]) -> str:
+    found = examination.deviations[name]
+    if name in fits_reference and fits_reference[name].size < 0.5 * found.size:
+        return "different-data"
+    return cause(examination.norms[name], examination.expected[name], found, examination.batch)
+
+
+def _finding(
+    examination: Examination, name: str, code: str, severity: Severity, gain: Gain | None, follows: str = ""
+) -> Finding:
+    norm, found = examination.norms[name], examination.deviations[name]
+    seen = batches_tracked(norm)
+    measured = (
+        f"running mean is {found.distance:.2f} σ from that of the layer's input (at most {found.largest:.2f} σ), "
+        f"running variance off by e^{found.log_ratio:.2f}"
+    )
+    momentum = "cumulative average" if norm.momentum is None else f"momentum {norm.momentum:g}"
+    noise, _ = momentum_noise(norm, examination.expected[name], examination.batch)
+    if norm.momentum is None:
+        averaged = float(seen or 1)
+    else:
+        averaged = (2 - norm.momentum) / norm.momentum if norm.momentum else float("inf")
+    why = {
+        "stale-statistics": f"{momentum} after {seen} batches explains {noise:.2f} σ",
+        "different-data": "they fit the reference batches: these are different data",
+        "noisy-statistics": f"{momentum} averages {averaged:.3g} batches",
+        "unconverged-average": f"{momentum}, {seen} batches: {initial_weight(norm):.0%} of the initial values remain",
+    }[code]
+    remedy = {
+        "stale-statistics": state.RECALIBRATE,
+        "different-data": "preprocess as in training, or adapt: model = bnmodel.recalibrate(model, these_batches)",
+        "noisy-statistics": f"momentum=0.1 or larger batches in training; now: {state.RECALIBRATE}",
+        "unconverged-average": f"a larger momentum (0.1) or longer training; now: {state.RECALIBRATE}",
+    }[code]
+    effect = "" if gain is None else f"; repaired: {gain}"
+    after = f"; begins at {follows}" if follows else ""
+    return Finding(code, severity, name, f"{measured}; {why}{effect}{after}", remedy)

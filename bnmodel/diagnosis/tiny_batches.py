@@ -1,0 +1,45 @@
+"""Batches with too few values per channel for batch statistics."""
+
+from bnmodel.diagnosis.batchnorms import running_statistics
+from bnmodel.diagnosis.examination import TINY, Examination
+from bnmodel.diagnosis.outcome import worst
+from bnmodel.findings import Finding, Severity
+
+
+def tiny_batches(examination: Examination, explained: bool) -> Finding | None:
+    """The layer whose batches hold the fewest independent values, if they are fewer than 12.
+
+    A warning where the model is handed in in train mode and would predict better in eval mode, or where eval mode is
+    worse than even such batch statistics and no other finding explains it (`explained`); otherwise a note.
+    """
+    found = {name: value for name in examination.seen.order if (value := examination.batch_noise(name)) is not None}
+    if not found:
+        return None
+    layer, noise = max(found.items(), key=lambda item: item[1])
+    effective = 1 / noise**2 if noise else float("inf")
+    if effective >= TINY:
+        return None
+    severity, effect = _consequence(examination, layer, explained)
+    return Finding(
+        "tiny-batches",
+        severity,
+        layer,
+        f"batches of {examination.batch} hold {effective:.1f} independent values per channel "
+        f"({examination.seen.values[layer]} in all): batch means are off by {noise:.2f} σ in train mode{effect}",
+        "larger batches, nn.SyncBatchNorm over processes, frozen statistics, or nn.GroupNorm",
+    )
+
+
+def _consequence(examination: Examination, layer: str, explained: bool) -> tuple[Severity, str]:
+    in_eval, in_train = examination.in_eval, examination.in_train
+    if examination.modes[layer] or running_statistics(examination.norms[layer]) is None:
+        if not in_train.heads:
+            return "warning", "; a batch of one value per channel cannot be normalised"
+        gain = worst(in_eval.gains_over(in_train))
+        if gain is not None:
+            return "note" if gain.severity == "note" else "warning", f"; eval mode instead of train mode: {gain}"
+    elif not explained:
+        gain = worst([gain for gain in in_train.gains_over(in_eval) if gain.kind != "answers"])
+        if gain is not None and gain.severity != "note":
+            return "warning", f"; batch statistics instead of running ones: {gain}"
+    return "note", ""
