@@ -1,6 +1,6 @@
 """Other people's networks through `certify`: how many are certified, and how many of their batch norms are folded.
 
-python -m benchmarks.networks [NAME …] [--jobs N]
+python -m benchmarks.networks [NAME …] [--jobs N] [--resume]
 
 Small inputs, random weights, disturbed batch norms. timm's families take part where timm is installed. Each network
 runs in a process of its own; its files are compared with it in float64 on inputs that `certify` has not seen.
@@ -10,6 +10,7 @@ runs in a process of its own; its files are compared with it in float64 on input
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,10 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks import write
+from benchmarks import RESULTS, write
 
 ENDINGS = ("torchscript", "onnx", "pt2")
-TIMEOUT = 600  # seconds per network
+TIMEOUT = 240  # seconds per network
+MEMORY = 8 << 30  # bytes per network
+FILE = RESULTS / "networks.json"
 TORCHVISION = {
     "alexnet": 64, "convnext_tiny": 64, "densenet121": 64, "efficientnet_b0": 64, "efficientnet_v2_s": 64,
     "googlenet": 64, "inception_v3": 96, "mnasnet0_5": 64, "mobilenet_v2": 64, "mobilenet_v3_small": 64,
@@ -417,35 +420,52 @@ def _shares(network: nn.Module, given: Any, folder: Path, model: Any) -> dict[st
 # ---- all of them
 
 
-def run(names: Sequence[str], jobs: int) -> list[dict[str, Any]]:
-    """Each network in a process of its own, `jobs` at a time."""
+def run(names: Sequence[str], jobs: int, done: Callable[[dict[str, Any]], None]) -> None:
+    """Each network in a process of its own, `jobs` at a time. `done` is called with each row."""
 
     def start(name: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.networks", "--one", name]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
-            row = json.loads(done.stdout.splitlines()[-1])
-        except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
-            row = {"name": name, "family": "", "outcome": "crashed", "reason": f"{type(error).__name__}"}
-        print(f"{row['name']:36} {row['outcome']:10} {row.get('folded', ''):>4} {row.get('kept', ''):>4}", flush=True)
-        if row["outcome"] != "certified":
-            print(f"    {row.get('reason', row.get('shares'))}", flush=True)
+            found = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+            row: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
+        except subprocess.TimeoutExpired:
+            row = _stopped(name, f"more than {TIMEOUT} s")
+        except (IndexError, ValueError):
+            row = _stopped(name, (found.stderr.splitlines() or [f"exit code {found.returncode}"])[-1])
         return row
 
     with ThreadPoolExecutor(jobs) as threads:
-        return list(threads.map(start, names))
+        for row in threads.map(start, names):
+            print(
+                f"{row['name']:36} {row['outcome']:10} {row.get('folded', ''):>4} {row.get('kept', ''):>4}", flush=True
+            )
+            if row["outcome"] != "certified":
+                print(f"    {row.get('reason', row.get('shares'))}", flush=True)
+            done(row)
+
+
+def _stopped(name: str, reason: str) -> dict[str, Any]:
+    family, _, _, expected = catalogue()[name]
+    return {"name": name, "family": family, "expected": expected, "outcome": "stopped", "reason": reason}
+
+
+def limit_memory() -> None:
+    """Of this process, so that a network that is too large ends in an error."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Families, outcomes and batch norms as Markdown."""
-    lines = ["| networks | tried | certified | refused in words | wrong or crashed | batch norms folded | kept |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = [
+        "| networks | tried | certified | refused in words | wrong or crashed | over the limits | batch norms folded | kept |"
+    ]
+    lines.append("|---" * 8 + "|")
     for family in dict.fromkeys(row["family"] for row in rows):
         mine = [row for row in rows if row["family"] == family]
         outcomes = Counter(row["outcome"] for row in mine)
         folded, kept = (sum(row.get(key, 0) for row in mine) for key in ("folded", "kept"))
         bad = outcomes["wrong"] + outcomes["crashed"]
-        cells = [len(mine), outcomes["certified"], outcomes["refused"], bad, folded, kept]
+        cells = [len(mine), outcomes["certified"], outcomes["refused"], bad, outcomes["stopped"], folded, kept]
         lines.append(f"| {family} | " + " | ".join(f"{cell:,}" for cell in cells) + " |")
     return "\n".join(lines)
 
@@ -455,15 +475,26 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="of networks; default: all")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="keep the results that there are, and add the others")
     options = parser.parse_args()
     if options.one:
+        limit_memory()
         print(json.dumps(one(options.one)))
         return 0
-    rows = run(options.names or list(catalogue()), options.jobs)
-    print(table(rows))
-    if not options.names:
-        write("networks", {"networks": rows})
-    return int(any(row["outcome"] in ("wrong", "crashed") for row in rows))
+    known = list(catalogue())
+    rows: dict[str, dict[str, Any]] = {}
+    if options.resume and FILE.exists():
+        rows = {row["name"]: row for row in json.loads(FILE.read_text())["networks"] if row["name"] in known}
+    names = options.names or [name for name in known if name not in rows]
+
+    def done(row: dict[str, Any]) -> None:
+        rows[row["name"]] = row
+        if options.resume or not options.names:
+            write("networks", {"of": len(known), "networks": [rows[name] for name in known if name in rows]})
+
+    run(names, options.jobs, done)
+    print(table(list(rows.values())))
+    return int(any(row["outcome"] in ("wrong", "crashed") for row in rows.values()))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """From a network to one graph of ATen operators, by `torch.export`, with the dynamic axes that were asked for."""
 
+import io
 import logging
 import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.graph import CodeGen
+from torch.nn.modules import transformer
 
 from bnmodel.deploy.errors import ExportError, first_line
 from bnmodel.deploy.signature import FlatNetwork, Port
@@ -141,8 +143,22 @@ def export(network: torch.nn.Module, tensors: Sequence[Tensor], axes: Sequence[A
     """`torch.export.export` of a network or a flat graph, with the named axes dynamic."""
     hints: tuple[Any, ...] = tuple(dict.fromkeys(chosen, torch.export.Dim.AUTO) for chosen in axes)
     shapes = (hints,) if isinstance(network, FlatNetwork) else hints
-    with quiet():
+    with quiet(), _masks_as_given(), redirect_stderr(io.StringIO()):  # where it prints graphs that it cannot trace
         return torch.export.export(network, tuple(tensors), dynamic_shapes=shapes, strict=False)
+
+
+@contextmanager
+def _masks_as_given() -> Iterator[None]:
+    """torch's transformer compares its mask with a causal one, and control flow must not depend on a tensor's values.
+
+    The answer only chooses an algorithm; the mask is applied either way.
+    """
+    before = transformer._detect_is_causal_mask
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
+    try:
+        yield
+    finally:
+        transformer._detect_is_causal_mask = before
 
 
 def _for_tracing(tensors: Sequence[Tensor], axes: Sequence[Axes]) -> tuple[Tensor, ...]:

@@ -1,6 +1,5 @@
 """Export any network: fold, write every format, measure, and only then put in place."""
 
-import copy
 import json
 import re
 import tempfile
@@ -19,7 +18,7 @@ from bnmodel.deploy import certificate, checks, golden
 from bnmodel.deploy.capture import Captured, capture
 from bnmodel.deploy.certificate import Model
 from bnmodel.deploy.checks import Check
-from bnmodel.deploy.errors import ExportError, first_line
+from bnmodel.deploy.errors import ExportError, as_export_error, first_line
 from bnmodel.deploy.folding import fold_graph, refuse_graph
 from bnmodel.deploy.formats import WRITERS, Program
 from bnmodel.deploy.golden import Golden
@@ -28,12 +27,12 @@ from bnmodel.deploy.onnx_model import opset_of
 from bnmodel.deploy.preflight import exportable, named_norms
 from bnmodel.deploy.samples import Evidence, OneSize, gather
 from bnmodel.deploy.signature import Arguments, FlatNetwork, arguments, output_names
-from bnmodel.nn.batchnorm import CustomBatchNorm
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 RESERVED = ("golden", "certificate", "README")
 
 
+@as_export_error("the export failed")
 def certify(
     module: nn.Module,
     example: Any,
@@ -73,6 +72,7 @@ def certify(
         ExportError: the network cannot be exported, a format that was asked for cannot be written or is not right,
             or the folder cannot be written to. Then nothing was changed.
     """
+    folder, about = Path(folder), about or {}
     _require_name(name)
     asked = _formats(formats)
     network = exportable(module)
@@ -89,21 +89,21 @@ def certify(
         evidence = gather(flat, captured, given.tensors)
     folded, kept = fold_graph(captured)
     metadata = {
-        **(about or {}),
-        "what": (about or {}).get("what", type(network).__name__),
+        **about,
+        "what": about.get("what", type(network).__name__),
         **described(captured),
         **describe_norms(network, folded, kept),
     }
     program = program_of(captured, given, opset)
-    with staging(Path(folder), name) as scratch:
+    with staging(folder, name) as scratch:
         model, measured = write_model(scratch, name, program, metadata, evidence, asked)
         for format, reason in model.not_written.items():
-            warnings.warn(f"{name}.{format} was not written: {reason}", stacklevel=2)
+            warnings.warn(f"{name}.{format} was not written: {reason}", stacklevel=3)
         for note in captured.notes:
-            warnings.warn(f"{name}: {note}", stacklevel=2)
-        others, vectors, before = _others(Path(folder), name)
+            warnings.warn(f"{name}: {note}", stacklevel=3)
+        others, vectors, before = _others(folder, name)
         golden.write(scratch / golden.FILE, {**vectors, name: evidence.golden})
-        copy_others(Path(folder), scratch, others)
+        copy_others(folder, scratch, others)
         certificate.write(scratch, {**others, name: model}, [*before, *measured])
     return measured
 
@@ -294,16 +294,16 @@ def staging(target: Path, *stems: str) -> Iterator[Path]:
 
 # ---- the metadata
 
+STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+GREEK = {"weight": "gamma", "bias": "beta"}
+
 
 def describe_norms(model: nn.Module, folded: Sequence[str], kept: dict[str, str]) -> dict[str, Any]:
     """What was folded stays readable: statistics, γ and β of every norm."""
     norms = {}
     for name, norm in named_norms(model).items():
-        custom = norm if isinstance(norm, CustomBatchNorm) else CustomBatchNorm.from_torch(copy.deepcopy(norm))
-        state = custom.state_dict()
-        renamed = {"weight": "gamma", "bias": "beta"}
-        values = {renamed.get(key, key): _plain(value) for key, value in state.items()}
-        norms[name] = {"eps": custom.eps, "momentum": custom.momentum, **values}
+        values = {GREEK.get(key, key): _plain(getattr(norm, key)) for key in STATE if getattr(norm, key) is not None}
+        norms[name] = {"eps": norm.eps, "momentum": norm.momentum, **values}
     return {"batch_norms": norms, "batch_norms_folded": list(folded), "batch_norms_not_folded": kept}
 
 

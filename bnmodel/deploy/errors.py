@@ -1,8 +1,22 @@
 """The error that every failed export, load or verification ends in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ExportError(Exception):
     """A network or a folder cannot be exported or loaded; the message names what was found and the remedy."""
+
+
+@contextmanager
+def as_export_error(what: str) -> Iterator[None]:
+    """Whatever else is raised, by torch, a runtime or the network itself, becomes an ExportError."""
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(f"{what}: {type(error).__name__}: {first_line(error)}; see the cause above") from error
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:

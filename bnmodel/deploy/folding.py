@@ -20,7 +20,7 @@ from bnmodel.deploy import affine as moves
 from bnmodel.deploy.affine import Affine, of_rank, shape
 from bnmodel.deploy.capture import Captured, capture, results_of
 from bnmodel.deploy.constants import Constants, new_attribute, store_constants
-from bnmodel.deploy.errors import ExportError
+from bnmodel.deploy.errors import ExportError, as_export_error
 from bnmodel.deploy.layers import Layer, layer_of, named_arguments
 from bnmodel.deploy.preflight import exportable
 from bnmodel.deploy.signature import FlatNetwork, arguments, output_names
@@ -55,6 +55,7 @@ class Folded:
     kept: dict[str, str]
 
 
+@as_export_error("folding failed")
 def fold(module: nn.Module, example: Any, dynamic: Any = None) -> Folded:
     """A copy of `module` in eval mode with every batch norm folded that can be folded exactly.
 
@@ -106,6 +107,7 @@ def fold_graph(captured: Captured) -> tuple[list[str], dict[str, str]]:
     folding = _Folding(graph)
     for chain in list(folding.chains()):
         folding.fold(chain)
+    folding.keep_others()
     folding.store()
     store_constants(graph)
     graph.graph.lint()
@@ -204,6 +206,8 @@ class _Folding:
             chain.norms = self.norm_names(chain)
             if chain.norms and _dtype(chain.last) == _dtype(source):
                 yield chain
+            elif chain.norms:
+                self.keep(chain.norms, f"it takes {_type_name(source)} and gives {_type_name(chain.last)}")
 
     def step(self, node: fx.Node) -> tuple[fx.Node, Affine] | None:
         """The input of a node and what it does to it, if that is a scale and a shift by constants."""
@@ -298,6 +302,15 @@ class _Folding:
             self.folded += names
             return
         self.kept.update(dict.fromkeys(names, "; ".join(dict.fromkeys(reasons))))
+
+    def keep(self, names: list[str], reason: str) -> None:
+        self.kept.update(dict.fromkeys(self.unused_names(names), reason))
+
+    def keep_others(self) -> None:
+        """Batch norms that are no scale and shift by constants."""
+        for node in self.graph.graph.nodes:
+            if str(node.target) == "aten.batch_norm.default" and self.step(node) is None:
+                self.keep([layer_name(node)], "its weights or statistics depend on the input")
 
     def unused_names(self, names: list[str]) -> list[str]:
         """A layer that is called twice is named twice."""
@@ -617,6 +630,10 @@ def _dtype(node: fx.Node) -> torch.dtype:
     dtype = node.meta["val"].dtype
     assert isinstance(dtype, torch.dtype)
     return dtype
+
+
+def _type_name(node: fx.Node) -> str:
+    return str(_dtype(node)).removeprefix("torch.")
 
 
 def _is_float(node: fx.Node) -> bool:

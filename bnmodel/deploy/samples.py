@@ -21,6 +21,7 @@ MIXED = 8  # cases there are at least, where inputs can be mixed
 FEW = 4  # cases that are enough where they are large and have many channels, which say as much as many cases
 LARGE = 100_000  # input elements per case
 MANY = 16  # channels
+FLOAT64_ROUNDING = 2 * 2.0**-29  # of float32's, twice: the yardstick is rounded as well as what it judges
 DISCONTINUOUS = 1e-3  # relative error of a case that has crossed a threshold of the network, not rounded
 Tensors = list[Tensor]
 
@@ -80,7 +81,9 @@ def answer(
         with quiet(), torch.backends.mkldnn.flags(enabled=False):
             other = [[as_array(output) for output in evaluated(network, case)] for case in cases]
     if outputs[0].type == "float64":
-        own, other = _float64_rounding(network, cases, exact), []
+        own = _float64_rounding(network, cases, exact)
+        with quiet(), torch.backends.mkldnn.flags(enabled=False):
+            other = _float64_rounding(network, cases, exact)
     kept = [True] * len(cases) if keep_all else _continuous(own, exact)
     pick = [case for case, keep in zip(cases, kept, strict=True) if keep]
     exact, own = (
@@ -122,7 +125,7 @@ def _float64_rounding(network: FlatNetwork, cases: Sequence[Tensors], exact: lis
             rounded = answers
         result.append(
             [
-                want + (got - want) * 2.0**-29 if want.dtype == np.float64 and np.isfinite(got).all() else want
+                want + (got - want) * FLOAT64_ROUNDING if want.dtype == np.float64 and np.isfinite(got).all() else want
                 for got, want in zip(rounded, answers, strict=True)
             ]
         )
