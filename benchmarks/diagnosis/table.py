@@ -14,12 +14,14 @@ def confusion_table(result: dict[str, Any]) -> str:
         notes = [_times(code, c, ("note",)) for code, c in row["reported"].items()]
         cells = [", ".join(sorted(filter(None, part))) or "–" for part in (serious, notes)]
         lines.append(f"| {name} | `{row['expected']}` | {cells[0]} | {cells[1]} |")
-    found = result["healthy"]
+    found, times = result["healthy"], result["time"].items()
     lines += [
         "",
         f"{result['seeds']} seeds each. {found['networks']} healthy networks, {found['checkups']} check-ups of them: "
         f"{len(found['alarms'])} with an error or a warning. A check-up takes, in evaluation passes over its batches: "
-        + ", ".join(f"{name} {ratio:.1f}" for name, ratio in result["time"].items())
+        + ", ".join(f"{name} {ratio['sound']:.1f} (drifted {ratio['drifted']:.1f})" for name, ratio in times)
+        + ". Watching a training adds to a step: "
+        + ", ".join(f"{name} {100 * max(share, 0):.1f} %" for name, share in result["watch"].items())
         + ".",
     ]
     return "\n".join(lines)
