@@ -56,9 +56,10 @@ class BatchNormStep(torch.autograd.Function):
         grad_x = None if again else torch.empty_like(x)
         inverse_std = torch.rsqrt(_column(var, dtype) + ctx.eps)
         scale = inverse_std if gamma is None else inverse_std * _column(gamma, dtype)
-        whole = (*(_three_axes(t, rows) for t in (x, g, grad_x)), _column(mean, dtype), scale, inverse_std)
-        groups: Any = [whole] if again or ctx.synchronised else _groups(*whole)
-        results = [_gradients(*group, count=ctx.count, synchronised=ctx.synchronised) for group in groups]
+        of_x, of_y, out = _three_axes(x, rows), _three_axes(g, rows), _three_axes(grad_x, rows)
+        whole = (of_x, of_y, out, _column(mean, dtype), scale, inverse_std)
+        groups = [whole] if again or ctx.synchronised else _groups(*whole)
+        results = [_gradients(ctx.count, ctx.synchronised, *group) for group in groups]
         if again:
             of_x = results[0][0].to(x.dtype)
             grad_x = of_x.view(len(x), *x.shape[2:], -1).movedim(-1, 1) if rows else of_x.view(x.shape)
@@ -149,14 +150,14 @@ def _statistics(x: Tensor, out: Tensor, dtype: torch.dtype) -> tuple[Tensor, Ten
 
 
 def _gradients(
+    count: int | None,
+    synchronised: bool,
     x: Tensor,
     g: Tensor,
     grad_x: Tensor | None,
     mean: Tensor,
     scale: Tensor,
     inverse_std: Tensor,
-    count: int | None,
-    synchronised: bool,
 ) -> tuple[Tensor, ...]:
     """∂L/∂x and, (C, 1) each, ∂L/∂γ and ∂L/∂β; where μ and σ² are given (no `count`), theirs too.
 
