@@ -24,8 +24,13 @@ HERE = Path(__file__).parent
 EXAMPLE = 1  # which digit of each class, counted from 0
 
 
-def build_pad(find: Callable[[str], Recognizer], model: str) -> gr.HTML:
-    """The pad, answered by the recogniser that `find` returns for a model's name; `model` is the first one's."""
+def build_pad(
+    find: Callable[[str], Recognizer], read: Callable[[Any, str], tuple[np.ndarray, Answer]], model: str
+) -> gr.HTML:
+    """The pad. `find` returns the recogniser of a model's name, `read` its answer to a value of the pad, and the sheet.
+
+    `model` is the name of the first one.
+    """
 
     def recognize(request: Any) -> dict[str, Any]:
         """{"canvas": data URL, "model": name, "at": [x, y] or null} → what the pad shows. Called by pad.js.
@@ -35,7 +40,8 @@ def build_pad(find: Callable[[str], Recognizer], model: str) -> gr.HTML:
         """
         if not isinstance(request, dict) or not isinstance(request.get("model"), str):
             raise refusal(f"drawing: expected a canvas and a model's name, received {shown(request)}; reload the page")
-        return reply(find(request["model"]), drawing(request.get("canvas")), point(request.get("at")))
+        canvas, answer = read(request.get("canvas"), request["model"])
+        return reply(find(request["model"]), canvas, answer, point(request.get("at")))
 
     return gr.HTML(
         value="",
@@ -50,13 +56,12 @@ def build_pad(find: Callable[[str], Recognizer], model: str) -> gr.HTML:
     )
 
 
-def reply(recognizer: Recognizer, canvas: np.ndarray, at: tuple[float, float] | None) -> dict[str, Any]:
-    """What the pad shows of a drawing; of several digits, about the one closest to `at` (in shares of the sheet).
+def reply(recognizer: Recognizer, canvas: np.ndarray, answer: Answer, at: tuple[float, float] | None) -> dict[str, Any]:
+    """What the pad shows of a drawing and the `answer` to it; of several digits, about the one closest to `at`.
 
     `digits` is empty unless there are several; `canvas` is then the sheet of the `chosen` one, for the tabs. `advice`:
     why there is no sure answer, "" where there is one.
     """
-    answer = recognizer.read(canvas)
     found, too_many = digits.find(recognizer, canvas, answer)
     height, width = canvas.shape[:2]
     chosen = None

@@ -26,6 +26,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from pathlib import Path as File
 from typing import Any
@@ -45,7 +46,9 @@ from demo.pad import build_pad, drawing
 from demo.path import Path, Step
 from demo.server.cancellation import PageClosed, WhilePageOpen
 from demo.server.validation import refusal, shown
+from export.recogniser import Answer
 
+MOST_READ = 32  # drawings whose answers are kept, at 0.3 MB each
 DEFAULT = "robust"  # the network that answers at first, where it is there
 EXAMPLE = (
     716  # of the shipped test sample: a 1 that both networks read as another digit in train mode, among other ones
@@ -128,6 +131,7 @@ class Page:
         self.models, self.unsound = load_models(checkpoints)
         self.example = enlarge(as_ink(load_sample(train=False).images[EXAMPLE, 0].numpy()))
         self.path = Path()
+        self._kept = lru_cache(maxsize=MOST_READ)(self._read)
         self.model: gr.Dropdown
         self.pad: gr.HTML
         self.shared: dict[str, list[Component]] = {}  # controls that several tabs read
@@ -151,7 +155,7 @@ class Page:
 
     def build_pad(self) -> None:
         """The pad, which stays in sight beside every tab."""
-        self.pad = build_pad(lambda name: self.find(name).recognizer, self.model.value)
+        self.pad = build_pad(lambda name: self.find(name).recognizer, self.read, self.model.value)
         tell = "name => { document.dispatchEvent(new CustomEvent('model', { detail: name })); }"
         self.model.change(None, [self.model], js=tell, api_visibility="private")  # the pad answers, then tells the tabs
 
@@ -193,12 +197,25 @@ class Page:
             raise refusal(f"model: expected one of {', '.join(self.models)}, received {shown(name)}; reload the page")
         return self.models[name]
 
+    def read(self, url: Any, name: str) -> tuple[np.ndarray, Answer]:
+        """The pad's value as a sheet, the example for "", and a network's answer to it: for the pad and all tabs once.
+
+        Raises:
+            gr.Error: no drawing, or no such network.
+        """
+        if not isinstance(url, str):
+            raise refusal(f"drawing: expected a PNG data URL, received {shown(url)}; draw it again")
+        return self._kept(url, name)
+
+    def _read(self, url: str, name: str) -> tuple[np.ndarray, Answer]:
+        canvas = drawing(url) if url else self.example
+        return canvas, self.find(name).recognizer.read(canvas)
+
     def drawn(self, url: str | None, name: str) -> Drawn:
         """The pad's value → the digit, or an example while there is none."""
         model = self.find(name)
-        canvas = drawing(url) if url else self.example
-        answer = model.recognizer.read(canvas)
+        canvas, answer = self.read(url or "", name)
         is_example = not url or answer.blank
         if is_example:
-            canvas, answer = self.example, model.recognizer.read(self.example)
+            canvas, answer = self.read("", name)
         return Drawn(canvas, torch.from_numpy(answer.digit), answer.probabilities, is_example, model)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,8 +80,12 @@ def test_the_nearest_digit_is_chosen(point: tuple[float, float], digit: int) -> 
     assert digits.nearest(BOXES, point) == digit
 
 
+def said_of(recognizer: Recognizer, canvas: np.ndarray, at: tuple[float, float] | None) -> dict[str, Any]:
+    return pad.reply(recognizer, canvas, recognizer.read(canvas), at)
+
+
 def test_the_answer_is_about_the_chosen_digit_and_its_own_sheet(recognizer: Recognizer) -> None:
-    said = pad.reply(recognizer, sheet(4, 2), (0.9, 0.5))
+    said = said_of(recognizer, sheet(4, 2), (0.9, 0.5))
     assert (said["label"], said["chosen"], said["advice"]) == (2, 1, "")
     assert [one["label"] for one in said["digits"]] == [4, 2]
     read = recognizer.read(decode_canvas(said["canvas"]))  # what the tabs get
@@ -88,16 +93,16 @@ def test_the_answer_is_about_the_chosen_digit_and_its_own_sheet(recognizer: Reco
 
 
 def test_one_digit_is_its_own_sheet(recognizer: Recognizer) -> None:
-    said = pad.reply(recognizer, sheet(7), (0.9, 0.5))
+    said = said_of(recognizer, sheet(7), (0.9, 0.5))
     assert (said["label"], said["digits"], said["chosen"], said["canvas"], said["advice"]) == (7, [], None, "", "")
 
 
 def test_no_sure_answer_comes_with_advice(recognizer: Recognizer) -> None:
-    empty = pad.reply(recognizer, np.full((280, 280, 4), 255, np.uint8), None)
+    empty = said_of(recognizer, np.full((280, 280, 4), 255, np.uint8), None)
     assert (empty["label"], "Nothing stands out" in empty["advice"]) == (None, True)
     ten = np.zeros((280, 280, 4), np.uint8)
     ten[20:260, 10:270:26, 3] = ten[20:260, 13:270:26, 3] = ten[20:260, 11:270:26, 3] = 255
-    assert "several digits" in pad.reply(recognizer, ten, None)["advice"]
+    assert "several digits" in said_of(recognizer, ten, None)["advice"]
 
 
 # ---- in Chromium

@@ -45,7 +45,7 @@ def drawings() -> list[np.ndarray]:
 
 def on_page(page: Page, name: str, canvas: np.ndarray) -> tuple[dict[str, object], Drawn]:
     """What the pad says, and what a tab gets, as pad.js passes it on."""
-    said = pad.reply(page.find(name).recognizer, canvas, None)
+    said = pad.reply(page.find(name).recognizer, *page.read(png_url(canvas), name), None)
     return said, page.drawn(str(said["canvas"] or png_url(canvas)), name)
 
 
