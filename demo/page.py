@@ -138,8 +138,11 @@ class Page:
 
     def warm_up(self) -> None:
         """Answer once, since the first answer of an exported file takes ten times as long."""
-        for name in sorted(self.models, key=lambda name: name != DEFAULT):
-            self.drawn(None, name)
+        names = sorted(self.models, key=lambda name: name != DEFAULT)
+        for name in names:
+            self.read("", name)
+        for name in names:
+            self.models[name].recognizer.read_numbers(self.example)
 
     def build_choice(self) -> None:
         """The choice of the network that everything on the page is about."""

@@ -52,7 +52,7 @@ def build(page: Page) -> None:
         gr.Markdown(LOOK, elem_classes="look")
         with gr.Row(elem_classes="controls"):
             buttons = {name: gr.Button(title, elem_id=f"example-{name}") for name, title in NAMES.items()}
-        file = gr.File(label="ONNX file", file_types=[".onnx"], elem_id="your-model", height=110)
+        file = gr.File(label="ONNX file", file_types=[".onnx"], elem_id="your-model", height=130)
         shown = picture(220, "inspection")
         code(CODE)
         fold("The command and the source", ABOUT)
