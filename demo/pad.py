@@ -99,8 +99,8 @@ def point(at: Any) -> tuple[float, float] | None:
     """
     if at is None:
         return None
-    if not isinstance(at, list) or len(at) != 2 or not all(is_number(share) for share in at):
-        raise refusal(f"at: expected two numbers, received {shown(at)}; reload the page")
+    if not isinstance(at, list) or len(at) != 2 or not all(is_number(share) and -1 <= share <= 2 for share in at):
+        raise refusal(f"at: expected two numbers from -1 to 2, received {shown(at)}; reload the page")
     return float(at[0]), float(at[1])
 
 

@@ -101,6 +101,8 @@ def pad(rng: random.Random, target: Target) -> Iterator[Case]:
             )
         )
         data: Any = {"canvas": canvas, "model": rng.choice(("robust", "lecture"))}
+        if rng.random() < 0.5:
+            data["at"] = rng.choice(([0.5, 0.5], [10**400, 0], [float("nan"), 0], [0], anything(rng, target)))
         if rng.random() < 0.2:
             data = {**data, "model": anything(rng, target)} if rng.random() < 0.5 else anything(rng, target)
         body = {"data": data, "component_id": target.pad, "fn_name": "recognize", "session_hash": session(rng)}

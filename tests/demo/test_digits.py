@@ -1,9 +1,11 @@
 """Several digits on one sheet: found, put on sheets of their own, and chosen on the pad."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
@@ -78,6 +80,12 @@ def test_ink_of_a_neighbour_within_the_margin_is_erased() -> None:
 @pytest.mark.parametrize(("point", "digit"), [((20, 50), 0), ((130, 50), 1), ((60, 0), 0), ((90, 99), 1)])
 def test_the_nearest_digit_is_chosen(point: tuple[float, float], digit: int) -> None:
     assert digits.nearest(BOXES, point) == digit
+
+
+@pytest.mark.parametrize("at", [[0.5], [0.5, "x"], [10**400, 0], [math.nan, 0], {"x": 1}, "0.5,0.5", True])
+def test_a_place_that_is_none_is_refused_in_words(at: Any) -> None:
+    with pytest.raises(gr.Error, match="at: expected two numbers from -1 to 2, received"):
+        pad.point(at)
 
 
 def said_of(recognizer: Recognizer, canvas: np.ndarray, at: tuple[float, float] | None) -> dict[str, Any]:
