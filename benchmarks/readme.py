@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks import RESULTS, layout
 from benchmarks.diagnosis.table import confusion_table
+from benchmarks.runtimes.table import runtimes_table
 from bnmodel.experiments import convergence_sweep
 from bnmodel.experiments.convergence_sweep import EASIER, SLOW, SWEEP_FILE, TARGET
 from bnmodel.experiments.gradients import PLACES
@@ -294,6 +295,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "drawing": drawing,
     "convergence": convergence,
     "diagnosis": confusion_table,
+    "runtimes": runtimes_table,
 }
 
 

@@ -57,7 +57,7 @@ RUNTIMES = (
     Runtime("openvino", "OpenVINO", "openvino", ("openvino",)),
     Runtime("ncnn", "ncnn (pnnx)", "ncnn", ("ncnn", "pnnx")),
     Runtime("tflite", "TensorFlow Lite (onnx2tf)", "tflite", ("ai-edge-litert", "onnx2tf")),
-    Runtime("mnn", "MNN", "mnn", ("MNN", "onnx")),
+    Runtime("mnn", "MNN", "mnn", ("MNN",)),
     Runtime("onnx2torch", "onnx2torch", "onnx2torch", ("onnx2torch", "torch", "torchvision")),
     Runtime("aotinductor", "AOTInductor", "aotinductor", ("torch", "setuptools"), "pt2"),
     Runtime("executorch", "ExecuTorch (XNNPACK)", "executorch", ("executorch", "torch"), "pt2"),

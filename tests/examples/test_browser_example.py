@@ -2,10 +2,13 @@
 
 import json
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -21,17 +24,34 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 @pytest.fixture(scope="session")
 def page_url() -> Iterator[str]:
     """The browser example as `python -m http.server` in the repository's root serves it."""
     npm_install(EXAMPLES / "browser")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(ROOT)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/examples/browser/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(ROOT) as address:
+        yield f"{address}examples/browser/"
+
+
+@pytest.fixture
+def static_page(tmp_path: Path) -> Iterator[str]:
+    """The page without a bundler, with the exported file and the runtime beside it."""
+    npm_install(EXAMPLES / "browser")
+    shutil.copy(EXAMPLES / "static" / "index.html", tmp_path)
+    shutil.copy(CHECKPOINT / "sketch.onnx", tmp_path)
+    (tmp_path / "ort").symlink_to(EXAMPLES / "browser" / "node_modules" / "onnxruntime-web" / "dist")
+    with served(tmp_path) as address:
+        yield address
 
 
 @pytest.fixture
@@ -181,3 +201,22 @@ def test_the_page_says_what_is_missing(contexts: Callable[..., BrowserContext], 
     page = open_page(context, page_url)
     assert "npm install" in page.locator("#golden").inner_text()
     assert page.locator("#golden").get_attribute("class") == "wrong"
+
+
+def test_the_page_without_a_bundler_reads_a_drawing(contexts: Callable[..., BrowserContext], static_page: str) -> None:
+    page = contexts().new_page()
+    page.goto(static_page)
+    wait_for_answer(page, "–")
+    draw(page, SEVEN)
+    wait_for_answer(page, "7")
+    page.get_by_role("button", name="Clear").click()
+    wait_for_answer(page, "–")
+
+
+def test_the_page_without_a_bundler_says_that_the_model_is_missing(
+    contexts: Callable[..., BrowserContext], static_page: str
+) -> None:
+    page = contexts().new_page()
+    page.route("**/sketch.onnx", lambda route: route.fulfill(status=404))
+    page.goto(static_page)
+    wait_for_answer(page, "not loaded")

@@ -96,6 +96,14 @@ def onnxruntime_run(file: Path) -> Run:
     return lambda given: session.run(None, {name: given})
 
 
+def names(file: Path) -> tuple[list[str], list[str]]:
+    """Of the inputs and outputs of an ONNX file."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return [one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()]
+
+
 def timed(run: Run, other: Run, given: np.ndarray, seconds: float = SECONDS) -> tuple[float, float]:
     """Least seconds per call of either, taken in turns."""
     best = [float("inf"), float("inf")]

@@ -8,20 +8,17 @@ import MNN
 import MNN.expr as F
 import MNN.nn as nn
 import numpy as np
-from common import Job, Loaded, main
+from common import Job, Loaded, main, names
 
 
 def load(work: Job) -> Loaded:
-    import onnx
-
     file = work.folder / f"{work.stem}.mnn"
     command = [str(Path(sys.executable).with_name("mnnconvert")), "-f", "ONNX", "--modelFile", str(work.file("onnx"))]
     converted = subprocess.run([*command, "--MNNModel", str(file), "--bizCode", "x"], capture_output=True, text=True)
     if not file.exists():
         raise RuntimeError((converted.stdout + converted.stderr)[-300:])
-    graph = onnx.load(work.file("onnx")).graph
-    names = [value.name for value in graph.output]
-    network = nn.load_module_from_file(str(file), [graph.input[0].name], names, precision_mode=F.PrecisionMode.High)
+    entries, exits = names(work.file("onnx"))
+    network = nn.load_module_from_file(str(file), entries, exits, precision_mode=F.PrecisionMode.High)
 
     def run(given: np.ndarray) -> list[np.ndarray]:
         kind = F.uint8 if given.dtype == np.uint8 else F.float

@@ -1,0 +1,55 @@
+"""The table of docs/runtimes.md."""
+
+from typing import Any
+
+from benchmarks.runtimes.environments import RUNTIMES
+
+STEMS = ("digits", "sketch", "numbers")
+
+
+def runtimes_table(result: dict[str, Any]) -> str:
+    """One row per runtime, one column per file, the worse of the checkpoints in each cell; the reasons below."""
+    lines = [
+        "| runtime | version | " + " | ".join(f"`{stem}`" for stem in STEMS) + " |",
+        "|---" * (2 + len(STEMS)) + "|",
+    ]
+    reasons = []
+    for runtime in RUNTIMES:
+        measured = result["runtimes"].get(runtime.name)
+        if not measured:
+            continue
+        cells = []
+        for stem in STEMS:
+            answers = [stems[stem] for stems in measured.values() if stem in stems]
+            cells.append(_cell(answers))
+            wrong = [answer for answer in answers if not _right(answer)]
+            if wrong:
+                reasons.append(f"- {runtime.title}, `{stem}`: {_reason(wrong[0])}")
+        known = [answer["version"] for stems in measured.values() for answer in stems.values() if "version" in answer]
+        lines.append(f"| {runtime.title} | {known[0] if known else '–'} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *reasons])
+
+
+def _right(answer: dict[str, Any]) -> bool:
+    return "reason" not in answer and answer.get("labels_differing", 0) == 0
+
+
+def _cell(answers: list[dict[str, Any]]) -> str:
+    if not answers:
+        return "–"
+    if not all(map(_right, answers)):
+        return "✗"
+    measured = [answer for answer in answers if "difference" in answer]
+    if not measured:
+        return f"converts ({max(answer['bytes'] for answer in answers) / 1e3:.0f} KB)"
+    off = max(answer["difference"] for answer in measured)
+    slowest = max(answer["times_onnxruntime"] for answer in measured)
+    fixed = " 280×280" if any("canvas" in answer for answer in measured) else ""
+    return f"✓{fixed} {off:.0e}, {slowest:.1f} ×, {max(answer['bytes'] for answer in measured) / 1e3:.0f} KB"
+
+
+def _reason(answer: dict[str, Any]) -> str:
+    if "reason" not in answer:
+        return f"{answer['labels_differing']} of {answer['cases']} labels differ, by up to {answer['difference']:.1g}"
+    reason = answer.get("fixed_reason") or answer["reason"]
+    return " ".join(reason.replace("|", "/").replace("`", "'").split())[:240]
