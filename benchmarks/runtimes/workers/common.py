@@ -1,7 +1,8 @@
 """What all workers do: run the golden inputs, compare, and time the calls beside ONNX Runtime's in one process.
 
 A worker runs in the environment of its runtime: the standard library, numpy and ONNX Runtime are all it shares with
-the others. `python run_NAME.py FOLDER STEM` prints one JSON object as its last line; the folder is a copy that it may write into.
+the others. `python run_NAME.py FOLDER STEM` prints one JSON object as its last
+line; the folder is a copy that it may write into.
 """
 
 import base64

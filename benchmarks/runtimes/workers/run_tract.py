@@ -17,7 +17,8 @@ def load(work: Job) -> Loaded:
     def run(given: np.ndarray) -> list[np.ndarray]:
         if given.shape not in plans:
             model = tract.onnx().load(str(file))
-            model.set_input_fact(0, ",".join([*map(str, given.shape), TYPES[str(given.dtype)]]))
+            if work.stem != "digits":  # whose outputs have a batch of any size
+                model.set_input_fact(0, ",".join([*map(str, given.shape), TYPES[str(given.dtype)]]))
             plans[given.shape] = model.into_model().into_runnable()
         return [output.to_numpy() for output in plans[given.shape].run([given])]
 
