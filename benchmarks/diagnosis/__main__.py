@@ -77,7 +77,7 @@ def with_fused_activations() -> nn.Module:
     """timm's BatchNormAct2d, a subclass of BatchNorm2d with the activation inside."""
     import timm
 
-    return timm.create_model("mobilenetv2_050", num_classes=10)  # type: ignore[no-any-return]
+    return timm.create_model("mobilenetv2_050", num_classes=10)
 
 
 def images(samples: int, size: int, batch: int, channels: int = 3) -> Callable[[], Inputs]:
