@@ -161,3 +161,20 @@ def test_the_chosen_digit_survives_a_reload_and_is_in_the_link(browser: Browser,
     expect(other.locator(".pad-words")).to_have_text(re.compile("The tabs ask about the 7"))
     other.context.close()
     context.close()
+
+
+def test_a_long_number_overlaps_nothing_on_screens_of_any_size(page: Page) -> None:
+    for k in range(4):
+        draw(page, [(0.12 + 0.24 * k, 0.3), (0.12 + 0.24 * k, 0.7)])
+    expect(page.locator(".pad-digit")).to_have_text("1111")
+    for width, height in ((320, 640), (640, 400), (660, 800), (1280, 800)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(100)
+        number, saw = (page.locator(part).bounding_box() for part in (".pad-digit", ".pad-saw canvas"))
+        assert number is not None
+        assert saw is not None
+        beside = number["x"] + number["width"] <= saw["x"] + 1
+        above = number["y"] + number["height"] <= saw["y"] + 1
+        assert beside or above, (width, height)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.set_viewport_size({"width": 1280, "height": 900})
