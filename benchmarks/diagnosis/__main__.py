@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from statistics import median
 from typing import Any
@@ -75,9 +76,8 @@ def healthy(seeds: range) -> dict[str, Any]:
 
 def with_fused_activations() -> nn.Module:
     """timm's BatchNormAct2d, a subclass of BatchNorm2d with the activation inside."""
-    import timm
-
-    return timm.create_model("mobilenetv2_050", num_classes=10)
+    model: nn.Module = import_module("timm").create_model("mobilenetv2_050", num_classes=10)
+    return model
 
 
 def images(samples: int, size: int, batch: int, channels: int = 3) -> Callable[[], Inputs]:

@@ -16,13 +16,13 @@ from torch import Tensor
 from bnmodel.diagnosis.scoring import Head
 from bnmodel.findings import SEVERITIES, Severity
 
-Kind = Literal["accuracy", "loss", "answers"]
+Kind = Literal["accuracy", "balanced accuracy", "loss", "answers"]
 
 LEAST_CONTROLLED = 16  # samples from which a control variate is used
 MOVED = 0.5  # a numeric output has changed if it moved by more, in standard deviations over samples
 Z99, Z999 = 2.576, 3.291
-ERROR = {"accuracy": 0.05, "loss": 0.20, "answers": 0.10}
-WARNING = {"accuracy": 0.01, "loss": 0.04, "answers": 0.03}
+ERROR = {"accuracy": 0.05, "balanced accuracy": 0.05, "loss": 0.20, "answers": 0.10}
+WARNING = {"accuracy": 0.01, "balanced accuracy": 0.01, "loss": 0.04, "answers": 0.03}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Gain:
     """What a repair changes in the outputs.
 
     Attributes:
-        kind: "accuracy" in points, "loss" as a share of it, "answers" as the share of samples that change.
+        kind: "accuracy", or "balanced accuracy" where a sample has several targets, as a share in [−1, 1]; "loss" as
+            a share of it; "answers" as the share of samples that change.
         value, lower, upper: estimate and 99 % interval.
         samples: compared.
     """
@@ -81,8 +82,8 @@ class Gain:
         return self.value < WARNING[self.kind]
 
     def __str__(self) -> str:
-        if self.kind == "accuracy":
-            return f"{self.value * 100:+.1f} points of accuracy"
+        if self.kind in ("accuracy", "balanced accuracy"):
+            return f"{self.value * 100:+.1f} points of {self.kind}"
         if self.kind == "loss":
             return f"{-self.value:+.0%} loss"
         return f"{self.value:.1%} of the answers change"
@@ -165,7 +166,8 @@ def _differences(pairs: list[tuple[Head, Head]]) -> tuple[Kind, Tensor, float]:
     """What is compared, (N,) float64 gains of the samples, and their unit."""
     old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     if all(head.gauge is not None for head in (*old, *new)):
-        return "accuracy", torch.cat([n.gauge - o.gauge for o, n in pairs]).double(), 1.0  # type: ignore[operator]
+        kind: Kind = "accuracy" if all(head.balanced is None for head in new) else "balanced accuracy"
+        return kind, torch.cat([n.gauge - o.gauge for o, n in pairs]).double(), 1.0  # type: ignore[operator]
     if all(head.losses is not None for head in (*old, *new)):
         was = torch.cat([head.losses for head in old]).double()  # type: ignore[misc]
         now = torch.cat([head.losses for head in new]).double()  # type: ignore[misc]

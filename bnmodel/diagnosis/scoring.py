@@ -119,9 +119,8 @@ def _fit(output: Tensor, target: Tensor) -> Head | None:
             else F.binary_cross_entropy_with_logits(output, target, reduction="none")
         )
         right = (answers == (target > 0.5)).double()
-        balanced = _balanced(right, target.long(), 2) if target.size(1) > 1 else right.mean(1)
-        losses = losses.double().mean(1).cpu()
-        return Head(_thinned(answers).long().cpu(), right.mean(1).cpu(), losses, balanced.cpu())
+        balanced = _balanced(right, target.long(), 2).cpu() if target.size(1) > 1 else None
+        return Head(_thinned(answers).long().cpu(), right.mean(1).cpu(), losses.double().mean(1).cpu(), balanced)
     return Head(_answers(output), None, (output - target).double().square().mean(1).cpu())
 
 

@@ -115,6 +115,16 @@ HAND_WRITTEN = """
 """
 
 
+def test_statistics_computed_from_constants_are_not_batch_statistics(tmp_path: Path) -> None:
+    nodes = """h = Conv(x, w)
+mean = Mul(half, twice)
+y = BatchNormalization(h, gamma, beta, mean, var)"""
+    parts = statistics()
+    constants = {"half": parts.pop("mean"), "twice": np.full(1, 2, np.float32)}
+    file = saved(tmp_path, model(nodes, {"w": weights(4, 3, 3, 3), **parts, **constants}))
+    assert not {finding.code for finding in inspect(file).findings if finding.severity != "note"}
+
+
 def test_a_hand_written_batch_norm_with_batch_statistics_is_found(tmp_path: Path) -> None:
     path = saved(tmp_path, model(HAND_WRITTEN, {"eps": np.float32([1e-5])}))
     assert codes(path, "error") == {"batch-statistics-in-eval", "batch-dependent"}

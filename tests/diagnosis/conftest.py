@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks.diagnosis import networks as zoo
-from benchmarks.diagnosis.faults import darker, noisier, pass_through
+from benchmarks.diagnosis.faults import darker, healthy, noisier, pass_through
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def digits() -> zoo.Data:
 @pytest.fixture(scope="session")
 def _trained_cnn() -> nn.Module:
     torch.set_num_threads(1)
-    return zoo.trained(zoo.cnn, zoo.digits(), steps=120).eval()
+    return healthy().eval()
 
 
 @pytest.fixture

@@ -102,6 +102,7 @@ class Graph:
                 self.consumers[name].append(node)
         self.outputs = {value.name for value in proto.output}
         self._constants = {tensor.name: tensor for tensor in proto.initializer}
+        self.inputs = {value.name for value in proto.input} - self._constants.keys()
 
     def constant(self, name: str) -> np.ndarray | None:
         """A constant's values, also through Identity, Cast and Constant; None where the value is computed."""

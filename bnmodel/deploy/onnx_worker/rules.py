@@ -36,13 +36,14 @@ def in_training(node: NodeProto, version: int) -> bool:
 
 
 def modes(graph: Graph, version: int) -> Iterator[Found]:
-    """Batch norms in training mode, or with computed statistics."""
+    """Batch norms in training mode, or with statistics computed from an input."""
+    reached = graph.descendants(graph.inputs)
     for node in batch_norms(graph):
         name = graph.label(node)
         if in_training(node, version):
             message = "BatchNormalization is in training mode: it normalises with the mean and variance of the batch"
             yield found("training-mode", "error", name, message, INSTEAD)
-        elif len(node.input) == 5 and any(graph.constant(value) is None for value in node.input[3:]):
+        elif len(node.input) == 5 and any(value in reached - graph.inputs for value in node.input[3:]):
             message = "the mean and variance of this batch norm are computed from its batch, not stored"
             remedy = "train with track_running_stats=True, or bnmodel.recalibrate(model, batches); then export again"
             yield found("batch-statistics-in-eval", "error", name, message, remedy)
