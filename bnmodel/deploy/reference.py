@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from bnmodel.deploy.allowance import UNIT_ROUNDOFF
 from bnmodel.deploy.errors import ExportError, first_line
 from bnmodel.deploy.preflight import detached_copy
 from bnmodel.deploy.signature import FlatNetwork
@@ -70,7 +71,21 @@ class Reference:
     """`network` in float64, as a function from a list of tensors to a list of float64 (or integer) tensors."""
 
     def __init__(self, network: FlatNetwork) -> None:
+        self.original = network
         self.network = detached_copy(network).double()
+
+    def rounded(self) -> "Reference":
+        """The same with every parameter and buffer moved up or down by the rounding of the type that it had."""
+        moved = Reference(self.original)
+        generator = torch.Generator().manual_seed(0)
+        before = [*self.original.parameters(), *self.original.buffers()]
+        with torch.no_grad():
+            for old, new in zip(before, [*moved.network.parameters(), *moved.network.buffers()], strict=True):
+                unit = UNIT_ROUNDOFF.get(str(old.dtype).removeprefix("torch."))
+                if unit is not None and new.is_floating_point():
+                    signs = torch.randint(0, 2, new.shape, generator=generator) * 2 - 1
+                    new.mul_(1 + unit * signs)
+        return moved
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Raises: ExportError where an operator cannot be evaluated in float64."""

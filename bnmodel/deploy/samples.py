@@ -84,21 +84,25 @@ def answer(
         own = _float64_rounding(network, cases, exact)
         with quiet(), torch.backends.mkldnn.flags(enabled=False):
             other = _float64_rounding(network, cases, exact)
+    elif not keep_all:  # and with its parameters rounded once more, as folding does
+        perturbed = reference.rounded()
+        other += [_rounded(perturbed(case), outputs) for case in cases]
     kept = [True] * len(cases) if keep_all else _continuous(own, exact)
-    pick = [case for case, keep in zip(cases, kept, strict=True) if keep]
-    exact, own = (
-        [a for a, keep in zip(exact, kept, strict=True) if keep],
-        [a for a, k in zip(own, kept, strict=True) if k],
-    )
-    other = [a for a, keep in zip(other, kept, strict=True) if keep] if other else []
+    numbers = [number for number, keep in enumerate(kept) if keep]
+    compared = [(own[number], exact[number]) for number in numbers]
+    for start in range(0, len(other), len(cases)):
+        more = [(other[start + number], exact[number]) for number in numbers]
+        compared += [pair for pair, same in zip(more, _continuous(*zip(*more, strict=True)), strict=True) if same]
     yardsticks = []
     for place, (port, axis) in enumerate(zip(outputs, axes, strict=True)):
-        mine = [arrays[place] for arrays in (*own, *other)]
-        theirs = [arrays[place] for arrays in (*exact, *(exact if other else ()))]
+        mine, theirs = [a[place] for a, _ in compared], [b[place] for _, b in compared]
+        if not any(array.size for array in theirs):
+            raise ExportError(f"output {port.name}: empty for this example; pass one for which there are values")
         try:
             yardsticks.append(measured(port.type, axis, mine, theirs))
         except ValueError as error:
             raise ExportError(f"output {port.name}: {error}; scale the inputs or the weights") from error
+    pick, exact = [cases[number] for number in numbers], [exact[number] for number in numbers]
     return Evidence(Golden([[as_array(tensor) for tensor in case] for case in pick], exact), yardsticks)
 
 
@@ -182,7 +186,7 @@ def channel_axis(captured: Captured, port: Port) -> int | None:
 def cases_of(network: FlatNetwork, captured: Captured, tensors: Sequence[Tensor]) -> list[Tensors]:
     """Single samples where the network takes batches of any size, else the whole example; mixtures; other sizes."""
     wanted = golden.CASES
-    if sum(tensor[:1].numel() for tensor in tensors) > LARGE:
+    if sum(tensor.numel() // (len(tensor) if tensor.dim() else 1) for tensor in tensors) > LARGE:
         axes = [(port, channel_axis(captured, port)) for port in captured.outputs]
         channels = [port.shape[axis] for port, axis in axes if axis is not None]
         wanted = FEW if len(channels) == len(axes) and all(int(size) >= MANY for size in channels) else MIXED

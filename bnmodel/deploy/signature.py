@@ -91,6 +91,8 @@ def _supported(tensor: Tensor) -> Tensor:
         raise ExportError(f"example: expected dense tensors with values, received {tensor.layout} on {tensor.device}")
     if tensor.dtype not in DTYPES.values():
         raise ExportError(f"example: expected one of {', '.join(DTYPES)}, received {tensor.dtype}")
+    if not tensor.numel():
+        raise ExportError(f"example: expected at least one sample, received shape {list(tensor.shape)}")
     return tensor.detach().cpu().contiguous()
 
 

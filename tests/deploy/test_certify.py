@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnmodel.deploy import ExportError, certificate, certify, load, verify
+from bnmodel.deploy import ExportError, certificate, certification, certify, load, verify
 from bnmodel.deploy.formats import WRITERS
 from bnmodel.deploy.loading import FORMATS
 
@@ -122,6 +122,118 @@ def test_a_small_output_does_not_hide_a_wrong_file(tmp_path, monkeypatch):
     monkeypatch.setitem(WRITERS, "pt2", spoilt)
     with pytest.raises(ExportError, match=r"golden vectors.*of what is allowed"):
         certify(network, X, tmp_path / "spoilt", formats="pt2")
+
+
+def scaled(state: dict[str, Tensor]) -> None:
+    state["weight"][0] *= 1 + 1e-3
+
+
+def shifted(state: dict[str, Tensor]) -> None:
+    state["bias"][1] *= 1 + 1e-3
+
+
+def zeroed(state: dict[str, Tensor]) -> None:
+    state["weight"][3] = 0  # which answers 0.2 at most
+
+
+def one_weight(state: dict[str, Tensor]) -> None:
+    state["weight"].view(-1)[7] *= 1 + 1e-2
+
+
+@pytest.mark.parametrize("spoil", [scaled, shifted, zeroed, one_weight])
+def test_sabotage_of_a_single_folded_channel_is_found(spoil, tmp_path, monkeypatch):
+    network = conv(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5))
+    write = WRITERS["pt2"]
+
+    def spoilt(program, metadata, path):
+        state = program.graph.state_dict()
+        name = next(name for name, value in state.items() if name.startswith("folded") and value.dim() == 4)
+        with torch.no_grad():
+            spoil({"weight": state[name], "bias": state[name.replace("weight", "bias")]})
+        write(program, metadata, path)
+
+    monkeypatch.setitem(WRITERS, "pt2", spoilt)
+    with pytest.raises(ExportError, match=r"golden vectors.*of what is allowed"):
+        certify(network, X, tmp_path, formats="pt2")
+
+
+@pytest.mark.parametrize("off", ["running_mean", "running_var", "weight", "bias"])
+def test_statistics_that_are_a_little_off_in_one_channel_are_found(off, tmp_path, monkeypatch):
+    network = conv(nn.MaxPool2d(2))
+    fold_graph = certification.fold_graph
+
+    def spoilt(captured):
+        state = captured.graph.state_dict()
+        value = next(value for name, value in state.items() if name.endswith(f"1.{off}"))
+        with torch.no_grad():
+            value[3] += 1e-3
+        return fold_graph(captured)
+
+    monkeypatch.setattr(certification, "fold_graph", spoilt)
+    with pytest.raises(ExportError, match=r"golden vectors.*of what is allowed"):
+        certify(network, X, tmp_path, formats="pt2")
+
+
+class Activated(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(super().forward(x), 0.1)
+
+
+class ByHook(nn.Module):
+    """Returns what a hook that closes over the network has stored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.stored = conv(), []
+        self.body[0].register_forward_hook(lambda _module, _inputs, output: self.stored.append(output))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.stored.clear()
+        return self.body(x), self.stored[0]
+
+
+class Causal(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.body = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x, mask=nn.Transformer.generate_square_subsequent_mask(x.shape[1]))
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = conv()
+
+    def forward(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self.body(x) * factor
+
+
+class Cast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3).half(), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x.half()).float())
+
+
+@pytest.mark.parametrize(
+    ("make", "example", "kept"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), Activated(4)), X, []),
+        (ByHook, X, ["body.1"]),
+        (Causal, torch.randn(3, 5, 8), []),
+        (Scaled, (X, torch.tensor(2.0)), []),
+        (Cast, X, ["norm"]),
+    ],
+    ids=["a subclass of batch norm", "a hook", "a causal transformer", "a scalar input", "a cast before the norm"],
+)
+def test_uncommon_networks_are_certified(make, example, kept, tmp_path):
+    certify(make().eval(), example, tmp_path, formats="pt2")
+    assert list(load(tmp_path).metadata["batch_norms_not_folded"]) == kept
 
 
 def test_a_second_network_joins_the_first_and_the_same_name_replaces_it(tmp_path):

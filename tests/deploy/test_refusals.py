@@ -185,3 +185,24 @@ def test_the_default_recogniser_is_exportable_after_it_was_refused():
         fold(network, torch.rand(2, 1, 28, 28))
     assert network.block1.norm.training
     assert fold(network.eval(), torch.rand(2, 1, 28, 28)).kept == {}
+
+
+def test_an_example_without_samples_is_refused():
+    with pytest.raises(ExportError, match=r"at least one sample, received shape \[0, 3, 6, 6\]"):
+        fold(conv().eval(), X[:0])
+
+
+def test_an_output_without_values_is_refused_since_nothing_can_be_compared(tmp_path):
+    class Nothing(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, x[:, :0]
+
+    with pytest.raises(ExportError, match="output_1: empty for this example"):
+        certify(Nothing().eval(), X, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_any_other_kind_becomes_an_export_error(tmp_path):
+    with pytest.raises(ExportError, match="TypeError: Object of type object is not JSON"):
+        certify(conv().eval(), X, tmp_path, about={"licence": object()})
+    assert list(tmp_path.iterdir()) == []
