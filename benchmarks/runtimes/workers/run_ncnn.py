@@ -47,7 +47,8 @@ def converted(work: Job) -> Path:
     done = subprocess.run(command, cwd=work.folder, capture_output=True, text=True)
     param = work.folder / f"{work.stem}.ncnn.param"
     if done.returncode or not param.exists():
-        raise RuntimeError(f"pnnx: exit {done.returncode}: {(done.stdout + done.stderr)[-200:]}")
+        said = (done.stdout + done.stderr).encode("ascii", "ignore").decode()  # without the frames of its tables
+        raise RuntimeError(f"pnnx: exit {done.returncode}: {' '.join(said[-300:].split())}")
     layers = {line.split()[0] for line in param.read_text().splitlines()[2:]}
     missing = sorted(layer for layer in layers if "." in layer or layer.startswith(("aten", "pnnx")))
     if missing:
