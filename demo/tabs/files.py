@@ -33,9 +33,9 @@ FORMULA = r"""
 $$|y_\text{file} - y| \le \max\left(4\,e_c,\; 4\,\bar e_c,\; 16\,u\,m_c\right)$$
 
 for every output value of channel $c$; $y$ is the network's in float64. $e_c$ is the network's own rounding, its largest
-error in float32 or with its parameters rounded once more; $\bar e_c$ is the 95 % quantile of $e$ over channels of about the same size; $m_c$ is the largest
-$|y|$; $u = 2^{-24}$. To check it again, `python -m export verify checkpoints/lecture`; how fast, `python -m export
-bench checkpoints/lecture`.
+error in float32 or with its parameters rounded once more; $\bar e_c$ is the 95 % quantile of $e$ over channels of
+about the same size; $m_c$ is the largest $|y|$; $u = 2^{-24}$. To check it again,
+`python -m export verify checkpoints/lecture`; how fast, `python -m export bench checkpoints/lecture`.
 
 Source: `bnmodel/deploy/allowance.py`, `bnmodel/deploy/checks.py`, `export/bench.py`.
 """
