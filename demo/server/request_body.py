@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope
 
 from demo.server.validation import shown
 
-LARGEST_FILE = 20_000_000  # bytes
+LARGEST_FILE = 100_000_000  # bytes
 LARGEST_UPLOAD = LARGEST_FILE + 100_000  # with multipart's headers
 MOST_FILES = 10  # per upload
 LARGEST_JSON = 4_000_000  # bytes; MCP sends images in it

@@ -89,8 +89,8 @@ def test_the_documentation_states_the_limits_of_the_code() -> None:
     ("case", "status", "words"),
     [
         (upload("a.png", bytes(request_body.LARGEST_FILE)), 200, ""),
-        (upload("a.png", bytes(request_body.LARGEST_UPLOAD + 1)), 413, "expected at most 20,100,000 bytes"),
-        (upload("a.png", bytes(100_000_000)), 413, "expected at most 20,100,000 bytes"),
+        (upload("a.png", bytes(request_body.LARGEST_UPLOAD + 1)), 413, "expected at most 100,100,000 bytes"),
+        (upload("a.png", bytes(2 * request_body.LARGEST_UPLOAD)), 413, "expected at most 100,100,000 bytes"),
         (post("queue/join", {"data": ["a" * request_body.LARGEST_JSON]}), 413, "expected at most 4,000,000 bytes"),
         (post("call/predict", {"data": [0] * request_body.MOST_VALUES}), 400, "at most 1,000 values, 20 deep"),
         (post("call/predict", nested(21)), 400, "at most 1,000 values, 20 deep"),
