@@ -74,17 +74,20 @@ class Reference:
         self.original = network
         self.network = detached_copy(network).double()
 
-    def rounded(self) -> "Reference":
-        """The same with every parameter and buffer moved up or down by the rounding of the type that it had."""
+    def rounded(self, seed: int = 0) -> "Reference":
+        """The same with every parameter and buffer moved up or down by twice the roundoff of the type that it had.
+
+        Once for what folding rounds, and once for the products that a runtime rounds.
+        """
         moved = Reference(self.original)
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         before = [*self.original.parameters(), *self.original.buffers()]
         with torch.no_grad():
             for old, new in zip(before, [*moved.network.parameters(), *moved.network.buffers()], strict=True):
                 unit = UNIT_ROUNDOFF.get(str(old.dtype).removeprefix("torch."))
                 if unit is not None and new.is_floating_point():
                     signs = torch.randint(0, 2, new.shape, generator=generator) * 2 - 1
-                    new.mul_(1 + unit * signs)
+                    new.mul_(1 + 2 * unit * signs)
         return moved
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -19,6 +19,7 @@ from bnmodel.deploy.signature import FlatNetwork, Port
 
 MIXED = 8  # cases there are at least, where inputs can be mixed
 FEW = 4  # cases that are enough where they are large and have many channels, which say as much as many cases
+DRAWS = 4  # of the parameters' rounding
 LARGE = 100_000  # input elements per case
 MANY = 16  # channels
 FLOAT64_ROUNDING = 2 * 2.0**-29  # of float32's, twice: the yardstick is rounded as well as what it judges
@@ -84,9 +85,10 @@ def answer(
         own = _float64_rounding(network, cases, exact)
         with quiet(), torch.backends.mkldnn.flags(enabled=False):
             other = _float64_rounding(network, cases, exact)
-    elif not keep_all:  # and with its parameters rounded once more, as folding does
-        perturbed = reference.rounded()
-        other += [_rounded(perturbed(case), outputs) for case in cases]
+    elif not keep_all:  # its condition
+        for seed in range(DRAWS if len(cases) > FEW else 1):
+            perturbed = reference.rounded(seed)
+            other += [_rounded(perturbed(case), outputs) for case in cases]
     kept = [True] * len(cases) if keep_all else _continuous(own, exact)
     numbers = [number for number, keep in enumerate(kept) if keep]
     compared = [(own[number], exact[number]) for number in numbers]

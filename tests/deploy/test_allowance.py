@@ -1,11 +1,18 @@
 """The rule of the certificate: what rounding may do, and what is too much."""
 
+import copy
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import fx, nn
 
 from bnmodel.deploy.allowance import Yardstick, allowance, judge, measured
+from bnmodel.deploy.capture import Captured
+from bnmodel.deploy.samples import gather
+from bnmodel.deploy.signature import FlatNetwork, Port, arguments
 
 U = 2.0**-24
 
@@ -58,3 +65,33 @@ def test_integers_are_equal_or_wrong():
 def test_another_shape_is_wrong():
     yardstick = Yardstick("float32", None, (1.0,))
     assert not judge(yardstick, [np.zeros((2, 1))], [np.zeros((2, 2))]).passed
+
+
+def folded_by_hand(conv: nn.Module, norm: nn.Module) -> nn.Module:
+    folded = copy.deepcopy(conv)
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    folded.weight.copy_(conv.weight.double() * scale.view(-1, 1, 1, 1))
+    folded.bias.copy_(norm.bias + scale * (conv.bias - norm.running_mean))
+    return folded
+
+
+@torch.no_grad()
+def test_sound_small_networks_are_not_refused_by_chance():
+    x, port = torch.rand(4, 3, 12, 12), Port("y", "float32", ("N", 600))
+    captured = Captured(fx.GraphModule({}, fx.Graph()), (Port("x", "float32", ("N", 3, 12, 12)),), (port,), ({0: "N"},))
+    for seed in range(40):
+        torch.manual_seed(seed)
+        conv, norm = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6).eval()
+        norm.running_mean.normal_(std=0.5)
+        norm.running_var.uniform_(0.1, 2)
+        norm.weight.normal_()
+        norm.bias.normal_()
+        network = nn.Sequential(conv, norm, nn.ReLU(), nn.Flatten()).eval()
+        evidence = gather(FlatNetwork(network, arguments(network, x)), captured, [x])
+        file = nn.Sequential(folded_by_hand(conv, norm), nn.ReLU(), nn.Flatten())
+        received = [file(torch.from_numpy(image)).numpy() for (image,) in evidence.golden.inputs]
+        expected = [output for (output,) in evidence.golden.outputs]
+        verdict = judge(evidence.yardsticks[0], received, expected)
+        assert verdict.passed, (seed, verdict)
+        spoilt = [output * (1 + 1e-4) for output in received]
+        assert not judge(evidence.yardsticks[0], spoilt, expected).passed
