@@ -454,6 +454,12 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
 
+def summary(result: dict[str, Any]) -> str:
+    """The table of a results file, which says how much of the catalogue was tried."""
+    rows = result["networks"]
+    return f"{table(rows)}\n\n{len(rows)} of the {result['of']} networks of the catalogue were tried."
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Families, outcomes and batch norms as Markdown."""
     lines = [

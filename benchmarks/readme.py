@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import RESULTS, layout
+from benchmarks import RESULTS, layout, networks
 from benchmarks.diagnosis.table import confusion_table
 from benchmarks.runtimes.table import runtimes_table
 from bnmodel.experiments import convergence_sweep
@@ -296,6 +296,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "convergence": convergence,
     "diagnosis": confusion_table,
     "runtimes": runtimes_table,
+    "networks": networks.summary,
 }
 
 
