@@ -12,7 +12,7 @@ OTHERS = {
     "bnmodel/py.typed": "Marks the package as typed.",
     "demo/pad.html": "Markup of the drawing pad.",
 }  # files without a docstring or comment
-IGNORED = ("__pycache__", "results")
+IGNORED = ("__pycache__", "results", "locks")
 ENDINGS = (".py", ".js", ".css", ".html", ".md", ".npz", ".json", ".typed")
 
 

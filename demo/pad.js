@@ -417,7 +417,10 @@ function changed() {
   find('.pad-edit').hidden = !below();
   find('[data-do=undo]').setAttribute('aria-disabled', !marks.length);
   find('[data-do=redo]').setAttribute('aria-disabled', !undone.length);
-  if (!stroke) wake();
+  if (!stroke) {
+    remember(); // before the answer, which may come after a reload
+    wake();
+  }
   if (!running) answer();
 }
 
@@ -438,7 +441,6 @@ async function answer() {
 }
 
 function settle(url, failed) {
-  remember();
   find('.pad-spoken').textContent = find('.pad-words').textContent;
   find('.pad').dataset.settled = version;
   props.value = url;

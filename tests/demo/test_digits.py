@@ -149,6 +149,7 @@ def test_the_chosen_digit_survives_a_reload_and_is_in_the_link(browser: Browser,
     open_app(page, app_url)
     draw(page, LEFT_SEVEN)
     draw(page, RIGHT_ONE)
+    expect(page.locator(SENTENCE)).to_contain_text("Eval mode says 1")
     page.get_by_role("button", name="Digit 1 of 2: 7").click()
     expect(page.locator(SENTENCE)).to_contain_text("Eval mode says 7")
     said = page.locator(SENTENCE).inner_text()
@@ -161,6 +162,14 @@ def test_the_chosen_digit_survives_a_reload_and_is_in_the_link(browser: Browser,
     expect(other.locator(".pad-words")).to_have_text(re.compile("The tabs ask about the 7"))
     other.context.close()
     context.close()
+
+
+def test_a_digit_that_was_just_chosen_survives_a_reload_before_its_answer(page: Page) -> None:
+    draw(page, LEFT_SEVEN)
+    draw(page, RIGHT_ONE)
+    expect(page.locator(SENTENCE)).to_contain_text("Eval mode says 1")
+    page.get_by_role("button", name="Digit 1 of 2: 7").evaluate("button => { button.click(); location.reload(); }")
+    expect(page.locator(".pad-words")).to_contain_text("The tabs ask about the 7")
 
 
 def test_a_long_number_overlaps_nothing_on_screens_of_any_size(page: Page) -> None:

@@ -1,4 +1,7 @@
-"""CustomBatchNorm on a GPU, against torch's layer there: `pytest --confcutdir tests/nn tests/nn/test_cuda.py`."""
+"""CustomBatchNorm on a GPU, against torch's layer there.
+
+Without the requirements of the app: pytest --confcutdir tests/nn tests/nn/test_batchnorm_cuda.py
+"""
 
 import copy
 
