@@ -1,18 +1,13 @@
 """Batch normalisation as an eager step with its gradient written out; autograd's own takes three times as long."""
 
-import math
-from collections.abc import Sequence
-from itertools import repeat
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from bnmodel.nn.sync_batchnorm import add_over_processes, gather_statistics, pool_statistics
+from bnmodel.nn.sync_batchnorm import add_over_processes, pool_statistics
 
 BATCHED = torch._C._dispatch_key_parse("Batched")  # what is_grads_batched=True gives the backward pass
-BLOCK = 2**19  # values that the CPU computes at a time: with their intermediate results they fit its cache
+BLOCK = 2**18  # values of half precision computed at a time: their float32 copies fit the processor's cache
 
 
 class BatchNormStep(torch.autograd.Function):
@@ -24,48 +19,64 @@ class BatchNormStep(torch.autograd.Function):
         ∂L/∂μ = −γ/√(σ² + ε) · Σ g       ∂L/∂σ² = −γ/√(σ² + ε) · Σ g·(x − μ) / (2·(σ² + ε))
         ∂L/∂x = γ/√(σ² + ε) · g          and, where μ and σ² are those of x, + ∂L/∂σ² · 2·(x − μ)/n + ∂L/∂μ / n
 
-    Memory is slower than arithmetic: so the CPU takes a few channels or rows at a time, which stay in its cache, and
-    nothing of x's size is kept but x. Half precision is computed in float32.
+    Memory is slower than arithmetic: so few passes, in place where the values are our own, and nothing of x's size
+    is kept but x.
     """
 
     @staticmethod
     def forward(ctx, x, gamma, beta, mean, var, eps, synchronised):  # type: ignore[no-untyped-def]
         ctx.eps, ctx.of_x, ctx.synchronised = eps, mean is None, synchronised
+        ctx.count = x.numel() // x.size(1)
         if not ctx.of_x:
-            ctx.count = None
             ctx.save_for_backward(x, gamma, mean, var)
-            return scale_and_shift(x, gamma, beta, mean, var, eps), None, None, None
-        y, mean, var, ctx.count = _normalise(x, gamma, beta, eps, synchronised)
+            return scale_and_shift(x, gamma, beta, mean, var, eps), None, None, ctx.count
+        mean, var, centred = _statistics(x)  # (C,), (C,)
+        if synchronised:
+            (ctx.count, mean, var), centred = pool_statistics(ctx.count, mean, var), None
         ctx.save_for_backward(x, gamma, mean, var)
         ctx.mark_non_differentiable(mean, var)
+        scale = like(_scale(gamma, var, eps, mean.dtype)[0], x)
+        shift = None if beta is None else like(beta.to(mean.dtype), x)
+        if centred is not None:
+            return _affine_(centred, scale, shift).to(x.dtype), mean, var, ctx.count
+        y = torch.empty_like(x)
+        for part, out in zip(_blocks(x), _blocks(y), strict=True):
+            out.copy_(_affine_(_centred(part, like(mean, x)), scale, shift))
         return y, mean, var, ctx.count
 
     @staticmethod
     def backward(ctx, g, *_):  # type: ignore[no-untyped-def]
         x, gamma, mean, var = ctx.saved_tensors
-        again = torch.is_grad_enabled() or transformed(g)  # the gradient is to be differentiated, or batched
-        if again and ctx.synchronised:
+        dtype = at_least_float32(x.dtype)
+        in_place = not torch.is_grad_enabled() and not transformed(g)
+        if not in_place and ctx.synchronised:
             raise RuntimeError(
                 "CustomBatchNorm: expected a backward pass without create_graph=True, since with synchronised=True "
                 "the gradient cannot be differentiated again"
             )
-        dtype = at_least_float32(x.dtype)
-        if again and ctx.of_x:  # as functions of x
+        if not in_place and ctx.of_x:  # as functions of x, to be differentiated
             var, mean = torch.var_mean(x.to(dtype), [0, *range(2, x.dim())], correction=0)
-        x, rows = _dense(x)
-        grad_x = None if again else torch.empty_like(x)
-        inverse_std = torch.rsqrt(_column(var, dtype) + ctx.eps)
-        scale = inverse_std if gamma is None else inverse_std * _column(gamma, dtype)
-        of_x, of_y, out = _three_axes(x, rows), _three_axes(g, rows), _three_axes(grad_x, rows)
-        whole = (of_x, of_y, out, _column(mean, dtype), scale, inverse_std)
-        groups = [whole] if again or ctx.synchronised else _groups(*whole)
-        results = [_gradients(ctx.count, ctx.synchronised, *group) for group in groups]
-        if again:
-            of_x = results[0][0].to(x.dtype)
-            grad_x = of_x.view(len(x), *x.shape[2:], -1).movedim(-1, 1) if rows else of_x.view(x.shape)
-        of_channels = [values.view(-1) for values in _joined([result[1:] for result in results])]
-        gradients = (grad_x, *of_channels, *[None] * (6 - len(of_channels)))
-        return tuple(value if needed else None for value, needed in zip(gradients, ctx.needs_input_grad, strict=True))
+        scale, inverse_std = (like(values, x) for values in _scale(gamma, var, ctx.eps, dtype))
+        mean = like(mean.to(dtype), x)
+        if in_place:
+            products, grad_beta, centred = _gradient_sums(x, g, mean)  # (1, C, 1, …), (1, C, 1, …)
+        else:
+            centred, g = x.to(dtype) - mean, g.to(dtype)
+            products, grad_beta = _channel_sum(g * centred), _channel_sum(g)
+        grad_gamma, total = products * inverse_std, grad_beta
+        if ctx.synchronised:  # x moves the mean and variance of every process
+            products, total = add_over_processes(products, total)
+        grad_mean, grad_var = total * -scale, products * inverse_std.square() * scale / -2
+        through = (grad_var * (2 / ctx.count), grad_mean / ctx.count) if ctx.of_x else None
+        grad_x = None
+        if in_place and ctx.needs_input_grad[0]:
+            grad_x = _gradient_of_x(x, g, mean, scale, through, centred)
+        elif ctx.needs_input_grad[0]:
+            grad_x = g * scale if through is None else g * scale + (centred * through[0] + through[1])
+            grad_x = grad_x.to(x.dtype)
+        of_channels = (values.reshape(-1) for values in (grad_gamma, grad_beta, grad_mean, grad_var))
+        wanted = zip((grad_x, *of_channels), ctx.needs_input_grad, strict=False)
+        return *(gradient if needed else None for gradient, needed in wanted), None, None
 
 
 def scale_and_shift(
@@ -73,20 +84,15 @@ def scale_and_shift(
 ) -> Tensor:
     """`batch_norm` with given statistics as one multiply-add per value, x · scale + shift."""
     dtype = at_least_float32(x.dtype)
-    scale, mean = torch.rsqrt(_column(var, dtype) + eps), _column(mean, dtype)
-    if gamma is not None:
-        scale = scale * _column(gamma, dtype)
-    shift = -mean * scale if beta is None else torch.addcmul(_column(beta, dtype), mean, scale, value=-1)
-    x, rows = _dense(x)
+    scale, _ = _scale(gamma, var, eps, dtype)
+    mean = mean.to(dtype)
+    shift = -mean * scale if beta is None else torch.addcmul(beta.to(dtype), mean, scale, value=-1)
+    scale, shift = like(scale, x), like(shift, x)
+    if x.dtype == dtype:
+        return torch.addcmul(shift, x, scale) if x.stride(1) == 1 else x.mul(scale).add_(shift)
     y = torch.empty_like(x)
-    for *group, of_group, offset in _groups(_three_axes(x, rows), _three_axes(y, rows), scale, shift):
-        for part, out in _split(group, 0):
-            if part.dtype != dtype:
-                out.copy_(_affine_(part.to(dtype), of_group, offset))
-            elif _in_one_pass(part):
-                torch.addcmul(offset, part, of_group, out=out)
-            else:
-                torch.mul(part, of_group, out=out).add_(offset)
+    for part, out in zip(_blocks(x), _blocks(y), strict=True):
+        out.copy_(_affine_(part.to(dtype), scale, shift))
     return y
 
 
@@ -100,158 +106,114 @@ def transformed(x: Tensor) -> bool:
     )
 
 
+def like(values: Tensor, x: Tensor) -> Tensor:
+    """(C,) → (1, C, 1, …), to meet `x`."""
+    return values.view([1, -1] + [1] * (x.dim() - 2))
+
+
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def _normalise(
-    x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float, synchronised: bool
-) -> tuple[Tensor, Tensor, Tensor, int]:
-    """y, the mean and biased variance of x, (C,) each, and how many values they are of."""
-    dtype, count, statistics = at_least_float32(x.dtype), x.numel() // x.size(1), []
-    x, rows = _dense(x)
-    y = torch.empty_like(x)
-    whole = (_three_axes(x, rows), _three_axes(y, rows), _column(gamma, dtype), _column(beta, dtype))
-    for *group, of_gamma, shift in [whole] if synchronised else _groups(*whole):
-        mean, var, centred = _statistics(group[0], group[1], dtype)
-        if synchronised:
-            (count, mean, var), centred = gather_statistics(count, mean, var), None
-        statistics.append((mean, var))
-        scale = torch.rsqrt(var + eps)
-        if of_gamma is not None:
-            scale = scale * of_gamma
-        for part, out in _split(group, 0):
-            _store(_affine_(_centred(part, mean, out) if centred is None else centred, scale, shift), out)
-    mean, var = (values.view(-1) for values in _joined(statistics))
-    return y, mean, var, count
+def _scale(gamma: Tensor | None, var: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """γ/√(σ² + ε) and 1/√(σ² + ε), (C,) each."""
+    inverse_std = torch.rsqrt(var.to(dtype) + eps)
+    return inverse_std if gamma is None else inverse_std * gamma.to(dtype), inverse_std
 
 
-def _statistics(x: Tensor, out: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Mean and biased variance of x (N, C, S), (C, 1) each; and x − mean, in `out` if that fits, where x is one block.
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Mean and biased variance of x, (C,) each, and x − mean where that is one block.
 
-    In two passes over each block, without the cancellation of E[x²] − μ².
+    In two passes over the values, without the cancellation of E[x²] − μ².
     """
-    if not x.is_cpu:
-        var, mean = torch.var_mean(x.to(dtype), [0, 2], correction=0)
-        return mean[:, None], var[:, None], None
-    counts, of_blocks, blocks = [], [], _split((x, out), 0)
-    for part, unused in blocks:
-        values, count = part.to(dtype), max(1, part.numel() // part.size(1))
-        mean = _channel_sum(values) / count
-        unused = unused if len(blocks) == 1 else None  # elsewhere the cache is faster
-        centred = torch.sub(part, mean, out=unused) if values is part else values.sub_(mean)
-        roots = centred if x.size(2) == 1 else torch.linalg.vector_norm(centred, dim=2, keepdim=True)
-        of_blocks.append((mean, roots.square().sum(0) / count))
-        counts.append(count)
-    if len(counts) == 1:
-        return *of_blocks[0], centred
-    shares = torch.tensor(counts, dtype=dtype) / sum(counts)
-    return *pool_statistics(shares, *(torch.stack(values) for values in zip(*of_blocks, strict=True))), None
+    dtype, parts, count = at_least_float32(x.dtype), _blocks(x), max(1, x.numel() // x.size(1))
+    mean = _total([_channel_sum(part.to(dtype)) for part in parts]) / count
+    if len(parts) == 1:
+        centred = _centred(x, mean)
+        return mean.flatten(), (_sum_of_squares(centred) / count).flatten(), centred
+    return mean.flatten(), (_total([_sum_of_squares(_centred(part, mean)) for part in parts]) / count).flatten(), None
 
 
-def _gradients(
-    count: int | None,
-    synchronised: bool,
-    x: Tensor,
-    g: Tensor,
-    grad_x: Tensor | None,
-    mean: Tensor,
-    scale: Tensor,
-    inverse_std: Tensor,
-) -> tuple[Tensor, ...]:
-    """∂L/∂x and, (C, 1) each, ∂L/∂γ and ∂L/∂β; where μ and σ² are given (no `count`), theirs too.
-
-    ∂L/∂x is written into `grad_x`; without it, the result can be differentiated.
-    """
-    blocks: Sequence[Any] = [(x, g, None)] if grad_x is None else _split((x, g, grad_x), 0)
-    sums = []
-    for part, of_y, out in blocks:
-        centred, of_y = _centred(part, mean, out if len(blocks) == 1 else None), of_y.to(mean.dtype)
-        sums.append((_channel_sum(centred * of_y), _channel_sum(of_y)))
-    products, total = sums[0] if len(sums) == 1 else (torch.stack(s).sum(0) for s in zip(*sums, strict=True))
-    grad_gamma, grad_beta = products * inverse_std, total
-    if synchronised:  # x moves the mean and variance of every process
-        products, total = add_over_processes(products, total)
-    share = scale / -(count or 1)
-    grad_mean, slope = total * share, products * inverse_std.square() * share  # ∂L/∂μ / n and ∂L/∂σ² · 2/n
-    if grad_x is None:
-        grad_x = of_y * scale if count is None else of_y * scale + (centred * slope + grad_mean)
-    else:
-        for part, of_y, out in blocks:
-            of_y = of_y.to(mean.dtype)
-            if count is None:
-                _store(of_y * scale, out)
-                continue
-            result = _affine_(centred if len(blocks) == 1 else _centred(part, mean, out), slope, grad_mean)
-            _store(result.addcmul_(of_y, scale) if _in_one_pass(x) else result.add_(of_y * scale), out)
-    return grad_x, grad_gamma, grad_beta, *((grad_mean, slope / 2) if count is None else ())
+def _gradient_sums(x: Tensor, g: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Σ g·(x − μ) and Σ g of each channel, (1, C, 1, …), and x − μ where that is one block."""
+    parts = _blocks(x)
+    if len(parts) == 1:
+        centred = _centred(x, mean)
+        return *_products_and_sum(centred, g.to(mean.dtype)), centred
+    sums = [
+        _products_and_sum(_centred(p, mean), q.to(mean.dtype))
+        for p, q in zip(parts, g.split(len(parts[0])), strict=True)
+    ]
+    products, totals = (_total(list(of_parts)) for of_parts in zip(*sums, strict=True))
+    return products, totals, None
 
 
-def _dense(x: Tensor) -> tuple[Tensor, bool]:
-    """x without gaps in memory, and whether its channels are the last axis there."""
-    if x.dim() == 2 or x.is_contiguous():
-        return x, x.dim() == 2
-    rows = x.movedim(1, -1).is_contiguous()
-    return x if rows else x.contiguous(), rows
+def _gradient_of_x(
+    x: Tensor, g: Tensor, mean: Tensor, scale: Tensor, through: tuple[Tensor, Tensor] | None, centred: Tensor | None
+) -> Tensor:
+    """scale · g + through[0] · (x − μ) + through[1]; in place of `centred`, where that is given."""
+
+    def of_part(centred: Tensor, g: Tensor) -> Tensor:
+        if through is None:
+            return g.to(scale.dtype) * scale
+        return _affine_(centred, *through).addcmul_(g.to(scale.dtype), scale)
+
+    if centred is not None:
+        return of_part(centred, g).to(x.dtype)
+    gradient = torch.empty_like(x)
+    for part, of_y, out in zip(parts := _blocks(x), g.split(len(parts[0])), _blocks(gradient), strict=True):
+        out.copy_(of_part(_centred(part, mean), of_y))
+    return gradient
 
 
-def _three_axes(x: Tensor | None, rows: bool) -> Any:
-    """(N, C, *spatial) → (N, C, S), or (N·S, C, 1) where channels are last."""
-    if x is None:
-        return None
-    return x.movedim(1, -1).reshape(-1, x.size(1), 1) if rows else x.reshape(len(x), x.size(1), math.prod(x.shape[2:]))
+def _blocks(x: Tensor) -> tuple[Tensor, ...]:
+    """x along axis 0 in blocks for the cache, where its values need converting; else as a whole."""
+    if x.dtype == at_least_float32(x.dtype) or x.device.type != "cpu" or x.numel() <= BLOCK:
+        return (x,)
+    blocks: tuple[Tensor, ...] = x.split(max(1, BLOCK * len(x) // x.numel()))
+    return blocks
 
 
-def _column(values: Tensor | None, dtype: torch.dtype) -> Any:
-    """(C,) → (C, 1)"""
-    return None if values is None else values.to(dtype).view(-1, 1)
+def _centred(x: Tensor, mean: Tensor) -> Tensor:
+    return x - mean if x.dtype == mean.dtype else x.to(mean.dtype).sub_(mean)
 
 
-def _groups(*tensors: Tensor | None) -> Sequence[Any]:
-    """Tensors (N, C, S) and columns (C, 1) by groups of channels, where these lie apart."""
-    x = tensors[0]
-    assert x is not None
-    return [tensors] if x.size(2) == 1 else _split(tensors, -2)
-
-
-def _split(tensors: Sequence[Tensor | None], axis: int) -> Sequence[Any]:
-    """Tensors of equal length along `axis` in pieces of which the first's fit the CPU's cache."""
-    x = tensors[0]
-    assert x is not None
-    if x.numel() <= BLOCK or not x.is_cpu:
-        return [tensors]
-    length = max(1, BLOCK * x.size(axis) // x.numel())
-    pieces = [repeat(None) if tensor is None else tensor.split(length, axis) for tensor in tensors]
-    return list(zip(*pieces, strict=False))
-
-
-def _joined(of_groups: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
-    """Columns of each group of channels → of all channels."""
-    return of_groups[0] if len(of_groups) == 1 else [torch.cat(columns) for columns in zip(*of_groups, strict=True)]
+def _total(sums: list[Tensor]) -> Tensor:
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
 
 
 def _channel_sum(x: Tensor) -> Tensor:
-    """(N, C, S) → (C, 1). Over space first, then over the batch: two short sums round less than a long one."""
-    return x.sum(0) if x.size(2) == 1 else x.sum(2, keepdim=True).sum(0)
+    """(N, C, *spatial) → (1, C, 1, …). Over space first, then over the batch: two short sums round less than a long."""
+    if x.dim() > 2 and x.stride(1) == 1:  # channels last: whole rows are added up
+        return like(x.movedim(1, -1).flatten(1, -2).sum(1).sum(0), x)
+    return (x.sum(dim=list(range(2, x.dim())), keepdim=True) if x.dim() > 2 else x).sum(0, keepdim=True)
 
 
-def _centred(x: Tensor, mean: Tensor, out: Tensor | None) -> Tensor:
-    """x − mean, in the dtype of `mean`; in `out`, where that has this dtype."""
-    return torch.sub(x, mean, out=out) if x.dtype == mean.dtype else x.to(mean.dtype).sub_(mean)
+def _sum_of_squares(x: Tensor) -> Tensor:
+    if x.dim() == 2 or x.stride(1) == 1:
+        return _channel_sum(x.square())
+    norms: Tensor = torch.linalg.vector_norm(x, dim=list(range(2, x.dim())), keepdim=True)
+    return norms.square().sum(0, keepdim=True)
+
+
+def _products_and_sum(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """x and g, (N, C, *spatial) → Σ g·x and Σ g of each channel, (1, C, 1, …)."""
+    onednn = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    if not (onednn and x.dim() == 4 and x.stride(1) == g.stride(1) == 1 and x.numel() > BLOCK):
+        return _channel_sum(g * x), _channel_sum(g)
+    # γ·x + β is a depthwise 1 × 1 convolution, whose gradient oneDNN has for channels last: both sums in one pass,
+    # faster from some size on
+    gamma = x.new_ones(x.size(1), 1, 1, 1)
+    _, products, total = torch.ops.aten.convolution_backward(
+        g, x, gamma, [len(gamma)], [1, 1], [0, 0], [1, 1], False, [0, 0], len(gamma), [False, True, True]
+    )
+    return like(products, x), like(total, x)
 
 
 def _affine_(x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
-    """x · scale + shift in place, x (N, C, S) and the others (C, 1)."""
+    """x · scale + shift, both (1, C, 1, …), in place."""
     if shift is None:
         return x.mul_(scale)
-    return torch.addcmul(shift, x, scale, out=x) if _in_one_pass(x) else x.mul_(scale).add_(shift)
-
-
-def _in_one_pass(x: Tensor) -> bool:
-    """Whether addcmul is fast: on the CPU it goes value by value where a column repeats along S."""
-    return x.size(2) == 1 or not x.is_cpu
-
-
-def _store(values: Tensor, out: Tensor) -> None:
-    if values.dtype != out.dtype or values.data_ptr() != out.data_ptr():
-        out.copy_(values)
+    if x.stride(1) == 1:  # channels last: in one pass
+        return torch.addcmul(shift, x, scale, out=x)
+    return x.mul_(scale).add_(shift)  # where both factors repeat along a row, addcmul goes value by value

@@ -14,26 +14,22 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def pool_statistics(shares: Tensor, means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance, (C, 1), of batches p that make up a whole, from those of each, (P, C, 1).
+def pool_statistics(count: int, mean: Tensor, var: Tensor) -> tuple[int, Tensor, Tensor]:
+    """A process's count, mean and biased variance, (C,) → those of the whole batch.
 
-    With the shares nₚ/n of the values, (P,) (Chan et al. 1979, eq. 2.1):
+    From each process p its count nₚ, mean μₚ and variance σₚ² (Chan et al. 1979, eq. 2.1):
 
-        μ = Σ nₚ/n · μₚ        σ² = Σ nₚ/n · (σₚ² + (μₚ − μ)²)
+        n = Σ nₚ        μ = Σ nₚ·μₚ / n        σ² = Σ nₚ·(σₚ² + (μₚ − μ)²) / n
     """
-    shares = shares.view(-1, 1, 1)
-    mean = (shares * means).sum(0)
-    return mean, (shares * (variances + (means - mean).square())).sum(0)
-
-
-def gather_statistics(count: int, mean: Tensor, var: Tensor) -> tuple[int, Tensor, Tensor]:
-    """A process's count, mean and biased variance, (C, 1) → those of the whole batch."""
-    own = torch.stack((torch.full_like(mean, count), mean, var))  # (3, C, 1)
+    own = torch.stack((torch.full_like(mean, count), mean, var))  # (3, C)
     everyones = [torch.empty_like(own) for _ in range(processes())]
     dist.all_gather(everyones, own)
-    counts, means, variances = torch.stack(everyones, dim=1)  # (processes, C, 1) each
-    total = counts[:, 0].sum()
-    return int(total), *pool_statistics(counts[:, 0] / total.clamp(min=1), means, variances)
+    counts, means, variances = torch.stack(everyones, dim=1)  # (processes, C) each
+    total = counts.sum(0)
+    shares = counts / total.clamp(min=1)
+    mean = (shares * means).sum(0)
+    var = (shares * (variances + (means - mean).square())).sum(0)
+    return int(total[0]), mean, var
 
 
 def add_over_processes(products: Tensor, sums: Tensor) -> Tensor:
