@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnmodel.data.ink import Ink
+from bnmodel.data.ink import Ink, mixed
 
 CELLS = 80  # per side; a cell is 4 × 4 working pixels
 
@@ -39,13 +39,15 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor]:
     cells = found.contrast.view(80, 4, 320).amax(dim=1).view(80, 80, 4).amax(dim=2)  # (CELLS, CELLS)
     sheet = Sheet(found.rows.view(80, 4).amax(dim=1).sum(), found.columns.view(80, 4).amax(dim=1).sum())
     pen = _pen(cells, sheet)
-    masks = torch.stack(((cells > 0.25 * pen) & (cells > 0), (cells > 0.5 * pen) & (cells > 0))).to(cells.dtype)
+    lower, higher = (cells > 0.25 * pen) & (cells > 0), (cells > 0.5 * pen) & (cells > 0)
+    masks = torch.stack((lower.to(cells.dtype), higher.to(cells.dtype)))
     kept = without_lines(masks, cells, sheet)
     extent = _extent(kept * _inset(sheet, 0.08))
     lines = (masks - kept).sum(dim=(1, 2))
-    upper = (extent[0] > 1.25 * extent[1]) | ((lines[0] > 1.5 * lines[1] + 8) & (extent[1] >= 0.8 * extent[0]))
-    mask = torch.where(upper, masks[1], masks[0])
-    chosen = _choose(mask, torch.where(upper, kept[1], kept[0]), cells, sheet)
+    ruled = (extent[0] > 1.25 * extent[1]) | ((lines[0] > 1.5 * lines[1] + 8) & (extent[1] >= 0.8 * extent[0]))
+    upper = ruled.to(cells.dtype)
+    mask = mixed(upper, masks[1], masks[0])
+    chosen = _choose(mask, mixed(upper, kept[1], kept[0]), cells, sheet)
     # small and faint parts within its box belong to it; its box they do not stretch
     chosen = torch.maximum(chosen, _box_around(chosen) * (1 - mask))
     dropped = mask * (1 - chosen)
@@ -53,8 +55,8 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor]:
     area = chosen
     for cell in (0.0, 4.0, 8.0, 12.0):  # working pixels
         near = torch.maximum(area, around(area[None])[0] * (1 - dropped))
-        area = torch.where(cell * found.step <= 1.2, near, area)
-    return area, torch.where(upper, 0.35 * pen, torch.zeros_like(pen))
+        area = mixed((cell * found.step <= 1.2).to(area.dtype), near, area)
+    return area, upper * 0.35 * pen
 
 
 def enlarge(area: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ def _pen(cells: Tensor, sheet: Sheet) -> Tensor:
     strongest = cells.max()
     mask = ((cells > 0.15 * strongest) & (cells > 0)).to(cells.dtype)[None]
     inside = (cells * without_lines(mask, cells, sheet)[0] * _inset(sheet, 0.08)).max()
-    return torch.where(inside > 0, inside, strongest)
+    return mixed((inside > 0).to(cells.dtype), inside, strongest)
 
 
 def _inset(sheet: Sheet, margin: float) -> Tensor:
@@ -94,8 +96,8 @@ def without_lines(masks: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     wanted = (sides[:1] + sides[1:] - lengths) >= 0.5 * lengths
     band, level = _lines(both, values, lengths, wanted)
     stays = torch.maximum(_crossing(both, band), (values > 1.35 * level[:, :, None]).to(masks.dtype))
-    flat, upright = (both * torch.maximum(stays, 1 - band[:, :, None])).split(count)
-    return torch.minimum(flat, upright.transpose(1, 2))
+    left = both * torch.maximum(stays, 1 - band[:, :, None])
+    return torch.minimum(left[:count], left[count:].transpose(1, 2))
 
 
 def _lines(masks: Tensor, values: Tensor, lengths: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,10 +111,14 @@ def _lines(masks: Tensor, values: Tensor, lengths: Tensor, wanted: Tensor) -> tu
             thick, strong = _highest_of_rows(thick), _highest_of_rows(strong)
         covered = thick.sum(dim=2)
         ends = thick[:, :, :2].amax(dim=2) * (thick * last).amax(dim=2)
-        lines = ((covered >= 0.92 * lengths) & (ends > 0) & wanted).to(masks.dtype) * (1 - _widened(band, 4))
-        near = 0 if tilt == 0 else 1
-        level = torch.maximum(level, _widened(strong.sum(dim=2) / covered.clamp(min=1) * lines, near))
-        band = torch.maximum(band, _widened(lines, near))
+        lines = ((covered >= 0.92 * lengths) & (ends > 0) & wanted).to(masks.dtype)
+        typical = strong.sum(dim=2) / covered.clamp(min=1)
+        if tilt == 0:
+            band, level = lines, typical * lines
+        else:
+            lines = lines * (1 - _widened(band, 4))
+            level = torch.maximum(level, _widened(typical * lines, 1))
+            band = torch.maximum(band, _widened(lines, 1))
     return band, level
 
 
@@ -125,15 +131,16 @@ def _crossing(masks: Tensor, band: Tensor) -> Tensor:
     # of a row within a band: the rows outside from which only the band separates it
     above = (apart >= 0) & (apart <= 8) & (between >= apart)
     below = (apart <= 0) & (apart >= -8) & (between <= apart + 1)
-    reached = torch.cat((above, below)).to(masks.dtype) @ (masks * (1 - band[:, :, None])).repeat(2, 1, 1)
+    sides = torch.cat((above.to(masks.dtype), below.to(masks.dtype)))
+    reached = sides @ (masks * (1 - band[:, :, None])).repeat(2, 1, 1)
     framed = F.pad((reached > 0).to(masks.dtype), (1, 1))
-    over, under = _highest(framed[:, :, :-2], framed[:, :, 1:-1], framed[:, :, 2:]).split(masks.size(0))
-    return torch.minimum(over, under)
+    near = _highest(framed[:, :, :-2], framed[:, :, 1:-1], framed[:, :, 2:])
+    return torch.minimum(near[: masks.size(0)], near[masks.size(0) :])
 
 
 def _widened(lines: Tensor, by: int) -> Tensor:
     """(n, CELLS) → maximum over the neighbours up to `by` away."""
-    return F.max_pool2d(lines[:, None], (1, 2 * by + 1), 1, (0, by))[:, 0] if by > 0 else lines
+    return F.max_pool2d(lines[:, None, None], (1, 2 * by + 1), 1, (0, by))[:, 0, 0] if by > 0 else lines
 
 
 def _highest_of_rows(masks: Tensor) -> Tensor:
@@ -207,7 +214,7 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     enough = (largest >= 0.12 * longest) & (share >= 0.35 * (mass * kept).sum())
     parts = ((free >= 0.2 * largest) & (free > 0)).to(mask.dtype)
     parts = torch.maximum(parts, _box_around(parts) * (free > 0))
-    return torch.where(enough, parts, mask)
+    return mixed(enough.to(mask.dtype), parts, mask)
 
 
 def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:
@@ -229,7 +236,7 @@ def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:
     )
     within = free * inside
     content = within.max() >= 0.25 * largest
-    return torch.where(straight & content & (largest >= 0.5 * longest), within, free)
+    return mixed((straight & content & (largest >= 0.5 * longest)).to(free.dtype), within, free)
 
 
 def _box_around(mask: Tensor) -> Tensor:

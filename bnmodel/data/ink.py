@@ -108,20 +108,26 @@ class InkFinder(nn.Module):
 
 
 def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Contrast of SIDE × SIDE canvas pixels from (top, left) on, int64 (), and their working rows and columns.
+    """Contrast of SIDE × SIDE canvas pixels from (top, left) on, whole numbers (), and their places in working pixels,
+    (SIDE,) of rows and of columns.
 
     0 outside the canvas and where it is not above the noise.
     """
-    index = torch.arange(320, device=canvas.device)
+    index = torch.arange(320, device=canvas.device, dtype=torch.float32)
     rows, columns = top + index, left + index
-    pixels = F.embedding(rows.clamp(max=canvas.shape[0] - 1), canvas.flatten(1))  # (SIDE, 4W)
+    pixels = F.embedding(rows.clamp(max=canvas.shape[0] - 1).long(), canvas.flatten(1))  # (SIDE, 4W)
     across = pixels.view(320, canvas.shape[1], 4).transpose(0, 1).flatten(1)  # (W, 4 · SIDE)
-    planes = _planes(F.embedding(columns.clamp(max=canvas.shape[1] - 1), across).to(torch.float32))
+    planes = _planes(F.embedding(columns.clamp(max=canvas.shape[1] - 1).long(), across).to(torch.float32))
     place_row, place_column = (rows + 0.5) / ink.step, (columns + 0.5) / ink.step  # in working pixels
     paper = _between(place_column) @ ink.paper @ _between(place_row).t()
     contrast = (planes - paper).abs().amax(dim=0).t()
     contrast = contrast * (rows < canvas.shape[0]).to(contrast.dtype)[:, None] * (columns < canvas.shape[1])
-    return contrast * (contrast > ink.noise), place_row.long().clamp(max=319), place_column.long().clamp(max=319)
+    return contrast * (contrast > ink.noise), place_row.clamp(max=319), place_column.clamp(max=319)
+
+
+def mixed(share: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """`one` where share is 1, `other` where it is 0, both finite: torch.where, which some runtimes lack."""
+    return share * one + (1 - share) * other
 
 
 def _between(place: Tensor) -> Tensor:
@@ -145,11 +151,13 @@ def reduce_canvas(canvas: Tensor) -> Pixels:
         longest = torch.sym_max(height, width)  # type: ignore[assignment]
         factor = (torch.sym_max(longest, 321) + 319) // 320  # type: ignore[assignment]
         enlargement = torch.sym_max(1, 2 * (320 // longest))  # type: ignore[assignment]
-    start = torch.arange(320, device=canvas.device) * factor
-    index = (start.unsqueeze(1) + torch.arange(factor, device=canvas.device)) // enlargement  # (SIDE, factor)
+    # in floats: some runtimes divide and clamp integers differently, or not at all
+    start = torch.arange(320, device=canvas.device, dtype=torch.float32) * factor
+    within = torch.arange(factor, device=canvas.device).to(torch.float32)
+    index = ((start.unsqueeze(1) + within + 0.5) / enlargement).floor()  # (SIDE, factor)
     # embedding: the rows of an index of two dimensions, without a reshape of dynamic size
-    rows = F.embedding(index.clamp(max=height - 1), canvas.flatten(1))  # (SIDE, factor, 4W)
-    columns = index.clamp(max=width - 1)
+    rows = F.embedding(index.clamp(max=height - 1).long(), canvas.flatten(1))  # (SIDE, factor, 4W)
+    columns = index.clamp(max=width - 1).long()
     mean = _rest(rows.to(torch.float32).mean(dim=1), width, columns).mean(dim=1)  # (SIDE, 4 · SIDE)
     low = _rest(rows.amin(dim=1), width, columns).to(torch.float32).amin(dim=1)
     high = _rest(rows.amax(dim=1), width, columns).to(torch.float32).amax(dim=1)
@@ -159,7 +167,7 @@ def reduce_canvas(canvas: Tensor) -> Pixels:
         torch.maximum(spread[:3].amax(dim=0) * pixels[3], spread[3]),
         (start < height * enlargement).to(torch.float32),
         (start < width * enlargement).to(torch.float32),
-        start[1].to(torch.float32) / enlargement,
+        start[1] / enlargement,
     )
 
 

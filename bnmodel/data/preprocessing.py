@@ -7,10 +7,11 @@ digit = rows · ink · columnsᵀ.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnmodel.data.content import enlarge, find_content
-from bnmodel.data.ink import Ink, InkFinder, window
+from bnmodel.data.ink import Ink, InkFinder, mixed, window
 
 SIZE = 28  # of the result
 BOX = 20.0  # the longer side of the ink's bounding box in the result
@@ -42,12 +43,14 @@ def digit_of(canvas: Tensor, found: Ink, area: Tensor, faint: Tensor, ink: Tenso
     margin = found.step + 2
     row = (top * found.step - margin).floor().clamp(min=0)
     column = (left * found.step - margin).floor().clamp(min=0)
-    own, rows, columns = window(canvas, found, row.long(), column.long())
-    own = own * (own > faint) * area[rows // 4][:, columns // 4]
+    own, rows, columns = window(canvas, found, row, column)
+    near = F.embedding((columns / 4).long(), F.embedding((rows / 4).long(), area).t()).t()
+    own = own * (own > faint) * near
     fits = (torch.maximum(bottom * found.step - row, right * found.step - column) + margin) <= ink.size(0)
-    ink = torch.where(fits, own, ink)
-    pixel = torch.where(fits, 1.0, (1 / found.step).clamp(min=1))
-    return reduced(ink[None], pixel, torch.where(fits, 0.0, (found.step > 1).to(ink.dtype)))[0]
+    direct = fits.to(ink.dtype)
+    ink = mixed(direct, own, ink)
+    pixel = mixed(direct, torch.ones_like(found.step), (1 / found.step).clamp(min=1))
+    return reduced(ink[None], pixel, (1 - direct) * (found.step > 1))[0]
 
 
 def reduced(inks: Tensor, pixel: Tensor, averaged: Tensor) -> Tensor:
@@ -96,16 +99,16 @@ def _extent(profile: Tensor, averaged: Tensor, edge: float = EDGE) -> tuple[Tens
 
     `averaged` 1: within these places, by the share that is covered.
     """
-    index = torch.arange(profile.size(1), device=profile.device)
-    occupied = profile > edge
-    first = torch.where(occupied, index, profile.size(1)).amin(dim=1)
-    last = torch.where(occupied, index, -1).amax(dim=1)
-    empty = last < 0
+    index = torch.arange(profile.size(1), device=profile.device, dtype=profile.dtype)
+    occupied = (profile > edge).to(profile.dtype)
+    first = (profile.size(1) - (profile.size(1) - index) * occupied).amin(dim=1)
+    last = ((index + 1) * occupied).amax(dim=1) - 1
     at_first = (profile * (index == first[:, None])).sum(dim=1)
     at_last = (profile * (index == last[:, None])).sum(dim=1)
-    start = first.to(torch.float32) + averaged * (1 - at_first)
-    end = last.to(torch.float32) + 1 - averaged * (1 - at_last)
-    return torch.where(empty, 0.0, start), torch.where(empty, float(profile.size(1)), end)
+    start = first + averaged * (1 - at_first)
+    end = last + 1 - averaged * (1 - at_last)
+    some = occupied.amax(dim=1)
+    return some * start, some * end + (1 - some) * profile.size(1)
 
 
 def _resampling(profile: Tensor, start: Tensor, scale: Tensor, pixel: Tensor) -> Tensor:
@@ -143,5 +146,5 @@ class SketchClassifier(nn.Module):
     def forward(self, canvas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         digit, ink = self.sketch(canvas)
         log_probs = self.network(digit[None, None])[0]
-        probabilities = torch.where(ink > 0, log_probs.exp(), torch.full_like(log_probs, 0.1))
+        probabilities = mixed((ink > 0).to(ink.dtype), log_probs.exp(), torch.full_like(log_probs, 0.1))
         return probabilities, digit, ink
