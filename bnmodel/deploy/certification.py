@@ -1,6 +1,7 @@
 """Export any network: fold, write every format, measure, and only then put in place."""
 
 import json
+import os
 import re
 import tempfile
 import warnings
@@ -186,6 +187,7 @@ def write_model(
             continue
         model.formats.append(format)
         measured += found
+    failed = {format: reason.replace(f"{scratch}{os.sep}", "") for format, reason in failed.items()}  # of this machine
     model.not_written.update(failed)
     if failed and (asked is not None or not model.formats):
         reasons = "\n".join(f"  {stem}.{format}: {reason}" for format, reason in failed.items())

@@ -270,6 +270,16 @@ def test_the_failure_of_one_format_is_that_formats(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_a_failure_is_recorded_without_the_folder_of_the_machine_that_exported(tmp_path, monkeypatch):
+    def writes_garbage(program, metadata, path):
+        path.write_bytes(b"garbage")
+
+    monkeypatch.setitem(WRITERS, "onnx", writes_garbage)
+    with pytest.warns(UserWarning, match=r"model\.onnx was not written: loads: model\.onnx: damaged"):
+        certify(conv(), X, tmp_path)
+    assert str(tmp_path) not in (tmp_path / "certificate.json").read_text()
+
+
 def test_half_precision_double_and_a_batch_of_one_are_certified(tmp_path):
     for name, dtype in (("half", torch.float16), ("bfloat", torch.bfloat16), ("double", torch.float64)):
         with warnings.catch_warnings():
