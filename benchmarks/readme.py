@@ -242,7 +242,8 @@ def augmentation(result: dict[str, Any]) -> str:
 def drawing(result: dict[str, Any]) -> str:
     models = result["models"]
     chosen = ["plain", "brush 1 %", "brush 12 %", "very shaky hand", "turned +15°"]
-    chosen += ["crossed sevens", "ones with foot and flag", "small-headed nines", "closed fours"]
+    chosen += ["crossed sevens", "ones with foot and flag", "ones with a long flag", "slashed zeros"]
+    chosen += ["sevens in one stroke", "small-headed nines", "closed fours", "fours like a bolt"]
     head = "".join(f" {name} |" for name in models)
     lines = [f"| redrawn digits, {result['digits']:,} per condition |{head}", "|---|" + "---|" * len(models)]
     count = len(next(iter(models.values()))["conditions"])
