@@ -50,7 +50,7 @@ def digit_of(canvas: Tensor, found: Ink, area: Tensor, faint: Tensor, ink: Tenso
     direct = fits.to(ink.dtype)
     ink = mixed(direct, own, ink)
     pixel = mixed(direct, torch.ones_like(found.step), (1 / found.step).clamp(min=1))
-    return reduced(ink[None], pixel, (1 - direct) * (found.step > 1))[0]
+    return reduced(ink[None], pixel, (1 - direct) * (found.step > 1).to(ink.dtype))[0]
 
 
 def reduced(inks: Tensor, pixel: Tensor, averaged: Tensor) -> Tensor:
