@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import write
+from benchmarks.training import NaiveBatchNorm
 from bnmodel import CustomBatchNorm, SimpleCNN
 from bnmodel.nn import convert_batchnorm
 from bnmodel.nn.models import RobustCNN
@@ -36,23 +37,6 @@ SHAPES = {  # and whether channels-last
 }
 DTYPES = (torch.float32, torch.bfloat16)
 Work = Callable[[], object]
-
-
-class NaiveBatchNorm(nn.Module):
-    """The formula line by line, differentiated by autograd, with running statistics as plain attributes."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(1, channels, 1, 1))
-        self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.running_mean, self.running_var = torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(dim=(0, 2, 3), keepdim=True)
-        var = ((x - mean) ** 2).mean(dim=(0, 2, 3), keepdim=True)
-        self.running_mean = 0.9 * self.running_mean + 0.1 * mean.detach()
-        self.running_var = 0.9 * self.running_var + 0.1 * var.detach()
-        return self.gamma * (x - mean) / torch.sqrt(var + 1e-5) + self.beta
 
 
 def case_name(shape: tuple[int, ...], channels_last: bool) -> str:
@@ -153,7 +137,8 @@ def layer_rows(device: str, compiled: bool) -> list[dict[str, Any]]:
             for mode in ("eval", "train"):
                 torch.compiler.reset()  # which keeps eight versions of a function
                 layers: dict[str, nn.Module] = {"torch": theirs(shape[1]), "CustomBatchNorm": CustomBatchNorm(shape[1])}
-                if mode == "train" and dtype == torch.float32 and shape == next(iter(SHAPES)) and not compiled:
+                first = mode == "train" and dtype == torch.float32 and shape == next(iter(SHAPES)) and not compiled
+                if first and device == "cpu":  # its statistics are plain attributes, which stay on the CPU
                     layers["naive"] = NaiveBatchNorm(shape[1])
                 works = layer_works(layers, x, mode, compiled)
                 times = compare(works, device)

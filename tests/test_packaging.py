@@ -91,7 +91,7 @@ def test_every_imported_package_is_declared(importers: list[Path], declared: lis
     allowed = names(declared) | {
         "gradio-client",  # gradio pins it to the version that it needs
         # used where they are installed
-        *("lightning", "timm", "openvino", "opencv-python-headless", "cv2"),
+        *("lightning", "timm"),
     }
     assert imported_packages(*importers) <= allowed
 
