@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from bnmodel.data.content import around, components, enlarge, find_content
 from bnmodel.data.ink import InkFinder
 from bnmodel.data.preprocessing import digit_of, ink_box, reduced
+from bnmodel.data.touching import best_way, edges, section_boxes, section_digits
 
 MOST = 8  # digits that are returned
 PARTS = 12  # pieces of ink that are looked at
+WIDE = 2  # of these, the largest, each of which may be up to three digits that touch
 
 
 class NumberReader(nn.Module):
@@ -17,8 +19,9 @@ class NumberReader(nn.Module):
 
     In reading order, left to right, then line by line; `boxes` are left, top, right, bottom in canvas pixels. Both are
     padded with zeros. `count` is 0 for a blank canvas and -1 where there are more than 8 digits, which is then all.
-    Pieces of ink that belong together are one digit, as the bar of a 5. A piece that is wider than a digit is read as
-    two where the network is surer of its halves, and otherwise none of its probabilities reaches 50 %.
+    Pieces of ink that belong together are one digit, as the bar of a 5. Either of the two largest pieces is read as two
+    or three digits where the network is surer of these; other pieces that are wider than a digit get no probability of
+    50 %.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -36,40 +39,49 @@ class NumberReader(nn.Module):
         labels = labels[:, None, :, None].expand(160, 2, 160, 2).reshape(320, 320)
         number = torch.arange(1, 13, device=ink.device, dtype=ink.dtype)[:, None, None]
         parts = ink * (labels == number)  # (PARTS, SIDE, SIDE)
-        tallest = (boxes[:, 3] - boxes[:, 1]).max()
-        height, width = boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]
-        present = (torch.maximum(height, 0.8 * width) >= 0.4 * tallest) & (tallest > 0)  # (PARTS,)
-        cut = best_cut(parts, boxes)  # (PARTS,)
-        left = parts * (torch.arange(320, device=ink.device) < cut[:, None, None])
-        pieces = torch.cat((parts, left, parts - left))  # (3 · PARTS, SIDE, SIDE)
-        pixel = (1 / found.step).clamp(min=1)
-        digits = reduced(pieces, pixel, (found.step > 1).to(ink.dtype))
+        pixel, averaged = (1 / found.step).clamp(min=1), (found.step > 1).to(ink.dtype)
         together = digit_of(canvas, found, area, faint, ink)  # as `Sketch` reads it
-        scores = self.network(torch.cat((digits, together[None]))[:, None]).exp()  # (3 · PARTS + 1, 10)
-        whole, first, second, single = scores[:12], scores[12:24], scores[24:36], scores[36:]
-        sure = torch.minimum(first.amax(dim=1), second.amax(dim=1))
-        aspect = width / height.clamp(min=1)
-        split = (aspect > 0.95) & (sure > 0.8) & ((sure > whole.amax(dim=1)) | (aspect > 1.3))
-        doubted = (aspect > 1.3) & torch.logical_not(split)
-        whole = torch.where(doubted[:, None], 0.45 * whole + 0.055, whole)
-        first_box = torch.where(split[:, None], torch.stack((boxes[:, 0], boxes[:, 1], cut, boxes[:, 3]), dim=1), boxes)
-        second_box = torch.stack((cut, boxes[:, 1], boxes[:, 2], boxes[:, 3]), dim=1)
-        top, bottom, left_end, right_end = ink_box(ink)
-        around = torch.stack((left_end, top, right_end, bottom))[None]
-        place = torch.cat((first_box, second_box, around))  # (2 · PARTS + 1, 4)
-        probabilities = torch.cat((torch.where(split[:, None], first, whole), second, single))
-        counted = torch.cat((present, present & split))
+        place, probabilities, single = self.read(parts, boxes, pixel, averaged, together)
+        counted = probabilities.amax(dim=1) > 0  # (PARTS + 2 · WIDE,)
+        top, bottom, left, right = ink_box(ink)
         # one digit in pieces is read more surely than its pieces
-        least = torch.where(counted, probabilities[:24].amax(dim=1), 1.0).min()
-        narrow = right_end - left_end <= 1.1 * (bottom - top)
-        alone = counted.to(torch.int64).sum() == 1
-        one = (tallest > 0) & ((alone & (aspect[0] <= 1.3)) | (narrow & (single.max() >= 0.5) & (single.max() > least)))
+        least = torch.where(counted, probabilities.amax(dim=1), 1.0).min()
+        narrow = right - left <= 1.1 * (bottom - top)
+        alone = (counted.to(torch.int64).sum() == 1) & (boxes[0, 2] - boxes[0, 0] <= 1.3 * (boxes[0, 3] - boxes[0, 1]))
+        one = counted.any() & (alone | (narrow & (single.max() >= 0.5) & (single.max() > least)))
         counted = torch.cat((counted & torch.logical_not(one), one[None]))
+        place = torch.cat((place, torch.stack((left, top, right, bottom))[None]))
         total = counted.to(torch.int64).sum()
         too_many = (more & torch.logical_not(one)) | (total > 8)
-        order = reading_order(place, counted) * torch.logical_not(too_many)  # (8, 2 · PARTS + 1)
+        order = reading_order(place, counted) * torch.logical_not(too_many)  # (MOST, PARTS + 2 · WIDE + 1)
         count = torch.where(too_many, torch.full_like(total, -1), total)
-        return count, order @ place * found.step, order @ probabilities
+        return count, order @ place * found.step, order @ torch.cat((probabilities, single))
+
+    def read(
+        self, parts: Tensor, boxes: Tensor, pixel: Tensor, averaged: Tensor, together: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes (PARTS + 2 · WIDE, 4) and probabilities (…, 10) of all digits, 0 where there is none; and of the whole
+        ink as one digit (1, 10)."""
+        columns = edges(parts[:2], boxes[:2])
+        sections, rows = section_digits(parts[:2], columns, pixel, averaged)
+        others = reduced(parts[2:], pixel, averaged)
+        scores = self.network(torch.cat((sections.flatten(0, 1), others, together[None]))[:, None]).exp()
+        of_sections, of_others, single = scores[: -len(parts) + 1], scores[-len(parts) + 1 : -1], scores[-1:]
+        of_sections = of_sections.view(2, -1, 10)
+        height, width = boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]
+        tall = (rows >= 0.6 * height[:2, None]).to(boxes.dtype)  # a slice of a curve is not
+        places = section_boxes(boxes[:2], columns)
+        way = best_way(of_sections.amax(dim=2) * tall, places)  # (WIDE, 3, SECTIONS)
+        read, place = way @ of_sections, way @ places  # (WIDE, 3, 10), (WIDE, 3, 4)
+        split = torch.cat((way[:, 1].amax(dim=1) > 0, torch.zeros_like(height[2:]) > 0))  # (PARTS,)
+        first = torch.cat((read[:, 0], of_others))
+        doubted = (width > 1.3 * height) & torch.logical_not(split)
+        first = torch.where(doubted[:, None], 0.45 * first + 0.055, first)
+        tallest = height.max()
+        present = (torch.maximum(height, 0.8 * width) >= 0.4 * tallest) & (tallest > 0)  # (PARTS,)
+        present = torch.cat((present, present[:2], present[:2]))
+        probabilities = torch.cat((first, read[:, 1], read[:, 2]))
+        return torch.cat((place[:, 0], boxes[2:], place[:, 1], place[:, 2])), probabilities * present[:, None], single
 
 
 def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,7 +112,8 @@ def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Small pieces joined with the large piece they belong to, under the number of the first; no ink in their own.
 
-    A piece of less than 0.55 of another's height belongs to it where it lies over, under or close beside it.
+    A piece of less than 0.55 of another's height belongs to it where it lies over, under or close beside it; a flat
+    one, as the bar of a 5, to the nearest it is close to. Pieces that lie over each other belong together.
     """
     left, top, right, bottom = boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3]
     height, width = bottom - top, right - left
@@ -109,11 +122,17 @@ def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     across = torch.minimum(right[:, None], right) - torch.maximum(left[:, None], left)  # overlap, negative: gap
     down = torch.minimum(bottom[:, None], bottom) - torch.maximum(top[:, None], top)
     narrow = torch.minimum(width[:, None], width).clamp(min=1)
+    present = (height > 0).to(boxes.dtype)
     over = (across > 0.4 * narrow) & (down > -0.3 * tall)
     beside = (across > -0.1 * tall) & (down > 0.7 * torch.minimum(height[:, None], height))
-    present = (height > 0).to(boxes.dtype)
     stacked = (across > 0.6 * narrow) & (down > -0.1 * tall)  # as the halves of a 1 on a display
-    joined = ((small & (over | beside)) | stacked).to(boxes.dtype) * present[:, None] * present
+    gap = (-across).clamp(min=0) + (-down).clamp(min=0)  # 0 where boxes overlap
+    flat = (height < 0.4 * height.max()) & (width > height)
+    large = height >= 0.55 * height.max()
+    near = torch.where(flat[:, None] & large & (gap < 0.3 * tall), gap - 0.01 * across, 1000.0)
+    nearest = (near <= near.amin(dim=1, keepdim=True)) & (near < 1000)
+    near = (nearest | nearest.transpose(0, 1)).to(boxes.dtype)
+    joined = torch.maximum(((small & (over | beside)) | stacked).to(boxes.dtype), near) * present[:, None] * present
     joined = torch.maximum(joined, torch.eye(12, dtype=boxes.dtype, device=boxes.device))
     for _ in range(2):
         joined = (joined @ joined > 0).to(boxes.dtype)
@@ -133,19 +152,6 @@ def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     used = group.amax(dim=1)
     numbers = torch.cat((torch.zeros_like(leader[:1]), leader + 1))[:, None]
     return extent * used[:, None], F.embedding(labels.long(), numbers)[:, :, 0]
-
-
-def best_cut(inks: Tensor, boxes: Tensor) -> Tensor:
-    """Ink of pieces (PARTS, SIDE, SIDE) and their boxes → the column with the least ink near their middle (PARTS,)."""
-    profile = inks.sum(dim=1)  # (PARTS, SIDE)
-    profile = F.avg_pool1d(profile[:, None], 3, 1, 1)[:, 0]
-    index = torch.arange(320, device=inks.device, dtype=inks.dtype)
-    left, width = boxes[:, :1], (boxes[:, 2:3] - boxes[:, :1]).clamp(min=1)
-    off = ((index + 0.5 - left) / width - 0.5).abs()  # of the middle, 0 … 0.5
-    height = (boxes[:, 3:] - boxes[:, 1:2]).clamp(min=1)
-    cost = profile / height + 0.6 * off * off + 10 * (off > 0.3)
-    least = cost.amin(dim=1, keepdim=True)
-    return torch.where(cost <= least, index, 320.0).amin(dim=1)
 
 
 def reading_order(boxes: Tensor, present: Tensor) -> Tensor:

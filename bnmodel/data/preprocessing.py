@@ -61,16 +61,22 @@ def reduced(inks: Tensor, pixel: Tensor, averaged: Tensor) -> Tensor:
         pixel: size of a canvas pixel, 1 or more, ().
         averaged: 1 where values are shares of a pixel that is covered, so that a box ends within one; else 0, ().
     """
-    highest = inks.amax(dim=2)
-    peak = highest.amax(dim=1, keepdim=True).clamp(min=1e-6)
-    top, bottom = _extent(highest / peak, averaged)  # (n,)
-    left, right = _extent(inks.amax(dim=1) / peak, averaged)
-    scale = torch.maximum(bottom - top, right - left) / 20  # pixels per digit pixel
-    down = _resampling(inks.sum(dim=2), top, scale, pixel)
-    across = _resampling(inks.sum(dim=1), left, scale, pixel)
+    rows, columns = (inks.amax(dim=2), inks.sum(dim=2)), (inks.amax(dim=1), inks.sum(dim=1))
+    down, across = resampling_weights(*rows, *columns, pixel, averaged)
     digits = down @ inks @ across.transpose(1, 2)  # (n, 28, H) (n, H, W) (n, W, 28)
     # a thin line on a large canvas covers only part of each pixel: the brightest one becomes full ink again
     return digits / digits.amax(dim=2, keepdim=True).amax(dim=1, keepdim=True).clamp(min=1e-6)
+
+
+def resampling_weights(
+    row_highest: Tensor, row_sums: Tensor, column_highest: Tensor, column_sums: Tensor, pixel: Tensor, averaged: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of n pieces of ink: maxima and sums of each row (n, H) and column (n, W) → weights (n, 28, H) and (n, 28, W)."""
+    peak = row_highest.amax(dim=1, keepdim=True).clamp(min=1e-6)
+    top, bottom = _extent(row_highest / peak, averaged)  # (n,)
+    left, right = _extent(column_highest / peak, averaged)
+    scale = torch.maximum(bottom - top, right - left) / 20  # pixels per digit pixel
+    return _resampling(row_sums, top, scale, pixel), _resampling(column_sums, left, scale, pixel)
 
 
 def ink_map(canvas: Tensor) -> Tensor:

@@ -136,9 +136,10 @@ def test_a_blank_canvas_has_no_digits() -> None:
     assert reader(torch.full((90, 120, 4), 255, dtype=torch.uint8))[0] == 0
 
 
-def test_a_bar_apart_belongs_to_its_five() -> None:
+@pytest.mark.parametrize("right", [0, 40])
+def test_a_bar_apart_belongs_to_its_five(right: int) -> None:
     ink = np.zeros((200, 200), np.uint8)
-    ink[40:50, 80:130] = 255  # the bar
+    ink[40:50, 80 + right : 130 + right] = 255  # the bar
     ink[56:100, 80:90] = ink[92:100, 80:120] = ink[92:150, 112:122] = ink[142:150, 75:122] = 255
     assert reader(painted(ink))[0] == 1
 
