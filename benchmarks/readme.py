@@ -13,7 +13,8 @@ from benchmarks import RESULTS, layout, networks
 from benchmarks.diagnosis.table import confusion_table
 from benchmarks.runtimes.table import runtimes_table
 from bnmodel.experiments import convergence_sweep
-from bnmodel.experiments.convergence_sweep import EASIER, SLOW, SWEEP_FILE, TARGET
+from bnmodel.experiments.claims import claims
+from bnmodel.experiments.convergence_sweep import SWEEP_FILE
 from bnmodel.experiments.gradients import PLACES
 from bnmodel.io import atomic_write
 from export.bench import read_rows
@@ -257,28 +258,17 @@ def drawing(result: dict[str, Any]) -> str:
 
 def convergence(_: dict[str, Any]) -> str:
     sweep = convergence_sweep.read()
-    found = convergence_sweep.claims(sweep)
-    rows: dict[str, dict[str, Any]] = {
-        f"settings of {found.settings} that reach {TARGET:.0%} within {sweep.steps} steps": found.learned,
-        f"median steps to {EASIER:.0%}, where all three reach it ({found.shared} settings)": found.median_steps,
-        "largest learning rate that trains with some initialiser": found.largest_rate,
-        "largest learning rate that trains with each of Glorot and He": found.largest_rate_of_all,
-        f"spread over Glorot and He at learning rate {SLOW:g}, points": _points(found.spread_scaled_slow),
-        "the same at each one's best learning rate": _points(found.spread_scaled),
-        "with random normal (standard deviation 1) as well": _points(found.spread),
-    }
     lines = ["| | " + " | ".join(f"batch norm {place}" for place in PLACES) + " |", "|---" * 4 + "|"]
-    for name, values in rows.items():
-        lines.append(f"| {name} | " + " | ".join(_plain(values[place]) for place in PLACES) + " |")
+    for claim in claims(sweep):
+        lines.append(f"| **{claim.name}: {claim.verdict}** | | | |")
+        for measure in claim.measures:
+            values = [str(measure.interval(place)) for place in PLACES]
+            values[1:] = [
+                f"**{value}**" if measure.better(place) else value
+                for place, value in zip(PLACES[1:], values[1:], strict=True)
+            ]
+            lines.append(f"| {measure.name} | " + " | ".join(values) + " |")
     return "\n".join(lines)
-
-
-def _points(shares: dict[str, float]) -> dict[str, float]:
-    return {place: round(100 * share, 1) for place, share in shares.items()}
-
-
-def _plain(number: float | None) -> str:
-    return "none" if number is None else f"{number:g}"
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -199,25 +199,33 @@ def sweep(
     data_root: DataRoot = None,
     steps: int = 400,
     every: int = 40,
-    seed: int = 0,
+    seeds: int = 5,
     out: Annotated[Path, arg(metavar="FILE")] = Path("convergence_sweep.json"),
 ) -> int:
-    """Compare learning rates, initialisers and positions of batch norm in 144 short trainings; some minutes.
+    """Compare learning rates, initialisers and positions of batch norm in 144 short trainings per seed.
+
+    It takes about an hour. An interrupted sweep continues when the command is repeated.
 
     Args:
         dataset: MNIST, scikit-learn's digits, or the shipped sample of MNIST.
         data_root: folder that contains MNIST/raw.
         steps: per training.
         every: steps between measurements of the accuracy.
-        seed: of all trainings.
-        out: output file.
+        seeds: number of trainings per setting.
+        out: output file, written after each training.
     """
     from bnmodel.experiments import convergence_sweep
 
+    command = f"python -m bnmodel sweep --dataset {dataset} --steps {steps} --every {every} --seeds {seeds}"
+    known = convergence_sweep.resumed(out, command)
     learned, validation = data.split(data.load(dataset, train=True, root=data_root))
-    command = f"python -m bnmodel sweep --dataset {dataset} --steps {steps} --every {every} --seed {seed}"
-    result = convergence_sweep.run(learned, validation, command, steps, every, seed, print)
-    convergence_sweep.write(result, out)
+    total = seeds * convergence_sweep.SETTINGS
+
+    def report(so_far: convergence_sweep.Sweep) -> None:
+        convergence_sweep.write(so_far, out)
+        print(f"{len(so_far.cells)} of {total}: {so_far.cells[-1]}", flush=True)
+
+    convergence_sweep.run(learned, validation, command, steps, every, seeds, known, report)
     print(out)
     return 0
 

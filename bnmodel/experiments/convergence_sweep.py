@@ -1,17 +1,17 @@
 """Short trainings over all learning rates × initialisers × places of batch norm, to test the claims about it.
 
 Batch norm is claimed to converge faster, to allow higher learning rates and to be less sensitive to initialisation
-(Ioffe & Szegedy 2015, arXiv 1502.03167). `run` takes some minutes; convergence_sweep.json holds its results on MNIST,
-from `python -m bnmodel sweep`.
+(Ioffe & Szegedy 2015, arXiv 1502.03167). Each setting is trained with several seeds. `run` takes about an hour;
+convergence_sweep.json holds its results on MNIST, from `python -m bnmodel sweep`.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product, zip_longest
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import torch
 import torch.nn.functional as F
@@ -34,17 +34,16 @@ from bnmodel.training.trainer import new_network
 
 SWEEP_FILE = Path(__file__).with_name("convergence_sweep.json")
 STEPS, EVERY, WATCHED = 400, 40, 2_000  # SGD steps; steps between evaluations; validation digits per evaluation
-TARGET = 0.97  # validation accuracy; the first step that reaches it counts
-EASIER = 0.95  # a lower one, which enough settings reach at every place to be compared
-LEARNED = 0.9  # final accuracy of a network that learns at all
-SCALED = ("glorot_normal", "glorot_uniform", "he_normal", "he_uniform")  # initialisers that scale with the layer
-SLOW = 0.01  # the lecture's learning rate
+SEEDS = 5
+SETTINGS = len(PLACES) * len(INITIALIZERS) * len(RATES)
+BOLD = 0.9  # final accuracy from which the maps show it in bold
 
 
 @dataclass(frozen=True)
 class Cell:
     """One training. `diverged`: the step at which a non-finite loss was found; accuracy and loss are None then."""
 
+    seed: int  # of the initial weights and of the order of the digits
     place: str  # of the batch norm
     initializer: str
     rate: float
@@ -62,7 +61,7 @@ class Sweep:
     command: str  # to reproduce it
     steps: int
     every: int
-    seed: int
+    seeds: int  # 0 … seeds − 1
     cells: tuple[Cell, ...]
 
 
@@ -72,15 +71,24 @@ def run(
     command: str,
     steps: int = STEPS,
     every: int = EVERY,
-    seed: int = 0,
-    on_cell: Callable[[Cell], None] = lambda cell: None,
+    seeds: int = SEEDS,
+    known: Sequence[Cell] = (),
+    on_cell: Callable[[Sweep], None] = lambda so_far: None,
 ) -> Sweep:
-    """Train all combinations of PLACES, INITIALIZERS and RATES for `steps` steps; `on_cell` is called after each."""
-    cells = []
-    for place, initializer, rate in product(PLACES, INITIALIZERS, RATES):
-        cells.append(one(recipe(place, rate, initializer, seed=seed), train, validation, steps, every))
-        on_cell(cells[-1])
-    return Sweep(command, steps, every, seed, tuple(cells))
+    """Train all combinations of seeds, PLACES, INITIALIZERS and RATES for `steps` steps.
+
+    Args:
+        known: cells of an interrupted sweep, which are not trained again.
+        on_cell: called with the sweep so far after each training.
+    """
+    sweep = Sweep(command, steps, every, seeds, tuple(known))
+    done = {(cell.seed, cell.place, cell.initializer, cell.rate) for cell in known}
+    for seed, place, initializer, rate in product(range(seeds), PLACES, INITIALIZERS, RATES):
+        if (seed, place, initializer, rate) not in done:
+            cell = one(recipe(place, rate, initializer, seed=seed), train, validation, steps, every)
+            sweep = replace(sweep, cells=(*sweep.cells, cell))
+            on_cell(sweep)
+    return sweep
 
 
 def one(recipe: Recipe, train: Digits, validation: Digits, steps: int, every: int) -> Cell:
@@ -112,7 +120,8 @@ def _cell(
     loss, accuracy = (float(f"{last[0]:.4g}"), round(last[1], 5)) if last else (None, None)
     accuracies = tuple(round(accuracy, 4) for _, accuracy in looks)
     losses = tuple(float(f"{loss:.4g}") for loss, _ in looks)
-    return Cell(model.norm, model.initializer, recipe.learning_rate, accuracy, loss, accuracies, losses, diverged)
+    setting = recipe.seed, model.norm, model.initializer, recipe.learning_rate
+    return Cell(*setting, accuracy, loss, accuracies, losses, diverged)
 
 
 def _batches(train: Digits, steps: int, recipe: Recipe) -> Iterator[Digits]:
@@ -142,7 +151,9 @@ def read(path: Path = SWEEP_FILE) -> Sweep:
     """
     try:
         content = read_checked(path)
-        return Sweep(**content | {"cells": tuple(Cell(**cell) for cell in content["cells"])})
+        lists = ("accuracies", "losses")
+        cells = (Cell(**cell | {name: tuple(cell[name]) for name in lists}) for cell in content["cells"])
+        return Sweep(**content | {"cells": tuple(cells)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: missing, damaged, or not a sweep ({error!r}); restore it from the repository, or "
@@ -150,66 +161,35 @@ def read(path: Path = SWEEP_FILE) -> Sweep:
         ) from error
 
 
-@dataclass(frozen=True)
-class Claims:
-    """The claims in numbers, by place of batch norm. Spreads are largest − smallest final accuracy."""
+def resumed(path: Path, command: str) -> tuple[Cell, ...]:
+    """The cells of an interrupted sweep by the same command; none if there is no file.
 
-    settings: int  # initialisers except zeros × rates
-    learned: dict[str, int]  # number of settings that reach TARGET
-    shared: int  # number of settings that reach EASIER at every place
-    median_steps: dict[str, float | None]  # to reach EASIER, over the shared settings
-    largest_rate: dict[str, float | None]  # at which any initialiser ends at LEARNED or above
-    largest_rate_of_all: dict[str, float | None]  # at which all of SCALED do
-    best_rate: dict[str, float]  # with the highest median final accuracy over all initialisers except zeros
-    spread: dict[str, float]  # over all initialisers except zeros, at the best rate
-    spread_with_zeros: dict[str, float]  # over all six, at the best rate
-    spread_scaled: dict[str, float]  # over SCALED, at the best rate
-    spread_scaled_slow: dict[str, float]  # over SCALED, at SLOW
+    Raises:
+        DataError: the file is damaged, or holds a sweep by another command.
+    """
+    if not path.exists():
+        return ()
+    found = read(path)
+    if found.command != command:
+        raise DataError(f"{path}: expected a sweep by {command}, found one by {found.command}; use another --out")
+    return found.cells
 
 
-def claims(sweep: Sweep) -> Claims:
-    """Evaluate the claims; a diverged training counts as accuracy 0."""
-    names = [name for name in INITIALIZERS if name != "zeros"]
-    rates = sorted({cell.rate for cell in sweep.cells})
-    settings = list(product(names, rates))
-    at = {(cell.place, cell.initializer, cell.rate): cell for cell in sweep.cells}
-    final = {key: cell.accuracy or 0.0 for key, cell in at.items()}
-
-    def reached(target: float) -> list[list[int | None]]:
-        """Steps to `target`, (3, settings)."""
-        return [[steps_to(at[place, name, rate], sweep.every, target) for name, rate in settings] for place in PLACES]
-
-    def at_end(place: str, rate: float, names: Sequence[str]) -> list[float]:
-        return [final[place, name, rate] for name in names]
-
-    def largest(place: str, some_or_all: Callable[[Iterable[bool]], bool], names: Sequence[str]) -> float | None:
-        good = (rate for rate in rates if some_or_all(accuracy >= LEARNED for accuracy in at_end(place, rate, names)))
-        return max(good, default=None)
-
-    def spread(names: Sequence[str], rate: dict[str, float]) -> dict[str, float]:
-        accuracies = {place: at_end(place, rate[place], names) for place in PLACES}
-        return {place: max(values) - min(values) for place, values in accuracies.items()}
-
-    best = {place: max((median(at_end(place, rate, names)), rate) for rate in rates)[1] for place in PLACES}
-    shared = [steps for steps in zip(*reached(EASIER), strict=True) if None not in steps]  # at each of PLACES
-    return Claims(
-        settings=len(settings),
-        learned={p: sum(k is not None for k in steps) for p, steps in zip(PLACES, reached(TARGET), strict=True)},
-        shared=len(shared),
-        median_steps={p: median(k[n] or 0 for k in shared) if shared else None for n, p in enumerate(PLACES)},
-        largest_rate={place: largest(place, any, names) for place in PLACES},
-        largest_rate_of_all={place: largest(place, all, SCALED) for place in PLACES},
-        best_rate=best,
-        spread=spread(names, best),
-        spread_with_zeros=spread(list(INITIALIZERS), best),
-        spread_scaled=spread(SCALED, best),
-        spread_scaled_slow=spread(SCALED, dict.fromkeys(PLACES, SLOW)),
-    )
+Setting = tuple[str, str, float]  # place, initialiser, rate
 
 
-def steps_to(cell: Cell, every: int, target: float = TARGET) -> int | None:
-    """The first evaluated step with an accuracy of at least `target`; None: never."""
-    return next((every * look for look, accuracy in enumerate(cell.accuracies, 1) if accuracy >= target), None)
+def by_setting(sweep: Sweep) -> dict[Setting, list[Cell]]:
+    """The cells of every setting, one per seed."""
+    found: dict[Setting, list[Cell]] = {}
+    for cell in sweep.cells:
+        found.setdefault((cell.place, cell.initializer, cell.rate), []).append(cell)
+    return found
+
+
+def mean_accuracy(cells: Sequence[Cell]) -> float | None:
+    """Mean final accuracy over the seeds that did not diverge; None if most did."""
+    accuracies = [cell.accuracy for cell in cells if cell.accuracy is not None]
+    return fmean(accuracies) if 2 * len(accuracies) > len(cells) else None
 
 
 TITLES = {
@@ -221,10 +201,11 @@ TITLES = {
 
 @plotting.plot_style()
 def figure(sweep: Sweep) -> Figure:
-    """Maps of the final accuracies, one per place, and their dependence on the rate."""
+    """Maps of the mean final accuracies, one per place, and their dependence on the rate."""
     drawn, panels = plotting.new_figure(columns=2, rows=2, width=9.6, height=7.0)
+    means = {setting: mean_accuracy(cells) for setting, cells in by_setting(sweep).items()}
     for axes, place in zip(panels, PLACES, strict=False):
-        _map(axes, [cell for cell in sweep.cells if cell.place == place])
+        _map(axes, place, means)
         axes.set_title(TITLES[place])
     _against_rate(panels[3], sweep)
     return drawn
@@ -238,22 +219,22 @@ def rates_figure(sweep: Sweep) -> Figure:
     return drawn
 
 
-def strength(cell: Cell) -> float:
-    """Opacity of a cell in [0, 0.55], by the logarithm of its error rate; the maximum is at 2 % and below."""
-    errors = 1 - (cell.accuracy or 0.0)
+def strength(accuracy: float | None) -> float:
+    """Opacity in [0, 0.55] of an accuracy, by the logarithm of the error rate; the maximum is at 2 % and below."""
+    errors = 1 - (accuracy or 0.0)
     return 0.55 * min(1.0, max(0.0, math.log(0.9 / max(errors, 1e-9)) / math.log(0.9 / 0.02)))
 
 
-def _map(axes: Axes, cells: Sequence[Cell]) -> None:
-    """Accuracies in percent, bold from LEARNED on, × for diverged."""
+def _map(axes: Axes, place: str, means: Mapping[Setting, float | None]) -> None:
+    """Accuracies in percent, bold from BOLD on, × for diverged."""
     names = list(INITIALIZERS)
-    for cell in cells:
-        column, row = RATES.index(cell.rate), names.index(cell.initializer)
-        color = LOOKS[cell.place][0]
-        square = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=strength(cell), linewidth=0)
+    for (row, name), (column, rate) in product(enumerate(names), enumerate(RATES)):
+        accuracy = means[place, name, rate]
+        color = LOOKS[place][0]
+        square = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=strength(accuracy), linewidth=0)
         axes.add_patch(square)
-        text = "×" if cell.accuracy is None else f"{100 * cell.accuracy:.1f}"
-        weight = "bold" if (cell.accuracy or 0.0) >= LEARNED else "normal"
+        text = "×" if accuracy is None else f"{100 * accuracy:.1f}"
+        weight = "bold" if (accuracy or 0.0) >= BOLD else "normal"
         axes.text(column, row, text, ha="center", va="center", fontsize=10, fontweight=weight)
     axes.set(xlim=(-0.5, len(RATES) - 0.5), ylim=(len(names) - 0.5, -0.5), xlabel="learning rate")
     axes.set_xticks(range(len(RATES)), [f"{rate:g}" for rate in RATES])
@@ -263,14 +244,15 @@ def _map(axes: Axes, cells: Sequence[Cell]) -> None:
 
 
 def _against_rate(axes: Axes, sweep: Sweep) -> None:
-    """Median over all initialisers except zeros, and a band from the worst to the best."""
+    """Median over all seeds and initialisers except zeros, and a band from the worst to the best."""
     for place in PLACES:
         color, line, label = LOOKS[place]
         learning = [cell for cell in sweep.cells if cell.place == place and cell.initializer != "zeros"]
         at = [[cell.accuracy or 0.0 for cell in learning if cell.rate == rate] for rate in RATES]
         axes.plot(RATES, [median(values) for values in at], line, color=color, marker="o", markersize=3, label=label)
         axes.fill_between(RATES, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.12, linewidth=0)
-    axes.set(title="five initialisers: median, range", xscale="log", xlabel="learning rate (log)", ylim=(0, 1.02))
+    title = f"5 initialisers × {sweep.seeds} seeds: median, range"
+    axes.set(title=title, xscale="log", xlabel="learning rate (log)", ylim=(0, 1.02))
     axes.set_ylabel("validation accuracy")
     powers = [rate for rate in RATES if f"{rate:.0e}".startswith("1")]  # the others would run into these
     plotting.ticks(axes.xaxis, powers, [f"{rate:g}" for rate in powers])
@@ -281,11 +263,25 @@ def _against_rate(axes: Axes, sweep: Sweep) -> None:
 
 @plotting.plot_style()
 def curves_figure(sweep: Sweep, initializer: str, rate: float) -> Figure:
-    """Validation accuracy and loss over the steps of one setting, for each place."""
+    """Validation accuracy and loss over the steps of one setting, per place: median and range over the seeds."""
     drawn, panels = plotting.new_figure(columns=2, width=7.6, height=3.4)
-    for cell in sweep.cells:
-        if (cell.initializer, cell.rate) == (initializer, rate):
-            steps = [sweep.every * look for look in range(1, len(cell.accuracies) + 1)]
-            draw_curve(panels, cell.place, steps, cell.accuracies, cell.losses, cell.diverged is not None)
+    settings = by_setting(sweep)
+    for place in PLACES:
+        cells = settings[place, initializer, rate]
+        accuracies = _per_look([cell.accuracies for cell in cells])
+        losses = _per_look([cell.losses for cell in cells])
+        steps = [sweep.every * look for look in range(1, len(accuracies) + 1)]
+        for axes, values in zip(panels, (accuracies, losses), strict=True):
+            low, high = [min(v) for v in values], [max(v) for v in values]
+            axes.fill_between(steps, low, high, color=LOOKS[place][0], alpha=0.15, linewidth=0)
+        medians = [median(values) for values in accuracies], [median(values) for values in losses]
+        draw_curve(panels, place, steps, *medians, diverged=mean_accuracy(cells) is None)
     dress(panels, "step", sweep.steps)
     return drawn
+
+
+def _per_look(of_seeds: Sequence[Sequence[float]]) -> list[list[float]]:
+    """The values of the seeds that have not diverged, per evaluation, while these are most of the seeds."""
+    looks = zip_longest(*of_seeds)
+    found = [[value for value in values if value is not None] for values in looks]
+    return [values for values in found if 2 * len(values) > len(of_seeds)]

@@ -1,16 +1,18 @@
 """Does batch norm converge faster, stand higher rates, care less about the initialiser? Measured, and trained live."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
+from statistics import fmean
 from typing import Any
 
 import gradio as gr
 
 from bnmodel.data import DataError
 from bnmodel.experiments import convergence, convergence_sweep
+from bnmodel.experiments.claims import Measure, claims
 from bnmodel.experiments.convergence import MOST_EPOCHS, RATES, Convergence
-from bnmodel.experiments.convergence_sweep import EASIER, LEARNED, SLOW, TARGET, Cell, Claims, Sweep
+from bnmodel.experiments.convergence_sweep import BOLD, Cell, Sweep, by_setting, mean_accuracy, strength
 from bnmodel.experiments.gradients import LOOKS, PLACES
 from bnmodel.experiments.initialization import title
 from bnmodel.nn.init import INITIALIZERS
@@ -24,6 +26,7 @@ from demo.components import (
     panels,
     percent,
     picture,
+    plain,
     reshuffle_button,
     sentence,
     table,
@@ -47,13 +50,13 @@ stay, pale and numbered, to compare the next one with.
 """
 MAPS = """
 ### Every setting at once
-One row per initialiser, one column per learning rate: the **validation accuracy** in percent after the last step, bold
-from 90 on, × where the loss became infinite. The frame is the setting above; 11 % is what you get by always answering
-“1”. The last panel shows the same as lines, the median of five initialisers and the range from the worst to the best;
-diverged trainings count as 0.
+One row per initialiser, one column per learning rate: the **validation accuracy** in percent after the last step, mean
+over the seeds, bold from 90 on, × where the loss became infinite with most seeds. The frame is the setting above;
+always answering “1” scores 11 %. The last panel shows the same as lines: the median over five initialisers and all
+seeds, and the range from the worst to the best; diverged trainings count as 0.
 """
 FORMULA = r"""
-Plain SGD, $w \leftarrow w - \eta\,(\nabla L + \lambda w)$, $\lambda = 10^{-4}$, batches of 64, no dropout, one seed.
+Plain SGD, $w \leftarrow w - \eta\,(\nabla L + \lambda w)$, $\lambda = 10^{-4}$, batches of 64, no dropout, five seeds.
 The maps: 400 steps on MNIST's 48,000 training digits, accuracy on 12,000 others; the recorded curves look at 2,000 of
 these every 40 steps. Random normal has standard deviation 1, far too large for these layers.
 
@@ -62,6 +65,10 @@ gradient is zero too, and only the last bias learns how frequent each digit is.
 
 Ioffe & Szegedy 2015, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167). Source:
 `bnmodel/experiments/convergence.py` and `convergence_sweep.py`; `python -m bnmodel sweep` measures it all again.
+"""
+CLAIMS = """
+Means over {seeds} seeds with 95 % confidence intervals. <b>Bold</b>: better than without batch norm, because the
+interval of the difference between trainings with the same seed excludes zero. A claim holds if every entry is bold.
 """
 PAINT = {"none": "currentColor", "before": "var(--olive)", "after": "var(--rose)"}
 CELL = "padding: 5px 0; text-align: center; font-size: clamp(10px, 3.1cqi, 12px); border: 0"
@@ -148,11 +155,11 @@ def recorded_maps(initializer: str, rate: float) -> str:
 
 def in_map(sweep: Sweep, place: str, initializer: str, rate: float) -> str:
     """The final accuracies with the norm at one place, in percent, as a coloured table; one setting framed."""
-    cells = {(cell.initializer, cell.rate): cell for cell in sweep.cells if cell.place == place}
+    settings = by_setting(sweep)
     head = "".join(f'<th scope="col" style="{CELL}">{column:g}</th>' for column in RATES)
     rows = ""
     for row in INITIALIZERS:
-        shown = "".join(in_cell(cells[row, column], (row, column) == (initializer, rate)) for column in RATES)
+        shown = "".join(in_cell(settings[place, row, column], (row, column) == (initializer, rate)) for column in RATES)
         rows += f'<tr><th scope="row" style="{CELL}; text-align: left; min-width: 0">{title(row)}</th>{shown}</tr>'
     caption = f'<caption style="text-align: left; padding-bottom: 4px">{convergence_sweep.TITLES[place]}</caption>'
     corner = f'<th scope="col" style="{CELL}; text-align: left; width: 26%">rate</th>'
@@ -161,62 +168,45 @@ def in_map(sweep: Sweep, place: str, initializer: str, rate: float) -> str:
     return f'<div class="table" style="container-type: inline-size">{table}</div>'  # its width sets the size of CELL
 
 
-def in_cell(cell: Cell, framed: bool) -> str:
-    color = PAINT[cell.place]
-    share = f"{100 * convergence_sweep.strength(cell):.0f}%"
-    style = f"{CELL}; background: color-mix(in srgb, {color} {share}, transparent)"
+def in_cell(cells: Sequence[Cell], framed: bool) -> str:
+    """The mean of a setting; its tooltip has the range over the seeds."""
+    place, accuracy = cells[0].place, mean_accuracy(cells)
+    style = f"{CELL}; background: color-mix(in srgb, {PAINT[place]} {100 * strength(accuracy):.0f}%, transparent)"
     style += "; outline: 2px solid; outline-offset: -2px" if framed else ""
-    text = "×" if cell.accuracy is None else f"{100 * cell.accuracy:.1f}"
-    came = "the loss became infinite" if cell.accuracy is None else f"{text} % after the last step"
-    tip = f"{title(cell.initializer)}, rate {cell.rate:g}, {LOOKS[cell.place][2]}: {came}"
-    return f'<td style="{style}" data-tip="{tip}">{f"<b>{text}</b>" if (cell.accuracy or 0) >= LEARNED else text}</td>'
+    text = "×" if accuracy is None else f"{100 * accuracy:.1f}"
+    tip = f"{title(cells[0].initializer)}, rate {cells[0].rate:g}, {LOOKS[place][2]}: {plain(outcome(cells))}"
+    return f'<td style="{style}" data-tip="{tip}">{f"<b>{text}</b>" if (accuracy or 0) >= BOLD else text}</td>'
+
+
+def outcome(cells: Sequence[Cell]) -> str:
+    """The mean final accuracy of a setting with its range over the seeds, and how many of them diverged (HTML)."""
+    accuracies = [100 * cell.accuracy for cell in cells if cell.accuracy is not None]
+    diverged = len(cells) - len(accuracies)
+    some = f"diverged with {diverged} of {len(cells)} seeds" if accuracies else "diverged with every seed"
+    if not accuracies:
+        return some
+    said = f"<b>{fmean(accuracies):.1f} %</b> ({min(accuracies):.1f} – {max(accuracies):.1f})"
+    return f"{said}, {some}" if diverged else said
 
 
 def in_words(sweep: Sweep, initializer: str, rate: float) -> str:
-    results = {
-        cell.place: "it diverged" if cell.accuracy is None else f"<b>{100 * cell.accuracy:.1f} %</b>"
-        for cell in sweep.cells
-        if (cell.initializer, cell.rate) == (initializer, rate)
-    }
-    said = ", ".join(f"{words} {results[place]}" for place, words in WORDS.items())
-    return f"Recorded on MNIST, {title(initializer)} at rate {rate:g}, after {sweep.steps} steps: {said}."
+    settings = by_setting(sweep)
+    said = "; ".join(f"{words} {outcome(settings[place, initializer, rate])}" for place, words in WORDS.items())
+    return (
+        f"Recorded on MNIST, {title(initializer)} at rate {rate:g}, after {sweep.steps} steps, mean and range over "
+        f"{sweep.seeds} seeds: {said}."
+    )
 
 
 def only_with_norm(sweep: Sweep, initializer: str, rate: float) -> bool:
     """Whether a setting is learned with batch norm only."""
-    chosen = [cell for cell in sweep.cells if (cell.initializer, cell.rate) == (initializer, rate)]
-    return all(((cell.accuracy or 0) >= LEARNED) == (cell.place != "none") for cell in chosen)
+    settings = by_setting(sweep)
+    learned = {place: (mean_accuracy(settings[place, initializer, rate]) or 0) >= BOLD for place in PLACES}
+    return all(learned[place] == (place != "none") for place in PLACES)
 
 
 def in_claims(sweep: Sweep) -> str:
     """The lecture's three claims: each with its numbers, and whether they bear it out."""
-    found = convergence_sweep.claims(sweep)
-
-    def cells(of: dict[str, Any], shown: Callable[[Any], str]) -> list[str]:
-        return [shown(of[place]) for place in PLACES]
-
-    def plain(value: float | None) -> str:
-        return "none" if value is None else f"{value:g}"
-
-    def points(value: float) -> str:
-        return f"{100 * value:.1f} points"
-
-    lines: dict[str, list[tuple[str, list[str]]]] = {
-        f"Faster: {faster(found)}": [
-            (f"settings of {found.settings} that reach {percent(TARGET)}", cells(found.learned, str)),
-            (f"steps to {percent(EASIER)}, median of {found.shared} settings", cells(found.median_steps, plain)),
-        ],
-        f"Higher learning rates: {higher_rates(found)}": [
-            (f"largest that reaches {percent(LEARNED)} with some initialiser", cells(found.largest_rate, plain)),
-            ("… with each of Glorot and He", cells(found.largest_rate_of_all, plain)),
-        ],
-        f"Less sensitive to the initialiser: {less_sensitive(found)}": [
-            (f"worst to best of Glorot and He, rate {SLOW:g}", cells(found.spread_scaled_slow, points)),
-            ("… at the best rate of each column", cells(found.spread_scaled, points)),
-            ("… with random normal too", cells(found.spread, points)),
-            ("… with zeros too, from which no network learns", cells(found.spread_with_zeros, points)),
-        ],
-    }
     titles = (
         "The lecture’s claim, and whether it holds here",
         f"After {sweep.steps} steps",
@@ -224,44 +214,21 @@ def in_claims(sweep: Sweep) -> str:
     )
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     body = ""
-    for claim, rows in lines.items():
-        first = f'<th scope="rowgroup" rowspan="{len(rows)}"><b>{claim}</b></th>'
-        for measure, values in rows:
-            body += f'<tr>{first}<th scope="row">{measure}</th>{"".join(f"<td>{value}</td>" for value in values)}</tr>'
+    for claim in claims(sweep):
+        first = f'<th scope="rowgroup" rowspan="{len(claim.measures)}"><b>{claim.name}: {claim.verdict}</b></th>'
+        for measure in claim.measures:
+            values = "".join(f"<td>{in_interval(measure, place)}</td>" for place in PLACES)
+            body += f'<tr>{first}<th scope="row">{measure.name}</th>{values}</tr>'
             first = ""
     table = f'<div class="table claims"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    return f"<h3>The three claims, checked</h3>{table}".replace(" %", "\u00a0%")
+    note = f"<p>{CLAIMS.format(seeds=sweep.seeds)}</p>"
+    return f"<h3>The three claims, checked</h3>{note}{table}".replace(" %", "\u00a0%")
 
 
-def faster(found: Claims) -> str:
-    none, *normed = (found.learned[place] for place in PLACES)
-    medians = [found.median_steps[place] for place in PLACES]
-    sooner = [value < medians[0] for value in medians[1:] if value is not None and medians[0] is not None]
-    holds = [more > none for more in normed]
-    if sooner:
-        holds = [more and sooner for more, sooner in zip(holds, sooner, strict=True)]
-    return "after the activation only" if holds == [False, True] else verdict(all(holds))
-
-
-def higher_rates(found: Claims) -> str:
-    none, *normed = (found.largest_rate[place] or 0.0 for place in PLACES)
-    each = [found.largest_rate_of_all[place] or 0.0 for place in PLACES]
-    if none < min(normed) and each[0] >= min(each[1:]):
-        return "with some initialisers only"
-    return verdict(none < min(normed))
-
-
-def less_sensitive(found: Claims) -> str:
-    def smaller(of: dict[str, float]) -> bool:
-        return max(of["before"], of["after"]) < of["none"]
-
-    if smaller(found.spread_scaled):
-        return verdict(True)
-    return "at a small learning rate only" if smaller(found.spread_scaled_slow) else verdict(False)
-
-
-def verdict(holds: bool) -> str:
-    return "it holds" if holds else "it does not hold here"
+def in_interval(measure: Measure, place: str) -> str:
+    """A mean and its interval, bold where batch norm is better than none (HTML)."""
+    shown = str(measure.interval(place))
+    return f"<b>{shown}</b>" if place != "none" and measure.better(place) else shown
 
 
 def draw(result: Convergence, state: State, earlier: Sequence[Convergence] = ()) -> str:

@@ -13,8 +13,9 @@ from torch import nn
 
 from bnmodel import data
 from bnmodel.experiments import catalogue, convergence, convergence_sweep, early_stopping
+from bnmodel.experiments.claims import Claim, Measure, claims, steps_to
 from bnmodel.experiments.convergence import RATES, Convergence, in_turn, recipe, start, stream
-from bnmodel.experiments.convergence_sweep import EASIER, LEARNED, TARGET, Cell, Sweep, claims, steps_to
+from bnmodel.experiments.convergence_sweep import Cell, Sweep
 from bnmodel.experiments.gradients import PLACES
 from bnmodel.nn.init import INITIALIZERS
 from bnmodel.training import train_from_scratch
@@ -116,9 +117,10 @@ def shipped() -> Sweep:
     return convergence_sweep.read()
 
 
-def test_the_shipped_sweep_holds_every_setting_once_and_well_formed(shipped):
-    settings = [(cell.place, cell.initializer, cell.rate) for cell in shipped.cells]
-    assert len(set(settings)) == len(settings) == len(PLACES) * len(INITIALIZERS) * len(RATES)
+def test_the_shipped_sweep_holds_every_setting_once_per_seed_and_well_formed(shipped):
+    settings = [(cell.seed, cell.place, cell.initializer, cell.rate) for cell in shipped.cells]
+    assert len(set(settings)) == len(settings) == shipped.seeds * convergence_sweep.SETTINGS
+    assert shipped.seeds >= 5
     for cell in shipped.cells:
         assert (cell.accuracy is None) == (cell.loss is None) == (cell.diverged is not None)
         assert len(cell.accuracies) == len(cell.losses)
@@ -126,45 +128,80 @@ def test_the_shipped_sweep_holds_every_setting_once_and_well_formed(shipped):
         assert len(cell.accuracies) == looks
         assert all(0 <= accuracy <= 1 for accuracy in (*cell.accuracies, cell.accuracy or 0))
         assert all(math.isfinite(loss) and loss > 0 for loss in (*cell.losses, cell.loss or 1))
-    assert convergence_sweep.SWEEP_FILE.stat().st_size < 60_000
+    assert convergence_sweep.SWEEP_FILE.stat().st_size < 300_000
 
 
 def test_the_shipped_sweep_says_which_command_made_it(shipped):
-    expected = f"python -m bnmodel sweep --dataset mnist --steps {shipped.steps} --every {shipped.every} --seed 0"
-    assert shipped.command == expected
+    options = f"--dataset mnist --steps {shipped.steps} --every {shipped.every} --seeds {shipped.seeds}"
+    assert shipped.command == f"python -m bnmodel sweep {options}"
     json.loads(convergence_sweep.SWEEP_FILE.read_text(), parse_constant=pytest.fail)  # no NaN, which is not JSON
 
 
 def test_the_claims_follow_from_the_cells(shipped):
-    """As arrays: (place, initialiser, rate)."""
+    """As arrays: (seed, place, initialiser, rate); Student's t for five seeds from a printed table."""
     names = [name for name in INITIALIZERS if name != "zeros"]
-    final, steps, easier = (np.full((3, 5, len(RATES)), value) for value in (0.0, math.inf, math.inf))
-    zeros = np.zeros((3, len(RATES)))
+    final, steps, easier = (np.full((5, 3, 5, len(RATES)), value) for value in (0.0, math.inf, math.inf))
     for cell in shipped.cells:
-        place, rate = PLACES.index(cell.place), RATES.index(cell.rate)
-        if cell.initializer == "zeros":
-            zeros[place, rate] = cell.accuracy or 0
-            continue
-        at = place, names.index(cell.initializer), rate
-        final[at] = cell.accuracy or 0
-        for target, times in ((TARGET, steps), (EASIER, easier)):
-            good = np.flatnonzero(np.array(cell.accuracies) >= target)
-            times[at] = shipped.every * (1 + good[0]) if len(good) else math.inf
-    found = claims(shipped)
-    shared = np.isfinite(easier).all(0)
-    assert (found.settings, found.shared) == (shared.size, shared.sum())
-    for k, place in enumerate(PLACES):
-        assert found.learned[place] == np.isfinite(steps[k]).sum()
-        assert found.median_steps[place] == (np.median(easier[k][shared]) if shared.any() else None)
-        learned = final[k] >= LEARNED
-        for mask, rates in ((learned.any(0), found.largest_rate), (learned[1:].all(0), found.largest_rate_of_all)):
-            assert rates[place] == (np.array(RATES)[mask].max() if mask.any() else None)
-        best = len(RATES) - 1 - np.median(final[k], 0)[::-1].argmax()
-        assert found.best_rate[place] == RATES[best]
-        assert found.spread[place] == pytest.approx(np.ptp(final[k, :, best]))
-        assert found.spread_scaled[place] == pytest.approx(np.ptp(final[k, 1:, best]))
-        assert found.spread_scaled_slow[place] == pytest.approx(np.ptp(final[k, 1:, RATES.index(0.01)]))
-        assert found.spread_with_zeros[place] == pytest.approx(np.ptp([*final[k, :, best], zeros[k, best]]))
+        if cell.initializer != "zeros":
+            at = cell.seed, PLACES.index(cell.place), names.index(cell.initializer), RATES.index(cell.rate)
+            final[at] = cell.accuracy or 0
+            for target, times in ((0.97, steps), (0.95, easier)):
+                good = np.flatnonzero(np.array(cell.accuracies) >= target)
+                times[at] = shipped.every * (1 + good[0]) if len(good) else math.inf
+    shared = np.isfinite(easier).all((0, 1))
+    best = len(RATES) - 1 - np.median(final, 2)[:, :, ::-1].argmax(-1)  # (seed, place)
+    at_best = np.take_along_axis(final, best[:, :, None, None], 3)[..., 0]
+    slow = final[:, :, 1:, RATES.index(0.01)]
+    expected = [  # (seed, place), whether it is compared as a ratio
+        (np.isfinite(steps).sum((2, 3)), False),
+        (np.exp(np.log(easier[:, :, shared]).mean(-1)), True),
+        (largest_rate((final >= 0.9).any(2)), True),
+        (largest_rate((final[:, :, 1:] >= 0.9).all(2)), True),
+        (100 * np.ptp(slow, -1), False),
+        (100 * np.ptp(at_best[:, :, 1:], -1), False),
+        (100 * np.ptp(at_best, -1), False),
+    ]
+    measures = [measure for claim in claims(shipped) for measure in claim.measures]
+    assert shared.any()
+    for measure, (values, ratio) in zip(measures, expected, strict=True):
+        scaled = np.log(values) if ratio else values
+        for k, place in enumerate(PLACES):
+            found = measure.interval(place)
+            half = 2.776 * scaled[:, k].std(ddof=1) / math.sqrt(5)
+            low, high = scaled[:, k].mean() - half, scaled[:, k].mean() + half
+            bounds = np.array([found.low, found.high])
+            assert (np.log(bounds) if ratio else bounds) == pytest.approx([low, high], rel=1e-3, abs=1e-3)
+            gain = (scaled[:, k] - scaled[:, 0]) * (1 if measure.larger_is_better else -1)
+            if place != "none":
+                assert measure.better(place) == (gain.mean() - 2.776 * gain.std(ddof=1) / math.sqrt(5) > 0)
+
+
+def largest_rate(good):
+    """(seed, place, rate) → the largest rate that is good, (seed, place)."""
+    return np.where(good, np.array(RATES), 0).max(-1)
+
+
+@pytest.mark.parametrize(
+    ("none", "after", "better"),
+    [
+        ((1.0, 2.0, 3.0), (2.0, 3.1, 4.0), True),  # paired: the seeds differ more than the places do
+        ((1.0, 2.0, 3.0), (0.9, 1.9, 3.0), False),
+        ((1.0, 2.0, 3.0), (9.0, 1.0, 3.0), False),  # larger on average, by one seed alone
+    ],
+)
+def test_a_place_is_better_if_the_interval_of_the_paired_difference_excludes_zero(none, after, better):
+    measure = Measure("accuracy", {"none": none, "before": none, "after": after}, larger_is_better=True)
+    assert measure.better("after") == better
+    assert not measure.better("before")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [(2.0, 2.0, "it holds"), (1.0, 2.0, "it holds in part"), (0.5, 1.0, "it does not hold here")],
+)
+def test_the_verdict_follows_from_the_measures(before, after, verdict):
+    values = {place: (x, x) for place, x in (("none", 1.0), ("before", before), ("after", after))}
+    assert Claim("Faster", (Measure("accuracy", values, larger_is_better=True),)).verdict == verdict
 
 
 def test_from_zeros_no_network_learns_wherever_the_norm_is(shipped):
@@ -190,12 +227,32 @@ def test_a_cell_is_the_plain_loop_with_torchs_own_loss_and_optimiser():
 
 def test_a_sweep_survives_its_file(tmp_path):
     cells = (
-        Cell("none", "zeros", 10.0, None, None, (0.1,), (2.3,), 80),
-        Cell("after", "zeros", 1.0, 0.5, 1.0, (), (), None),
+        Cell(0, "none", "zeros", 10.0, None, None, (0.1,), (2.3,), 80),
+        Cell(1, "after", "zeros", 1.0, 0.5, 1.0, (), (), None),
     )
-    sweep = Sweep("a command", 400, 40, 0, cells)
+    sweep = Sweep("a command", 400, 40, 2, cells)
     convergence_sweep.write(sweep, tmp_path / "sweep.json")
     assert catalogue.plain(convergence_sweep.read(tmp_path / "sweep.json")) == catalogue.plain(sweep)
+
+
+def test_an_interrupted_sweep_continues_and_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(convergence_sweep, "RATES", (0.1,))
+    monkeypatch.setattr(convergence_sweep, "INITIALIZERS", {"he_normal": None})
+    path, sizes = tmp_path / "sweep.json", (2, 1)
+    whole = convergence_sweep.run(*SMALL, "a command", *sizes, seeds=2)
+    convergence_sweep.write(dataclasses.replace(whole, cells=whole.cells[:4]), path)
+    known = convergence_sweep.resumed(path, "a command")
+    trained = []
+    again = convergence_sweep.run(*SMALL, "a command", *sizes, seeds=2, known=known, on_cell=trained.append)
+    assert (again, len(trained), len(whole.cells)) == (whole, 2, 6)
+    with pytest.raises(data.DataError, match="expected a sweep by another, found one by a command"):
+        convergence_sweep.resumed(path, "another")
+
+
+def test_a_setting_that_diverged_with_most_seeds_has_no_mean_accuracy():
+    good, bad = (Cell(0, "none", "zeros", 1.0, accuracy, accuracy, (), (), None) for accuracy in (0.5, None))
+    assert convergence_sweep.mean_accuracy([good, good, bad]) == 0.5
+    assert convergence_sweep.mean_accuracy([good, bad]) is None
 
 
 def test_a_training_whose_loss_became_infinite_has_diverged_and_no_accuracy():
@@ -204,7 +261,7 @@ def test_a_training_whose_loss_became_infinite_has_diverged_and_no_accuracy():
 
 
 def test_the_steps_to_a_target_are_those_of_the_first_look_that_saw_it():
-    cell = Cell("none", "zeros", 1.0, 0.5, 1.0, (0.5, 0.98, 0.9), (1.0, 1.0, 1.0), None)
+    cell = Cell(0, "none", "zeros", 1.0, 0.5, 1.0, (0.5, 0.98, 0.9), (1.0, 1.0, 1.0), None)
     assert steps_to(cell, 40) == 80
     assert steps_to(cell, 40, target=0.99) is None
 
@@ -229,33 +286,33 @@ def test_an_experiment_needs_a_name_or_all(capsys):
         assert "expected a name, or --all" in capsys.readouterr().err
 
 
-def test_the_page_says_of_each_claim_whether_the_numbers_bear_it_out(shipped):
-    found = claims(shipped)
-    flat = dict.fromkeys(PLACES, 0.1)
-    assert "after the activation only" in tab.faster(found)
-    quick = dataclasses.replace(found, median_steps={"none": 200, "before": 120, "after": 80})
-    assert "it holds" in tab.faster(quick)
-    assert "does not hold" in tab.faster(dataclasses.replace(found, learned=dict.fromkeys(PLACES, 3)))
-    assert "with some initialisers only" in tab.higher_rates(found)
-    assert "it holds" in tab.higher_rates(dataclasses.replace(found, largest_rate_of_all=found.largest_rate))
-    assert "does not hold" in tab.higher_rates(dataclasses.replace(found, largest_rate=flat))
-    assert "at a small learning rate only" in tab.less_sensitive(found)
-    assert "does not hold" in tab.less_sensitive(dataclasses.replace(found, spread_scaled_slow=flat))
-    better = dataclasses.replace(found, spread_scaled={"none": 0.3, "before": 0.1, "after": 0.1})
-    assert "it holds" in tab.less_sensitive(better)
-
-
-def test_the_page_shows_every_cell_of_every_map_and_frames_one_setting_in_each(shipped):
+def test_the_page_shows_the_mean_of_every_setting_in_every_map_and_frames_one_setting_in_each(shipped):
     maps = tab.recorded_maps("he_normal", 0.1).split("<h3>")[0]
-    assert maps.count("<td") == len(shipped.cells)
+    assert maps.count("<td") == convergence_sweep.SETTINGS
     assert maps.count("outline: 2px") == len(PLACES)
+    cells = [cell for cell in shipped.cells if (cell.place, cell.initializer, cell.rate) == ("after", "he_normal", 0.1)]
+    mean = 100 * np.mean([cell.accuracy for cell in cells])
+    assert f"<b>{mean:.1f}</b>" in maps
+    assert f"<b>{mean:.1f} %</b>" in tab.in_words(shipped, "he_normal", 0.1)
+
+
+def test_the_page_says_with_how_many_seeds_a_setting_diverged():
+    good, bad = (Cell(0, "none", "zeros", 1.0, accuracy, accuracy, (), (), None) for accuracy in (0.5, None))
+    assert tab.outcome([good, bad]) == "<b>50.0 %</b> (50.0 – 50.0), diverged with 1 of 2 seeds"
+    assert tab.outcome([bad]) == "diverged with every seed"
 
 
 def test_the_claims_are_a_table_of_a_line_per_measure_and_a_column_per_place_of_the_norm(shipped):
     rows = re.findall(r"<tr>(.*?)</tr>", tab.in_claims(shipped).split("<tbody>")[1])
     assert [len(re.findall("<td>", row)) for row in rows] == [3] * len(rows)
     assert sum(int(n) for n in re.findall(r'rowspan="(\d)"', "".join(rows))) == len(rows)
-    assert re.findall("<td>(.*?)</td>", rows[0]) == [str(claims(shipped).learned[place]) for place in PLACES]
+    learned = claims(shipped)[0].measures[0]
+    values = [value.replace("<b>", "").replace("</b>", "") for value in re.findall("<td>(.*?)</td>", rows[0])]
+    assert values == [str(learned.interval(place)) for place in PLACES]
+    assert ["<b>" in value for value in re.findall("<td>(.*?)</td>", rows[0])] == [
+        False,
+        *(learned.better(place) for place in PLACES[1:]),
+    ]
 
 
 def test_an_earlier_run_stays_numbered_beside_the_present_one():
