@@ -199,7 +199,7 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     """The components that do not touch the border and are not much smaller than the largest of these.
 
     Where these are tiny, or only a small part of what lies inside the picture, the drawing itself touches the border:
-    then all of the ink.
+    then all of the ink. If it covers a square of 0.35 of the picture's longer side, it is no drawing but a shadow.
     """
     found = components(kept)
     size = torch.maximum(found.bottom - found.top, found.right - found.left)
@@ -214,7 +214,11 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     enough = (largest >= 0.12 * longest) & (share >= 0.35 * (mass * kept).sum())
     parts = ((free >= 0.2 * largest) & (free > 0)).to(mask.dtype)
     parts = torch.maximum(parts, _box_around(parts) * (free > 0))
-    return mixed(enough.to(mask.dtype), parts, mask)
+    drawing = torch.ones_like(largest)
+    for side in (15, 18, 23, 28):
+        uncovered = F.max_pool2d(1 - mask[None, None], side, 1).amin()  # 0 where a square of this side is covered
+        drawing = torch.minimum(drawing, torch.maximum(uncovered, (side < 0.35 * longest).to(mask.dtype)))
+    return mixed(enough.to(mask.dtype), parts, mask * drawing)
 
 
 def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:

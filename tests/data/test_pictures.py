@@ -49,6 +49,14 @@ def test_unevenly_lit_blank_paper_is_blank(light: str) -> None:
     assert not digit.any()
 
 
+def test_a_shadow_with_a_sharp_edge_on_blank_paper_is_no_ink() -> None:
+    row, column = np.mgrid[:SIDE, :SIDE]
+    dark = 1 / (1 + np.exp((row + column - 150) / 3))
+    digit, ink = sketch(inked(200 * (1 - 0.22 * dark), np.zeros((SIDE, SIDE))))
+    assert ink == 0
+    assert not digit.any()
+
+
 def with_frame(ink: np.ndarray) -> None:
     ink[[0, -1]] = ink[:, [0, -1]] = 255
 
