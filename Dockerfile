@@ -19,6 +19,7 @@ COPY app.py ./
 COPY bnmodel bnmodel
 COPY export export
 COPY demo demo
+COPY docs/lesson.md docs/lesson.md
 COPY examples/onnx examples/onnx
 COPY checkpoints checkpoints
 

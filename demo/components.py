@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.context import Context
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -105,11 +106,24 @@ def share(page: Page, name: str, own: list[Component]) -> list[Component]:
 
 
 def presets(shared: Sequence[Component]) -> None:
-    """Buttons that choose a batch."""
+    """Buttons that choose a batch; the one whose batch is shown is pressed."""
+    chosen: dict[str, tuple[int, str, int, int]] = {}
     with gr.Row(elem_classes=["controls", "presets"]):
         for title, values in PRESETS.items():
-            button = gr.Button(title, size="sm", min_width=60, scale=0, elem_id=url_state.slug(f"try {title}"))
+            name = url_state.slug(f"try {title}")
+            button = gr.Button(title, size="sm", min_width=60, scale=0, elem_id=name)
             button.click(None, None, list(shared), js=f"() => {json.dumps(values)}", api_visibility="private")
+            chosen[name] = values
+    press = f"""(count, kind, label, seed) => {{
+        for (const [name, [n, of, which, first]] of Object.entries({json.dumps(chosen)})) {{
+            const same = kind === of && (kind === '{AUTO}' || count === n) && (kind !== 'one class' || label === which);
+            document.getElementById(name)?.setAttribute('aria-pressed', same && seed === first);
+        }}
+    }}"""
+    root = Context.root_block
+    assert root is not None
+    changes = [control.change for control in shared]  # type: ignore[attr-defined]
+    gr.on([root.load, *changes], None, list(shared), js=press, api_visibility="private")
 
 
 def asked(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> tuple[Company, bool | None]:

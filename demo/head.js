@@ -1,4 +1,4 @@
-// Teacher's mode, the glossary, and the words that lead to it. Gradio runs this once, with: element.
+// Teacher's mode, the notes of the lesson, the glossary, and the words that lead to it. Gradio runs this once, with: element.
 
 const find = (selector) => element.querySelector(selector);
 
@@ -24,12 +24,36 @@ find('.skip').addEventListener('click', (event) => {
   document.querySelector('.path [aria-selected=true]')?.focus();
 });
 
-// ---- the glossary
+// ---- the notes of the lesson and the glossary
 
-const dialog = find('dialog');
-find('[data-do=glossary]').addEventListener('click', () => dialog.showModal());
-dialog.addEventListener('click', ({ target }) => {
-  if (target === dialog) dialog.close(); // beside it
+const [glossary, lesson] = element.querySelectorAll('dialog');
+find('[data-do=glossary]').addEventListener('click', () => glossary.showModal());
+for (const dialog of [glossary, lesson]) {
+  dialog.addEventListener('click', ({ target }) => {
+    if (target === dialog) dialog.close(); // beside it
+  });
+}
+find('[data-do=lesson]').addEventListener('click', () => {
+  const notes = document.getElementById('lesson');
+  if (notes && !lesson.contains(notes)) {
+    lesson.append(notes);
+    const tabs = new Map([...document.querySelectorAll('.path [role=tab]')].map((tab) => [tab.firstChild.textContent, tab]));
+    for (const cell of notes.querySelectorAll('td')) { // a tab's name leads to it
+      const tab = tabs.get(cell.textContent.trim());
+      if (tab) cell.replaceChildren(Object.assign(document.createElement('a'), { href: `?tab=${tab.dataset.tab}`, textContent: cell.textContent }));
+    }
+  }
+  lesson.showModal();
+});
+lesson.addEventListener('click', ({ target }) => {
+  if (target.closest('a[href^="?tab="]')) lesson.close();
+  if (target.dataset.do === 'print') print();
+});
+lesson.addEventListener('click', (event) => {
+  if (!event.target.closest('a[href$="glossary.md"]')) return;
+  event.preventDefault();
+  lesson.close();
+  glossary.showModal();
 });
 
 const note = find('.term-note');

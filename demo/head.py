@@ -1,4 +1,4 @@
-"""The top of the page: what it is about, the teacher's mode, the glossary."""
+"""The top of the page: what it is about, the teacher's mode with the notes of the lesson, the glossary."""
 
 from pathlib import Path
 
@@ -8,19 +8,27 @@ from demo import glossary
 
 HEAD_JS = (Path(__file__).parent / "head.js").read_text(encoding="utf-8")
 TITLE = "What batch normalisation does to your digit"
-LEAD = "Draw one. A network reads it at once; the tabs show what batch normalisation does to it."
+LEAD = "Draw one: a network reads it, and the tabs show what batch norm does to it inside the network."
+LESSON = Path(__file__).parents[1] / "docs" / "lesson.md"
 
 
-def build_head() -> gr.HTML:
-    return gr.HTML(
-        f'<a class="skip" href="#path">Skip to the tabs</a><h1>{TITLE}</h1><p>{LEAD}</p>'
-        '<div class="head-tools"><button type="button" data-do="teach" aria-pressed="false" '
-        'title="Large type for a projector">Teacher’s mode</button>'
-        '<button type="button" data-do="glossary" aria-haspopup="dialog">Glossary</button></div>'
+def build_head() -> None:
+    gr.HTML(
+        f'<a class="skip" href="#path">Skip to the tabs</a><div class="head-bar"><div><h1>{TITLE}</h1><p>{LEAD}</p></div>'
+        '<div class="head-tools"><button type="button" data-do="lesson" aria-haspopup="dialog" '
+        'title="A lesson of 10, 20 or 45 minutes, to print">Lesson notes</button>'
+        '<button type="button" data-do="teach" aria-pressed="false" '
+        'title="Large type for a projector, and the notes of a lesson">Teacher’s mode</button>'
+        '<button type="button" data-do="glossary" aria-haspopup="dialog">Glossary</button></div></div>'
         '<dialog aria-labelledby="glossary-title"><form method="dialog"><h2 id="glossary-title">Glossary</h2>'
         f"<button>Close</button></form><dl>{glossary.to_html()}</dl></dialog>"
+        '<dialog class="lesson" aria-labelledby="lesson-title"><form method="dialog"><h2 id="lesson-title">Lesson notes'
+        '</h2><span><button type="button" data-do="print">Print</button> <button>Close</button></span></form></dialog>'
         '<div class="term-note" popover><div aria-live="polite"></div></div>',
         js_on_load=HEAD_JS,
         apply_default_css=False,
         elem_id="intro",
     )
+    if LESSON.is_file():
+        notes = LESSON.read_text(encoding="utf-8").partition("\n")[2]  # without its title
+        gr.Markdown(notes, elem_id="lesson")  # head.js moves it into its dialog

@@ -32,12 +32,13 @@ SHOWN = 37  # thumbnails at most; style.css keeps room for these and one more
 QUESTION = "Does the answer to your digit depend on the rest of the batch?"
 TASK = "Choose other digits yourself, until train mode gives another answer than eval mode."
 HINT = """
-Compare the two columns: same network, same digit. Only the statistics that batch norm uses differ. Change the other
-digits in the batch, and watch the right column move while the left one stands still.
+Batch norm rescales every channel by a mean and a variance: in **eval mode** those stored during training, in **train
+mode** those of this batch. Compare the two columns: same network, same digit, other statistics.
 """
 LOOK = """
-**Eval mode** normalises with the running statistics kept from training, so its answer never depends on the rest of the
-batch. **Train mode** normalises with the mean and variance of *this* batch, your digit and the others together.
+Change the other digits in the batch: the right column moves, the left one never does. A network left in train mode
+answers differently depending on which images share the batch; this is why programs call `eval()` before they predict.
+*Worked out* shows the computation, *Why* shows where in the network the two modes differ.
 """
 FORMULA = r"""
 $$\hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}, \qquad y = \gamma\,\hat x + \beta$$

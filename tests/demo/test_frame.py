@@ -157,6 +157,37 @@ def test_in_teachers_mode_everything_is_larger_and_nothing_is_cut_off(
     expect(page.get_by_role("button", name="Teacher’s mode")).to_have_attribute("aria-pressed", "true")
 
 
+def test_in_teachers_mode_the_notes_of_the_lesson_lead_to_the_tabs_and_print_alone(
+    context: BrowserContext, app_url: str
+) -> None:
+    page = context.new_page()
+    open_app(page, f"{app_url}/?mode=teach")
+    page.get_by_role("button", name="Lesson notes").click()
+    notes = page.get_by_role("dialog", name="Lesson notes")
+    expect(notes.get_by_role("heading", name="20 minutes")).to_be_visible()
+    page.emulate_media(media="print")
+    expect(notes.get_by_role("heading", name="20 minutes")).to_be_visible()
+    expect(page.locator("#page")).to_be_hidden()
+    page.emulate_media(media="screen")
+    notes.get_by_role("link", name="Why").click()
+    expect(notes).to_be_hidden()
+    expect(page.get_by_role("tabpanel", name="Why")).to_be_visible()
+
+
+def test_the_head_does_not_overlap_at_any_width(context: BrowserContext, app_url: str) -> None:
+    page = context.new_page()
+    open_app(page, f"{app_url}/?mode=teach")
+    for width in (1600, 1280, 1100, 900, 660, 390, 320):
+        page.set_viewport_size(ViewportSize(width=width, height=800))
+        boxes = [page.locator(part).bounding_box() for part in ("#head h1", ".head-tools", "#model")]
+        for k, one in enumerate(boxes):
+            for other in boxes[:k]:
+                assert one is not None
+                assert other is not None
+                apart = one["y"] >= other["y"] + other["height"] - 1 or one["x"] >= other["x"] + other["width"] - 1
+                assert apart, (width, boxes)
+
+
 def test_a_term_leads_to_its_meaning_and_the_glossary_has_them_all(page: Page) -> None:
     term = page.locator("[role=tabpanel]:visible a.term").first
     term.press("Enter")
