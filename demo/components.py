@@ -237,6 +237,7 @@ def fold(title: str, text: str) -> None:
 def code(lines: str = "") -> gr.Markdown:
     """Where `with_code` puts the lines that make the tab's picture without the app, folded away; `lines` at first."""
     with gr.Accordion("In code", open=False):
+        gr.Markdown("Run it in the folder of the repository, which has `bnmodel` and `checkpoints`.")
         return gr.Markdown(fenced(lines) if lines else None)
 
 

@@ -14,7 +14,8 @@ LESSON = Path(__file__).parents[1] / "docs" / "lesson.md"
 
 def build_head() -> None:
     gr.HTML(
-        f'<a class="skip" href="#path">Skip to the tabs</a><div class="head-bar"><div><h1>{TITLE}</h1><p>{LEAD}</p></div>'
+        '<a class="skip" href="#path">Skip to the tabs</a>'
+        f'<div class="head-bar"><div><h1>{TITLE}</h1><p>{LEAD}</p></div>'
         '<div class="head-tools"><button type="button" data-do="lesson" aria-haspopup="dialog" '
         'title="A lesson of 10, 20 or 45 minutes, to print">Lesson notes</button>'
         '<button type="button" data-do="teach" aria-pressed="false" '

@@ -45,13 +45,18 @@ function show(name) {
   const { title, says } = chosen().closest('.group').dataset;
   find('[data-aim]').innerHTML = '';
   find('[data-aim]').append(Object.assign(document.createElement('b'), { textContent: title }), `: ${says}`);
-  const strip = find('.path'); // on a phone it scrolls sideways
-  const [from, to] = [strip, chosen()].map((part) => part.getBoundingClientRect());
-  strip.scrollBy({ left: to.left - from.left - (from.width - to.width) / 2 });
+  reveal();
   offer();
 }
 
 const chosen = () => tabs[names.indexOf(current)];
+
+function reveal() { // on a phone the list scrolls sideways
+  if (!chosen()) return;
+  const strip = find('.path');
+  const [from, to] = [strip, chosen()].map((part) => part.getBoundingClientRect());
+  strip.scrollBy({ left: to.left - from.left - (from.width - to.width) / 2 });
+}
 
 function lead(name) {
   open(name);
@@ -106,6 +111,8 @@ document.addEventListener('done', ({ detail }) => {
   mark();
   find('[role=status]').textContent = `Task done: ${tabs[names.indexOf(detail)]?.firstChild.textContent}`;
 });
+
+window.addEventListener('resize', reveal);
 
 const asked = new URLSearchParams(location.search).get('tab');
 mark();

@@ -25,12 +25,12 @@ from demo.page import Drawn, Page
 QUESTION = "How much of a train-mode answer is luck?"
 TASK = "Find a batch size above 1 at which another digit never wins."
 HINT = """
-Look at how wide the histogram is: each of its batches holds other digits, drawn at random, beside the same digit of
-yours. On the right, the band of all batch sizes closes in on eval mode's line.
+Look at how wide the histogram is: each of its batches holds your digit and others drawn at random. On the right, the
+band narrows towards eval mode's line as the batches grow.
 """
 LOOK = """
 **A small batch is a small sample**: its mean and variance are estimates, and your digit's answer inherits their error.
-The band holds eight answers out of ten. A clear digit hardly moves; draw one that is hard to read, and compare batches
+The band holds eight of ten answers. A clear digit hardly moves; draw one that is hard to read, and compare batches
 of 2 and of 256.
 """
 FORMULA = r"""
@@ -86,7 +86,7 @@ def in_words(result: BatchSpread) -> str:
     batches = len(result.probabilities)
     if result.batch_size == 1:
         alone = "and gets another answer" if result.flipped else "and keeps its answer"
-        return f"In a batch of 1 there is no chance: the digit is alone with its own statistics, {alone}."
+        return f"In a batch of 1 nothing is left to chance: the digit is normalised by its own statistics {alone}."
     flips = f"another digit wins in <b>{share}</b> of" if result.flipped else "it stays the answer in <b>all</b>"
     between = (
         f"is always about {percent(high)}"

@@ -36,7 +36,7 @@ from demo.page import Drawn, Page
 from demo.server.live_training import State, buttons, wire
 from demo.svg import to_legend_and_panels
 
-QUESTION = "Does a network learn faster and more surely with batch norm?"
+QUESTION = "Does a network learn faster and more reliably with batch norm?"
 TASK = "Find a setting in which both networks with batch norm reach 90 % and the one without does not."
 HINT = """
 Look at which of the three curves rises first and ends highest. They start from the same weights and see the same digits
@@ -45,13 +45,13 @@ in the same order; only the batch norm differs. This tab needs no drawing.
 LIVE = """
 ### Train it now, live
 Trains now, on 1,000 digits instead of 48,000; expect lower accuracy. Learning rate and initialiser are those above;
-**epochs** and **reshuffle** (other first weights, another order) matter to live trainings only. Finished runs
-stay, pale and numbered, to compare the next one with.
+**epochs** and **reshuffle** (other initial weights, another order of the digits) affect live trainings only. Finished
+runs stay, pale and numbered, for comparison.
 """
 MAPS = """
 ### Every setting at once
 One row per initialiser, one column per learning rate: the **validation accuracy** in percent after the last step, mean
-over the seeds, bold from 90 on, × where the loss became infinite with most seeds. The frame is the setting above;
+over the seeds, bold from 90 up, × where the loss became infinite with most seeds. The frame marks the setting above;
 always answering “1” scores 11 %. The last panel shows the same as lines: the median over five initialisers and all
 seeds, and the range from the worst to the best; diverged trainings count as 0.
 """

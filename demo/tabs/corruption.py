@@ -24,13 +24,12 @@ from demo.page import Drawn, Page
 QUESTION = "When the input changes, which statistics are better: old ones or new ones?"
 TASK = "Find a setting in which the running statistics win by 2 points."
 HINT = """
-Look where the two curves part. Left, test digits; right, your digit; all of them corrupted in the same way.
+Look where the two curves separate. Left, test digits; right, your digit; all of them corrupted in the same way.
 """
 LOOK = """
-When **everything shifts the same way**, with faint ink for example, the batch's own statistics shift along and undo
-much of it: the dashed curve stays up. At severity 0 they gain nothing, and with a small batch they lose: set the
-batch to 2. One clear digit among corrupted ones may fare worse than alone, since it is normalised by *their*
-statistics.
+When **all images change in the same way**, as with faint ink, the batch's own statistics change with them and undo much
+of it: the dashed curve stays up. At severity 0 they gain nothing, and with a small batch they lose: set the batch size
+to 2. A clear digit among corrupted ones may be read worse than alone, since it is normalised by *their* statistics.
 """
 FORMULA = r"""
 If a corruption scales or shifts a channel as a whole, $x' = a x + b$, then with the batch's own statistics

@@ -33,9 +33,9 @@ Look at the first panel: each prediction without `eval()` moves the running stat
 later user.
 """
 LOOK = """
-An app that forgets `eval()` still answers, which is why nobody notices. But **every call moves the running
-statistics** towards whatever digits arrive: here always the same one. Drift and lost accuracy stay in the network, even
-if someone calls `eval()` afterwards.
+An app that forgets `eval()` still answers, so nobody notices. But **every call moves the running statistics** towards
+whatever digits arrive: here always the same one. The drift and the lost accuracy remain even if someone calls `eval()`
+afterwards.
 """
 OTHERS = """
 ### Three more faults, each seen in real code
@@ -43,8 +43,8 @@ OTHERS = """
 LOOK_OTHERS = """
 **Best weights kept by reference:** `best = model.state_dict()` is not a copy; what is “restored” is the last epoch.
 **Statistics not saved:** plain attributes are missing from the checkpoint, and the loaded network starts at mean 0 and
-deviation 1. **Momentum the wrong way round:** PyTorch's 0.1 is the weight of the *new* batch, elsewhere it is that of
-the old average; mixed up, the average jumps after every batch.
+deviation 1. **Momentum inverted:** PyTorch's 0.1 is the weight of the *new* batch; in other libraries momentum is the
+weight of the old average. Confused, the average jumps after every batch.
 """
 FORMULA = """
 The forgotten `eval()` predicts your digit alone, again and again; dropout stays off, to show batch norm's part alone.
@@ -112,7 +112,7 @@ def in_words(result: ForgottenEval) -> str:
     points = 100 * lost(result)
     calls, answer = int(result.calls[-1]), int(result.answers[-1])
     when = f"After {calls} prediction{'' if calls == 1 else 's'} in train mode"
-    lower = f"accuracy is <b>{points:.1f} points lower</b>" if points > 0.05 else "accuracy is no lower yet"
+    lower = f"accuracy is <b>{points:.1f} points lower</b>" if points > 0.05 else "accuracy has not fallen yet"
     if answer == result.label:
         return f"{when}, {lower}; this digit is still read as {answer} ({percent(result.probability[-1])})."
     return f"{when}, {lower}, and this digit is read as {answer} instead of {result.label}."
@@ -126,5 +126,5 @@ def other_faults(model: Model) -> str:
     if custom_batchnorms(model.network):
         found += [faults.statistics_not_saved(model.network), faults.momentum_inverted(model.network)]
     if not found:
-        return "<p>This network has no batch norm and no history of its training: nothing of this can go wrong.</p>"
+        return "<p>This network has no batch norm and no history of its training: none of these faults can occur.</p>"
     return panels(faults.figure(found), "; ".join(f"{fault.name}: wrong beside right" for fault in found), narrow=True)

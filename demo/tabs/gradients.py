@@ -25,20 +25,19 @@ from demo.components import (
 from demo.page import Drawn, Page
 
 QUESTION = "What does batch norm do to the gradients?"
-TASK = "Find a setting in which batch norm does not help: with it, the gradient changes more, relative to its length."
+TASK = "Find a setting in which a step changes the gradient relatively more with batch norm (after) than without."
 HINT = """
 Four panels, one per layer: look at the dots above the histograms, the median size of that layer's gradients, and how
-far they move apart with batch norm. This tab needs no drawing.
+far apart they are with and without batch norm. This tab needs no drawing.
 """
 LOOK = """
 Three networks with the same weights get the same 32 digits; only the batch norm differs. The line through a dot reaches
-from the 5&nbsp;% to the 95&nbsp;% quantile. **At step 0 the difference is batch norm's alone**; with Glorot it is
-widest, since there the gradients without it are smallest. The last two panels follow the gradient downhill: how far it
-has changed by then, and the loss.
+from the 5&nbsp;% to the 95&nbsp;% quantile. **At step 0 only batch norm makes the difference**; it is largest with
+Glorot, where the gradients without batch norm are smallest. The last two panels take steps of growing size along the
+gradient: how much the gradient has changed there, and the loss.
 
-*Does the gradient stay valid over longer steps with batch norm?* Read it in the table: its change in relation to its
-length. In this small network not always, and it depends on the initialiser: reshuffle, set 10 steps, and compare He
-with Glorot.
+*Does the gradient stay valid over longer steps with batch norm?* The table tells: the change relative to its length. In
+this small network not always, and it depends on the initialiser: reshuffle, set 10 steps, and compare He with Glorot.
 """
 FORMULA = r"""
 $$\text{predictiveness}(\eta) = \big\lVert \nabla L(\theta) - \nabla L\big(\theta - \eta \nabla L(\theta)\big)
@@ -63,7 +62,7 @@ def build(page: Page) -> None:
             initializer = gr.Dropdown(
                 choices, value="he_normal", label="Initialiser", elem_id="grad-init", min_width=140
             )
-            std = gr.Slider(0.01, 1, 0.1, step=0.01, label="Std (normal)", elem_id="grad-std", min_width=150)
+            std = gr.Slider(0.01, 1, 0.1, step=0.01, label="Std. deviation (normal)", elem_id="grad-std", min_width=150)
             steps = gr.Slider(
                 0, MOST_STEPS, 0, step=1, label="After how many steps", elem_id="grad-steps", min_width=130
             )
@@ -146,7 +145,7 @@ def numbers(result: Gradients) -> str:
         "Batch norm",
         "Length of the gradient",
         f"Its change after a step, η = {result.rates[at]:g}",
-        "Relative",
+        "Relative change",
         "Loss (nats)",
     )
     return table(head, rows)

@@ -24,26 +24,26 @@ from demo.components import (
 from demo.page import Drawn, Page
 
 QUESTION = "Where should the weights start?"
-TASK = "Choose a Std for random normal whose outputs spread as much as the inputs, within a fifth."
+TASK = "Find the standard deviation with which random normal keeps the spread of the inputs, within 20 %."
 HINT = """
-Look at the width of the filled histograms: standard-normal inputs (dashed) go into one dense layer of 256 units, and
-this comes out. A good start keeps the spread near 1. This tab needs no drawing.
+Look at the width of the filled histograms: the outputs of one dense layer of 256 units for standard-normal inputs
+(dashed). A good initialiser keeps their spread near 1. This tab needs no drawing.
 """
 LOOK = """
-Random normal with standard deviation 1 blows the values up by the square root of the width, and zeros output nothing.
-Now choose **sigmoid** with random normal: almost every output sticks to 0 or 1, where no gradient passes.
+Random normal with standard deviation 1 multiplies the spread by the square root of the number of inputs; with zeros
+every output is 0. Choose **sigmoid** with random normal: almost every output is near 0 or 1, where the gradient
+vanishes.
 """
 HINT_STACK = """
-### The same layer again and again
-Look whether the curves stay level from the first layer to the last: thick without batch norm, dashed with it, dotted
-the theory. The titles give the variance of the weights; *fan-in* is the number of inputs of a unit.
+### Many such layers in a row
+Look whether the curves stay level from the first layer to the last: solid without batch norm, dashed with it, dotted
+in theory. The titles give the variance of the weights; *fan-in* is the number of inputs of a unit.
 """
 LOOK_STACK = """
-With ReLU only a variance of the weights of **2 / fan-in** (He; fan-in is the number of inputs of a unit) keeps
-activations and gradients level; 1 / fan-in (Glorot) halves their variance at every layer, and is right for
-**identity**. **With batch norm the activations are level whatever the initialiser.** The gradients are not quite:
-behind ReLU and batch norm they grow by about 1.2 per layer towards the input, with every initialiser. Nothing rescues
-zeros.
+With ReLU, only weights of variance **2 / fan-in** (He) keep activations and gradients level; 1 / fan-in (Glorot) halves
+their variance at every layer, and is right for **identity**. **With batch norm the activations stay level with every
+initialiser** but zeros. The gradients do not: with ReLU and batch norm they grow by a factor of about 1.2 per layer
+towards the input.
 """
 FORMULA = r"""
 With $n$ inputs of mean square $s$ and weights of mean 0, a unit's value has the variance
@@ -71,7 +71,9 @@ def build(page: Page) -> None:
             seed = reshuffle_button("init-reshuffle")
         with gr.Row(elem_classes="controls"):
             mean = gr.Slider(-0.5, 0.5, 0, step=0.01, label="Mean (random normal)", elem_id="init-mean", min_width=150)
-            std = gr.Slider(0.01, 1.5, 1, step=0.01, label="Std (random normal)", elem_id="init-std", min_width=150)
+            std = gr.Slider(
+                0.01, 1.5, 1, step=0.01, label="Standard deviation (random normal)", elem_id="init-std", min_width=150
+            )
             gain = gr.Slider(0.1, 3, 1, step=0.1, label="Gain (Glorot, He)", elem_id="init-gain", min_width=150)
         with gr.Row(elem_classes="controls"):
             width = gr.Slider(
@@ -151,8 +153,8 @@ def layer_in_words(result: Layer) -> str:
     )
     worst = int(result.saturated.argmax())
     return (
-        f"Inputs of standard deviation {result.input_std:.2f} become outputs of {spread}. "
-        f"{label(result.initializers[worst]).capitalize()} leaves {percent(result.saturated[worst])} saturated."
+        f"Inputs of standard deviation {result.input_std:.2f} become outputs of {spread}. Most are saturated with "
+        f"{label(result.initializers[worst])}: {percent(result.saturated[worst])}."
     )
 
 

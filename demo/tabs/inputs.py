@@ -28,10 +28,10 @@ Look at the two paths from the same start to the cross: on raw inputs the bowl i
 **zig-zags**; on normalised ones it is round and the path direct. This tab needs no drawing.
 """
 LOOK = """
-A neuron with two weights, its real loss as contours, the cross its minimum. A rate small enough for the steep side is
-too small for the flat one. Raise the **offset** until all inputs are positive: then a sample's two gradients always
-have the same sign. **Correlation** is what normalising each input by itself cannot undo. The *condition number* is the
-steepest curvature of the bowl over the flattest: 1 is round.
+A neuron with two weights: the contours are its loss, the cross is the minimum. A learning rate small enough for the
+steep direction is too small for the flat one. Raise the **offset** until all inputs are positive: then a sample's two
+gradients always have the same sign. **Correlation** remains when each input is normalised by itself. The *condition
+number* is the steepest curvature of the bowl over the flattest: 1 is round.
 """
 FORMULA = r"""
 $$L(w) = \frac1N\sum_i (w \cdot x_i - y_i)^2, \qquad H = \frac2N X^\top X, \qquad
@@ -134,7 +134,7 @@ def in_words(result: InputNormalization) -> str:
     same = percent(result.raw.signs[:2].sum())
     return (
         f"On raw inputs the loss comes within 0.1 % of its way to the minimum {raw}, on normalised ones {normalized}. "
-        f"On raw inputs both weights' gradients have the same sign in {same} of all cases."
+        f"On raw inputs both weights' gradients have the same sign in {same} of all samples and steps."
     )
 
 

@@ -2,12 +2,15 @@
 
 import gradio as gr
 
-from bnmodel.experiments import running_statistics
+from bnmodel.experiments import modes, running_statistics
 from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.experiments.running_statistics import RunningStatistics
 from demo.components import (
+    AUTO,
+    MOST_SHIFTED,
     check_own,
     code,
+    company,
     digit_in_code,
     done,
     fold,
@@ -27,13 +30,13 @@ from demo.page import Drawn, Page
 QUESTION = "Which mean and variance should a network keep for later?"
 TASK = "Choose a momentum with which the noise is less than a tenth of σ."
 HINT = """
-Look at how fast, and how noisily, the solid **running** average comes to the dotted **precise** value while the network
-sees 60 batches. Try momentum 0.01, then larger batches.
+Look at how fast, and how noisily, the solid **running** average approaches the dotted **precise** value while the
+network sees 60 batches. Try momentum 0.01, then larger batches.
 """
 LOOK = """
-**Running** forgets: with a momentum near 1 it jitters like the batches, near 0 it has not arrived after 60 batches.
-**Cumulative** counts every batch alike. **Precise** takes 1,000 digits at once, layer after layer, and does not depend
-on how they are cut into batches. The second table shows what each choice does to accuracy.
+**Running** forgets old batches: with a momentum near 1 it is as noisy as single batches, near 0 it has not arrived
+after 60 batches. **Cumulative** weights every batch alike. **Precise** takes 1,000 digits at once, layer after layer,
+and does not depend on how they are split into batches. The second table shows the accuracy with each.
 """
 FORMULA = r"""
 $$\text{running} \leftarrow (1 - m)\cdot\text{running} + m\cdot\text{batch}$$
@@ -79,7 +82,7 @@ def build(page: Page) -> None:
 
 
 def show(drawn: Drawn, layer: int | None, channel: int, momentum: float, batch_size: int) -> str:
-    """`layer` counts the network's norms from 0 on; MOST_SHIFTED, which has no meaning here, is the first."""
+    """`layer` counts the network's norms from 0 on."""
     if not custom_batchnorms(drawn.model.network):
         return sentence("This network has no batch norm.", drawn)
     norm, number, told = place(drawn, layer, channel)
@@ -102,7 +105,11 @@ def place(drawn: Drawn, layer: int | None, channel: int) -> tuple[str, int, str]
     last = norms[norm].num_features - 1
     if channel > last:
         return norm, last, f" {norm} has channels 0 to {last}; {last} is shown."
-    return norm, max(channel, 0), ""
+    if channel == MOST_SHIFTED:  # in the batch that shows most, as the other tabs do at first
+        others = company(drawn, 0, AUTO, 0, 0)
+        view = modes.compare(drawn.model.network, drawn.digit, others).norms[list(norms).index(norm)]
+        return norm, int(modes.most_shifted(view, 1)[0]), ""
+    return norm, channel, ""
 
 
 def snippet(drawn: Drawn, layer: int | None, channel: int, momentum: float, batch_size: int) -> str:

@@ -30,19 +30,19 @@ from demo.server.live_training import State, buttons, wire
 QUESTION = "When does a network begin to overfit?"
 TASK = "Find the shortest patience that still keeps the best epoch of all."
 HINT = """
-Look at the shaded epochs: so long early stopping waits for a better validation loss before it gives up and keeps the
+Look at the shaded epochs: early stopping waits this long for a better validation loss before it stops and keeps the
 best weights so far. This tab needs no drawing.
 """
 LOOK = """
-The curves are those of this network's recorded training; what it would not have trained is pale. A validation loss
-jitters: a short patience mistakes noise for the end, a long one trains many epochs for the fourth decimal.
+The curves are those of this network's recorded training; the epochs after the stop are pale. A validation loss is
+noisy: a short patience mistakes noise for the end, a long one trains many epochs for a small gain.
 """
 LIVE = """
 ### Overfit on purpose, live
 **The gap** between the two losses is overfitting: the network reads the digits it has seen better than others. With
-only 1,000 digits the plain network soon knows all of them: its train loss goes to nothing, its validation loss does
-not. *Look at both lines, not at the gap alone:* in this small network with batch norm, dropout and weight decay raise
-the train loss more than they lower the validation loss, and the gap also closes if nothing is learned.
+only 1,000 digits the plain network soon knows all of them: its train loss approaches 0, its validation loss does not.
+*Look at both lines, not at the gap alone:* in this small network, dropout and weight decay raise the train loss more
+than they lower the validation loss, and the gap also closes if nothing is learned.
 """
 FORMULA = r"""
 Stop once $\min_{i \le t} L_i$ has not fallen for $t - \arg\min = \text{patience}$ epochs. Dropout zeroes a share $p$ of
@@ -126,8 +126,8 @@ def in_words(result: Stopped) -> str:
     kept, total = result.losses[result.kept - 1], len(result.losses)
     if not result.early:
         return (
-            f"With patience {result.patience} the training goes through all {total} epochs: it never waits so long for "
-            f"a better validation loss. The best is {kept:.4f}, in epoch {result.kept}."
+            f"With patience {result.patience} the training runs through all {total} epochs: a better validation loss "
+            f"always comes in time. The best is {kept:.4f}, in epoch {result.kept}."
         )
     saved = total - result.stop
     lead = (
@@ -136,13 +136,14 @@ def in_words(result: Stopped) -> str:
     )
     if result.kept == result.lowest:
         return f"{lead}nothing: no later epoch is better."
-    return f"{lead}<b>{result.cost:.4f}</b>: epoch {result.lowest} comes to {result.losses[result.lowest - 1]:.4f}."
+    lowest = result.losses[result.lowest - 1]
+    return f"{lead}<b>{result.cost:.4f}</b>: the lowest loss is epoch {result.lowest}’s, {lowest:.4f}."
 
 
 def describe(drawn: Drawn, dropout: float, decay: float, epochs: int, seed: int) -> str:
     return (
         f'<p class="caption">Trains two networks on 1,000 digits for {epochs} epochs each, from the same first weights '
-        f"(seed {seed}): one without either, one with dropout {dropout:g} and weight decay {decay:g}. These controls "
+        f"(seed {seed}): one with neither, one with dropout {dropout:g} and weight decay {decay:g}. These controls "
         f"do not change the recorded curves above.</p>"
     )
 
@@ -172,7 +173,7 @@ def progress(result: Regularised, state: State) -> str:
     lead = "Trained live" if state == "finished" else "Stopped"
     ends = []
     for name, curve, train, gaps in zip(
-        ("without either", f"with dropout {result.dropout:g} and weight decay {result.weight_decay:g}"),
+        ("with neither", f"with dropout {result.dropout:g} and weight decay {result.weight_decay:g}"),
         result.curves,
         result.train_losses,
         result.gaps,

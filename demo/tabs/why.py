@@ -33,6 +33,7 @@ from demo.images import diverging, png_url
 from demo.page import Drawn, Page
 
 MAPS = 32
+FULL = 0.995  # share of the values that the colours of the maps tell apart
 QUESTION = "What does train mode do to your digit on its way through the network?"
 TASK = "Choose a batch in which some mean is more than 1 standard deviation from the running mean."
 HINT = """
@@ -40,9 +41,9 @@ Look at the left panel first: a **square** away from its **disc** is a mean of t
 mean; a longer whisker is a larger spread. The batch is the one of *Your digit*.
 """
 LOOK = """
-The first layer gets the *same* input in both modes and passes on different output; from there on everything differs.
-Below the panels, the output as pictures, channel by channel: green above zero, purple below. Point at a channel to find
-it in the other pictures, choose it to follow it in *Worked out*.
+The first batch norm gets the *same* input in both modes and passes on different output; from there on everything
+differs. Below the panels, the output as pictures, channel by channel: green above zero, purple below. Point at a
+channel to find it in the other pictures, click it to follow it in *Worked out*.
 """
 FORMULA = r"""
 $$y_\text{train} - y_\text{eval} = \gamma\left(\frac{x - \mu_B}{\sqrt{\sigma_B^2+\epsilon}} -
@@ -103,9 +104,10 @@ def in_words(norms: tuple[NormView, ...]) -> str:
     where = max(norms, key=lambda view: float(np.abs(shifts(view)).max()))
     channel = int(most_shifted(where, 1)[0])
     shift = float(shifts(where)[channel])
+    above, more = ("above", "more") if shift > 0 else ("below", "less")
     return (
-        f"the mean that differs most is that of channel {channel} of <b>{escape(where.name)}</b>, "
-        f"{abs(shift):.2f} standard deviations {'above' if shift > 0 else 'below'} the running mean."
+        f"the mean that differs most is that of channel {channel} of <b>{escape(where.name)}</b>, {abs(shift):.2f} "
+        f"standard deviations {above} the running mean. There train mode subtracts {more} than eval mode."
     )
 
 
@@ -137,7 +139,8 @@ def layers(norms: tuple[NormView, ...], shown: NormView) -> str:
 
 def feature_maps(view: NormView, chosen: int) -> str:
     """The MAPS most shifted channels of the digit behind one norm, eval mode above train mode, on one scale."""
-    limit = float(np.abs(np.concatenate((view.eval_output.ravel(), view.train_output.ravel()))).max())
+    values = np.abs(np.concatenate((view.eval_output.ravel(), view.train_output.ravel())))
+    limit = max(float(np.quantile(values, FULL)), 1e-9)  # the largest alone would leave most maps pale
     order = most_shifted(view, MAPS).tolist()
     if 0 <= chosen < len(view.running_mean) and chosen not in order:
         order = [chosen, *order[:-1]]
@@ -161,4 +164,4 @@ def feature_maps(view: NormView, chosen: int) -> str:
 
 def scale(limit: float) -> str:
     """The colours of the maps and what they mean."""
-    return f'<span class="scale"><span>−{limit:.2g}</span><i></i><span>+{limit:.2g}</span></span>'
+    return f'<span class="scale"><span>≤ −{limit:.2g}</span><i></i><span>≥ {limit:.2g}</span></span>'

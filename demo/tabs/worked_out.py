@@ -35,12 +35,12 @@ from demo.page import Drawn, Page
 QUESTION = "What does batch norm compute, number by number?"
 TASK = "Make every output of the channel equal, whatever the input."
 HINT = """
-Follow one number from left to right: the batch's mean and variance make it x̂, γ and β make it y. Above with the
+Follow one number from left to right: mean and variance turn x into x̂, γ and β turn x̂ into y. Above with the
 statistics of **this batch**, below with the **running** ones. Point at a map to read it; click a pixel to follow it.
 """
 LOOK = """
-Batch norm is a straight line: y = γ·(x − μ)/√(σ² + ε) + β. Both modes have the same γ and β; only μ and σ² move the
-line. Set γ to 0 and every input becomes β. Make ε large and differences between inputs shrink.
+For one channel, batch norm is a straight line: y = γ·(x − μ)/√(σ² + ε) + β. Both modes have the same γ and β; only μ
+and σ² differ. Set γ to 0 and every input becomes β. Make ε large and differences between inputs shrink.
 """
 FORMULA = r"""
 $$\mu = \frac{1}{m}\sum_{n,h,w} x_{nchw}, \qquad \sigma^2 = \frac{1}{m}\sum_{n,h,w} (x_{nchw} - \mu)^2, \qquad

@@ -13,13 +13,13 @@ QUESTION = "What does the network see of your drawing?"
 TASK = "Draw a digit so small that less than 1 % of the sheet is ink: is it still read?"
 HINT = """
 Compare the sheet with the 28×28 numbers on the right, 0 for paper and 255 for full ink: that is all the network gets.
-Draw small, in a corner, or thin: the right side hardly changes.
+Draw small, in a corner, or with a thin brush: the right side hardly changes.
 """
 LOOK = """
 Whatever stands out from the **paper** is ink, so black on white and white on black are alike. The paper is estimated
 from its surroundings at each place, so uneven light does not matter. Frames and ruled lines are left out. The **box**
 around the ink is scaled to 20×20, keeping its shape, and its **centre of mass** (the cross) moves to the middle of
-28×28. A slanted digit stays slanted, and a 1 keeps its foot: preprocessing cannot fix that.
+28×28. A slanted digit stays slanted, and a 1 keeps its foot: the network has to cope with that.
 """
 FORMULA = r"""
 $$\text{digit} = R \cdot \text{ink} \cdot C^\top, \quad R \in \mathbb R^{28 \times H},\; C \in \mathbb R^{28 \times W}$$

@@ -110,6 +110,16 @@ def test_a_channel_that_is_not_there_is_replaced_in_words(frame: Frame) -> None:
     assert told in statistics.show(drawn, 0, 99, 0.1, 2)
 
 
+def test_the_most_shifted_channel_is_the_same_in_every_tab(frame: Frame) -> None:
+    drawn = frame.drawn(None, "lecture")
+    batch = (31, components.AUTO, 1, 0)
+    in_worked = re.search(r"Channel (\d+) of", worked_out.show(drawn, *batch, 1, -1, 1, 0, -5, -1))
+    in_statistics = re.search(r"mean of channel (\d+) of", statistics.show(drawn, 1, -1, 0.1, 2))
+    assert in_worked is not None
+    assert in_statistics is not None
+    assert in_worked[1] == in_statistics[1]
+
+
 def test_the_worked_out_numbers_are_those_of_the_experiment_at_the_pixel(frame: Frame) -> None:
     drawn = frame.drawn(None, "lecture")
     others = companions("random", 3, 2, drawn.digit)
@@ -363,6 +373,16 @@ def test_the_certificates_line_tells_the_files_difference_and_not_the_networks_o
         "10,000 answers, largest difference 7.6e-06, labels differing 0; the network's own rounding 1.3e-04",
     )
     assert files.worst([{"detail": detail} for detail in details]) == "largest difference 3.4e-05"
+
+
+def test_the_certificates_line_tells_how_much_of_the_allowance_is_used() -> None:
+    details = (
+        "2 cases, largest difference 4.3e-02, 25% of what is allowed, labels differing 0",
+        "2 cases, largest difference 1.2e-07, 29% of what is allowed",
+    )
+    assert files.worst([{"detail": detail} for detail in details]) == (
+        "largest difference 4.3e-02, at most 29 % of what is allowed"
+    )
 
 
 # ---- numbers to touch, to share between tabs and to take home
