@@ -38,12 +38,24 @@ function drawText(node, dx, dy) {
   }).join('');
 }
 
+// Where a colour is transparent, its neighbours' colours fade: SVG would mix in black.
+let gradientId;
+function gradient(image) {
+  const colours = image.match(/rgba?\([^)]*\)/g);
+  const clear = (colour) => /rgba\(.*, 0\)/.test(colour);
+  const stops = colours.flatMap((colour, k) => (clear(colour) ? [colours[k - 1], colours[k + 1]] : [colour]).filter(Boolean).map((paint) =>
+    `<stop offset="${k / (colours.length - 1)}" stop-color="${paint}" stop-opacity="${clear(colour) ? 0 : 1}"/>`));
+  gradientId = `gradient-${colours.join().replace(/\W+/g, '-')}`;
+  return `<linearGradient id="${gradientId}">${stops.join('')}</linearGradient>`;
+}
+
 function drawBox(style, box, dx, dy) {
   const [x, y, width, height] = [box.left + dx, box.top + dy, box.width, box.height].map(number);
   const radius = parseFloat(style.borderRadius) || 0;
   const frame = (paint) => `<rect x="${x}" y="${y}" width="${width}" height="${height}" rx="${Math.min(radius, height / 2)}" ${paint}/>`;
   let drawn = '';
   if (!/rgba\(.*, 0\)|transparent/.test(style.backgroundColor)) drawn += frame(`fill="${style.backgroundColor}"`);
+  if (style.backgroundImage.startsWith('linear-gradient(to right')) drawn += gradient(style.backgroundImage) + frame(`fill="url(#${gradientId})"`);
   if (parseFloat(style.outlineWidth) && style.outlineStyle !== 'none') {
     drawn += frame(`fill="none" stroke="${style.outlineColor}" stroke-width="${style.outlineWidth}"`);
   }
@@ -58,7 +70,9 @@ function drawSvg(svg, box, dx, dy) {
   const parts = svg.querySelectorAll('*');
   copy.querySelectorAll('*').forEach((part, k) => {
     const style = getComputedStyle(parts[k]);
-    part.setAttribute('style', PAINTED.map((name) => `${name}: ${style.getPropertyValue(name)}`).join('; '));
+    // what is defined to be used elsewhere inherits there what it does not set itself
+    const painted = parts[k].closest('defs') ? PAINTED.filter((name) => parts[k].style.getPropertyValue(name)) : PAINTED;
+    part.setAttribute('style', painted.map((name) => `${name}: ${style.getPropertyValue(name)}`).join('; '));
   });
   copy.querySelectorAll('.touched').forEach((mark) => mark.remove());
   copy.removeAttribute('data-values');
@@ -86,7 +100,7 @@ function draw(node, dx, dy) {
 
 function picture() {
   const outermost = seen('.picture').filter((one) => !one.parentElement.closest('.picture'));
-  const shown = outermost.filter((one) => one.innerText.trim() || one.querySelector('svg, img'));
+  const shown = outermost.filter((one) => (one.innerText.trim() || one.querySelector('svg, img')) && !one.querySelector('.waiting'));
   const width = Math.max(...shown.map((one) => one.getBoundingClientRect().width)) + 2 * MARGIN;
   const page = getComputedStyle(document.body);
   let height = MARGIN + 20;

@@ -90,7 +90,7 @@ from bnmodel.experiments import gradients
 result = gradients.run(
     initializer="{initializer}", steps={steps}, rate={rate:g}, batch_size={BATCH}, std={std:g}, seed={seed}
 )
-print(dict(zip(result.places, result.norm)))
+print(dict(zip(result.places, result.norm.tolist())))
 plotting.save(gradients.figure(result), "gradients.png")
 """
 

@@ -379,7 +379,7 @@ def test_the_drawing_can_be_saved_and_is_read_the_same_when_loaded(page: Page) -
     draw(page, SEVEN)
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as PNG").click()
-    assert download.value.suggested_filename == "digit-7.png"
+    assert download.value.suggested_filename == "drawing.png"
     act(page, "Clear")
     before = settled(page)
     page.locator(".pad-file input").set_input_files(download.value.path())
