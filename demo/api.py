@@ -38,9 +38,9 @@ PREDICT = (
 )
 COMPARE_MODES = (
     f"What batch normalisation does to one handwritten digit, in {IMAGE}: its probabilities in eval mode (running "
-    "statistics), and in train mode in a batch with `companions` (0 … 255) other digits. `kind` of company: "
-    f"{', '.join(COMPANY)}; `digit_class` (0 … 9) counts for “one class” only; the same `seed` gives the same "
-    'company. Returns {"label_eval", "label_train", "probabilities_eval", "probabilities_train"}.'
+    "statistics), and in train mode in a batch with `companions` (0 … 255) other digits. `kind` of the other digits: "
+    f"{', '.join(COMPANY)}; `digit_class` (0 … 9) applies to “one class” only; the same `seed` gives the same "
+    'digits. Returns {"label_eval", "label_train", "probabilities_eval", "probabilities_train"}.'
 )
 BATCH_SPREAD = (
     f"How much chance is in a train-mode answer: the digit in {IMAGE}, in 100 random batches of `batch_size` "
@@ -54,6 +54,11 @@ def build_api(reader: Model, model: Model) -> None:
     """/predict, answered by `reader`; /compare_modes and /batch_spread, by `model`."""
 
     def predict(image: dict[str, Any] | None) -> dict[str, Any]:
+        """Gradio tells MCP clients what stands here of the arguments.
+
+        Args:
+            image: the picture; over MCP as a data: URL ("data:image/png;base64,…"), http URLs are refused
+        """
         canvas, scale = read_image(path_of(image))
         answer = reader.recognizer.read(canvas)
         number = Number(()) if answer.blank else reader.recognizer.read_numbers(canvas)
@@ -72,6 +77,15 @@ def build_api(reader: Model, model: Model) -> None:
     def compare_modes(
         image: dict[str, Any] | None, companions: float, kind: str, digit_class: float, seed: float
     ) -> dict[str, Any]:
+        """As above.
+
+        Args:
+            image: the picture; over MCP as a data: URL ("data:image/png;base64,…"), http URLs are refused
+            companions: how many other images share the batch, 0 … 255
+            kind: of the other images: random, one class, copies, blurred, inverted, blank or noise
+            digit_class: the class of the other images, 0 … 9, where `kind` is "one class"
+            seed: of the choice of the other images, 0 … 2³¹ − 1; the same seed gives the same images
+        """
         if kind not in COMPANY:
             raise refusal(f"kind: expected one of {', '.join(COMPANY)}, received {shown(kind)}; choose one of these")
         count = whole("companions", companions, 0, MAX_COMPANIONS)
@@ -88,6 +102,13 @@ def build_api(reader: Model, model: Model) -> None:
         }
 
     def batch_spread(image: dict[str, Any] | None, batch_size: float, seed: float) -> dict[str, Any]:
+        """As above.
+
+        Args:
+            image: the picture; over MCP as a data: URL ("data:image/png;base64,…"), http URLs are refused
+            batch_size: images per batch, the given one included, 1 … 256
+            seed: of the choice of the other images, 0 … 2³¹ − 1
+        """
         size = whole("batch_size", batch_size, 1, 256)
         seed = whole("seed", seed, 0, MAX_SEED)
         result = run_spread(model.network, read_digit(path_of(image), model), size, SPREAD_BATCHES, seed)

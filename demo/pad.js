@@ -506,7 +506,7 @@ function inWords(reply, known, several, doubtful, sure) {
   if (several) {
     const number = reply.digits.map(name).join('');
     const one = doubtful ? `digit ${reply.chosen + 1}` : `the ${reply.label}, ${percent(sure)} % sure`;
-    return `${model} reads ${number}. ${reply.advice} The tabs ask about ${one}; click another digit to choose it.`;
+    return `${model} reads ${number}. ${reply.advice} The tabs use ${one}; click another digit to choose it.`;
   }
   const guess = sure >= GUESS ? `Closest guess: ${reply.label} (${percent(sure)} %).` : '';
   if (doubtful) return `${model} is not sure. ${reply.advice} ${guess}`.trim();

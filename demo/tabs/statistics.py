@@ -41,7 +41,7 @@ and does not depend on how they are split into batches. The second table shows t
 FORMULA = r"""
 $$\text{running} \leftarrow (1 - m)\cdot\text{running} + m\cdot\text{batch}$$
 
-remembers about $(2-m)/m$ batches: 19 at $m = 0.1$. After $t$ batches $(1-m)^t$ of the start is still in it, so that it
+covers about the last $(2-m)/m$ batches: 19 at $m = 0.1$. After $t$ batches $(1-m)^t$ of the start is left, so that it
 comes within $\sigma$ of a value $d$ away after $\ln(\sigma/d) / \ln(1-m)$ of them. Then it wanders with the variance
 $\frac{m}{2-m}\,\sigma^2$, where $\sigma$ is the spread of single batches, which falls as they grow. The noise is
 measured while the average runs on over 20,000 more batches, drawn with repetition from the 60.

@@ -239,7 +239,10 @@ def flow(result: WorkedExample) -> str:
             f"<span>· {bracketed(short(result.gamma))}<br>+ {bracketed(short(result.beta))}</span>"
             f"{grid(result, step.output_map, y_limit, 'y', step.output)}</div>"
         )
-    return f'<div class="flow">{rows}</div>'
+    return (
+        '<p class="caption flow-caption">This channel of your digit, green above zero, purple below: the input x, the '
+        f'normalised x̂, the output y.</p><div class="flow">{rows}</div>'
+    )
 
 
 def grid(result: WorkedExample, values: np.ndarray, limit: float, name: str, value: float) -> str:

@@ -36,9 +36,10 @@ Batch norm rescales every channel by a mean and a variance: in **eval mode** tho
 mode** those of this batch. Compare the two columns: same network, same digit, other statistics.
 """
 LOOK = """
-Change the other digits in the batch: the right column moves, the left one never does. A network left in train mode
-answers differently depending on which images share the batch; this is why programs call `eval()` before they predict.
-*Worked out* shows the computation, *Why* shows where in the network the two modes differ.
+**Eval mode** normalises with the running statistics kept from training, so its answer never depends on the rest of the
+batch. **Train mode** normalises with the mean and variance of *this* batch: change the other digits, and its answer
+moves. This is why programs call `eval()` before they predict. *Worked out* shows the computation, *Why* shows where in
+the network the two modes differ.
 """
 FORMULA = r"""
 $$\hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}, \qquad y = \gamma\,\hat x + \beta$$

@@ -93,7 +93,13 @@ def report(path: Path, name: str) -> str:
 
 def _in_words(inspection: Inspection, name: str) -> str:
     count = inspection.batch_norms
-    norms = "no batch norm" if not count else "1 batch norm" if count == 1 else f"{count} batch norms"
+    norms = (
+        "no batch norm (never there, or folded)"
+        if not count
+        else "1 batch norm"
+        if count == 1
+        else f"{count} batch norms"
+    )
     errors = sum(finding.severity == "error" for finding in inspection.findings)
     verdict = "is <b>sound</b>" if not errors else f"is <b>not sound</b>: {errors} error{'' if errors == 1 else 's'}"
     invariance = inspection.batch_invariance

@@ -1,5 +1,6 @@
 """The app as a whole: the first tab in Chromium, and the endpoint for programs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -314,3 +316,14 @@ def test_the_snippets_of_the_documentation_work(
     done = subprocess.run([*command, code], cwd=digit_file.parent, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert words in done.stdout
+
+
+def test_every_parameter_of_a_tool_is_described_over_mcp(app_url: str) -> None:
+    pytest.importorskip("mcp")
+    with urlopen(f"{app_url}/gradio_api/mcp/schema", timeout=30) as answer:
+        tools = json.load(answer)
+    assert [tool["name"] for tool in tools] == ["predict", "compare_modes", "batch_spread"]
+    for tool in tools:
+        for name, schema in tool["inputSchema"]["properties"].items():
+            assert len(schema["description"]) > 10, (tool["name"], name)
+        assert "data: URL" in tool["inputSchema"]["properties"]["image"]["description"]

@@ -125,14 +125,14 @@ def test_boxes_show_the_digits_and_a_click_chooses_the_one_that_the_tabs_ask_abo
     draw(page, RIGHT_ONE)
     assert answer(page) == "71"
     expect(page.locator(".pad-box")).to_have_text(["7", "1"])
-    expect(page.locator(".pad-words")).to_contain_text("robust reads 71. The tabs ask about the 1")  # the last drawn
+    expect(page.locator(".pad-words")).to_contain_text("robust reads 71. The tabs use the 1")  # the last drawn
     expect(page.locator(SENTENCE)).to_contain_text("Eval mode says 1")
     ink = "c => c.getContext('2d').getImageData(0, 0, 560, 560).data.reduce((a, b) => a + b)"
     before = page.locator(".pad-canvas").evaluate(ink)
     box = page.locator(".pad-box").first.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(page.locator(".pad-words")).to_contain_text("The tabs ask about the 7")
+    expect(page.locator(".pad-words")).to_contain_text("The tabs use the 7")
     expect(page.locator(SENTENCE)).to_contain_text("Eval mode says 7")
     assert page.locator(".pad-canvas").evaluate(ink) == before  # no dot
     page.get_by_role("button", name="Digit 2 of 2: 1").press("Enter")
@@ -159,7 +159,7 @@ def test_the_chosen_digit_survives_a_reload_and_is_in_the_link(browser: Browser,
     other = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     other.goto(f"{app_url}/#drawing={code}")
     expect(other.locator(SENTENCE)).to_have_text(said)
-    expect(other.locator(".pad-words")).to_have_text(re.compile("The tabs ask about the 7"))
+    expect(other.locator(".pad-words")).to_have_text(re.compile("The tabs use the 7"))
     other.context.close()
     context.close()
 
@@ -169,7 +169,7 @@ def test_a_digit_that_was_just_chosen_survives_a_reload_before_its_answer(page: 
     draw(page, RIGHT_ONE)
     expect(page.locator(SENTENCE)).to_contain_text("Eval mode says 1")
     page.get_by_role("button", name="Digit 1 of 2: 7").evaluate("button => { button.click(); location.reload(); }")
-    expect(page.locator(".pad-words")).to_contain_text("The tabs ask about the 7")
+    expect(page.locator(".pad-words")).to_contain_text("The tabs use the 7")
 
 
 def test_a_long_number_overlaps_nothing_on_screens_of_any_size(page: Page) -> None:
