@@ -194,10 +194,18 @@ def layer_controls(page: Page, prefix: str = "") -> list[Component]:
     }}"""
     asks = [page.model, layer, channel]
     gr.on([page.model.change, layer.change], None, asks, [layer, channel], js=offered, api_visibility="private")
-    shared = share(page, "place", [layer, channel])
-    first = names[0][1]
-    channel.choices = channel.choices[: first + 1]
-    return shared
+    offer_at_first(channel, names[0][1] + 1)
+    return share(page, "place", [layer, channel])
+
+
+def offer_at_first(dropdown: gr.Dropdown, count: int) -> None:
+    """Let a page that opens show only the first `count` choices; the server accepts them all."""
+    config = dropdown.get_config
+
+    def shown_first(*arguments: Any) -> dict[str, Any]:
+        return {**config(*arguments), "choices": dropdown.choices[:count]}
+
+    dropdown.get_config = shown_first  # type: ignore[method-assign, assignment]
 
 
 def which(place: int | None, count: int) -> int:

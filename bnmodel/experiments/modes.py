@@ -24,6 +24,7 @@ from bnmodel.nn.batchnorm import CustomBatchNorm, batch_norm
 COMPANY = ("random", "one class", "copies", "blurred", "inverted", "blank", "noise")
 MAX_COMPANIONS = 255
 MOST_CHANNELS = 10  # in a picture of a norm's statistics
+MOST_OF_HUNDREDS = 6  # where their numbers have three digits, which take more room
 MOST_MAPS = 20  # in a row of feature maps
 
 
@@ -264,7 +265,7 @@ def figure(result: Modes) -> Figure:
 
 def _statistics(axes: Axes, view: NormView) -> None:
     """Mean ± standard deviation of the most shifted channels, where the running mean is 0 and its deviation 1."""
-    channels = most_shifted(view, MOST_CHANNELS)
+    channels = most_shifted(view, MOST_CHANNELS if len(view.running_mean) <= 100 else MOST_OF_HUNDREDS)
     spread = np.maximum(view.running_std, 1e-3)[channels]
     places = np.arange(len(channels))
     for mean, std, offset, color, marker, label in (

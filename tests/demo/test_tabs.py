@@ -410,6 +410,21 @@ def test_a_channel_pointed_at_is_marked_wherever_it_is_and_one_chosen_is_followe
     expect(page.locator("#worked .sentence")).to_contain_text(f"Channel {number} of conv1.norm")
 
 
+def test_a_channel_that_only_a_later_layer_has_can_be_followed(page: Page) -> None:
+    choose_tab(page, "Why")
+    page.locator("#why-layer input").click()
+    page.get_by_role("option", name="conv5.norm").click()
+    expect(page.locator("#maps .caption")).to_contain_text("Output of conv5.norm")
+    channel = page.locator("#maps button[data-channel] >> nth=5")
+    number = int(channel.get_attribute("data-channel") or 0)
+    assert number > 47, "conv1 has as many channels; choose another one"
+    channel.click()
+    choose_tab(page, "Worked out")
+    expect(page.locator("#worked .sentence")).to_contain_text(f"Channel {number} of conv5.norm")
+    choose_tab(page, "Statistics")
+    expect(page.locator("#statistics .sentence")).to_contain_text(f"channel {number} of conv5.norm")
+
+
 def test_tabs_that_look_at_a_batch_look_at_the_same_one(page: Page) -> None:
     page.locator("#try-blurred-digits").click()
     expect(page.locator("#modes .sentence")).to_contain_text("31 blurred digits")
