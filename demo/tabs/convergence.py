@@ -85,7 +85,12 @@ def build(page: Page) -> None:
         hint(HINT)
         with gr.Row(elem_classes="controls"):
             rate = gr.Dropdown(
-                list(RATES), value=0.3, label="Learning rate", elem_id="conv-rate", min_width=110, scale=0
+                [(f"{one:g}", one) for one in RATES],
+                value=0.3,
+                label="Learning rate",
+                elem_id="conv-rate",
+                min_width=110,
+                scale=0,
             )
             initializer = gr.Dropdown(
                 choices, value="he_normal", label="Initialiser", elem_id="conv-init", min_width=150

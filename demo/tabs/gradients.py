@@ -67,7 +67,7 @@ def build(page: Page) -> None:
                 0, MOST_STEPS, 0, step=1, label="After how many steps", elem_id="grad-steps", min_width=130
             )
             rate = gr.Dropdown(
-                [0.001, 0.01, 0.1, 0.3, 1.0],
+                [(f"{one:g}", one) for one in (0.001, 0.01, 0.1, 0.3, 1.0)],
                 value=0.1,
                 label="Learning rate η",
                 min_width=90,

@@ -71,7 +71,12 @@ def build(page: Page) -> None:
         with gr.Row(elem_classes="controls"):
             dropout = gr.Slider(0, 0.8, 0.5, step=0.05, label="Dropout", elem_id="stop-dropout", min_width=110)
             decay = gr.Dropdown(
-                list(DECAYS), value=0.001, label="Weight decay", elem_id="stop-decay", min_width=110, scale=0
+                [(f"{one:g}", one) for one in DECAYS],
+                value=0.001,
+                label="Weight decay",
+                elem_id="stop-decay",
+                min_width=110,
+                scale=0,
             )
             epochs = gr.Slider(5, MOST_EPOCHS, 20, step=1, label="Epochs", elem_id="stop-epochs", min_width=110)
             seed = reshuffle_button("stop-reshuffle")

@@ -465,6 +465,15 @@ def test_what_a_tab_shows_is_saved_as_a_picture_and_as_numbers_under_the_network
     assert "train mode says" in numbers["says"][0]
 
 
+def test_a_saved_picture_has_the_colours_of_the_page(page: Page, tmp_path: Path) -> None:
+    choose_tab(page, "Why")
+    drawing = saved(page, "svg", tmp_path).read_text()
+    defined = "".join(re.findall(r"<defs.*?</defs>", drawing, re.DOTALL))
+    assert "<path" in defined  # the markers
+    assert "fill: rgb(0, 0, 0)" not in defined
+    assert "<linearGradient" in drawing  # the scale of the maps
+
+
 def test_the_curves_of_a_figure_are_saved_point_by_point(page: Page, tmp_path: Path) -> None:
     choose_tab(page, "Inputs")
     rows = list(csv.DictReader(saved(page, "csv", tmp_path).read_text("utf-8-sig").splitlines()))
