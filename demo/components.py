@@ -293,7 +293,12 @@ def company_in_code(drawn: Drawn, count: int, kind: str, label: int, seed: int) 
 def picture(height: int, name: str) -> gr.HTML:
     """Where a tab's picture goes. `height` pixels are kept for it on a wide screen; its values can be touched."""
     return gr.HTML(
-        elem_id=name, elem_classes="picture", min_height=height, apply_default_css=False, js_on_load=TOUCH_JS
+        f'<div style="height: {height}px"></div>',  # Gradio does not keep `min_height` while it waits
+        elem_id=name,
+        elem_classes="picture",
+        min_height=height,
+        apply_default_css=False,
+        js_on_load=TOUCH_JS,
     )
 
 

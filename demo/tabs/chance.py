@@ -50,7 +50,7 @@ def build(page: Page) -> None:
         with gr.Row(elem_classes="controls"):
             size = gr.Radio(list(SIZES), value=2, label="Batch size", elem_id="batch-size", min_width=320)
             seed = reshuffle_button("chance-reshuffle")
-        shown = picture(400, "chance")
+        shown = picture(510, "chance")
         take_home("chance")
         gr.Markdown(LOOK, elem_classes="look")
         lines = code()

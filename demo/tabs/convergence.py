@@ -104,7 +104,7 @@ def build(page: Page) -> None:
             pressed = buttons("conv")
         live = live_picture("conv-live")
         gr.Markdown(MAPS, elem_classes="look")
-        maps = picture(900, "maps-of-rates")
+        maps = picture(1170, "maps-of-rates")
         take_home("convergence")
         lines = code()
         fold("The formula and the source", FORMULA)

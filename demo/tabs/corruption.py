@@ -62,7 +62,7 @@ def build(page: Page) -> None:
                 scale=0,
                 elem_id="corruption-batch-size",
             )
-        shown = picture(500, "corruption")
+        shown = picture(600, "corruption")
         take_home("corruption")
         gr.Markdown(LOOK, elem_classes="look")
         lines = code()

@@ -66,7 +66,7 @@ def build(page: Page) -> None:
         hint(HINT)
         with gr.Row(elem_classes="controls"):
             calls = gr.Slider(1, MAX_CALLS, 10, step=1, label="Predictions in train mode", elem_id="calls")
-        shown = picture(330, "forgotten")
+        shown = picture(370, "forgotten")
         gr.Markdown(LOOK, elem_classes="look")
         gr.Markdown(OTHERS)
         gr.Markdown(LOOK_OTHERS, elem_classes="look")

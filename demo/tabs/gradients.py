@@ -75,7 +75,7 @@ def build(page: Page) -> None:
                 elem_id="gradients-learning-rate",
             )
             seed = reshuffle_button("grad-reshuffle")
-        shown = picture(600, "gradients")
+        shown = picture(740, "gradients")
         take_home("gradients")
         gr.Markdown(LOOK, elem_classes="look")
         lines = code()

@@ -89,7 +89,7 @@ def build(page: Page) -> None:
             depth = gr.Slider(
                 1, 30, 30, step=1, label="Depth (layers of 100 units)", elem_id="init-depth", min_width=160
             )
-        stack = picture(690, "stack")
+        stack = picture(820, "stack")
         take_home("initialise")
         gr.Markdown(LOOK_STACK, elem_classes="look")
         lines = code()

@@ -67,7 +67,7 @@ def build(page: Page) -> None:
                 scale=0,
                 elem_id="inputs-batch",
             )
-        shown = picture(815, "inputs")
+        shown = picture(1010, "inputs")
         take_home("inputs")
         gr.Markdown(LOOK, elem_classes="look")
         lines = code()

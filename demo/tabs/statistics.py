@@ -66,7 +66,7 @@ def build(page: Page) -> None:
                 scale=0,
                 elem_id="statistics-batch-size",
             )
-        shown = picture(670, "statistics")
+        shown = picture(810, "statistics")
         take_home("statistics")
         check_own("statistics that were never updated")
         gr.Markdown(LOOK, elem_classes="look")

@@ -65,7 +65,7 @@ def build(page: Page) -> None:
             patience = gr.Slider(
                 1, MOST_PATIENCE, 5, step=1, label="Patience (epochs)", elem_id="stop-patience", min_width=150
             )
-        shown = picture(390, "stopping")
+        shown = picture(480, "stopping")
         gr.Markdown(LOOK, elem_classes="look")
         gr.Markdown(LIVE, elem_classes="look")
         with gr.Row(elem_classes="controls"):

@@ -60,7 +60,7 @@ def build(page: Page) -> None:
         hint(HINT)
         batch = batch_controls(page, "why-")
         layer, channel = layer_controls(page, "why-")
-        shown = picture(420, "why")
+        shown = picture(600, "why")
         maps = picture(200, "maps")
         maps.apply(None, None, [channel], js="() => window.touched.channel", api_visibility="private")
         take_home("why")

@@ -73,7 +73,7 @@ def build(page: Page) -> None:
             pixel = gr.Number(
                 -1, precision=0, minimum=-1, maximum=575, label="Pixel", elem_id="worked-pixel", visible="hidden"
             )
-        shown = picture(1100, "worked")
+        shown = picture(1600, "worked")
         shown.select(None, None, [pixel], js="() => window.touched.pixel", api_visibility="private")
         take_home("worked-out")
         gr.Markdown(LOOK, elem_classes="look")

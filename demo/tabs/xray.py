@@ -35,7 +35,7 @@ Source: `bnmodel/data/preprocessing.py`.
 def build(page: Page) -> None:
     with page.tab("X-ray", QUESTION, task=TASK) as tab:
         hint(HINT)
-        shown = picture(500, "xray")
+        shown = picture(660, "xray")
         take_home("x-ray")
         gr.Markdown(LOOK, elem_classes="look")
         lines = code()
