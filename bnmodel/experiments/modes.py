@@ -206,12 +206,17 @@ class _BatchStatistics(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.batches == 1:
             return batch_norm(x, self.gamma, self.beta, eps=self.eps)[0]
-        # (B·N, C, …) → (N, B·C, …): each batch gets its own channels
-        grouped = x.unflatten(0, (self.batches, -1)).transpose(0, 1)  # (N, B, C, …)
-        gamma, beta = (None if p is None else p.repeat(self.batches) for p in (self.gamma, self.beta))
-        y = batch_norm(grouped.flatten(1, 2), gamma, beta, eps=self.eps)[0]
-        output: Tensor = y.unflatten(1, (self.batches, -1)).transpose(0, 1).flatten(0, 1)
-        return output
+        # as in BatchNormStep, with an axis for the batch: (B·N, C, H·W) → (B, N, C, H·W)
+        batches = x.unflatten(0, (self.batches, -1)).flatten(3) if x.dim() > 2 else x.view(self.batches, -1, x.size(1), 1)
+        count, norm = batches.size(1) * batches.size(3), torch.linalg.vector_norm
+        mean = batches.sum(3, keepdim=True).sum(1, keepdim=True) / count  # (B, 1, C, 1)
+        centred = batches - mean
+        var = norm(norm(centred, dim=3, keepdim=True), dim=1, keepdim=True).square() / count
+        scale = torch.rsqrt(var + self.eps)
+        if self.gamma is not None:
+            scale = scale * self.gamma[:, None]
+        shift = torch.zeros_like(scale) if self.beta is None else self.beta[:, None]
+        return torch.addcmul(shift, centred, scale).view_as(x)
 
 
 def norm_inputs(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
