@@ -36,4 +36,4 @@ def content(value: Any) -> Any:
 
 def _digest(tensor: Tensor) -> tuple[Any, ...]:
     array = tensor.detach().cpu().contiguous().numpy()
-    return array.shape, array.dtype.str, hashlib.blake2b(array.tobytes(), digest_size=16).digest()
+    return array.shape, array.dtype.str, hashlib.sha256(array.data).digest()  # with the processor's help

@@ -153,6 +153,13 @@ def _in_each(model: nn.Module, digit: Tensor, companies: Sequence[Company]) -> T
     return probabilities
 
 
+def train_probabilities(model: nn.Module, digit: Tensor, company: Tensor) -> np.ndarray:
+    """(10,): what `compare` finds in train mode, without the views of the norms."""
+    batch = torch.cat((digit.view(1, 1, 28, 28), company))
+    with torch.inference_mode(), QuickPooling():
+        return _array(with_batch_statistics(model)(batch)[0].exp())
+
+
 @torch.no_grad()
 def compare(model: nn.Module, digit: Tensor, company: Tensor) -> Modes:
     """Predict `digit`, float32 (28, 28) in [0, 1], in eval mode, and in train mode among `company` (N, 1, 28, 28)."""
@@ -207,7 +214,7 @@ class _BatchStatistics(nn.Module):
         if self.batches == 1:
             return batch_norm(x, self.gamma, self.beta, eps=self.eps)[0]
         # as in BatchNormStep, with an axis for the batch: (B·N, C, H·W) → (B, N, C, H·W)
-        batches = x.unflatten(0, (self.batches, -1)).flatten(3) if x.dim() > 2 else x.view(self.batches, -1, x.size(1), 1)
+        batches = (x if x.dim() > 2 else x[:, :, None]).unflatten(0, (self.batches, -1)).flatten(3)
         count, norm = batches.size(1) * batches.size(3), torch.linalg.vector_norm
         mean = batches.sum(3, keepdim=True).sum(1, keepdim=True) / count  # (B, 1, C, 1)
         centred = batches - mean

@@ -5,7 +5,7 @@ from html import escape
 import gradio as gr
 import numpy as np
 
-from bnmodel.experiments.modes import Company, companions, compare
+from bnmodel.experiments.modes import Company, companions, train_probabilities
 from demo.components import (
     asked,
     batch_controls,
@@ -73,8 +73,7 @@ def build(page: Page) -> None:
 def show(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> str:
     company, flips = asked(drawn, count, kind, label, seed)
     others = companions(company.kind, company.count, company.seed, drawn.digit, company.label)
-    modes = compare(drawn.model.network, drawn.digit, others)
-    train = modes.train_probabilities
+    train = train_probabilities(drawn.model.network, drawn.digit, others)
     return (
         f"{sentence(in_words(drawn, train, company, flips), drawn)}{paired_bars(drawn.probabilities, train)}"
         f"{thumbnails(drawn, others[: SHOWN - 1, 0].numpy(), company)}"

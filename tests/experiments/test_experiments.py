@@ -89,6 +89,13 @@ def test_impossible_company_is_refused_in_words(arguments, message):
         modes.companions(*arguments)
 
 
+@pytest.mark.parametrize("count", [0, 1, 31])
+def test_the_train_mode_answer_alone_is_that_of_the_comparison(count):
+    company = modes.companions("random", count, 0, DIGIT)
+    expected = modes.compare(NETWORK, DIGIT, company).train_probabilities
+    np.testing.assert_allclose(modes.train_probabilities(NETWORK, DIGIT, company), expected, rtol=1e-5, atol=1e-7)
+
+
 @settings(deadline=None, max_examples=10, derandomize=True)
 @given(st.integers(1, 6), st.integers(1, 9))
 def test_many_batches_at_once_are_normalised_as_one_by_one(batches, size):
