@@ -20,13 +20,14 @@ from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LARGEST = 128  # of the curve of a large network: 256 takes as long as the others together
 CURVE_DIGITS = 1024  # per batch size, over all its batches, of which there are at least 16
 CURVE_SEED = 0
 
 
 @dataclass(frozen=True)
 class BatchSpread:
-    """Probabilities of the eval-mode answer: all of them for one batch size, quantiles for SIZES."""
+    """Probabilities of the eval-mode answer: all of them for one batch size, quantiles for several."""
 
     label: int  # the answer in eval mode
     eval_probability: float
@@ -52,9 +53,10 @@ def run(model: nn.Module, digit: Tensor, batch_size: int = 32, batches: int = 20
     probabilities = predict_log_probs(model, digit.view(1, 1, 28, 28))[0].exp()
     label = int(probabilities.argmax())
     chosen = draw_batches(model, digit, batch_size, batches, seed)
+    sizes = [size for size in SIZES if size <= LARGEST or size == batch_size or not is_large(model)]
     curve = [
         chosen if size == batch_size else draw_batches(model, digit, size, _fewer(model, size, batches), CURVE_SEED)
-        for size in SIZES
+        for size in sizes
     ]
     return BatchSpread(
         label,
@@ -62,7 +64,7 @@ def run(model: nn.Module, digit: Tensor, batch_size: int = 32, batches: int = 20
         batch_size,
         chosen[:, label].numpy(),
         _flipped(chosen, label),
-        np.array(SIZES),
+        np.array(sizes),
         np.array([np.quantile(p[:, label].numpy(), (0.1, 0.5, 0.9)) for p in curve]),
     )
 
@@ -133,7 +135,7 @@ def figure(result: BatchSpread) -> Figure:
 
 def _fewer(model: nn.Module, size: int, batches: int) -> int:
     """The number of batches of the curve: fewer of the large ones, which vary little and take long."""
-    least, digits = (4, CURVE_DIGITS // 4) if is_large(model) else (16, CURVE_DIGITS)
+    least, digits = (4, CURVE_DIGITS // 8) if is_large(model) else (16, CURVE_DIGITS)
     return min(batches, max(least, digits // size))
 
 

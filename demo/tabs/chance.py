@@ -81,7 +81,7 @@ plotting.save(batch_spread.figure(result), "chance.png")
 
 
 def in_words(result: BatchSpread) -> str:
-    low, _, high = result.quantiles[SIZES.index(result.batch_size)]
+    low, _, high = result.quantiles[list(result.sizes).index(result.batch_size)]
     share = percent(result.flipped)
     batches = len(result.probabilities)
     if result.batch_size == 1:
