@@ -63,7 +63,12 @@ def of_rank(tensor: Tensor, rank: int) -> Tensor | None:
 
 
 def shape(node: fx.Node) -> list[Size]:
-    return list(node.meta["val"].shape)
+    return [resolved(size) for size in node.meta["val"].shape]
+
+
+def resolved(size: Size) -> Size:
+    """A symbol's value where the tracer has found it to have only one."""
+    return int(size) if isinstance(size, torch.SymInt) and size.node.expr.is_number else size
 
 
 def same(a: Size, b: Size) -> bool:

@@ -4,16 +4,19 @@ import io
 import logging
 import operator
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import HigherOrderOperator
 from torch.fx.graph import CodeGen
 from torch.nn.modules import transformer
 
+from bnmodel.deploy.affine import shape
+from bnmodel.deploy.canonical import canonicalize
 from bnmodel.deploy.errors import ExportError, first_line
 from bnmodel.deploy.signature import FlatNetwork, Port
 
@@ -30,6 +33,7 @@ class Captured:
         graph: takes and returns flat tensors; placeholders have the inputs' names.
         inputs, outputs: named tensors with their dynamic axes.
         notes: what could not be kept as asked, for the certificate.
+        guard: raises AssertionError for inputs of sizes for which the tracer does not vouch.
     """
 
     graph: fx.GraphModule
@@ -37,6 +41,7 @@ class Captured:
     outputs: tuple[Port, ...]
     axes: tuple[Axes, ...]  # dynamic axes per input
     notes: list[str] = field(default_factory=list)
+    guard: Callable[..., object] | None = None
 
     @property
     def batched(self) -> bool:
@@ -123,20 +128,29 @@ def capture(
         except Exception:
             raise _refusal(network, error) from error
         notes.append(f"the batch size is fixed at {len(tensors[0])}: {first_line(error)}")
-    if any(getattr(node.target, "_schema", None) is not None and _writes(node) for node in program.graph.nodes):
-        program = _without_writes(program)
+    guard = _guard(program) if any(axes) else None
+    if any(_writes(node) or _is_transform(node.target) for node in program.graph.nodes):
+        program = _decomposed(program)
     graph = flat_graph(program, inputs)
     axes = _kept_axes(graph, axes, asked, inputs, notes)
     labels = _labels(graph, axes)
     found = [
-        Port(name, _type_of(node), tuple(_size(size, labels) for size in node.meta["val"].shape))
+        Port(name, _type_of(node), tuple(_size(size, labels) for size in shape(node)))
         for name, node in zip(inputs, placeholders(graph.graph), strict=True)
     ]
     results = [
-        Port(name, _type_of(node), tuple(_size(size, labels) for size in node.meta["val"].shape))
+        Port(name, _type_of(node), tuple(_size(size, labels) for size in shape(node)))
         for name, node in zip(outputs, results_of(graph.graph), strict=True)
     ]
-    return Captured(graph, tuple(found), tuple(results), axes, notes)
+    return Captured(graph, tuple(found), tuple(results), axes, notes, guard)
+
+
+def _guard(program: torch.export.ExportedProgram) -> Callable[..., object] | None:
+    if not getattr(program, "_guards_code", None):
+        return None
+    with quiet():
+        found: Callable[..., object] | None = getattr(program.module(check_guards=True), "_guards_fn", None)
+    return found
 
 
 def export(network: torch.nn.Module, tensors: Sequence[Tensor], axes: Sequence[Axes]) -> torch.export.ExportedProgram:
@@ -214,6 +228,12 @@ def _writes(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable and not _harmless(node)
 
 
+def _is_transform(target: Any) -> bool:
+    """Of operators rather than tensors, such as autocast, vmap or a branch."""
+    functorch = getattr(target, "__module__", None) or ""
+    return isinstance(target, HigherOrderOperator) or functorch.startswith("torch._functorch")
+
+
 def _harmless(node: fx.Node) -> bool:
     """Whether nobody sees the argument after an in-place operator: then `relu_` is `relu`."""
     first = node.args[0] if node.args else None
@@ -244,7 +264,7 @@ def _out_of_place(target: Any) -> Any:
     return getattr(packet, overload) if overload in packet.overloads() else None
 
 
-def _without_writes(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+def _decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     with quiet():
         decomposed: torch.export.ExportedProgram = program.run_decompositions({})
     return decomposed
@@ -273,7 +293,7 @@ def flat_graph(program: torch.export.ExportedProgram, names: Sequence[str]) -> f
     for node in list(graph.nodes):
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload) and _harmless_write(node):
             node.target = _out_of_place(node.target)
-    _canonical(graph)
+    canonicalize(graph)
     graph.eliminate_dead_code()
     graph.lint()
     used = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
@@ -311,59 +331,6 @@ def _attribute(module: Any, path: str) -> Any:
     return operator.attrgetter(path)(module)
 
 
-def _canonical(graph: fx.Graph) -> None:
-    """Pools with their stride written out; no operators that do nothing in eval mode."""
-    for node in list(graph.nodes):
-        if node.op != "call_function":
-            continue
-        if node.target is operator.getitem and node.args[1] == 0:
-            _plain_batch_norm(graph, node)
-            continue
-        name = str(node.target)
-        if name.split(".")[0] != "aten":
-            continue
-        short = name.split(".")[1]
-        if short in ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"):
-            kernel, *rest = node.args[1:]
-            if not rest or not rest[0]:
-                node.args = (node.args[0], kernel, kernel, *rest[1:])
-        elif _does_nothing(node, short):
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-
-
-def _plain_batch_norm(graph: fx.Graph, node: fx.Node) -> None:
-    """The first result of the decomposed operator, as the one operator that it was."""
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    if str(source.target) != "aten._native_batch_norm_legit_no_training.default":
-        return
-    x, weight, bias, mean, var, momentum, eps = source.args
-    with graph.inserting_before(node):
-        args = (x, weight, bias, mean, var, False, momentum, eps, False)
-        plain = graph.call_function(aten.batch_norm.default, args)
-    plain.meta = {**source.meta, "val": node.meta["val"]}
-    node.replace_all_uses_with(plain)
-    graph.erase_node(node)
-
-
-def _does_nothing(node: fx.Node, short: str) -> bool:
-    source = node.args[0] if node.args else None
-    if not isinstance(source, fx.Node):
-        return False
-    if short in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"):
-        return len(node.args) == 3 and bool(node.args[2] is False or node.args[1] == 0)
-    if short in ("alias", "lift_fresh_copy", "lift_fresh", "detach", "detach_"):
-        return True
-    if short in ("to", "type_as", "_to_copy"):
-        return not node.kwargs.get("memory_format") and _same(node.meta.get("val"), source.meta.get("val"))
-    return False
-
-
-def _same(a: Any, b: Any) -> bool:
-    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype
-
-
 def _type_of(node: fx.Node) -> str:
     return str(node.meta["val"].dtype).removeprefix("torch.")
 
@@ -374,15 +341,15 @@ def _kept_axes(
     """The axes that are still dynamic after tracing."""
     kept = []
     for name, node, chosen in zip(names, placeholders(graph.graph), axes, strict=True):
-        shape = node.meta["val"].shape
-        fixed = [axis for axis in chosen if isinstance(shape[axis], int)]
+        sizes = shape(node)
+        fixed = [axis for axis in chosen if isinstance(sizes[axis], int)]
         if fixed and asked:
-            sizes = ", ".join(f"axis {axis} ({chosen[axis]}) at {shape[axis]}" for axis in fixed)
+            where = ", ".join(f"axis {axis} ({chosen[axis]}) at {sizes[axis]}" for axis in fixed)
             raise ExportError(
-                f"dynamic: the network fixes {sizes} of {name}; use sizes taken from the input, "
+                f"dynamic: the network fixes {where} of {name}; use sizes taken from the input, "
                 "or leave the axis out of `dynamic`"
             )
-        notes.extend(f"axis {axis} of {name} is fixed at {shape[axis]} by the network" for axis in fixed)
+        notes.extend(f"axis {axis} of {name} is fixed at {sizes[axis]} by the network" for axis in fixed)
         kept.append({axis: label for axis, label in chosen.items() if axis not in fixed})
     return tuple(kept)
 

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from bnmodel.deploy import certificate, checks, golden
-from bnmodel.deploy.capture import Captured, capture
+from bnmodel.deploy.branches import captured_on_one_path, fixed_batch
+from bnmodel.deploy.capture import Captured
 from bnmodel.deploy.certificate import Model
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError, as_export_error, first_line
@@ -75,6 +76,8 @@ def certify(
     """
     folder, about = Path(folder), about or {}
     _require_name(name)
+    _require_json(about)
+    _require_opset(opset)
     asked = _formats(formats)
     network = exportable(module)
     given = arguments(network, example, input)
@@ -86,7 +89,7 @@ def certify(
         if dynamic is not None:
             raise
         captured = captured_as(flat, given, output, False)
-        captured.notes.append(f"the batch size is fixed at {len(given.tensors[0])}: {error}")
+        captured.notes.append(fixed_batch(given.tensors, error))
         evidence = gather(flat, captured, given.tensors)
     folded, kept = fold_graph(captured)
     metadata = {
@@ -121,7 +124,7 @@ def captured_as(flat: FlatNetwork, given: Arguments, output: Any = None, dynamic
                 "pass inputs that the network accepts"
             ) from error
     names = output_names(answer, output, given.names)
-    captured = capture(flat, given.tensors, given.names, names, dynamic)
+    captured = captured_on_one_path(flat, given.tensors, given.names, names, dynamic)
     refuse_graph(captured.graph.graph)
     return captured
 
@@ -235,6 +238,19 @@ def _require_name(name: str) -> None:
         raise ExportError(
             f"name: expected letters, digits, '_', '-' and '.', and none of {', '.join(RESERVED)}, received {name!r}"
         )
+
+
+def _require_json(about: dict[str, Any]) -> None:
+    try:
+        json.dumps(about)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ExportError(f"about: expected what JSON holds, received: {first_line(error)}") from error
+
+
+def _require_opset(opset: int | None) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int) or not 1 <= opset <= newest):
+        raise ExportError(f"opset: expected a number from 1 to {newest}, or None for the lowest, received {opset!r}")
 
 
 # ---- the folder

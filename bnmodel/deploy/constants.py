@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from bnmodel.deploy.affine import shape
 from bnmodel.deploy.reference import float64, widened
 
 LARGE = 1 << 16  # elements; a larger constant is only stored where it is not much larger than what it is made from
@@ -59,7 +60,7 @@ class Constants:
         elif not inputs:
             return False
         value = node.meta.get("val")
-        if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
+        if isinstance(value, Tensor) and not all(isinstance(size, int) for size in shape(node)):
             return False
         if not inputs and (not isinstance(value, Tensor) or value.numel() > LARGE):
             return False

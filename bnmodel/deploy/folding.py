@@ -6,6 +6,7 @@ operator does not pad with zeros, which would have to be −t/s. Whether somethi
 graph computes, not by the class of a module. Sums are computed in float64.
 """
 
+import functools
 import operator
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ from torch.utils import _pytree as pytree
 
 from bnmodel.deploy import affine as moves
 from bnmodel.deploy.affine import Affine, of_rank, shape
-from bnmodel.deploy.capture import Captured, capture, results_of
+from bnmodel.deploy.branches import captured_on_one_path
+from bnmodel.deploy.capture import Captured, results_of
 from bnmodel.deploy.constants import Constants, new_attribute, store_constants
 from bnmodel.deploy.errors import ExportError, as_export_error
 from bnmodel.deploy.layers import Layer, layer_of, named_arguments
@@ -72,7 +74,8 @@ def fold(module: nn.Module, example: Any, dynamic: Any = None) -> Folded:
     flat = FlatNetwork(network, given)
     with torch.no_grad():
         output = flat.call(*given.tensors)
-    captured = capture(flat, given.tensors, given.names, output_names(output, None, given.names), dynamic)
+    names = output_names(output, None, given.names)
+    captured = captured_on_one_path(flat, given.tensors, given.names, names, dynamic)
     folded, kept = fold_graph(captured)
     return Folded(_AsCalled(captured.graph, output), folded, kept)
 
@@ -125,11 +128,16 @@ def layer_name(node: fx.Node) -> str:
 
 def refuse_graph(graph: fx.Graph) -> None:
     """Raise ExportError where a graph uses statistics of the batch, or random numbers."""
+    varying: set[fx.Node] = set()  # depend on the input
     for node in graph.nodes:
+        if node.op == "get_attr" and (branch := _branch(graph, node)) is not None:
+            refuse_graph(branch)
+        if node.op == "placeholder" or not varying.isdisjoint(node.all_input_nodes):
+            varying.add(node)
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
         name = str(node.target)
-        if "batch_norm" in name and _in_training(node):
+        if "batch_norm" in name and node in varying and _in_training(node):
             raise ExportError(
                 f"{layer_name(node)}: batch norm with the statistics of the batch ({name}, training=True); "
                 "call eval(), or keep running statistics"
@@ -139,6 +147,13 @@ def refuse_graph(graph: fx.Graph) -> None:
                 f"{layer_name(node)}: random numbers in eval mode ({name}); pass training=self.training to the "
                 "dropout, or pass the noise as an input"
             )
+
+
+def _branch(graph: fx.Graph, node: fx.Node) -> fx.Graph | None:
+    """The graph of a branch of `torch.cond`, which is an attribute of its graph's module."""
+    module = graph.owning_module
+    found = getattr(module, str(node.target), None) if module is not None else None
+    return found.graph if isinstance(found, fx.GraphModule) else None
 
 
 def _is_random(node: fx.Node) -> bool:
@@ -194,20 +209,25 @@ class _Folding:
             if step is None:
                 continue
             source, total = step
-            chain = _Chain([node], source, total)
+            chain, steps = _Chain([node], source, total), [total]
             while len(chain.last.users) == 1:
                 following = next(iter(chain.last.users))
                 step = self.step(following)
                 if step is None or step[0] is not chain.last:
                     break
                 chain.nodes.append(following)
-                chain.total = chain.total.then(step[1])
+                steps.append(step[1])
             seen.update(chain.nodes)
+            norms = self.norm_names(chain)
+            while chain.nodes[1:] and _dtype(chain.last) != _dtype(source):  # ends in a cast
+                chain.nodes.pop()
+                steps.pop()
+            chain.total = functools.reduce(Affine.then, steps)
             chain.norms = self.norm_names(chain)
             if chain.norms and _dtype(chain.last) == _dtype(source):
                 yield chain
-            elif chain.norms:
-                self.keep(chain.norms, f"it takes {_type_name(source)} and gives {_type_name(chain.last)}")
+            elif norms:
+                self.keep(norms, f"it takes {_type_name(source)} and gives {_type_name(chain.last)}")
 
     def step(self, node: fx.Node) -> tuple[fx.Node, Affine] | None:
         """The input of a node and what it does to it, if that is a scale and a shift by constants."""
@@ -309,7 +329,13 @@ class _Folding:
     def keep_others(self) -> None:
         """Batch norms that are no scale and shift by constants."""
         for node in self.graph.graph.nodes:
-            if str(node.target) == "aten.batch_norm.default" and self.step(node) is None:
+            branch = _branch(self.graph.graph, node) if node.op == "get_attr" else None
+            for inner in branch.nodes if branch is not None else ():
+                if "batch_norm" in str(inner.target):
+                    self.keep([layer_name(inner)], "it is in a branch that depends on the input")
+            if str(node.target) != "aten.batch_norm.default" or self.constants.get(node) is not None:
+                continue
+            if self.step(node) is None:
                 self.keep([layer_name(node)], "its weights or statistics depend on the input")
 
     def unused_names(self, names: list[str]) -> list[str]:
@@ -445,18 +471,18 @@ class _Folding:
                 f"{layer_name(node)}: weights that are not finite after folding its batch norm; the variance is "
                 "extreme: recalibrate the statistics"
             )
-        graph = self.graph.graph
+        graph, source = self.graph.graph, layer.source
         attributes = []
         for suffix, value in (("weight", weight), ("bias", bias)):
             self.graph.register_buffer(f"{name}_{suffix}", value.contiguous())
             with graph.inserting_before(node):
                 attributes.append(graph.get_attr(f"{name}_{suffix}"))
         if layer.spatial:
-            node.args = (layer.source, *attributes, *node.args[3:])
+            node.args = (source, *attributes, *node.args[3:])
             node.kwargs = {key: value for key, value in node.kwargs.items() if key not in ("input", "weight", "bias")}
         else:
             node.target = aten.linear.default
-            node.args, node.kwargs = (layer.source, *attributes), {}
+            node.args, node.kwargs = (source, *attributes), {}
 
 
 def _scale_and_shift(kind: str, place: int, operands: list[Tensor | None], alpha: float) -> tuple[Any, Any] | None:
@@ -510,7 +536,7 @@ def _named(node: fx.Node) -> str:
         return f"the input {node.name}" if node.op == "placeholder" else node.op
     kind = str(node.target).split(".")
     name = layer_name(node)
-    operator_name = kind[1] if len(kind) > 1 else str(node.target)
+    operator_name = kind[1] if len(kind) > 1 else getattr(node.target, "__name__", str(node.target))
     return operator_name if name == node.name else f"{operator_name} ({name})"
 
 

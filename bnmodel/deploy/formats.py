@@ -13,7 +13,7 @@ import operator
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.export.graph_signature import InputKind
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
@@ -63,6 +64,7 @@ class Program:
             for key in TRACES:
                 node.meta.pop(key, None)
         program._example_inputs = None  # somebody's data
+        _rename_inputs(program, [port.name for port in self.inputs])
         return program
 
     @cached_property
@@ -71,12 +73,12 @@ class Program:
         opsets = EXPORT_OPSETS if self.opset is None or self.opset <= EXPORT_OPSETS[0] else (self.opset,)
         for opset in opsets:
             try:
-                model = self._onnx(opset)
-                break
+                model = self._onnx(opset).model_proto
+                return finished(model, [port.shape for port in self.inputs], self.opset)
             except Exception:
                 if opset == opsets[-1]:
                     raise
-        return finished(model.model_proto, [port.shape for port in self.inputs], self.opset)
+        raise AssertionError("unreachable")
 
     def _onnx(self, opset: int) -> Any:
         with quiet():
@@ -89,6 +91,16 @@ class Program:
                 output_names=[port.name for port in self.outputs],
                 verbose=False,
             )
+
+
+def _rename_inputs(program: torch.export.ExportedProgram, names: Sequence[str]) -> None:
+    """Give the inputs their names as they were written; torch.export has them in lower case."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    inputs = [one.arg for one in program.graph_signature.input_specs if one.kind == InputKind.USER_INPUT]
+    for argument, name in zip(inputs, names, strict=True):
+        if argument.name != name and name not in nodes:
+            node = nodes[argument.name]
+            argument.name = node.name = node.target = name
 
 
 @contextmanager
@@ -192,16 +204,16 @@ def _scriptable(source: fx.GraphModule) -> fx.GraphModule:
             graph.output(results[0] if len(results) == 1 else results)
             continue
         copied = values[node] = graph.node_copy(node, values.__getitem__)
-        copied.meta = {}
+        value, copied.meta = node.meta.get("val"), {}
         if node.op == "get_attr":
             copied.target = str(node.target).replace(".", "_")
             attributes[copied.target] = operator.attrgetter(str(node.target))(source)
         elif node.op == "call_function":
-            _simplify(copied)
+            _simplify(copied, getattr(value, "dtype", None))
     return fx.GraphModule(attributes, graph).eval()
 
 
-def _simplify(node: fx.Node) -> None:
+def _simplify(node: fx.Node, dtype: torch.dtype | None) -> None:
     if node.target is torch.ops.aten.sym_size.int:
         node.target = torch.ops.aten.size
     elif isinstance(node.target, torch._ops.OpOverload):
@@ -209,5 +221,7 @@ def _simplify(node: fx.Node) -> None:
         node.kwargs = {
             key: value for key, value in node.kwargs.items() if key not in ("device", "layout", "pin_memory")
         }
+        if node.target is torch.ops.aten.full and "dtype" not in node.kwargs:  # which TorchScript takes for float
+            node.kwargs = {**node.kwargs, "dtype": dtype}
     elif node.target in FUNCTIONS:
         node.target = FUNCTIONS[node.target]

@@ -73,7 +73,7 @@ def _load_onnx(path: Path, threads: int | None) -> ExportedFile:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised as well
     options.intra_op_num_threads = threads or 0
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = tuple(one.name for one in session.get_inputs())

@@ -111,7 +111,7 @@ def _drop_defaults(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         if node.domain:
             continue
-        schema = onnx.defs.get_schema(node.op_type, 18, "") if onnx.defs.has(node.op_type) else None
+        schema = _schema(node.op_type)
         for attribute in list(node.attribute):
             known = schema.attributes.get(attribute.name) if schema is not None else None
             default = known is not None and known.default_value.type != 0
@@ -120,6 +120,14 @@ def _drop_defaults(graph: onnx.GraphProto) -> None:
         if node.op_type == "Reshape" and not _has_zero(constants.get(node.input[1])):
             for attribute in [one for one in node.attribute if one.name == "allowzero"]:
                 node.attribute.remove(attribute)
+
+
+def _schema(operator: str) -> onnx.defs.OpSchema | None:
+    """Of opset 18; None where that has no such operator."""
+    try:
+        return onnx.defs.get_schema(operator, 18, "")
+    except onnx.defs.SchemaError:
+        return None
 
 
 def _value(attribute: onnx.AttributeProto) -> object:

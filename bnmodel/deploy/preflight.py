@@ -1,11 +1,13 @@
 """What is checked before a network is exported: wrappers, modes, weights and statistics."""
 
 import copy
+import io
+import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
-from types import CellType, FunctionType
+from types import CellType, FunctionType, GeneratorType, ModuleType
 from typing import Any
 
 import torch
@@ -26,6 +28,8 @@ WRAPPERS = {
     "OptimizedModule": "_orig_mod",
 }
 """Class of a wrapper → attribute that holds the wrapped network."""
+SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, threading.Thread, ModuleType, GeneratorType)
+"""What cannot be copied, and that copies of a network share."""
 
 
 def exportable(module: nn.Module) -> nn.Module:
@@ -61,7 +65,11 @@ def named_norms(module: nn.Module) -> dict[str, nn.Module]:
 
 def detached_copy(module: nn.Module) -> nn.Module:
     """`copy.deepcopy`, where tensors that hang on an autograd graph (weight_norm, pruning) are detached."""
-    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _attributes(module) if not tensor.is_leaf}
+    attributes = [value for part in module.modules() for value in vars(part).values()]
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone() for value in attributes if isinstance(value, Tensor) and not value.is_leaf
+    }
+    memo |= {id(value): value for value in attributes if isinstance(value, SHARED)}
     try:
         copied = copy.deepcopy(module, memo)
         for part in copied.modules():
@@ -100,11 +108,6 @@ def _rebound(cell: CellType, memo: Mapping[int, Any]) -> CellType:
     return CellType(memo[id(content)]) if id(content) in memo else cell
 
 
-def _attributes(module: nn.Module) -> Iterator[Tensor]:
-    for part in module.modules():
-        yield from (value for value in vars(part).values() if isinstance(value, Tensor))
-
-
 def _unwrapped(module: nn.Module) -> nn.Module:
     while (attribute := WRAPPERS.get(type(module).__name__)) is not None and hasattr(module, attribute):
         inner = getattr(module, attribute)
@@ -138,6 +141,9 @@ def _refuse_tensors(module: nn.Module) -> None:
     meta = [name for name, tensor in tensors.items() if tensor.is_meta]
     if meta:
         raise ExportError(f"{_some(meta)}: on the meta device, without values; load the weights first")
+    sparse = [f"{name} ({tensor.layout})" for name, tensor in tensors.items() if tensor.layout != torch.strided]
+    if sparse:
+        raise ExportError(f"{_some(sparse)}: expected dense weights; convert them with to_dense()")
     broken = [name for name, tensor in module.named_parameters() if _has(tensor, finite=False)]
     # a buffer may hold −inf, such as an attention mask
     broken += [name for name, tensor in module.named_buffers() if _has(tensor, finite=True)]

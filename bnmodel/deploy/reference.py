@@ -34,6 +34,8 @@ def widened(tensor: Tensor) -> Tensor:
 class InFloat64(TorchDispatchMode):
     """While active, operators take and give float64 where they would take and give a smaller floating type."""
 
+    supports_higher_order_operators = True  # torch.cond runs one of its branches, whose operators come here
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         written = _written(func)
         given = [_wide(arg) if place not in written else _wide_type(arg) for place, arg in enumerate(args)]
@@ -43,7 +45,7 @@ class InFloat64(TorchDispatchMode):
 
 def _written(func: Any) -> set[int]:
     """Places of the arguments that an operator writes to; those keep their storage."""
-    arguments = func._schema.arguments
+    arguments = func._schema.arguments if hasattr(func, "_schema") else ()
     return {place for place, arg in enumerate(arguments) if arg.alias_info is not None and arg.alias_info.is_write}
 
 

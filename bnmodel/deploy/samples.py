@@ -1,6 +1,7 @@
 """Inputs that exported files are compared on, and the network's own answers to them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,6 +202,8 @@ def cases_of(network: FlatNetwork, captured: Captured, tensors: Sequence[Tensor]
     else:
         cases = [list(tensors)]
     first = len(cases)
+    if captured.batched and not all(_runs(network, captured, case) for case in cases):
+        raise OneSize("dynamic: the network raises for parts of the example")
     for step in range(max(0, min(MIXED, wanted) - first)):
         cases.append(_mixture(cases[step % first], cases[(step + 1) % first], step))
     return cases + _other_sizes(network, captured, cases[0])
@@ -211,13 +214,19 @@ def _slice(tensor: Tensor, start: int, count: int) -> Tensor:
 
 
 def _smallest_batch(network: FlatNetwork, captured: Captured, tensors: Sequence[Tensor]) -> int:
-    """1, or 2 where the network drops a batch axis of size 1."""
-    try:
-        outputs = evaluated(network, [tensor[:1] for tensor in tensors])
-    except ExportError:
-        return 2
+    """1, or 2 where the network drops a batch axis of size 1.
+
+    Raises:
+        OneSize: the network takes no part of the example.
+    """
     ranks = [len(port.shape) for port in captured.outputs]
-    return 1 if [output.dim() for output in outputs] == ranks and all(len(output) == 1 for output in outputs) else 2
+    for unit in (1, 2):
+        part = [torch.cat([tensor] * unit)[:unit] for tensor in tensors]
+        with suppress(ExportError):
+            outputs = evaluated(network, part)
+            if [output.dim() for output in outputs] == ranks and all(len(output) == unit for output in outputs):
+                return unit
+    raise OneSize("dynamic: the network takes no single sample of the example")
 
 
 def _mixture(one: Tensors, other: Tensors, step: int) -> Tensors:
@@ -246,11 +255,11 @@ def _other_sizes(network: FlatNetwork, captured: Captured, case: Tensors) -> lis
         sizes = [size * 2, size + 32, size + 8, size + 1, max(2, size // 2), size * 3]
         found += _accepted(network, captured, case, label, size, sizes)
     if len(labels) > 1:  # all of them at once
-        grown = case
+        larger = case
         for label, size in labels.items():
-            grown = _grown(captured.axes, grown, label, size, size * 2)
-        if _runs(network, captured, grown):
-            found.append(grown)
+            larger = grown(captured.axes, larger, label, size, size * 2)
+        if _runs(network, captured, larger):
+            found.append(larger)
     return found
 
 
@@ -259,7 +268,7 @@ def _accepted(
 ) -> list[Tensors]:
     found: list[Tensors] = []
     for other in sizes:
-        resized = _grown(captured.axes, case, label, size, other)
+        resized = grown(captured.axes, case, label, size, other)
         if len(found) < 2 and other != size and _runs(network, captured, resized):
             found.append(resized)
     if not found:
@@ -267,7 +276,7 @@ def _accepted(
     return found
 
 
-def _grown(axes: Sequence[Axes], case: Tensors, label: str, size: int, other: int) -> Tensors:
+def grown(axes: Sequence[Axes], case: Tensors, label: str, size: int, other: int) -> Tensors:
     """The case with its axes `label` repeated or cut to another size."""
     result = []
     for chosen, tensor in zip(axes, case, strict=True):

@@ -6,6 +6,7 @@ tensors: `FlatNetwork` stands between the two.
 
 import dataclasses
 import inspect
+import keyword
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ DTYPES = {
         torch.int32, torch.int64, torch.bool, torch.complex64,
     )
 }  # fmt: skip
+
+RESERVED = frozenset([*keyword.kwlist, "self", "torch", "device", "inf", "nan", "NoneType", "pytree", "fx_pytree"])
+"""What a name in generated code must not be: a keyword of Python, or what the code refers to."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def arguments(module: nn.Module, example: Any, names: str | Sequence[str] | None
 
 
 def _supported(tensor: Tensor) -> Tensor:
+    if tensor.is_nested:
+        raise ExportError("example: expected dense tensors, received a nested one; pass a padded tensor and a mask")
     if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
         raise ExportError(f"example: expected dense tensors with values, received {tensor.layout} on {tensor.device}")
     if tensor.dtype not in DTYPES.values():
@@ -155,22 +161,28 @@ def _chosen(kind: str, asked: str | Sequence[str] | None, found: Sequence[str]) 
     if asked is None:
         return distinct(found)
     names = (asked,) if isinstance(asked, str) else tuple(asked)
-    valid = len(names) == len(found) and len(set(names)) == len(names) and all(map(str.isidentifier, names))
+    valid = len(names) == len(found) and len(set(names)) == len(names) and all(map(_is_name, names))
     if not valid:
         raise ExportError(f"{kind}: expected {len(found)} distinct identifiers ({', '.join(found)}), received {names}")
     return names
 
 
+def _is_name(name: str) -> bool:
+    return name.isidentifier() and name not in RESERVED
+
+
 def distinct(names: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:
     """Identifiers made of `names`, none twice and none of `taken`."""
     result: list[str] = []
+    used = {name.lower() for name in taken}
     for name in names:
         base = re.sub(r"\W", "_", name, flags=re.ASCII) or "tensor"
-        base = f"_{base}" if base[0].isdigit() else base
+        base = f"_{base}" if base[0].isdigit() else f"{base}_" if base in RESERVED else base
         unique, count = base, 1
-        while unique in result or unique in taken:
+        while unique.lower() in used:  # generated code has names in lower case
             unique, count = f"{base}_{count}", count + 1
         result.append(unique)
+        used.add(unique.lower())
     return tuple(result)
 
 

@@ -81,6 +81,12 @@ class Raises(nn.Module):
         raise RuntimeError("no CUDA here")
 
 
+def sparse() -> nn.Module:
+    network = nn.Sequential(nn.Linear(6, 2)).eval()
+    network[0].weight = nn.Parameter(network[0].weight.detach().to_sparse(), requires_grad=False)
+    return network
+
+
 def quantised() -> nn.Module:
     from torch.ao.quantization import FakeQuantize
 
@@ -111,6 +117,7 @@ X = torch.rand(3, 3, 6, 6)
         (lambda: nn.Sequential(nn.LazyConv2d(4, 3)).eval(), r"0\.weight.*uninitialised.*run one batch"),
         (lambda: torch.jit.script(conv().eval()), "the network: scripted.*pass the Python module"),
         (lambda: nn.Sequential(torch.jit.script(conv())).eval(), "0: scripted"),
+        (sparse, r"^0\.weight \(torch\.sparse_coo\): expected dense weights.*to_dense"),
         (quantised, r"^1: quantised, or prepared for it .*FakeQuantize.*export the float network"),
         (lambda: "not a network", r"expected a torch\.nn\.Module, received str"),
     ],
@@ -143,6 +150,10 @@ def test_a_name_that_is_no_file_name_is_refused_and_nothing_is_written(name, tmp
         ({"dynamic": {"image": {0: "N"}}}, "dynamic: expected inputs of input, received image"),
         ({"input": ("a", "b")}, "input: expected 1 distinct identifiers"),
         ({"input": "no identifier"}, "input: expected 1 distinct identifiers"),
+        ({"input": "class"}, "input: expected 1 distinct identifiers"),
+        ({"opset": 99}, "opset: expected a number from 1 to"),
+        ({"opset": "18"}, "opset: expected a number from 1 to .* received '18'"),
+        ({"about": {"licence": object()}}, "about: expected what JSON holds, received: Object of type object"),
         ({"input": "x", "output": "x"}, "output: x names an input already"),
     ],
 )
@@ -203,6 +214,10 @@ def test_an_output_without_values_is_refused_since_nothing_can_be_compared(tmp_p
 
 
 def test_an_error_of_any_other_kind_becomes_an_export_error(tmp_path):
-    with pytest.raises(ExportError, match="TypeError: Object of type object is not JSON"):
-        certify(conv().eval(), X, tmp_path, about={"licence": object()})
+    class Broken(nn.Module):
+        def named_modules(self, *_: object, **__: object) -> object:
+            raise ZeroDivisionError("somebody's code")
+
+    with pytest.raises(ExportError, match="the export failed: ZeroDivisionError: somebody's code"):
+        certify(Broken().eval(), X, tmp_path)
     assert list(tmp_path.iterdir()) == []

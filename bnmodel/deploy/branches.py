@@ -1,0 +1,120 @@
+"""Sizes at which a traced graph may compute something else than its network.
+
+While tracing, torch.export takes conditions on sizes for granted that hold for the example, such as `H > W` or
+`round(0.75 · H) == 18`, and the graph is the network's only where they hold. Some are real branches; most only choose
+between equal algorithms. Both are run where a condition does not hold, and compared.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnmodel.deploy.capture import Captured, capture, quiet
+from bnmodel.deploy.errors import ExportError
+from bnmodel.deploy.loading import as_array
+from bnmodel.deploy.reference import evaluated
+from bnmodel.deploy.samples import OneSize, grown
+from bnmodel.deploy.signature import FlatNetwork
+
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1001, 1536, 2049, 4097)
+TRIES = 4  # per axis
+LARGEST = 1 << 22  # input elements of a try
+CLOSE = 1e-3  # relative; another path differs by more
+
+
+def captured_on_one_path(
+    network: FlatNetwork, tensors: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str], dynamic: Any = None
+) -> Captured:
+    """`capture`, with the axes fixed where the graph would be another than the network's at another size.
+
+    Raises:
+        ExportError: as `capture`; and where the axes were asked for.
+    """
+    captured = capture(network, tensors, inputs, outputs, dynamic)
+    try:
+        require_one_path(network, captured, tensors)
+    except OneSize as error:
+        if dynamic is not None:
+            raise
+        captured = capture(network, tensors, inputs, outputs, False)
+        captured.notes.append(fixed_batch(tensors, error))
+    return captured
+
+
+def fixed_batch(tensors: Sequence[Tensor], error: OneSize) -> str:
+    return f"the batch size is fixed at {len(tensors[0])}: {str(error).removeprefix('dynamic: ')}"
+
+
+def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence[Tensor]) -> None:
+    """Add a note where sizes could not be tried.
+
+    Raises:
+        OneSize: the network computes something else at another size.
+    """
+    if captured.guard is None:
+        return
+    labels = {label: tensor.shape[axis] for label, axis, tensor in _labelled(captured, tensors)}
+    for label, size in labels.items():
+        tried = untried = 0
+        candidates = {*SIZES, size - 1, size + 1, size // 2, 2 * size} - {0, size}
+        for other in sorted(candidates, key=lambda one: (abs(one - size), one)):
+            case = _resized(captured, tensors, label, size, other)
+            if _holds(captured.guard, case):
+                continue
+            if sum(tensor.numel() for tensor in case) > LARGEST:
+                untried = untried or other
+            elif tried < TRIES and (same := _same(network, captured, case)) is not None:
+                tried += 1
+                if not same:
+                    raise OneSize(
+                        f"dynamic: the network computes something else at {label} = {other} than at {size}, since its "
+                        "control flow depends on sizes; compute with sizes as tensors, or leave the axis fixed"
+                    )
+        if untried and not tried:
+            captured.notes.append(f"sizes of {label} from {untried} on, where the network may branch, were not tried")
+
+
+def _labelled(captured: Captured, tensors: Sequence[Tensor]) -> Iterator[tuple[str, int, Tensor]]:
+    for chosen, tensor in zip(captured.axes, tensors, strict=True):
+        for axis, label in chosen.items():
+            yield label, axis, tensor
+
+
+def _resized(captured: Captured, tensors: Sequence[Tensor], label: str, size: int, other: int) -> list[Tensor]:
+    """The example at another size, without its memory where it would be large."""
+    elements = sum(tensor.numel() for tensor in tensors) * max(1, other // size)
+    if elements > 2 * LARGEST:
+        tensors = [tensor.to("meta") for tensor in tensors]
+    return grown(captured.axes, list(tensors), label, size, other)
+
+
+def _holds(guard: Callable[..., object], case: Sequence[Tensor]) -> bool:
+    try:
+        guard(*case)
+    except AssertionError:
+        return False
+    return True
+
+
+def _same(network: FlatNetwork, captured: Captured, case: list[Tensor]) -> bool | None:
+    """Whether network and graph agree; None where the network does not take this size."""
+    try:
+        expected = evaluated(network, case)
+    except ExportError:
+        return None
+    try:
+        with quiet(), torch.no_grad():
+            received = captured.graph(*(tensor.clone() for tensor in case))
+    except Exception:  # a graph has many kinds of errors at sizes that it was not made for
+        return False
+    return all(_close(as_array(a), as_array(b)) for a, b in zip(received, expected, strict=True))
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.shape != b.shape:
+        return False
+    size = np.abs(np.where(np.isfinite(b), b, 0)).max(initial=0.0)
+    return bool(np.allclose(a, b, rtol=CLOSE, atol=CLOSE * float(size), equal_nan=True))

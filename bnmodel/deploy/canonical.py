@@ -1,0 +1,126 @@
+"""Common operators in place of rare ones, which formats and runtimes lack; nothing that does nothing in eval mode."""
+
+import math
+import operator
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from bnmodel.deploy.affine import shape
+from bnmodel.deploy.layers import named_arguments
+
+aten = torch.ops.aten
+
+
+def canonicalize(graph: fx.Graph) -> None:
+    """Common operators in place of rare ones; pools with their stride; nothing that does nothing in eval mode."""
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target is operator.getitem and node.args[1] == 0:
+            plain = _plain_batch_norm(graph, node) or _plain_maximum(graph, node)
+            if plain is not None:
+                node.replace_all_uses_with(plain)
+                graph.erase_node(node)
+            continue
+        name = str(node.target)
+        if name.split(".")[0] != "aten":
+            continue
+        short = name.split(".")[1]
+        if short in ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"):
+            kernel, *rest = node.args[1:]
+            if not rest or not rest[0]:
+                node.args = (node.args[0], kernel, kernel, *rest[1:])
+            if short.startswith("avg"):
+                _without_divisor(graph, node)
+        elif short == "instance_norm" and not named_arguments(node)["use_input_stats"]:  # with running statistics
+            node.target, node.args = aten.batch_norm.default, (*node.args[:5], False, *node.args[6:8], False)
+        elif short == "rrelu" and not (given := named_arguments(node))["training"]:
+            slope = (given["lower"] + given["upper"]) / 2
+            node.target, node.args, node.kwargs = aten.leaky_relu.default, (node.args[0], slope), {}
+        elif _does_nothing(node, short):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+
+
+def _plain_batch_norm(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """The first result of the decomposed operator, as the one operator that it was."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    if str(source.target) != "aten._native_batch_norm_legit_no_training.default":
+        return None
+    x, weight, bias, mean, var, momentum, eps = source.args
+    with graph.inserting_before(node):
+        args = (x, weight, bias, mean, var, False, momentum, eps, False)
+        plain = graph.call_function(aten.batch_norm.default, args)
+    plain.meta = {**source.meta, "val": node.meta["val"]}
+    return plain
+
+
+def _plain_maximum(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """The values of an adaptive maximum, as maxima of slices.
+
+    Window i of n along an axis of length L begins at ⌊i·L / n⌋ and ends at ⌈(i + 1)·L / n⌉.
+    """
+    pool = node.args[0]
+    assert isinstance(pool, fx.Node)
+    found = re.fullmatch(r"aten\.adaptive_max_pool([123])d\.default", str(pool.target))
+    if found is None or any(user is not node and user.users for user in pool.users):
+        return None
+    source, wanted = pool.args
+    assert isinstance(source, fx.Node)
+    rank, spatial = len(shape(source)), int(found[1])
+    counts: list[Any] = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted] * spatial
+    axes = range(rank - spatial, rank)
+    if any(count != 1 and not isinstance(shape(source)[axis], int) for axis, count in zip(axes, counts, strict=True)):
+        return None
+    with graph.inserting_before(node):
+        for axis, count in zip(axes, counts, strict=True):
+            length, parts = shape(source)[axis], []
+            if count == length:
+                continue
+            for i in range(count):
+                start, end = i * length // count, -(-(i + 1) * length // count) if count > 1 else None
+                part = source if count == 1 else _call(graph, aten.slice.Tensor, source, axis, start, end)
+                parts.append(_call(graph, aten.amax.default, part, [axis], True))
+            source = parts[0] if count == 1 else _call(graph, aten.cat.default, parts, axis)
+    return source
+
+
+def _without_divisor(graph: fx.Graph, node: fx.Node) -> None:
+    """An average pool with a divisor of its own, which ONNX has not: the average, scaled."""
+    given = named_arguments(node)
+    divisor, kernel = given.get("divisor_override"), given["kernel_size"]
+    if divisor is None or given["ceil_mode"]:
+        return
+    count = math.prod(kernel) if len(kernel) > 1 else kernel[0] ** int(str(node.target).split(".")[1][-2])
+    node.args, node.kwargs = (node.args[0], kernel, given["stride"], given["padding"], False, True), {}
+    with graph.inserting_after(node):
+        scaled = graph.call_function(aten.mul.Tensor, (node, count / divisor))
+    scaled.meta = dict(node.meta)
+    node.replace_all_uses_with(scaled, lambda user: user is not scaled)
+
+
+def _call(graph: fx.Graph, target: Any, *args: Any) -> fx.Node:
+    node = graph.call_function(target, args)
+    node.meta = {"val": target(*fx.map_arg(args, lambda one: one.meta["val"]))}
+    return node
+
+
+def _does_nothing(node: fx.Node, short: str) -> bool:
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node):
+        return False
+    if short in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"):
+        return len(node.args) == 3 and bool(node.args[2] is False or node.args[1] == 0)
+    if short in ("alias", "lift_fresh_copy", "lift_fresh", "detach", "detach_"):
+        return True
+    if short in ("to", "type_as", "_to_copy"):
+        return not node.kwargs.get("memory_format") and _same(node.meta.get("val"), source.meta.get("val"))
+    return False
+
+
+def _same(a: Any, b: Any) -> bool:
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype

@@ -1,0 +1,194 @@
+"""Networks that do what few do: all formats are written, and sizes vary only where the graph is the network's."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnmodel.deploy import ExportError, certify, fold, load
+from bnmodel.deploy.loading import FORMATS
+
+X = torch.rand(4, 3, 9, 9)
+
+
+class Body(nn.Module):
+    """A convolution and its norm; the subclasses do something with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.after = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Product(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias, self.norm = (
+            nn.Parameter(torch.randn(9, 5)),
+            nn.Parameter(torch.rand(5)),
+            nn.BatchNorm1d(5),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x[:, 0, 0] @ self.weight + self.bias)
+
+
+class StandardisedWeights(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = F.batch_norm(self.conv.weight.reshape(1, 4, -1), None, None, training=True).view(4, 3, 3, 3)
+        return self.norm(F.conv2d(x, weight))
+
+
+class InstanceNorm(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(4, affine=True, track_running_stats=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).relu()
+
+
+class Autocast(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.float16):
+            y = self.body(x)
+        with torch.no_grad():
+            return y.float()
+
+
+class Mapped(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.vmap(lambda sample: sample.sum(0))(self.body(x))
+
+
+class RarePools(Body):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.body(x)
+        return (
+            F.adaptive_max_pool2d(y, 1),
+            F.adaptive_max_pool2d(y, (3, 2)),
+            F.avg_pool2d(y, 3, 2, 1, divisor_override=5),
+            F.rrelu(y),
+        )
+
+
+class Lock(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with self.lock:
+            return self.body(x)
+
+
+@pytest.mark.parametrize("make", [Product, StandardisedWeights, InstanceNorm, Autocast, Mapped, RarePools, Lock])
+def test_all_formats_are_written_and_the_norm_is_folded(make, tmp_path):
+    certify(make().eval(), X, tmp_path, formats=FORMATS)
+    metadata = load(tmp_path).metadata
+    assert len(metadata["batch_norms_folded"]) == 1
+    assert metadata["batch_norms_not_folded"] == {}
+
+
+class Condition(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return torch.cond(torch.tensor(2.0) > 1, lambda v: self.norm(v), lambda v: v - 1, (y,))
+
+
+def test_a_norm_in_a_branch_is_kept_and_named(tmp_path):
+    with pytest.warns(UserWarning, match="torchscript was not written"):
+        certify(Condition().eval(), X, tmp_path, dynamic=False)
+    kept = load(tmp_path, format="pt2").metadata["batch_norms_not_folded"]
+    assert list(kept.values()) == ["it is in a branch that depends on the input"]
+
+
+class Names(Body):
+    def forward(self, X: Tensor, x: Tensor, torch: Tensor, **others: Tensor) -> dict[str, Tensor]:
+        scale = (x + torch + others["from"])[:, None, None, None]
+        return {"lambda": self.body(X) * scale, "Y": x + 1, "y": x + 2}
+
+
+def test_names_that_code_could_not_have_are_changed_and_no_two_are_mixed_up(tmp_path):
+    given = {name: torch.rand(4) for name in ("x", "torch", "from")}
+    certify(Names().eval(), {"X": X, **given}, tmp_path)
+    for format in FORMATS:
+        predict = load(tmp_path, format=format)
+        assert predict.inputs == ("X", "x_1", "torch_", "from_")
+        answer = predict(X.numpy(), *(tensor.numpy() for tensor in given.values()))
+        assert list(answer) == ["lambda_", "Y", "y_1"]
+        np.testing.assert_array_equal(answer["Y"], (given["x"] + 1).numpy())
+
+
+class FixedByInt(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).reshape(int(x.shape[0]), -1)
+
+
+class Indexed(Body):
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        return self.body(x)[index]
+
+
+class OtherFrom300On(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) if x.shape[0] < 300 else self.body(x) * 2
+
+
+@pytest.mark.parametrize(
+    ("make", "example", "why"),
+    [
+        (FixedByInt, X, "fixed at 4"),
+        (Indexed, (X, torch.tensor([0, 3, 1, 1])), "fixed at 4: the network raises for parts of the example"),
+        (OtherFrom300On, X, "fixed at 4: the network computes something else at N = 384"),
+    ],
+)
+def test_the_batch_is_fixed_where_the_graph_is_right_for_one_size(make, example, why, tmp_path):
+    with pytest.warns(UserWarning, match=why):
+        certify(make().eval(), example, tmp_path, formats="torchscript")
+    assert load(tmp_path).metadata["inputs"][0]["shape"][0] == 4
+
+
+class Wider(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return y if x.shape[3] <= 100 else self.after(y)
+
+
+class Chunked(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return y if x.shape[3] <= 100 else torch.cat([y[..., :50], y[..., 50:]], -1)
+
+
+def test_a_branch_on_a_size_that_was_asked_to_vary_is_refused_and_one_that_makes_no_difference_is_not(tmp_path):
+    for export in (lambda network: certify(network, X, tmp_path, dynamic=(3,)), lambda network: fold(network, X, (3,))):
+        with pytest.raises(ExportError, match=r"W = 128 than at 9, since its control flow depends on sizes"):
+            export(Wider().eval())
+        export(Chunked().eval())
+
+
+def test_a_file_into_which_sizes_are_baked_is_not_written(tmp_path, monkeypatch):
+    from bnmodel.deploy.formats import WRITERS, torchscript
+
+    def traced(program, metadata, path):
+        with torchscript():
+            module = torch.jit.trace(program.graph, program.example, check_trace=False)
+            torch.jit.save(module, str(path), _extra_files={"metadata.json": "{}"})
+
+    class Resized(Body):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.interpolate(self.body(x), size=x.shape[2:])
+
+    monkeypatch.setitem(WRITERS, "torchscript", traced)
+    with pytest.warns(UserWarning, match="torchscript was not written: .*golden vectors"):
+        certify(Resized().eval(), X, tmp_path, dynamic=(0, 2, 3), formats=None)
+    assert load(tmp_path).format == "onnx"
