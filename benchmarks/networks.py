@@ -339,6 +339,7 @@ def catalogue() -> dict[str, tuple[str, Callable[[], nn.Module], Callable[[], An
             224 if name in ("pit_ti_224", "levit_128s", "coat_tiny", "visformer_tiny", "efficientformerv2_s0") else 64
         )
         size = 256 if name.endswith("_256") or name in ("halonet26t", "mobilevit_xxs") else size
+        size = 128 if name == "inception_v4" else size
         found[f"timm {name}"] = ("timm", partial(timm.create_model, name), _images(size), "certified")
     return found
 

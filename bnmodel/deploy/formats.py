@@ -128,7 +128,7 @@ def write_pt2(program: Program, metadata: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
     signature = program.exported.module_call_graph[0].signature
     if signature is not None and signature.out_spec.num_leaves == 1:  # a tensor rather than a tuple of one
-        signature.out_spec = pytree.LeafSpec()
+        signature.out_spec = pytree.tree_structure(0)
     with quiet():
         torch.export.save(program.exported, buffer, extra_files={METADATA: json.dumps(metadata)})
     _write(path, repacked(buffer.getvalue()))

@@ -6,6 +6,14 @@ from collections.abc import Iterator, Sequence
 import onnx
 
 OLDEST_OPSET = 13
+REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
+EQUAL_SINCE = {
+    **dict.fromkeys((("Add", 14), ("Sub", 14), ("Mul", 14), ("Div", 14), ("Relu", 14), ("Reshape", 14)), 13),
+    **dict.fromkeys((("Where", 16), ("GreaterOrEqual", 16), ("LessOrEqual", 16), ("LeakyRelu", 16), ("PRelu", 16)), 13),
+    **dict.fromkeys((("Shape", 15), ("Pad", 18), ("Split", 18), *((name, 18) for name in REDUCTIONS)), 13),
+}
+"""Operator and version → a version with the same meaning: the later one has more types, or attributes that are at
+their default and dropped. Reductions had their axes as an attribute before 18."""
 
 
 def finished(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]], opset: int | None) -> onnx.ModelProto:
@@ -22,6 +30,9 @@ def finished(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]], opse
         _drop_defaults(graph)
     version = opset_of(model)
     lowest = max(OLDEST_OPSET, lowest_opset(model))
+    if (opset or lowest) < 18:
+        for graph in _graphs(model):
+            _axes_as_attributes(graph)
     wanted = lowest if opset is None else opset
     if wanted < lowest or wanted > version:
         model = onnx.version_converter.convert_version(model, wanted)
@@ -50,11 +61,54 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def lowest_opset(model: onnx.ModelProto) -> int:
-    """The oldest opset in which every operator of the model has the same definition as in the model's own."""
-    version = opset_of(model)
+    """The oldest opset in which every operator of the model means the same as in the model's own."""
+    version, types = opset_of(model), _types(model)
+    constants = {tensor.name for graph in _graphs(model) for tensor in getattr(graph, "initializer", ())}
     nodes = (node for graph in _graphs(model) for node in graph.node)
-    since = (onnx.defs.get_schema(node.op_type, version, "").since_version for node in nodes if not node.domain)
-    return max(since, default=1)
+    return max((_since(node, version, types, constants) for node in nodes if not node.domain), default=1)
+
+
+def _since(node: onnx.NodeProto, version: int, types: dict[str, str], constants: set[str]) -> int:
+    since: int = onnx.defs.get_schema(node.op_type, version, "").since_version
+    older = EQUAL_SINCE.get((node.op_type, since), since)
+    computed = node.op_type in REDUCTIONS and len(node.input) > 1 and node.input[1] not in constants
+    named = {attribute.name for attribute in node.attribute}
+    if older == since or computed or named - set(onnx.defs.get_schema(node.op_type, older, "").attributes):
+        return since
+    if node.op_type == "Pad" and len(node.input) > 3:  # axes
+        return since
+    return older if _accepts(onnx.defs.get_schema(node.op_type, older, ""), node, types) else since
+
+
+def _accepts(schema: onnx.defs.OpSchema, node: onnx.NodeProto, types: dict[str, str]) -> bool:
+    """Whether an operator's definition takes the types of a node's inputs."""
+    for place, name in enumerate(node.input):
+        if name and place < len(schema.inputs) and types.get(name) not in schema.inputs[place].types:
+            return False
+    return True
+
+
+def _types(model: onnx.ModelProto) -> dict[str, str]:
+    """Value → "tensor(float)" and so on."""
+    found: dict[str, str] = {}
+    for graph in _graphs(onnx.shape_inference.infer_shapes(model)):
+        for value in (*graph.input, *graph.output, *graph.value_info) if isinstance(graph, onnx.GraphProto) else ():
+            found[value.name] = value.type.tensor_type.elem_type
+        found |= {tensor.name: tensor.data_type for tensor in getattr(graph, "initializer", ())}
+    names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+    return {name: f"tensor({names[kind]})" for name, kind in found.items()}
+
+
+def _axes_as_attributes(graph: onnx.GraphProto) -> None:
+    constants = {tensor.name: tensor for tensor in getattr(graph, "initializer", ())}
+    for node in graph.node:
+        if node.op_type in REDUCTIONS and len(node.input) > 1 and node.input[1] in constants:
+            axes = onnx.numpy_helper.to_array(constants[node.input.pop()]).tolist()
+            node.attribute.append(onnx.helper.make_attribute("axes", axes))
+    used = {name for node in graph.node for name in node.input}
+    for tensor in list(getattr(graph, "initializer", ())):
+        if tensor.name not in used:
+            graph.initializer.remove(tensor)
 
 
 def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
