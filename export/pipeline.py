@@ -135,6 +135,8 @@ def _write(
     tensors = [torch.from_numpy(array) for array in inputs]
     example = torch.cat(tensors) if stem == "digits" else tensors[min(1, len(tensors) - 1)]
     names = [output["name"] for output in OUTPUTS[stem]]
+    if fixed:  # for runtimes that can do little with bytes
+        network.register_forward_pre_hook(lambda _module, inputs: (inputs[0].to(torch.float32),))
     given = arguments(network, example)
     flat = FlatNetwork(network, given)
     captured = captured_as(flat, given, names, False if fixed else DYNAMIC[stem])

@@ -40,6 +40,8 @@ def canonicalize(graph: fx.Graph) -> None:
         elif short == "rrelu" and not (given := named_arguments(node))["training"]:
             slope = (given["lower"] + given["upper"]) / 2
             node.target, node.args, node.kwargs = aten.leaky_relu.default, (node.args[0], slope), {}
+        elif short == "repeat":
+            _plain_repeat(graph, node)
         elif _does_nothing(node, short):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
@@ -101,6 +103,17 @@ def _without_divisor(graph: fx.Graph, node: fx.Node) -> None:
         scaled = graph.call_function(aten.mul.Tensor, (node, count / divisor))
     scaled.meta = dict(node.meta)
     node.replace_all_uses_with(scaled, lambda user: user is not scaled)
+
+
+def _plain_repeat(graph: fx.Graph, node: fx.Node) -> None:
+    """A repetition along one axis as a concatenation, which more runtimes take."""
+    source, counts = node.args
+    assert isinstance(source, fx.Node)
+    assert isinstance(counts, (list, tuple))
+    axes = [axis for axis, count in enumerate(counts) if count != 1]
+    if len(counts) != len(shape(source)) or len(axes) != 1 or counts[axes[0]] not in range(2, 9):
+        return
+    node.target, node.args = aten.cat.default, ([source] * int(counts[axes[0]]), axes[0])  # type: ignore[arg-type]
 
 
 def _call(graph: fx.Graph, target: Any, *args: Any) -> fx.Node:

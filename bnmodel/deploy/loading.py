@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bnmodel.deploy.capture import quiet
 from bnmodel.deploy.errors import ExportError, first_line
 from bnmodel.deploy.formats import METADATA, torchscript
 
@@ -60,7 +61,7 @@ def _load_torchscript(path: Path, threads: int | None) -> ExportedFile:
 
 def _load_pt2(path: Path, threads: int | None) -> ExportedFile:
     extra = {METADATA: ""}
-    with LOADING:
+    with LOADING, quiet():
         program = torch.export.load(str(path), extra_files=extra)
     operators = frozenset(str(node.target) for node in program.graph.nodes if node.op == "call_function")
     names = tuple(str(name) for name in program.graph_signature.user_inputs)
