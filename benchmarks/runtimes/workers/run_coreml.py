@@ -4,6 +4,12 @@ import coremltools
 import torch
 from common import Job, Loaded, main
 
+LOGICAL = {
+    "aten.__and__.Tensor": torch.ops.aten.logical_and.default,
+    "aten.__or__.Tensor": torch.ops.aten.logical_or.default,
+}
+"""Operators of booleans as its converter knows them."""
+
 
 def load(work: Job) -> Loaded:
     program = torch.export.load(work.file("pt2"))
@@ -12,10 +18,12 @@ def load(work: Job) -> Loaded:
         module = program.module(check_guards=False)
         for node in [node for node in module.graph.nodes if "assert" in str(node.target)]:
             module.graph.erase_node(node)
+        for node in module.graph.nodes:
+            node.target = LOGICAL.get(str(node.target), node.target)
         module.recompile()
         program = torch.export.export(module, (given.to(torch.float32),))
     file = work.folder / f"{work.stem}.mlpackage"
-    program = program.run_decompositions({})
+    program = program.run_decompositions()
     coremltools.convert(program, minimum_deployment_target=coremltools.target.iOS17).save(str(file))
     return Loaded(None, coremltools.__version__, [one for one in file.rglob("*") if one.is_file()])
 
