@@ -216,7 +216,7 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     parts = torch.maximum(parts, _box_around(parts) * (free > 0))
     drawing = torch.ones_like(largest)
     for side in (15, 18, 23, 28):
-        uncovered = F.max_pool2d(1 - mask[None, None], side, 1).amin()  # 0 where a square of this side is covered
+        uncovered = F.max_pool2d(1 - mask[None, None], side, 1).min()  # 0 where a square of this side is covered
         drawing = torch.minimum(drawing, torch.maximum(uncovered, (side < 0.35 * longest).to(mask.dtype)))
     return mixed(enough.to(mask.dtype), parts, mask * drawing)
 

@@ -40,6 +40,8 @@ def canonicalize(graph: fx.Graph) -> None:
         elif short == "rrelu" and not (given := named_arguments(node))["training"]:
             slope = (given["lower"] + given["upper"]) / 2
             node.target, node.args, node.kwargs = aten.leaky_relu.default, (node.args[0], slope), {}
+        elif short in ("amax", "amin") and node.args[1:] in ((), ([],)) and not node.kwargs:  # over all axes
+            node.target, node.args = (aten.max if short == "amax" else aten.min).default, node.args[:1]
         elif short == "repeat":
             _plain_repeat(graph, node)
         elif _does_nothing(node, short):

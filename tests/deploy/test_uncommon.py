@@ -98,6 +98,16 @@ def test_all_formats_are_written_and_the_norm_is_folded(make, tmp_path):
     assert metadata["batch_norms_not_folded"] == {}
 
 
+class Extremes(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x).relu()
+        return (y - y.amin()) / (y.amax() + 1)
+
+
+def test_extremes_over_all_axes_are_written(tmp_path):
+    certify(Extremes().eval(), X, tmp_path, formats=FORMATS, dynamic=False)
+
+
 class Condition(Body):
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(x)
