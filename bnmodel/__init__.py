@@ -6,7 +6,7 @@ Importing this package imports nothing else. Each public name loads its module w
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 if TYPE_CHECKING:
     from bnmodel.data.datasets import DataError, Digits

@@ -27,6 +27,13 @@ def confusion_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def named_of_all(result: dict[str, Any]) -> str:
+    """How many planted faults are reported under the expected code in every seed, and how many alarms are false."""
+    faults, found = result["faults"].values(), result["healthy"]
+    named = sum(sum(row["reported"].get(row["expected"], {}).values()) == result["seeds"] for row in faults)
+    return f"{named} of {len(faults)}; {len(found['alarms'])} of {found['checkups']}"
+
+
 def _times(code: str, count: dict[str, int], severities: tuple[str, ...]) -> str:
     total = sum(count.get(severity, 0) for severity in severities)
     return f"`{code}` {total}×" if total else ""
