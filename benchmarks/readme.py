@@ -280,6 +280,20 @@ def drawing(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def pictures(result: dict[str, Any]) -> str:
+    """Every condition with its 95 % interval; numbers and single digits have different last columns."""
+    lines = [
+        f"| {result['pictures']} pictures per condition, read by `robust` | right | 95 % interval "
+        "| wrong at 90 % or more | doubted |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["models"]["robust"].items():
+        others = (row.get("sure_and_wrong", row.get("read_as_one_sure_digit")), row.get("doubted"))
+        shares = " | ".join("" if share is None else f"{share:.0%}" for share in others)
+        lines.append(f"| {name} | {row['accuracy']:.0%} | {row['low']:.0%} – {row['high']:.0%} | {shares} |")
+    return "\n".join(lines)
+
+
 def convergence(_: dict[str, Any]) -> str:
     sweep = convergence_sweep.read()
     lines = ["| | " + " | ".join(f"batch norm {place}" for place in PLACES) + " |", "|---" * 4 + "|"]
@@ -308,6 +322,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "seeds": seeds,
     "augmentation": augmentation,
     "drawing": drawing,
+    "pictures": pictures,
     "convergence": convergence,
     "diagnosis": confusion_table,
     "runtimes": runtimes_table,

@@ -60,7 +60,7 @@ def build(page: Page) -> None:
 
 def show(drawn: Drawn, size: int, seed: int) -> str:
     network = drawn.model.network
-    result = batch_spread.run(network, drawn.digit, size, batches(network, size), seed)
+    result = batch_spread.run(network, drawn.digit, size, batches(network, size), seed, largest(network))
     words = in_words(result)
     return sentence(words, drawn) + panels(batch_spread.figure(result), words) + done(size > 1 and not result.flipped)
 
@@ -71,10 +71,18 @@ def batches(network: nn.Module, size: int) -> int:
     return max(least, min(200, digits // size))
 
 
+def largest(network: nn.Module) -> int:
+    """Batch size at which the curve ends."""
+    return 128 if is_large(network) else 256
+
+
 def snippet(drawn: Drawn, size: int, seed: int) -> str:
+    network = drawn.model.network
     return f"""
 {digit_in_code(drawn)}from bnmodel.experiments import batch_spread
-result = batch_spread.run(model, digit, batch_size={size}, batches={batches(drawn.model.network, size)}, seed={seed})
+result = batch_spread.run(
+    model, digit, batch_size={size}, batches={batches(network, size)}, seed={seed}, largest={largest(network)}
+)
 print(result.flipped)
 plotting.save(batch_spread.figure(result), "chance.png")
 """
