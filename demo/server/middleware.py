@@ -72,6 +72,8 @@ class RequestGuard:
             return  # MCP tools call the app as any program does, and so come by here again
         if not isinstance(body, dict):
             raise refused(400, "body", "a JSON object", body, "see docs/http-api.md")
+        if body.get("session_hash") == "":  # Gradio takes it for none, and for one
+            raise refused(400, "session_hash", "at least one character", "", "leave it out")
         if path.startswith(f"{API}component_server"):
             number = body.get("component_id")
             if type(number) is not int or number not in self.blocks.blocks:

@@ -70,14 +70,15 @@ def _example(name: str) -> Callable[[], str]:
 
 
 def uploaded(file: dict[str, Any] | None) -> tuple[str, None]:
-    """Inspect an uploaded file and delete it."""
+    """Inspect an uploaded .onnx file and delete it."""
     if file is None:
         return "", None
     path = Path(file["path"])
     try:
         return report(path, file.get("orig_name") or path.name), None
     finally:
-        path.unlink(missing_ok=True)
+        if path.suffix == ".onnx":  # another one is a picture that a tab may still need
+            path.unlink(missing_ok=True)
 
 
 def report(path: Path, name: str) -> str:

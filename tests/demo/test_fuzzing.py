@@ -56,6 +56,14 @@ def test_a_url_in_place_of_a_file_is_refused_before_its_host_is_looked_up(attack
         assert attack.send(Case("GET", f"/gradio_api/file={url}")).what == "403"
 
 
+def test_an_empty_session_is_refused(attacked: tuple[Attack, list[str]]) -> None:
+    attack, _ = attacked
+    call = {"data": [{"path": attack.target.digit, "meta": META}], "session_hash": ""}
+    answer = attack.send(post("call/predict", call, "call"))
+    assert answer.what == "400"
+    assert "session_hash: expected at least one character" in answer.text
+
+
 # ---- the limits of docs/http-api.md
 
 

@@ -34,6 +34,14 @@ def test_an_uploaded_file_is_deleted_also_when_it_is_no_model(tmp_path: Path) ->
         assert not path.exists()
 
 
+def test_a_picture_in_place_of_a_model_is_refused_and_not_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "seven.png"
+    path.write_bytes(b"a picture")
+    html, _ = uploaded({"path": str(path), "orig_name": "seven.png"})
+    assert "Not analysed" in html
+    assert path.exists()
+
+
 def test_names_and_messages_of_a_file_are_escaped(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(b"no model")
