@@ -71,7 +71,7 @@ def test_the_sentence_says_where_it_stops_and_what_that_costs():
     assert "stops after epoch 3 of 4 and keeps epoch 2, validation loss 2.0000" in early
     assert "saves 1 epoch and costs <b>1.0000</b>: the lowest loss is epoch 4’s, 1.0000" in early
     assert "costs nothing" in tab.in_words(run([2.0, 3.0, 4.0], patience=1))
-    assert "goes through all 2 epochs" in tab.in_words(run([2.0, 1.0], patience=1))
+    assert "runs through all 2 epochs" in tab.in_words(run([2.0, 1.0], patience=1))
 
 
 @pytest.mark.parametrize("patience", [1, 5, 40])
