@@ -56,7 +56,7 @@ RUNTIMES = (
     Runtime("opencv4", "OpenCV 4", "opencv", ("opencv-python-headless<5",)),
     Runtime("openvino", "OpenVINO", "openvino", ("openvino",)),
     Runtime("ncnn", "ncnn (pnnx)", "ncnn", ("ncnn", "pnnx")),
-    Runtime("tflite", "TensorFlow Lite (onnx2tf)", "tflite", ("ai-edge-litert", "onnx2tf")),
+    Runtime("tflite", "LiteRT (TensorFlow Lite)", "tflite", ("ai-edge-litert", "litert-torch"), "pt2"),
     Runtime("mnn", "MNN", "mnn", ("MNN",)),
     Runtime("onnx2torch", "onnx2torch", "onnx2torch", ("onnx2torch", "torch", "torchvision")),
     Runtime("aotinductor", "AOTInductor", "aotinductor", ("torch", "setuptools"), "pt2"),
