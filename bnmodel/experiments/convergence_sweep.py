@@ -251,7 +251,7 @@ def _against_rate(axes: Axes, sweep: Sweep) -> None:
         at = [[cell.accuracy or 0.0 for cell in learning if cell.rate == rate] for rate in RATES]
         axes.plot(RATES, [median(values) for values in at], line, color=color, marker="o", markersize=3, label=label)
         axes.fill_between(RATES, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.12, linewidth=0)
-    title = f"5 initialisers × {sweep.seeds} seeds: median, range"
+    title = "median and range"
     axes.set(title=title, xscale="log", xlabel="learning rate (log)", ylim=(0, 1.02))
     axes.set_ylabel("validation accuracy")
     powers = [rate for rate in RATES if f"{rate:.0e}".startswith("1")]  # the others would run into these
