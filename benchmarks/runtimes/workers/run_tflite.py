@@ -56,7 +56,7 @@ def convertible(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
                 node.replace_all_uses_with(graph.get_attr(name))
             graph.erase_node(node)
     module.recompile()
-    module.eval = lambda: module  # not defined for exported programs, but called by the converter  # type: ignore[method-assign]
+    module.eval = lambda: module  # type: ignore[method-assign]  # not defined for exported programs, but called
     return module
 
 
