@@ -56,7 +56,7 @@ def convertible(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
                 node.replace_all_uses_with(graph.get_attr(name))
             graph.erase_node(node)
     module.recompile()
-    module.eval = lambda: module  # type: ignore[method-assign]  # not defined for exported programs, but called
+    module.eval = lambda: module  # type: ignore[method-assign]  # the converter calls it; exported programs lack it
     return module
 
 
