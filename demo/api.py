@@ -54,7 +54,7 @@ def build_api(reader: Model, model: Model) -> None:
     """/predict, answered by `reader`; /compare_modes and /batch_spread, by `model`."""
 
     def predict(image: dict[str, Any] | None) -> dict[str, Any]:
-        """Gradio tells MCP clients what stands here of the arguments.
+        """Arguments as MCP clients see them.
 
         Args:
             image: the picture; over MCP as a data: URL ("data:image/png;base64,…"), http URLs are refused
@@ -77,7 +77,7 @@ def build_api(reader: Model, model: Model) -> None:
     def compare_modes(
         image: dict[str, Any] | None, companions: float, kind: str, digit_class: float, seed: float
     ) -> dict[str, Any]:
-        """As above.
+        """Arguments as MCP clients see them.
 
         Args:
             image: the picture; over MCP as a data: URL ("data:image/png;base64,…"), http URLs are refused
@@ -102,7 +102,7 @@ def build_api(reader: Model, model: Model) -> None:
         }
 
     def batch_spread(image: dict[str, Any] | None, batch_size: float, seed: float) -> dict[str, Any]:
-        """As above.
+        """Arguments as MCP clients see them.
 
         Args:
             image: the picture; over MCP as a data: URL ("data:image/png;base64,…"), http URLs are refused

@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.context import Context
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from bnmodel.experiments.modes import COMPANY, Company, companions
 from bnmodel.plotting import percent
 from demo import url_state
 from demo.page import EXAMPLE, Drawn, Page
+from demo.server.gradio_private import current_blocks
 from demo.server.live_training import WAITING
 from demo.svg import to_legend_and_panels
 
@@ -120,10 +120,8 @@ def presets(shared: Sequence[Component]) -> None:
             document.getElementById(name)?.setAttribute('aria-pressed', same && seed === first);
         }}
     }}"""
-    root = Context.root_block
-    assert root is not None
     changes = [control.change for control in shared]  # type: ignore[attr-defined]
-    gr.on([root.load, *changes], None, list(shared), js=press, api_visibility="private")
+    gr.on([current_blocks().load, *changes], None, list(shared), js=press, api_visibility="private")
 
 
 def asked(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> tuple[Company, bool | None]:

@@ -60,28 +60,33 @@ class NumberReader(nn.Module):
     def read(
         self, parts: Tensor, boxes: Tensor, pixel: Tensor, averaged: Tensor, together: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (PARTS + 2 · WIDE, 4) and probabilities (…, 10) of all digits, 0 where there is none; and of the whole
-        ink as one digit (1, 10)."""
-        columns = edges(parts[:2], boxes[:2])
-        sections, rows = section_digits(parts[:2], columns, pixel, averaged)
-        others = reduced(parts[2:], pixel, averaged)
+        """Boxes (PARTS + 2 · WIDE, 4) and probabilities (PARTS + 2 · WIDE, 10) of all digits, 0 where there is none;
+        and the probabilities of the whole ink as one digit (1, 10).
+        """
+        columns = edges(parts[:WIDE], boxes[:WIDE])
+        sections, rows = section_digits(parts[:WIDE], columns, pixel, averaged)
+        others = reduced(parts[WIDE:], pixel, averaged)
         scores = self.network(torch.cat((sections.flatten(0, 1), others, together[None]))[:, None]).exp()
-        of_sections, of_others, single = scores[: -len(parts) + 1], scores[-len(parts) + 1 : -1], scores[-1:]
-        of_sections = of_sections.view(2, -1, 10)
+        rest = PARTS - WIDE + 1  # the other pieces and the whole ink
+        of_sections, of_others, single = scores[:-rest].view(WIDE, -1, 10), scores[-rest:-1], scores[-1:]
         height, width = boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]
-        tall = (rows >= 0.6 * height[:2, None]).to(boxes.dtype)  # a slice of a curve is not
-        places = section_boxes(boxes[:2], columns)
+        tall = (rows >= 0.6 * height[:WIDE, None]).to(boxes.dtype)  # a slice of a curve is not
+        places = section_boxes(boxes[:WIDE], columns)
         way = best_way(of_sections.amax(dim=2) * tall, places)  # (WIDE, 3, SECTIONS)
         read, place = way @ of_sections, way @ places  # (WIDE, 3, 10), (WIDE, 3, 4)
-        split = torch.cat((way[:, 1].amax(dim=1) > 0, torch.zeros_like(height[2:]) > 0))  # (PARTS,)
+        split = torch.cat((way[:, 1].amax(dim=1) > 0, torch.zeros_like(height[WIDE:]) > 0))  # (PARTS,)
         first = torch.cat((read[:, 0], of_others))
         doubted = (width > 1.3 * height) & torch.logical_not(split)
         first = torch.where(doubted[:, None], 0.45 * first + 0.055, first)
         tallest = height.max()
         present = (torch.maximum(height, 0.8 * width) >= 0.4 * tallest) & (tallest > 0)  # (PARTS,)
-        present = torch.cat((present, present[:2], present[:2]))
+        present = torch.cat((present, present[:WIDE], present[:WIDE]))
         probabilities = torch.cat((first, read[:, 1], read[:, 2]))
-        return torch.cat((place[:, 0], boxes[2:], place[:, 1], place[:, 2])), probabilities * present[:, None], single
+        return (
+            torch.cat((place[:, 0], boxes[WIDE:], place[:, 1], place[:, 2])),
+            probabilities * present[:, None],
+            single,
+        )
 
 
 def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -43,7 +43,8 @@ def section_digits(pieces: Tensor, columns: Tensor, pixel: Tensor, averaged: Ten
     """Ink of pieces (n, SIDE, SIDE) and their edges → digits of all sections, (n, SECTIONS, 28, 28), and the number of
     rows with ink in each, (n, SECTIONS). `pixel` and `averaged` as in `preprocessing.reduced`.
 
-    As `reduced` of the sections' ink, without a copy of it: rows of sections from those of the strips between edges.
+    Equal to `reduced` of each section's ink. No section is copied: sums and maxima of its rows are those of the strips
+    between the edges.
     """
     index = torch.arange(320, device=pieces.device, dtype=pieces.dtype)
     of_strip = (index >= columns[:, :-1, None]) & (index < columns[:, 1:, None])  # (n, END, SIDE)
@@ -65,7 +66,7 @@ def section_digits(pieces: Tensor, columns: Tensor, pixel: Tensor, averaged: Ten
 def best_way(sure: Tensor, boxes: Tensor) -> Tensor:
     """How surely each section is read (n, SECTIONS) and its box → the chosen sections, 0 or 1, (n, 3, SECTIONS).
 
-    A piece stays whole unless it is too wide for a digit, or badly read, and its sections are read surely.
+    A piece is cut only if its sections are read surely, and if it is too wide for one digit or read less surely itself.
     """
     aspects = (boxes[:, :, 2] - boxes[:, :, 0]) / (boxes[:, :, 3] - boxes[:, :, 1]).clamp(min=1)
     aspect, whole = aspects[:, WHOLE], sure[:, WHOLE]

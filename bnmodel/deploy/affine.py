@@ -67,7 +67,7 @@ def shape(node: fx.Node) -> list[Size]:
 
 
 def resolved(size: Size) -> Size:
-    """A symbol's value where the tracer has found it to have only one."""
+    """A size as a number, where the tracer found that it has only one value."""
     return int(size) if isinstance(size, torch.SymInt) and size.node.expr.is_number else size
 
 

@@ -1,8 +1,8 @@
 """Sizes at which a traced graph may compute something else than its network.
 
-While tracing, torch.export takes conditions on sizes for granted that hold for the example, such as `H > W` or
-`round(0.75 · H) == 18`, and the graph is the network's only where they hold. Some are real branches; most only choose
-between equal algorithms. Both are run where a condition does not hold, and compared.
+While tracing, torch.export assumes the conditions on sizes that hold for the example, such as `H > W` or
+`round(0.75 · H) == 18`; the graph is guaranteed to be the network's only where they hold. Some are real branches; most
+only choose between equal algorithms. Graph and network are run and compared where a condition does not hold.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ CLOSE = 1e-3  # relative; another path differs by more
 def captured_on_one_path(
     network: FlatNetwork, tensors: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str], dynamic: Any = None
 ) -> Captured:
-    """`capture`, with the axes fixed where the graph would be another than the network's at another size.
+    """`capture`, with the axes fixed where the graph differs from the network at another size.
 
     Raises:
         ExportError: as `capture`; and where the axes were asked for.

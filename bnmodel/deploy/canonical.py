@@ -94,7 +94,7 @@ def _plain_maximum(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
 
 
 def _without_divisor(graph: fx.Graph, node: fx.Node) -> None:
-    """An average pool with a divisor of its own, which ONNX has not: the average, scaled."""
+    """An average pool with a divisor of its own, which ONNX lacks, as a scaled average."""
     given = named_arguments(node)
     divisor, kernel = given.get("divisor_override"), given["kernel_size"]
     if divisor is None or given["ceil_mode"]:

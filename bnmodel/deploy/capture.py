@@ -33,7 +33,7 @@ class Captured:
         graph: takes and returns flat tensors; placeholders have the inputs' names.
         inputs, outputs: named tensors with their dynamic axes.
         notes: what could not be kept as asked, for the certificate.
-        guard: raises AssertionError for inputs of sizes for which the tracer does not vouch.
+        guard: raises AssertionError for input sizes at which the graph may differ from the network.
     """
 
     graph: fx.GraphModule
@@ -229,7 +229,7 @@ def _writes(node: fx.Node) -> bool:
 
 
 def _is_transform(target: Any) -> bool:
-    """Of operators rather than tensors, such as autocast, vmap or a branch."""
+    """Whether an operator applies other operators, such as autocast, vmap or a branch."""
     functorch = getattr(target, "__module__", None) or ""
     return isinstance(target, HigherOrderOperator) or functorch.startswith("torch._functorch")
 

@@ -244,7 +244,9 @@ def _require_json(about: dict[str, Any]) -> None:
     try:
         json.dumps(about)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ExportError(f"about: expected what JSON holds, received: {first_line(error)}") from error
+        raise ExportError(
+            f"about: expected what JSON holds, received: {first_line(error)}; convert it, for example with str()"
+        ) from error
 
 
 def _require_opset(opset: int | None) -> None:

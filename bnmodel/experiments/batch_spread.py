@@ -45,7 +45,7 @@ def run(
     Args:
         batch_size: 1 … 256.
         seed: of these batches; the batches of the other sizes are fixed.
-        largest: size with which the curve ends; the batches of 256 take a third of the time.
+        largest: batch size with which the curve ends.
 
     Raises:
         ValueError: batch_size out of range.

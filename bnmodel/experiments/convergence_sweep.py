@@ -36,7 +36,7 @@ SWEEP_FILE = Path(__file__).with_name("convergence_sweep.json")
 STEPS, EVERY, WATCHED = 400, 40, 2_000  # SGD steps; steps between evaluations; validation digits per evaluation
 SEEDS = 5
 SETTINGS = len(PLACES) * len(INITIALIZERS) * len(RATES)
-BOLD = 0.9  # final accuracy from which the maps show it in bold
+LEARNED = 0.9  # final accuracy of a network that learns at all; bold in the maps
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def strength(accuracy: float | None) -> float:
 
 
 def _map(axes: Axes, place: str, means: Mapping[Setting, float | None]) -> None:
-    """Accuracies in percent, bold from BOLD on, × for diverged."""
+    """Accuracies in percent, bold from LEARNED on, × for diverged."""
     names = list(INITIALIZERS)
     for (row, name), (column, rate) in product(enumerate(names), enumerate(RATES)):
         accuracy = means[place, name, rate]
@@ -234,7 +234,7 @@ def _map(axes: Axes, place: str, means: Mapping[Setting, float | None]) -> None:
         square = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=strength(accuracy), linewidth=0)
         axes.add_patch(square)
         text = "×" if accuracy is None else f"{100 * accuracy:.1f}"
-        weight = "bold" if (accuracy or 0.0) >= BOLD else "normal"
+        weight = "bold" if (accuracy or 0.0) >= LEARNED else "normal"
         axes.text(column, row, text, ha="center", va="center", fontsize=10, fontweight=weight)
     axes.set(xlim=(-0.5, len(RATES) - 0.5), ylim=(len(names) - 0.5, -0.5), xlabel="learning rate")
     axes.set_xticks(range(len(RATES)), [f"{rate:g}" for rate in RATES])

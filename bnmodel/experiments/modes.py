@@ -213,7 +213,7 @@ class _BatchStatistics(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.batches == 1:
             return batch_norm(x, self.gamma, self.beta, eps=self.eps)[0]
-        # as in BatchNormStep, with an axis for the batch: (B·N, C, H·W) → (B, N, C, H·W)
+        # `batch_norm` with an axis for the batch, without a copy to (N, B·C, …): (B·N, C, H·W) → (B, N, C, H·W)
         batches = (x if x.dim() > 2 else x[:, :, None]).unflatten(0, (self.batches, -1)).flatten(3)
         count, norm = batches.size(1) * batches.size(3), torch.linalg.vector_norm
         mean = batches.sum(3, keepdim=True).sum(1, keepdim=True) / count  # (B, 1, C, 1)

@@ -8,11 +8,20 @@ from typing import Protocol
 
 import gradio as gr
 from gradio.blocks import BlockFunction
-from gradio.context import LocalContext
+from gradio.context import Context, LocalContext
 from gradio.data_classes import FileData
 from gradio.utils import get_upload_folder, is_in_or_equal
 
-__all__ = ["BlockFunction", "Event", "FileData", "current_event", "has_session", "has_unread_answer", "is_uploaded"]
+__all__ = [
+    "BlockFunction",
+    "Event",
+    "FileData",
+    "current_blocks",
+    "current_event",
+    "has_session",
+    "has_unread_answer",
+    "is_uploaded",
+]
 
 
 class Event(Protocol):
@@ -35,6 +44,13 @@ def current_event() -> Event | None:
     """The event that this thread answers; None outside of events."""
     blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
     return blocks._queue.event_ids_to_events.get(event_id) if blocks and event_id else None
+
+
+def current_blocks() -> gr.Blocks:
+    """The app that is being built."""
+    blocks = Context.root_block
+    assert blocks is not None
+    return blocks
 
 
 def is_uploaded(path: str) -> bool:

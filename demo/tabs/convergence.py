@@ -12,7 +12,7 @@ from bnmodel.data import DataError
 from bnmodel.experiments import convergence, convergence_sweep
 from bnmodel.experiments.claims import Measure, claims
 from bnmodel.experiments.convergence import MOST_EPOCHS, RATES, Convergence
-from bnmodel.experiments.convergence_sweep import BOLD, Cell, Sweep, by_setting, mean_accuracy, strength
+from bnmodel.experiments.convergence_sweep import LEARNED, Cell, Sweep, by_setting, mean_accuracy, strength
 from bnmodel.experiments.gradients import LOOKS, PLACES
 from bnmodel.experiments.initialization import title
 from bnmodel.nn.init import INITIALIZERS
@@ -68,7 +68,8 @@ Ioffe & Szegedy 2015, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167). Sour
 """
 CLAIMS = """
 Means over {seeds} seeds with 95 % confidence intervals. <b>Bold</b>: better than without batch norm, because the
-interval of the difference between trainings with the same seed excludes zero. A claim holds if every entry is bold.
+interval of the difference between trainings with the same seed excludes zero. A number without an interval is the same
+for all seeds. A claim holds if every entry is bold.
 """
 PAINT = {"none": "currentColor", "before": "var(--olive)", "after": "var(--rose)"}
 CELL = "padding: 5px 0; text-align: center; font-size: clamp(10px, 3.1cqi, 12px); border: 0"
@@ -180,7 +181,7 @@ def in_cell(cells: Sequence[Cell], framed: bool) -> str:
     style += "; outline: 2px solid; outline-offset: -2px" if framed else ""
     text = "×" if accuracy is None else f"{100 * accuracy:.1f}"
     tip = f"{title(cells[0].initializer)}, rate {cells[0].rate:g}, {LOOKS[place][2]}: {plain(outcome(cells))}"
-    return f'<td style="{style}" data-tip="{tip}">{f"<b>{text}</b>" if (accuracy or 0) >= BOLD else text}</td>'
+    return f'<td style="{style}" data-tip="{tip}">{f"<b>{text}</b>" if (accuracy or 0) >= LEARNED else text}</td>'
 
 
 def outcome(cells: Sequence[Cell]) -> str:
@@ -206,7 +207,7 @@ def in_words(sweep: Sweep, initializer: str, rate: float) -> str:
 def only_with_norm(sweep: Sweep, initializer: str, rate: float) -> bool:
     """Whether a setting is learned with batch norm only."""
     settings = by_setting(sweep)
-    learned = {place: (mean_accuracy(settings[place, initializer, rate]) or 0) >= BOLD for place in PLACES}
+    learned = {place: (mean_accuracy(settings[place, initializer, rate]) or 0) >= LEARNED for place in PLACES}
     return all(learned[place] == (place != "none") for place in PLACES)
 
 
