@@ -8,6 +8,7 @@ per batch, every digit gets its own, from a given generator.
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -22,23 +23,34 @@ STRETCH = 0.12  # standard deviation of the logarithm of either axis' factor
 SHIFT = 1.0  # pixels, standard deviation
 BEND = 0.9  # pixels, standard deviation of the elastic displacement at the control points
 CONTROL_POINTS = 5  # of the elastic displacement, per axis
+SHAKY = 0.15  # of the digits, by a second displacement with more control points
+SHAKE = 0.5  # pixels, its standard deviation
+SHAKE_POINTS = 10
 HEAD = 0.22  # largest vertical displacement of the middle, in half heights
 SEVENS_CROSSED = 0.35
-SEVENS_LOOPED = 0.4  # of the crossed ones: drawn in one stroke, which goes from the foot to the bar
+SEVENS_LOOPED = 0.5  # of the crossed ones: drawn in one stroke, which goes from the foot to the bar
 ONES_WITH_FOOT = 0.3
 ONES_WITH_FLAG = 0.4
 ZEROS_SLASHED = 0.15
-REDRAWN = 10  # every tenth digit is drawn anew, if there is a style for it
+REDRAWN = 7  # every seventh digit is drawn anew
 PENS_CHANGED = 0.6
 EDGES_CHANGED = 0.5
 GAPS = 0.15
 # As strokes, see `strokes.parse`, on a grid 6 wide and 8 high
+SEGMENTS = {  # of a seven-segment display, in the order of their usual names a … g, with little and with more space
+    "a": ("00 40", "10 30"), "b": ("40 44", "41 43"), "c": ("44 48", "45 47"), "d": ("08 48", "18 38"),
+    "e": ("04 08", "05 07"), "f": ("00 04", "01 03"), "g": ("04 44", "14 34"),
+}  # fmt: skip
+DISPLAYED = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
 STYLES = {
     1: ("05 40 48", "04 30 38, 08 68", "12 30 38, 08 68", "06 50 58"),  # a long flag; a flag and a wide foot
     3: ("~01 20 51 43 54 56 28 07", "~00 30 52 54 57 38 07"),  # without a notch
     4: (  # no bar crosses; curled ends
         "40 04 54 38",
         "30 05 55 48",
+        "20 04 44 28",
+        "~30 12 05 05 55, 40 38",  # closed
+        "40 05 65, 40 38",
         "~30 14 04 04 54 54 48",
         "~21 10 03 03 14 64, 50 58",
         "~10 04 04 64, 42 46 38 17",
@@ -52,8 +64,12 @@ STYLES = {
     ),
     9: ("~51 30 11 02 14 34, 51 58", "~53 40 21 22 43 53 48", "~51 40 31 42 52 52 48"),  # an open head; tiny ones
 }
-_STYLES = parse([style for styles in STYLES.values() for style in styles])
-_COUNTS = torch.tensor([len(STYLES.get(digit, ())) for digit in range(10)])
+_DRAWN = [
+    [*STYLES.get(digit, ()), *(", ".join(SEGMENTS[name][space] for name in names) for space in (0, 1))]
+    for digit, names in enumerate(DISPLAYED)
+]
+_STYLES = parse([style for styles in _DRAWN for style in styles])
+_COUNTS = torch.tensor([len(styles) for styles in _DRAWN])
 _FIRST = _COUNTS.cumsum(0) - _COUNTS
 
 
@@ -68,12 +84,11 @@ def augment(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
 
 
 def redraw(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
-    """Digits of `labels` (N,) drawn in one of STYLES; `images` (N, 1, 28, 28) where there is none."""
+    """Digits of `labels` (N,) drawn in one of STYLES or as a display shows them, shaped like `images`."""
     _, uniform = random_like(images, generator)
     counts, first = _COUNTS.to(images.device)[labels], _FIRST.to(images.device)[labels]
     which = (first + (uniform(len(images)) * counts).long()).clamp(max=len(_STYLES.points) - 1)
-    drawn = _STYLES.draw(which, 0.6 + uniform(len(images)), generator)
-    return torch.where(counts.view(-1, 1, 1, 1) > 0, drawn, images)
+    return _STYLES.draw(which, 0.6 + uniform(len(images)), generator)
 
 
 def centres(images: Tensor) -> Tensor:
@@ -114,6 +129,10 @@ def warp(images: Tensor, generator: Generator, middle: Tensor | None = None) -> 
     head = (uniform(count, 1, 1) * 2 - 1) * HEAD * (1 - (grid[..., 1] / 0.75) ** 2).clamp(min=0)
     moved = bend.permute(0, 2, 3, 1) + torch.stack((torch.zeros_like(head), head), dim=3)
     grid = grid + strength.view(-1, 1, 1, 1) * moved
+    fine = _bicubic(SHAKE_POINTS).to(images.device)
+    shaken = SHAKE * 2 / SIZE * (uniform(count, 1, 1, 1) < SHAKY)
+    shake = fine @ (normal(count, 2, SHAKE_POINTS, SHAKE_POINTS) * shaken) @ fine.t()
+    grid = grid + shake.permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, align_corners=False)
 
 
@@ -179,7 +198,15 @@ def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
     strokes = line((left, middle - tilt / 2), (right, middle + tilt / 2), crossed)
     base = stem(bottom - 1)
     looped = crossed & (uniform(count) < SEVENS_LOOPED)
-    strokes = torch.maximum(strokes, line((base, bottom - 1), (left, middle - tilt / 2), looped))
+    # a quadratic Bézier curve whose middle control point is to the left and below the straight way
+    out, down = 6 * uniform(count) - 1, 3 * uniform(count) - 1
+    way = ((base, bottom - 1), ((base + left) / 2 - out, (bottom + middle) / 2 + down), (left, middle - tilt / 2))
+    points = [
+        tuple((1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c for a, b, c in zip(*way, strict=True))
+        for t in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    for start, end in pairwise(points):
+        strokes = torch.maximum(strokes, line(start, end, looped))
     foot = (labels == 1) & (uniform(count) < ONES_WITH_FOOT)
     lean = 2 * uniform(count) - 1
     start, end = (base - 2 - 5 * uniform(count), bottom), (base + 2 + 5 * uniform(count), bottom + lean)
