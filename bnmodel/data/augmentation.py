@@ -1,9 +1,9 @@
 """Augmentation of digits, on whole batches of tensors.
 
 It varies slant, stretch and bend (affine and elastic warp, Simard et al. 2003), the height of the middle, the width of
-the pen, blur and gaps, and adds what is rare in MNIST: strokes to its digits (crossed sevens, slashed zeros, ones with
-a foot or a flag), and whole digits drawn in other styles. Unlike torchvision's transforms, which draw one random value
-per batch, every digit gets its own, from a given generator.
+the pen, blur and gaps. It adds what is rare in MNIST: strokes to its digits (crossed sevens, slashed zeros, ones with
+a foot or a flag), and digits drawn in other styles or as seven-segment displays show them. Unlike torchvision's
+transforms, which draw one random value per batch, every digit gets its own, from a given generator.
 """
 
 import math
@@ -37,7 +37,7 @@ PENS_CHANGED = 0.6
 EDGES_CHANGED = 0.5
 GAPS = 0.15
 # As strokes, see `strokes.parse`, on a grid 6 wide and 8 high
-SEGMENTS = {  # of a seven-segment display, in the order of their usual names a … g, with little and with more space
+SEGMENTS = {  # of a seven-segment display, by their usual names, without and with space between them
     "a": ("00 40", "10 30"), "b": ("40 44", "41 43"), "c": ("44 48", "45 47"), "d": ("08 48", "18 38"),
     "e": ("04 08", "05 07"), "f": ("00 04", "01 03"), "g": ("04 44", "14 34"),
 }  # fmt: skip
@@ -64,12 +64,12 @@ STYLES = {
     ),
     9: ("~51 30 11 02 14 34, 51 58", "~53 40 21 22 43 53 48", "~51 40 31 42 52 52 48"),  # an open head; tiny ones
 }
-_DRAWN = [
+DRAWN = [  # all ways in which each digit is drawn anew
     [*STYLES.get(digit, ()), *(", ".join(SEGMENTS[name][space] for name in names) for space in (0, 1))]
     for digit, names in enumerate(DISPLAYED)
 ]
-_STYLES = parse([style for styles in _DRAWN for style in styles])
-_COUNTS = torch.tensor([len(styles) for styles in _DRAWN])
+_DRAWN = parse([shape for shapes in DRAWN for shape in shapes])
+_COUNTS = torch.tensor([len(shapes) for shapes in DRAWN])
 _FIRST = _COUNTS.cumsum(0) - _COUNTS
 
 
@@ -87,8 +87,8 @@ def redraw(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
     """Digits of `labels` (N,) drawn in one of STYLES or as a display shows them, shaped like `images`."""
     _, uniform = random_like(images, generator)
     counts, first = _COUNTS.to(images.device)[labels], _FIRST.to(images.device)[labels]
-    which = (first + (uniform(len(images)) * counts).long()).clamp(max=len(_STYLES.points) - 1)
-    return _STYLES.draw(which, 0.6 + uniform(len(images)), generator)
+    which = (first + (uniform(len(images)) * counts).long()).clamp(max=len(_DRAWN.points) - 1)
+    return _DRAWN.draw(which, 0.6 + uniform(len(images)), generator)
 
 
 def centres(images: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def centres(images: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, generator: Generator, middle: Tensor | None = None) -> Tensor:
-    """Rotate, shear, stretch, shift and bend each digit; move its centre up or down.
+    """Rotate, shear, stretch, shift and bend each digit; move its centre up or down; some by a shaky hand.
 
     `middle`: the points that come to lie in the middle of the image, (N, 2) in pixels; None: those that do already.
     """

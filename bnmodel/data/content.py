@@ -119,6 +119,11 @@ def _lines(masks: Tensor, values: Tensor, lengths: Tensor, wanted: Tensor) -> tu
             lines = lines * (1 - _widened(band, 4))
             level = torch.maximum(level, _widened(typical * lines, 1))
             band = torch.maximum(band, _widened(lines, 1))
+    # a slanted line goes on in the rows beside, as far as one end
+    covered, at_end = masks.sum(dim=2), torch.maximum(masks[:, :, :2].amax(dim=2), (masks * last).amax(dim=2))
+    part = at_end * (covered >= 0.15 * lengths)
+    for _ in range(2):
+        band, level = torch.maximum(band, part * _widened(band, 1)), torch.maximum(level, part * _widened(level, 1))
     return band, level
 
 
@@ -206,6 +211,7 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     touching = (found.top <= 0) | (found.left <= 0) | (found.bottom >= sheet.height) | (found.right >= sheet.width)
     free = size * kept * torch.logical_not(touching)  # (CELLS, CELLS)
     longest = torch.maximum(sheet.height, sheet.width)
+    free = free * (1 - _frame_lines(free, kept, found, sheet))
     for _ in range(2):
         free = _without_ring(free, found, longest)
     largest = free.max()
@@ -219,6 +225,32 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
         uncovered = F.max_pool2d(1 - mask[None, None], side, 1).min()  # 0 where a square of this side is covered
         drawing = torch.minimum(drawing, torch.maximum(uncovered, (side < 0.35 * longest).to(mask.dtype)))
     return mixed(enough.to(mask.dtype), parts, mask * drawing)
+
+
+def _frame_lines(free: Tensor, kept: Tensor, found: Components, sheet: Sheet) -> Tensor:
+    """Cells of what is left of a frame: thin components along a side of the picture, where all ink along it is longer
+    than half of that side and than any digit, or much shorter. A 1 beside other digits is about as long as these.
+    """
+    height, width = found.bottom - found.top, found.right - found.left
+    thin = (torch.minimum(height, width) <= 0.15 * torch.maximum(height, width) + 1) & (free > 0)
+    other = kept * (thin | (free <= 0))
+    longest = torch.where(thin, 0.0, free).max()
+    upright, lying = (thin & (height > width)).to(free.dtype), (thin & (width > height)).to(free.dtype)
+    lines = torch.zeros_like(free)
+    for beside in (found.left, sheet.width - found.right):
+        near = beside < 0.08 * sheet.width
+        length = _filled((other * near).amax(dim=1)).sum()
+        lines = torch.maximum(lines, upright * near * _no_digit(length, sheet.height, longest))
+    for beside in (found.top, sheet.height - found.bottom):
+        near = beside < 0.08 * sheet.height
+        length = _filled((other * near).amax(dim=0)).sum()
+        lines = torch.maximum(lines, lying * near * _no_digit(length, sheet.width, longest))
+    return lines
+
+
+def _no_digit(length: Tensor, side: Tensor, longest: Tensor) -> Tensor:
+    """Whether a line along a side is too long or too short for a digit beside others, of which the longest is given."""
+    return (((length > 0.5 * side) & (length > 1.1 * longest)) | (length < 0.35 * longest)) & (longest > 0)
 
 
 def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ class NumberReader(nn.Module):
         top, bottom, left, right = ink_box(ink)
         # one digit in pieces is read more surely than its pieces
         least = torch.where(counted, probabilities.amax(dim=1), 1.0).min()
-        narrow = right - left <= 1.1 * (bottom - top)
+        aspect = (right - left) / (bottom - top).clamp(min=1)
+        narrow = (aspect <= 1.1) | ((aspect <= 1.4) & (single.max() >= 0.9))
         alone = (counted.to(torch.int64).sum() == 1) & (boxes[0, 2] - boxes[0, 0] <= 1.3 * (boxes[0, 3] - boxes[0, 1]))
         one = counted.any() & (alone | (narrow & (single.max() >= 0.5) & (single.max() > least)))
         counted = torch.cat((counted & torch.logical_not(one), one[None]))
@@ -168,6 +169,8 @@ def reading_order(boxes: Tensor, present: Tensor) -> Tensor:
     half = torch.maximum(height[:, None], height) / 2
     below = middle[:, None] - middle  # (n, n): how much lower the first one is
     before = (below > half) | ((below.abs() <= half) & (left[:, None] > left))
-    rank = (before & present).sum(dim=1)  # (n,)
-    index = torch.arange(8, device=boxes.device)
-    return ((rank == index[:, None]) & present).to(boxes.dtype)
+    rank = (before & present).sum(dim=1)  # (n,); of several equal ones the first of `boxes` is first
+    index = torch.arange(boxes.size(0), device=boxes.device)
+    equal = (rank[:, None] == rank) & (index[:, None] > index)
+    rank = (((rank[:, None] > rank) | equal) & present).sum(dim=1)
+    return ((rank == torch.arange(8, device=boxes.device)[:, None]) & present).to(boxes.dtype)

@@ -75,7 +75,7 @@ def best_way(sure: Tensor, boxes: Tensor) -> Tensor:
     three = torch.stack([torch.minimum(torch.minimum(sure[:, a], sure[:, b]), sure[:, c]) for a, b, c in THREE], dim=1)
     surest = two.amax(dim=1)
     wide = aspect > 1.3
-    may = (aspect > torch.where(whole < 0.5, 0.4, 0.8)) & ((surest > whole) | wide)
+    may = (aspect > torch.where(whole < 0.5, 0.4, torch.where(whole < 0.9, 0.8, 1.3))) & ((surest > whole) | wide)
     may_two = may & (surest > torch.where(wide, 0.8, 0.99))
     may_three = (aspect > 1.4) & (three.amax(dim=1) > 0.8)
     values = torch.cat(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from bnmodel.data import augmentation, load_sample
-from bnmodel.data.augmentation import STYLES, augment, centres, european, gaps, redraw, thickness, tone, warp
+from bnmodel.data.augmentation import DRAWN, augment, centres, european, gaps, redraw, thickness, tone, warp
 from bnmodel.data.strokes import Shapes
 
 SAMPLE = load_sample(train=True)
@@ -50,7 +50,7 @@ def test_each_digit_of_a_batch_has_a_chance_of_its_own() -> None:
 
 
 def test_without_any_spread_a_warp_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ROTATION", "SHEAR", "STRETCH", "SHIFT", "BEND", "HEAD"):
+    for name in ("ROTATION", "SHEAR", "STRETCH", "SHIFT", "BEND", "HEAD", "SHAKE"):
         monkeypatch.setattr(augmentation, name, 0.0)
     torch.testing.assert_close(warp(SAMPLE.images[:20], seeded()), SAMPLE.images[:20], atol=1e-5, rtol=0)
 
@@ -72,7 +72,7 @@ def test_a_shift_moves_the_centre_of_mass_by_its_pixels(monkeypatch: pytest.Monk
 def only(monkeypatch: pytest.MonkeyPatch, **spreads: float) -> None:
     """`warp` at full strength, with these spreads and no others."""
     monkeypatch.setattr(augmentation, "STRENGTHS", (1.0, 1.0))
-    for name in ("ROTATION", "SHEAR", "STRETCH", "SHIFT", "BEND", "HEAD"):
+    for name in ("ROTATION", "SHEAR", "STRETCH", "SHIFT", "BEND", "HEAD", "SHAKE"):
         monkeypatch.setattr(augmentation, name, spreads.get(name, 0.0))
 
 
@@ -161,14 +161,17 @@ def test_a_slash_goes_from_the_lower_left_to_the_upper_right_through_the_middle(
     assert slash[:, 0, :10, :13].max() == 0
 
 
-def test_digits_with_a_style_of_their_own_are_drawn_anew_and_others_left() -> None:
-    drawn = redraw(SAMPLE.images, SAMPLE.labels, seeded())
-    same = (drawn == SAMPLE.images).flatten(1).all(dim=1)
-    assert set(SAMPLE.labels[~same].tolist()) == set(STYLES)
-    assert set(SAMPLE.labels[same].tolist()) == set(range(10)) - set(STYLES)
+def test_a_display_lights_the_segments_of_each_digit() -> None:
+    shown = ["abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg"]
+    middles = {"a": (2, 0), "b": (4, 2), "c": (4, 6), "d": (2, 8), "e": (0, 6), "f": (0, 2), "g": (2, 4)}
+    for digit, shapes in enumerate(DRAWN):
+        for shape in shapes[-2:]:  # without and with space
+            lines = [[(int(x), int(y)) for x, y in line.split()] for line in shape.split(", ")]
+            lit = {((x0 + x1) / 2, (y0 + y1) / 2) for (x0, y0), (x1, y1) in lines}
+            assert lit == {middles[name] for name in shown[digit]}
 
 
-def test_every_style_of_a_digit_is_drawn_and_none_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_shape_of_a_digit_is_drawn_and_none_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[int] = []
 
     def draw(shapes: Shapes, which: Tensor, width: Tensor, generator: Generator) -> Tensor:
@@ -177,9 +180,9 @@ def test_every_style_of_a_digit_is_drawn_and_none_of_another(monkeypatch: pytest
 
     monkeypatch.setattr(Shapes, "draw", draw)
     expected: list[int] = []
-    for digit, styles in STYLES.items():
+    for digit, shapes in enumerate(DRAWN):
         redraw(torch.zeros(200, 1, 28, 28), torch.full((200,), digit), seeded())
-        expected.extend(range(len(expected), len(expected) + len(styles)))
+        expected.extend(range(len(expected), len(expected) + len(shapes)))
         assert sorted(set(chosen)) == expected
 
 

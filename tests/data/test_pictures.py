@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from preprocessing_helpers import STROKES, drawn, painted, sketch
 from torch import Tensor, nn
 
@@ -73,6 +75,10 @@ def with_line_below(ink: np.ndarray) -> None:
     ink[184:188] = 255
 
 
+def with_torn_frame(ink: np.ndarray) -> None:
+    ink[5:95, 6:9] = ink[103:185, 7:10] = ink[12:50, -9:-6] = ink[60:192, -9:-6] = ink[6:9, 80:180] = 255
+
+
 def with_sliver(ink: np.ndarray) -> None:
     ink[40:140, :4] = 255
 
@@ -82,12 +88,34 @@ def with_speck(ink: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", STROKES)
-@pytest.mark.parametrize("add", [with_frame, with_inner_frame, with_bar, with_line_below, with_sliver, with_speck])
+@pytest.mark.parametrize(
+    "add",
+    [
+        with_frame,
+        with_inner_frame,
+        with_torn_frame,
+        with_bar,
+        with_line_below,
+        with_sliver,
+        with_speck,
+    ],
+)
 def test_what_is_not_the_drawing_does_not_matter(add, name: str) -> None:  # type: ignore[no-untyped-def]
     ink = drawn(STROKES[name], SIDE)
     expected, _ = sketch(painted(ink))
     add(ink)
     torch.testing.assert_close(sketch(painted(ink))[0], expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", STROKES)
+@pytest.mark.parametrize(("left", "rise", "thickness"), [(180, 3, 4), (172, 2, 3), (186, 8, 2)])
+def test_a_slanted_line_below_does_not_matter(name: str, left: int, rise: int, thickness: int) -> None:
+    ink = drawn(STROKES[name], SIDE)
+    expected, _ = sketch(painted(ink))
+    for x in range(SIDE):
+        top = left - x * rise // SIDE
+        ink[top : top + thickness, x] = 255
+    assert (sketch(painted(ink))[0] - expected).abs().mean() < 0.03  # the line may take some of the foot
 
 
 def test_a_line_of_one_pixel_survives_on_the_largest_canvas() -> None:
@@ -156,6 +184,28 @@ def test_lines_are_read_one_after_the_other() -> None:
     boxes = torch.tensor([[60.0, 62, 80, 100], [0, 0, 20, 40], [50, 4, 70, 44], [0, 60, 20, 100]])
     order = reading_order(boxes, torch.tensor([True, True, True, True]))
     assert order.argmax(dim=1)[:4].tolist() == [1, 2, 3, 0]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 12))
+def test_every_digit_has_its_own_place_in_the_order(seed: int, count: int) -> None:
+    drawn_boxes = np.random.default_rng(seed).integers(0, 6, (count, 2, 2)) * 10.0  # many of them are equal
+    boxes = torch.from_numpy(np.concatenate((drawn_boxes.min(1), drawn_boxes.max(1) + 10), axis=1)).float()
+    present = torch.from_numpy(np.random.default_rng(seed).random(count) < 0.8)
+    order = reading_order(boxes, present)
+    here = min(8, int(present.sum()))
+    assert order.sum(dim=1).tolist() == [1.0] * here + [0.0] * (8 - here)
+    assert order.sum(dim=0).max() <= 1
+    assert not order[:, ~present].any()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_one_at_the_border_beside_other_digits_is_no_frame(side: str) -> None:
+    ink = row("25")
+    one = np.zeros((len(ink), 16), np.uint8)
+    rows = np.flatnonzero(ink.max(1))
+    one[rows[0] : rows[-1] + 1, 6:14] = 255
+    ink = np.concatenate((one, ink) if side == "left" else (ink, one), axis=1)
+    assert reader(painted(ink))[0] == 3
 
 
 # --- advice ----------------------------------------------------------------------------------------------------------

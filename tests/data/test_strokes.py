@@ -9,7 +9,7 @@ from torch import Generator
 from bnmodel.data import augmentation, outliers
 from bnmodel.data.strokes import PIECES, parse, segments
 
-TABLES = {"digits": augmentation._STYLES, "others": outliers._SHAPES}
+TABLES = {"digits": augmentation._DRAWN, "others": outliers._SHAPES}
 
 
 def seeded() -> Generator:
