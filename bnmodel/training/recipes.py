@@ -24,6 +24,7 @@ class Recipe:
     seed: int = 0
     keeps_last: bool = False  # keep the last epoch, not the one with the lowest validation loss
     augmented: float = 0.0  # share of the digits that are augmented in every epoch, in [0, 1]
+    plain: int = 0  # last epochs, without augmentation
     channels_last: bool = False  # memory format of the network; faster on CPUs, the more channels the more
     outliers: float = 0.0  # outliers (letters, scribbles, pairs) per digit, in [0, 1]
     calibrated: bool = False  # fit a temperature on the validation digits at the end
@@ -42,6 +43,8 @@ class Recipe:
             raise ValueError(
                 f"averaging: expected 0 … {self.epochs - 1} of the {self.epochs} epochs, received {self.averaging}"
             )
+        if not 0 <= self.plain <= self.epochs:
+            raise ValueError(f"plain: expected 0 … {self.epochs} epochs, received {self.plain}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, received {self.schedule!r}")
 
@@ -76,16 +79,17 @@ SPRINT = Recipe(
 )
 ROBUST = Recipe(
     "robust",
-    epochs=55,
-    patience=55,
+    epochs=60,
+    patience=60,
     batch_size=128,
     learning_rate=0.1,
     momentum=0.9,
     weight_decay=5e-4,
     schedule="one_cycle",
-    averaging=5,
+    averaging=10,
     keeps_last=True,
     augmented=0.5,
+    plain=5,
     outliers=0.15,
     calibrated=True,
     model=RobustCNNConfig(),

@@ -172,13 +172,14 @@ class Training:
     def _batches(self, indices: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """This process's part of the mini-batches: images, the outliers behind the digits, and labels of the digits."""
         digits = [self.train[distributed.own_part(index)] for index in indices]
-        redrawn = [round(self.recipe.augmented * len(batch)) for batch in digits]
+        plain = len(self.history.epochs) >= self.recipe.epochs - self.recipe.plain
+        redrawn = [0 if plain else round(self.recipe.augmented * len(batch)) for batch in digits]
         counts = [round(self.recipe.outliers * len(batch)) for batch in digits]
         images, labels = [batch.images for batch in digits], [batch.labels for batch in digits]
         if any(redrawn):  # the first ones of each, since the digits are in random order
-            plain = torch.cat([x[:count] for x, count in zip(images, redrawn, strict=True)])
+            first = torch.cat([x[:count] for x, count in zip(images, redrawn, strict=True)])
             known = torch.cat([y[:count] for y, count in zip(labels, redrawn, strict=True)])
-            changed = augment(plain, known, self.random).split(redrawn)
+            changed = augment(first, known, self.random).split(redrawn)
             images = [torch.cat((new, x[len(new) :])) for x, new in zip(images, changed, strict=True)]
         if any(counts):
             sources = torch.cat([x[:count] for x, count in zip(images, counts, strict=True)])
