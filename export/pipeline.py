@@ -12,19 +12,15 @@ from torch import nn
 from bnmodel import SketchClassifier, load_checkpoint
 from bnmodel.data.numbers import NumberReader
 from bnmodel.deploy import certificate, golden
+from bnmodel.deploy.branches import captured_on_one_path
 from bnmodel.deploy.certificate import Models, file_record
-from bnmodel.deploy.certification import (
-    captured_as,
-    describe_norms,
-    described,
-    program_of,
-    require_held,
-    staging,
-    write_model,
-)
+from bnmodel.deploy.certification import program_of, write_model
 from bnmodel.deploy.checks import Check
+from bnmodel.deploy.errors import ExportError
+from bnmodel.deploy.folder import staging
 from bnmodel.deploy.folding import fold_graph
-from bnmodel.deploy.loading import FORMATS, Run
+from bnmodel.deploy.loading import FORMATS, Run, load_file
+from bnmodel.deploy.metadata import describe_norms, described
 from bnmodel.deploy.preflight import exportable
 from bnmodel.deploy.samples import Evidence, answer
 from bnmodel.deploy.signature import FlatNetwork, arguments
@@ -121,7 +117,7 @@ def export_checkpoint(
         runs = _runs(scratch, found)
         sizes = canvases if canvas is None else (canvas,)
         measured += against_source(networks, found, runs, data_root, sizes)
-        require_held(certificate.sources(scratch, found) + measured)
+        _require_held(certificate.sources(scratch, found) + measured)
         certificate.write(scratch, found, measured)
         (scratch / "best.pt").unlink()
         card = model_card(folder.name, found["digits"].metadata, measured)
@@ -139,7 +135,7 @@ def _write(
         network.register_forward_pre_hook(lambda _module, inputs: (inputs[0].to(torch.float32),))
     given = arguments(network, example)
     flat = FlatNetwork(network, given)
-    captured = captured_as(flat, given, names, False if fixed else DYNAMIC[stem])
+    captured = captured_on_one_path(flat, given, names, False if fixed else DYNAMIC[stem])
     evidence = answer(flat, [[tensor] for tensor in tensors], captured.outputs, CHANNELS[stem], keep_all=True)
     folded, kept = fold_graph(captured)
     facts = described(captured)
@@ -161,7 +157,12 @@ def _write(
 
 
 def _runs(folder: Path, found: Models) -> dict[str, Run]:
-    from bnmodel.deploy.loading import load_file
-
     names = [f"{stem}.{format}" for stem, model in found.items() for format in model.formats]
     return {name: load_file(folder / name).run for name in names}
+
+
+def _require_held(measured: list[Check]) -> None:
+    """Raise ExportError with every broken promise."""
+    broken = [f"  {check.promise}: {check.file}: {check.detail}" for check in measured if not check.passed]
+    if broken:
+        raise ExportError("nothing was exported, since these promises do not hold:\n" + "\n".join(broken))

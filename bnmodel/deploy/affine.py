@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-Size = Any  # int or torch.SymInt
+from bnmodel.deploy.nodes import Size, same_size
 
 
 @dataclass(frozen=True)
@@ -55,35 +55,6 @@ def compressed(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def of_rank(tensor: Tensor, rank: int) -> Tensor | None:
-    """Leading axes of size 1 added, as broadcasting does."""
-    if tensor.dim() > rank:
-        return None
-    return tensor.reshape([1] * (rank - tensor.dim()) + list(tensor.shape))
-
-
-def shape(node: fx.Node) -> list[Size]:
-    return [resolved(size) for size in node.meta["val"].shape]
-
-
-def resolved(size: Size) -> Size:
-    """A size as a number, where the tracer found that it has only one value."""
-    return int(size) if isinstance(size, torch.SymInt) and size.node.expr.is_number else size
-
-
-def same(a: Size, b: Size) -> bool:
-    """Whether two sizes are equal for all values of their symbols."""
-    if isinstance(a, int) and isinstance(b, int):
-        return a == b
-    return bool(_expression(a) - _expression(b) == 0)
-
-
-def _expression(size: Size) -> Any:
-    import sympy
-
-    return sympy.Integer(size) if isinstance(size, int) else sympy.expand(size.node.expr)
-
-
 def _hint(size: Size) -> int:
     return size if isinstance(size, int) else int(size.node.hint if size.node.hint is not None else 2)
 
@@ -98,32 +69,27 @@ def groups(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[int
     while i < len(before) or j < len(after):
         left: list[int] = []
         right: list[int] = []
-        sizes = [1, 1]
-        exact: list[Any] = [1, 1]
-        while True:
-            if left and right and same(exact[0], exact[1]):
-                break
-            if (sizes[0] <= sizes[1] and i < len(before)) or j >= len(after):
-                if i >= len(before):
-                    return None
-                sizes[0] *= _hint(before[i])
-                exact[0] = exact[0] * before[i]
+        while not (left and right and _as_many(before, left, after, right)):
+            fewer = math.prod(_hint(before[axis]) for axis in left) <= math.prod(_hint(after[axis]) for axis in right)
+            if i < len(before) and (fewer or j == len(after)):
                 left.append(i)
                 i += 1
-            else:
-                sizes[1] *= _hint(after[j])
-                exact[1] = exact[1] * after[j]
+            elif j < len(after):
                 right.append(j)
                 j += 1
-            if (i >= len(before) and j >= len(after)) and not (left and right and same(exact[0], exact[1])):
-                # what is left are axes of size 1
-                if result and same(exact[0], exact[1]):
-                    result[-1][0].extend(left)
-                    result[-1][1].extend(right)
-                    return result
+            elif result and _as_many(before, left, after, right):  # what is left are axes of size 1
+                result[-1][0].extend(left)
+                result[-1][1].extend(right)
+                return result
+            else:
                 return None
         result.append((left, right))
     return result
+
+
+def _as_many(before: Sequence[Size], left: Sequence[int], after: Sequence[Size], right: Sequence[int]) -> bool:
+    """Whether the axes `left` hold as many elements as `right`, for all values of the symbols."""
+    return same_size(math.prod(before[axis] for axis in left), math.prod(after[axis] for axis in right))
 
 
 def reshaped(tensor: Tensor, before: Sequence[Size], after: Sequence[Size]) -> Tensor | None:
@@ -152,15 +118,9 @@ def reshaped(tensor: Tensor, before: Sequence[Size], after: Sequence[Size]) -> T
     return compressed(tensor.expand(full).reshape(sizes)) if math.prod(full) == math.prod(sizes) else None
 
 
-def permuted(tensor: Tensor, order: Sequence[int]) -> Tensor:
-    return tensor.permute(list(order))
-
-
 def inverse(order: Sequence[int]) -> list[int]:
-    result = [0] * len(order)
-    for place, axis in enumerate(order):
-        result[axis % len(order)] = place
-    return result
+    """The permutation that undoes `order`."""
+    return [order.index(axis) for axis in range(len(order))]
 
 
 def constant_along(tensor: Tensor, axes: Sequence[int]) -> bool:

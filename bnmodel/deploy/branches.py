@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnmodel.deploy.capture import Captured, capture, quiet
+from bnmodel.deploy.capture import Captured, capture
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.loading import as_array
-from bnmodel.deploy.reference import evaluated
+from bnmodel.deploy.reference import called, evaluated
 from bnmodel.deploy.samples import OneSize, grown
-from bnmodel.deploy.signature import FlatNetwork
+from bnmodel.deploy.signature import Arguments, FlatNetwork, output_names
+from bnmodel.deploy.tracing import quiet
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1001, 1536, 2049, 4097)
 TRIES = 4  # per axis
@@ -25,27 +26,31 @@ LARGEST = 1 << 22  # input elements of a try
 CLOSE = 1e-3  # relative; another path differs by more
 
 
-def captured_on_one_path(
-    network: FlatNetwork, tensors: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str], dynamic: Any = None
-) -> Captured:
-    """`capture`, with the axes fixed where the graph differs from the network at another size.
+def captured_on_one_path(network: FlatNetwork, given: Arguments, output: Any = None, dynamic: Any = None) -> Captured:
+    """`capture`, with the batch size fixed where the graph differs from the network at another size.
+
+    output, dynamic: as in `certify`.
 
     Raises:
-        ExportError: as `capture`; and where the axes were asked for.
+        ExportError: as `capture`; the network raises on the example; or it differs along an axis that was asked for.
     """
-    captured = capture(network, tensors, inputs, outputs, dynamic)
+    names = output_names(called(network, given.tensors), output, given.names)
+    captured = capture(network, given.tensors, given.names, names, dynamic)
     try:
-        require_one_path(network, captured, tensors)
+        require_one_path(network, captured, given.tensors)
     except OneSize as error:
         if dynamic is not None:
             raise
-        captured = capture(network, tensors, inputs, outputs, False)
-        captured.notes.append(fixed_batch(tensors, error))
+        return with_fixed_batch(network, given, names, error)
     return captured
 
 
-def fixed_batch(tensors: Sequence[Tensor], error: OneSize) -> str:
-    return f"the batch size is fixed at {len(tensors[0])}: {str(error).removeprefix('dynamic: ')}"
+def with_fixed_batch(network: FlatNetwork, given: Arguments, output: Any, error: OneSize) -> Captured:
+    """The network for the example's sizes only, with a note that says why."""
+    captured = captured_on_one_path(network, given, output, False)
+    reason = str(error).removeprefix("dynamic: ")
+    captured.notes.append(f"the batch size is fixed at {len(given.tensors[0])}: {reason}")
+    return captured
 
 
 def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence[Tensor]) -> None:

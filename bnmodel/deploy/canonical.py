@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from bnmodel.deploy.affine import shape
-from bnmodel.deploy.layers import named_arguments
+from bnmodel.deploy.nodes import named_arguments, shape
 
 aten = torch.ops.aten
 

@@ -3,32 +3,31 @@
 import json
 import os
 import re
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
-import torch
 from torch import nn
 
 from bnmodel.deploy import certificate, checks, golden
-from bnmodel.deploy.branches import captured_on_one_path, fixed_batch
+from bnmodel.deploy.axes import for_tracing
+from bnmodel.deploy.branches import captured_on_one_path, with_fixed_batch
 from bnmodel.deploy.capture import Captured
 from bnmodel.deploy.certificate import Model
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError, as_export_error, first_line
-from bnmodel.deploy.folding import fold_graph, refuse_graph
+from bnmodel.deploy.folder import copy_others, others_in, staging
+from bnmodel.deploy.folding import fold_graph
 from bnmodel.deploy.formats import WRITERS, Program
 from bnmodel.deploy.golden import Golden
 from bnmodel.deploy.loading import FORMATS, load_file
+from bnmodel.deploy.metadata import describe_norms, described, versions
 from bnmodel.deploy.onnx_model import opset_of
-from bnmodel.deploy.preflight import exportable, named_norms
+from bnmodel.deploy.preflight import exportable
 from bnmodel.deploy.samples import Evidence, OneSize, gather
-from bnmodel.deploy.signature import Arguments, FlatNetwork, arguments, output_names
+from bnmodel.deploy.signature import Arguments, FlatNetwork, arguments
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 RESERVED = ("golden", "certificate", "README")
@@ -82,14 +81,13 @@ def certify(
     network = exportable(module)
     given = arguments(network, example, input)
     flat = FlatNetwork(network, given)
-    captured = captured_as(flat, given, output, dynamic)
+    captured = captured_on_one_path(flat, given, output, dynamic)
     try:
         evidence = gather(flat, captured, given.tensors)
     except OneSize as error:
         if dynamic is not None:
             raise
-        captured = captured_as(flat, given, output, False)
-        captured.notes.append(fixed_batch(given.tensors, error))
+        captured = with_fixed_batch(flat, given, output, error)
         evidence = gather(flat, captured, given.tensors)
     folded, kept = fold_graph(captured)
     metadata = {
@@ -105,48 +103,17 @@ def certify(
             warnings.warn(f"{name}.{format} was not written: {reason}", stacklevel=3)
         for note in captured.notes:
             warnings.warn(f"{name}: {note}", stacklevel=3)
-        others, vectors, before = _others(folder, name)
+        others, vectors, before = others_in(folder, name)
         golden.write(scratch / golden.FILE, {**vectors, name: evidence.golden})
         copy_others(folder, scratch, others)
         certificate.write(scratch, {**others, name: model}, [*before, *measured])
     return measured
 
 
-def captured_as(flat: FlatNetwork, given: Arguments, output: Any = None, dynamic: Any = None) -> Captured:
-    """The graph of a network, with its outputs named."""
-    with torch.no_grad():
-        try:
-            answer = flat.call(*(tensor.clone() for tensor in given.tensors))
-        except Exception as error:
-            sizes = ", ".join(str(list(tensor.shape)) for tensor in given.tensors)
-            raise ExportError(
-                f"{type(flat.model).__name__} raises on the example {sizes}: {first_line(error)}; "
-                "pass inputs that the network accepts"
-            ) from error
-    names = output_names(answer, output, given.names)
-    captured = captured_on_one_path(flat, given.tensors, given.names, names, dynamic)
-    refuse_graph(captured.graph.graph)
-    return captured
-
-
 def program_of(captured: Captured, given: Arguments, opset: int | None = None) -> Program:
     """The folded graph, ready to be written."""
-    example = []
-    for tensor, axes in zip(given.tensors, captured.axes, strict=True):
-        for axis in axes:
-            tensor = torch.cat([tensor, tensor], axis) if tensor.shape[axis] == 1 else tensor
-        example.append(tensor)
-    return Program(captured.graph, captured.inputs, captured.outputs, captured.axes, tuple(example), opset)
-
-
-def described(captured: Captured) -> dict[str, Any]:
-    """Inputs, outputs and what is dynamic, for the metadata."""
-    return {
-        "inputs": [port.describe() for port in captured.inputs],
-        "outputs": [port.describe() for port in captured.outputs],
-        "batched": captured.batched,
-        "notes": captured.notes,
-    }
+    example = for_tracing(given.tensors, captured.axes)
+    return Program(captured.graph, captured.inputs, captured.outputs, captured.axes, example, opset)
 
 
 def write_model(
@@ -176,20 +143,13 @@ def write_model(
     for format in [one for one in wanted if one not in failed]:
         path = scratch / f"{stem}.{format}"
         try:
-            WRITERS[format](program, metadata, path)
+            measured += _written(path, program, model, evidence.golden)
+            model.formats.append(format)
         except OSError:
             raise
-        except Exception as error:  # of the exporter, which has many kinds
+        except Exception as error:
             failed[format] = _reason(error)
-            continue
-        found = _measured(path, model, evidence.golden)
-        broken = [check for check in found if not check.passed]
-        if broken:
-            path.unlink()
-            failed[format] = "; ".join(f"{check.promise}: {check.detail}" for check in broken)
-            continue
-        model.formats.append(format)
-        measured += found
+            path.unlink(missing_ok=True)
     failed = {format: reason.replace(f"{scratch}{os.sep}", "") for format, reason in failed.items()}  # of this machine
     model.not_written.update(failed)
     if failed and (asked is not None or not model.formats):
@@ -198,25 +158,23 @@ def write_model(
     return model, measured
 
 
-def require_held(measured: list[Check]) -> list[Check]:
-    """The same, or an ExportError that names every broken promise."""
-    broken = [f"  {check.promise}: {check.file}: {check.detail}" for check in measured if not check.passed]
-    if broken:
-        raise ExportError("nothing was exported, since these promises do not hold:\n" + "\n".join(broken))
-    return measured
-
-
-def _measured(path: Path, model: Model, vectors: Golden) -> list[Check]:
+def _written(path: Path, program: Program, model: Model, vectors: Golden) -> list[Check]:
+    """Write one file, and measure it; ExportError where a promise does not hold."""
     format = path.suffix[1:]
-    try:
-        file = load_file(path)
-    except ExportError as error:
-        return [Check("loads", path.name, False, str(error))]
+    WRITERS[format](program, model.metadata, path)
+    file = load_file(path)
     model.operators[format] = checks.statistics_operators(file)
-    return certificate.measure_loaded(path, file, model, vectors)
+    found = certificate.measure_loaded(path, file, model, vectors)
+    broken = [f"{check.promise}: {check.detail}" for check in found if not check.passed]
+    if broken:
+        raise ExportError("; ".join(broken))
+    return found
 
 
 def _reason(error: Exception) -> str:
+    """An ExportError's message, or the cause of an exporter's error."""
+    if isinstance(error, ExportError):
+        return str(error)
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -253,92 +211,3 @@ def _require_opset(opset: int | None) -> None:
     newest = onnx.defs.onnx_opset_version()
     if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int) or not 1 <= opset <= newest):
         raise ExportError(f"opset: expected a number from 1 to {newest}, or None for the lowest, received {opset!r}")
-
-
-# ---- the folder
-
-
-def _others(folder: Path, name: str) -> tuple[certificate.Models, dict[str, Golden], list[Check]]:
-    """What else is certified in the folder: models, their golden vectors and what was measured of them.
-
-    Raises:
-        ExportError: there is a certificate, and it or its golden vectors cannot be read.
-    """
-    if not (folder / certificate.FILE).exists():
-        return {}, {}, []
-    content = certificate.read(folder / certificate.FILE)
-    found = certificate.models(folder)
-    others = {stem: model for stem, model in found.items() if stem != name}
-    files = {f"{stem}.{format}" for stem, model in others.items() for format in model.formats}
-    vectors = golden.read(folder / golden.FILE) if others else {}
-    before = [Check(**check) for check in content["measured"] if check["file"] in files]
-    return others, {stem: vectors[stem] for stem in others if stem in vectors}, before
-
-
-def copy_others(folder: Path, scratch: Path, others: certificate.Models) -> None:
-    """Links to the files of other models, so that the new certificate can be made of all of them."""
-    for stem, model in others.items():
-        for format in model.formats:
-            source = folder / f"{stem}.{format}"
-            if not source.is_file():
-                raise ExportError(f"{source}: no such file, though the folder's certificate names it; certify it again")
-            (scratch / source.name).write_bytes(source.read_bytes())
-
-
-@contextmanager
-def staging(target: Path, *stems: str) -> Iterator[Path]:
-    """A folder inside `target` in which everything is made; moved into place at the end, removed on any error.
-
-    stems: of the networks that are written; their earlier files that are not written again are removed.
-    """
-    made = not target.exists()
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as name:
-            folder = Path(name)
-            yield folder
-            new = {path.name for path in folder.iterdir()}
-            for path in sorted(folder.iterdir(), key=lambda path: path.name == certificate.FILE):  # certificate last
-                path.replace(target / path.name)
-            for stem in stems:
-                for format in FORMATS:
-                    if f"{stem}.{format}" not in new:
-                        (target / f"{stem}.{format}").unlink(missing_ok=True)
-        made = False
-    except OSError as error:
-        raise ExportError(f"{target}: cannot be written ({error}); free the disk or choose another folder") from error
-    finally:
-        if made and target.is_dir() and not any(target.iterdir()):
-            target.rmdir()
-
-
-# ---- the metadata
-
-STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-GREEK = {"weight": "gamma", "bias": "beta"}
-
-
-def describe_norms(model: nn.Module, folded: Sequence[str], kept: dict[str, str]) -> dict[str, Any]:
-    """What was folded stays readable: statistics, γ and β of every norm."""
-    norms = {}
-    for name, norm in named_norms(model).items():
-        values = {GREEK.get(key, key): _plain(getattr(norm, key)) for key in STATE if getattr(norm, key) is not None}
-        norms[name] = {"eps": norm.eps, "momentum": norm.momentum, **values}
-    return {"batch_norms": norms, "batch_norms_folded": list(folded), "batch_norms_not_folded": kept}
-
-
-def _plain(tensor: torch.Tensor) -> Any:
-    """Numbers with as many digits as their type holds."""
-    if not tensor.is_floating_point():
-        return tensor.tolist()
-    digits = 17 if tensor.dtype == torch.float64 else 9
-    return [float(f"{value:.{digits}g}") for value in tensor.flatten().tolist()]
-
-
-def versions(opset: int | None) -> dict[str, Any]:
-    return {
-        "torch": torch.__version__.split("+")[0],
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "onnx_opset": opset,
-    }

@@ -1,12 +1,13 @@
 """The part of a graph that does not depend on the input, evaluated in float64: weights and what is computed of them."""
 
+import itertools
 import operator
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from bnmodel.deploy.affine import shape
+from bnmodel.deploy.nodes import dtype_of, is_tensor, operator_name, shape
 from bnmodel.deploy.reference import float64, widened
 
 LARGE = 1 << 16  # elements; a larger constant is only stored where it is not much larger than what it is made from
@@ -20,9 +21,9 @@ class Constants:
         self._sources: dict[fx.Node, frozenset[str]] = {}
         self._operators: dict[fx.Node, frozenset[str]] = {}
         for node in graph.graph.nodes:
-            self.add(graph, node)
+            self._add(graph, node)
 
-    def add(self, graph: fx.GraphModule, node: fx.Node) -> None:
+    def _add(self, graph: fx.GraphModule, node: fx.Node) -> None:
         if node.op == "get_attr":
             value = operator.attrgetter(str(node.target))(graph)
             if isinstance(value, Tensor):
@@ -36,7 +37,7 @@ class Constants:
                 return
             inputs = node.all_input_nodes
             self._sources[node] = frozenset().union(*(self._sources[one] for one in inputs))
-            self._operators[node] = frozenset([str(node.target)]).union(*(self._operators[one] for one in inputs))
+            self._operators[node] = frozenset([operator_name(node)]).union(*(self._operators[one] for one in inputs))
 
     def get(self, node: Any) -> Tensor | None:
         value = self._values.get(node)
@@ -51,18 +52,15 @@ class Constants:
         return self._operators.get(node, frozenset())
 
     def _computable(self, node: fx.Node) -> bool:
-        inputs = node.all_input_nodes
-        if node.target is not operator.getitem:
-            if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
+        inputs, target = node.all_input_nodes, node.target
+        if isinstance(target, torch._ops.OpOverload):
+            if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
                 return False
-            if torch.Tag.nondeterministic_seeded in node.target.tags:
-                return False
-        elif not inputs:
+        elif target is not operator.getitem:
             return False
-        value = node.meta.get("val")
-        if isinstance(value, Tensor) and not all(isinstance(size, int) for size in shape(node)):
+        if is_tensor(node) and not all(isinstance(size, int) for size in shape(node)):
             return False
-        if not inputs and (not isinstance(value, Tensor) or value.numel() > LARGE):
+        if not inputs and not (is_tensor(node) and node.meta["val"].numel() <= LARGE):
             return False
         return all(one in self._values for one in inputs)
 
@@ -77,7 +75,7 @@ def _evaluate(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
 def store_constants(graph: fx.GraphModule) -> None:
     """Replace what is computed from weights alone by its value, rounded once to its own type."""
     constants = Constants(graph)
-    stored = 0
+    names = (f"constant_{number}" for number in itertools.count())
     for node in list(graph.graph.nodes):
         value = constants.get(node)
         if node.op != "call_function" or value is None or not constants.sources(node):
@@ -86,20 +84,16 @@ def store_constants(graph: fx.GraphModule) -> None:
             continue
         if value.numel() > LARGE and value.numel() > 8 * _largest(graph, constants.sources(node)):
             continue
-        name = f"constant_{stored}"
-        stored += 1
-        new_attribute(graph, node, name, value.to(node.meta["val"].dtype))
+        _replace_by_buffer(graph, node, next(names), value.to(dtype_of(node)))
     graph.graph.eliminate_dead_code()
 
 
-def new_attribute(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> fx.Node:
-    """A buffer `name` that replaces `node`."""
+def _replace_by_buffer(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:
     graph.register_buffer(name, value.detach().contiguous().clone())
     with graph.graph.inserting_before(node):
         attribute = graph.graph.get_attr(name)
-    attribute.meta = {"val": node.meta.get("val")}
+    attribute.meta = {"val": node.meta["val"]}
     node.replace_all_uses_with(attribute)
-    return attribute
 
 
 def _largest(graph: fx.GraphModule, names: frozenset[str]) -> int:

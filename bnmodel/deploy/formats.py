@@ -26,9 +26,10 @@ from torch.export.graph_signature import InputKind
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
-from bnmodel.deploy.capture import Axes, export, quiet
+from bnmodel.deploy.axes import Axes
 from bnmodel.deploy.onnx_model import finished, serialized
 from bnmodel.deploy.signature import Port
+from bnmodel.deploy.tracing import export, quiet
 from bnmodel.io import atomic_write
 
 METADATA = "metadata.json"

@@ -1,13 +1,14 @@
 """Linear operators of a graph that can take up a scale and a shift: convolutions, their transposes, dense layers."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from bnmodel.deploy.affine import Affine, shape
+from bnmodel.deploy.affine import Affine
 from bnmodel.deploy.constants import Constants
+from bnmodel.deploy.errors import ExportError
+from bnmodel.deploy.nodes import dtype_of, layer_name, named_arguments, operator_name, pads, shape
 
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 TRANSPOSED = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
@@ -35,8 +36,7 @@ class Layer:
     @property
     def source(self) -> fx.Node:
         """The operator's input."""
-        name = {"addmm": "mat1", "mm": "self", "matmul": "self"}.get(self.kind, "input")
-        source = named_arguments(self.node)[name]
+        source = named_arguments(self.node)[OPERANDS[self.kind][0] if self.kind in OPERANDS else "input"]
         assert isinstance(source, fx.Node)
         return source
 
@@ -54,11 +54,9 @@ class Layer:
 
     def accepts_before(self, affine: Affine) -> bool:
         """Whether scaling and shifting the input equals changing weight and bias."""
-        vectors = affine.along(self.in_axis)
-        if vectors is None:
-            return False
         # with a shift, zeros at the border would have to become −shift / scale
-        return affine.only_scales() or not (self.padded or self.kind in TRANSPOSED)
+        keeps_border = affine.only_scales() or not (self.padded or self.kind in TRANSPOSED)
+        return keeps_border and affine.along(self.in_axis) is not None
 
     def accepts_after(self, affine: Affine) -> bool:
         return affine.along(self.out_axis) is not None
@@ -67,10 +65,9 @@ class Layer:
         """s · (W x + b) + t = (s W) x + (s b + t)."""
         scale, shift = self._vectors(affine, self.out_axis, len(self.bias))
         if self.kind in TRANSPOSED:
-            per_output = scale.view(self.groups, 1, -1)  # weight (groups · in, out / groups, …)
-            weight = self.weight.view(self.groups, -1, self.weight.size(1), *self.weight.shape[2:])
-            tail = [1] * (self.weight.dim() - 2)
-            self.weight = (weight * per_output.view(self.groups, 1, -1, *tail)).view(self.weight.shape)
+            weight = self.weight.unflatten(0, (self.groups, -1))  # (groups, in / groups, out / groups, *kernel)
+            per_output = scale.view(self.groups, 1, -1, *[1] * self.spatial)
+            self.weight = (weight * per_output).flatten(0, 1)
         else:
             self.weight = self.weight * scale.view(-1, *[1] * (self.weight.dim() - 1))
         self.bias = self.bias * scale + shift
@@ -97,68 +94,76 @@ class Layer:
         return vectors.scale.expand(count), vectors.shift.expand(count)
 
 
-def layer_of(node: fx.Node, constant: Constants) -> Layer | None:
-    """The linear operator at `node`, or None where it is none or its weights depend on the input."""
-    if node.op != "call_function" or not str(node.target).startswith("aten."):
-        return None
-    kind = str(node.target).split(".")[1]
-    arguments = named_arguments(node)
-    if kind in CONVOLUTIONS or kind in TRANSPOSED:
-        source, weight, bias = arguments["input"], arguments["weight"], arguments.get("bias")
-    elif kind == "convolution":
-        return _plain_convolution(node, arguments, constant)
-    elif kind == "linear":
-        source, weight, bias = arguments["input"], arguments["weight"], arguments.get("bias")
-    elif kind == "addmm":
-        source, weight, bias = arguments["mat1"], arguments["mat2"], arguments["self"]
-        if arguments.get("beta", 1) != 1 or arguments.get("alpha", 1) != 1:
-            return None
-    elif kind in ("mm", "matmul"):
-        source, weight, bias = arguments["self"], arguments.get("mat2", arguments.get("other")), None
+class Layers:
+    """The linear operators of a graph, with their weights while norms are folded into them."""
+
+    def __init__(self, graph: fx.GraphModule, constants: Constants) -> None:
+        self._graph = graph
+        self._constants = constants
+        self._found: dict[fx.Node, Layer] = {}
+
+    def at(self, node: fx.Node) -> Layer | None:
+        """The linear operator at `node`, or None where it is none or its weights depend on the input."""
+        if node not in self._found:
+            found = _layer_of(node, self._constants)
+            if found is None:
+                return None
+            self._found[node] = found
+        return self._found[node]
+
+    def store(self) -> None:
+        """Write the folded weights into the graph; a weight that is used elsewhere gets a copy of its own."""
+        for count, layer in enumerate(self._found.values()):
+            if layer.changed:
+                _store(self._graph, layer, f"folded_{count}")
+
+
+def _store(graph: fx.GraphModule, layer: Layer, name: str) -> None:
+    node, source, attributes = layer.node, layer.source, []
+    weight, bias = layer.weight.to(dtype_of(node)), layer.bias.to(dtype_of(node))
+    if not (weight.isfinite().all() and bias.isfinite().all()):
+        raise ExportError(
+            f"{layer_name(node)}: weights that are not finite after folding its batch norm; the variance is "
+            "extreme: recalibrate the statistics"
+        )
+    for suffix, value in (("weight", weight), ("bias", bias)):
+        graph.register_buffer(f"{name}_{suffix}", value.contiguous())
+        with graph.graph.inserting_before(node):
+            attributes.append(graph.graph.get_attr(f"{name}_{suffix}"))
+    if layer.spatial:
+        node.args = (source, *attributes, *node.args[3:])
+        node.kwargs = {key: value for key, value in node.kwargs.items() if key not in ("input", "weight", "bias")}
     else:
+        node.target = torch.ops.aten.linear.default
+        node.args, node.kwargs = (source, *attributes), {}
+
+
+OPERANDS = {
+    "addmm": ("mat1", "mat2", "self"),
+    "mm": ("self", "mat2", ""),
+    "matmul": ("self", "other", ""),
+}
+"""Names of input, weight and bias where they are others."""
+
+
+def _layer_of(node: fx.Node, constants: Constants) -> Layer | None:
+    kind = operator_name(node)
+    if kind not in {*CONVOLUTIONS, *TRANSPOSED, *DENSE, "convolution"}:
         return None
-    weight_value, bias_value = _value(weight, constant), _value(bias, constant)
-    if weight_value is None or (bias is not None and bias_value is None) or _value(source, constant) is not None:
+    given = named_arguments(node)
+    source, weight, bias = (given.get(name) for name in OPERANDS.get(kind, ("input", "weight", "bias")))
+    weight_value, bias_value = constants.get(weight), constants.get(bias)
+    if weight_value is None or (bias is not None and bias_value is None) or constants.get(source) is not None:
         return None
-    if kind in ("addmm", "mm", "matmul"):
-        if weight_value.dim() != 2:
-            return None
-        weight_value = weight_value.t()
-    if kind in DENSE and weight_value.dim() != 2:
+    if kind in DENSE and (weight_value.dim() != 2 or given.get("beta", 1) != 1 or given.get("alpha", 1) != 1):
         return None
-    groups = int(arguments.get("groups", 1))
+    if kind == "convolution":
+        kind = f"conv{'_transpose' if given['transposed'] else ''}{weight_value.dim() - 2}d"
+    weight_value = weight_value.t() if kind in OPERANDS else weight_value
+    groups = int(given.get("groups", 1))
     outputs = weight_value.size(1) * groups if kind in TRANSPOSED else weight_value.size(0)
-    if bias_value is not None and bias_value.numel() != outputs:
+    if bias_value is None:
+        bias_value = torch.zeros(outputs, dtype=torch.float64)
+    if bias_value.shape[-1:] != (outputs,) or bias_value.numel() != outputs:
         return None
-    bias_value = torch.zeros(outputs, dtype=torch.float64) if bias_value is None else bias_value.flatten()
-    return Layer(node, kind, weight_value, bias_value, groups, _pads(arguments.get("padding", 0)))
-
-
-def _plain_convolution(node: fx.Node, arguments: dict[str, Any], constant: Constants) -> Layer | None:
-    weight = _value(arguments["weight"], constant)
-    bias = _value(arguments.get("bias"), constant)
-    if weight is None or (arguments.get("bias") is not None and bias is None):
-        return None
-    groups, spatial = int(arguments["groups"]), weight.dim() - 2
-    kind = f"conv_transpose{spatial}d" if arguments["transposed"] else f"conv{spatial}d"
-    outputs = weight.size(1) * groups if arguments["transposed"] else weight.size(0)
-    bias = torch.zeros(outputs, dtype=torch.float64) if bias is None else bias
-    return Layer(node, kind, weight, bias, groups, _pads(arguments["padding"]))
-
-
-def _pads(padding: object) -> bool:
-    if isinstance(padding, str):
-        return padding != "valid"
-    return any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
-
-
-def _value(argument: object, constant: Constants) -> Tensor | None:
-    return constant.get(argument) if isinstance(argument, fx.Node) else None
-
-
-def named_arguments(node: fx.Node) -> dict[str, Any]:
-    """Arguments of an operator by their schema's names, defaults included."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    schema = node.target._schema.arguments
-    found = {one.name: one.default_value for one in schema if one.has_default_value()}
-    return {**found, **dict(zip([one.name for one in schema], node.args, strict=False)), **node.kwargs}
+    return Layer(node, kind, weight_value, bias_value.flatten(), groups, pads(given.get("padding", 0)))

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnmodel.deploy.capture import quiet
 from bnmodel.deploy.errors import ExportError, first_line
 from bnmodel.deploy.formats import METADATA, torchscript
+from bnmodel.deploy.tracing import quiet
 
 FORMATS = ("torchscript", "onnx", "pt2")
 LOADING = threading.Lock()  # torch.export loads one file at a time, and fails where two threads ask
@@ -90,13 +90,12 @@ def _load_onnx(path: Path, threads: int | None) -> ExportedFile:
 
 
 def _run_torch(module: Callable[..., Any], metadata: dict[str, Any]) -> Run:
-    types = [_torch_type(one["type"]) for one in metadata.get("inputs", [])]
+    narrow = {place for place, one in enumerate(metadata.get("inputs", [])) if one["type"] == "bfloat16"}
 
     def run(*arrays: np.ndarray) -> list[np.ndarray]:
-        tensors = [torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape)) for array in arrays]
-        tensors = [tensor.to(type_) for tensor, type_ in zip(tensors, types, strict=True)] if types else tensors
+        tensors = [torch.from_numpy(np.asarray(array, order="C")) for array in arrays]
         with torch.inference_mode():
-            outputs = module(*tensors)
+            outputs = module(*(tensor.bfloat16() if i in narrow else tensor for i, tensor in enumerate(tensors)))
         return [as_array(tensor) for tensor in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
 
     return run
@@ -105,11 +104,6 @@ def _run_torch(module: Callable[..., Any], metadata: dict[str, Any]) -> Run:
 def as_array(tensor: torch.Tensor) -> np.ndarray:
     """As numpy has it: bfloat16 in float32."""
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
-
-
-def _torch_type(name: str) -> torch.dtype | None:
-    """The type to convert to: only bfloat16 differs from its array's."""
-    return torch.bfloat16 if name == "bfloat16" else None
 
 
 @dataclass(frozen=True)

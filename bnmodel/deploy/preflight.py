@@ -1,23 +1,18 @@
-"""What is checked before a network is exported: wrappers, modes, weights and statistics."""
+"""What is checked before a network is exported: wrappers, modes, weights and statistics, and then its graph."""
 
-import copy
-import io
-import threading
 import warnings
-from collections import OrderedDict
-from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
-from types import CellType, FunctionType, GeneratorType, ModuleType
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from bnmodel import CustomBatchNorm
-from bnmodel.deploy.errors import ExportError, first_line
+from bnmodel.deploy.copying import detached_copy
+from bnmodel.deploy.errors import ExportError
+from bnmodel.deploy.nodes import branch_of, layer_name, named_arguments, operator_name
 from bnmodel.nn.dropout import Dropout
 
 NORMS = (CustomBatchNorm, _BatchNorm)
@@ -28,8 +23,6 @@ WRAPPERS = {
     "OptimizedModule": "_orig_mod",
 }
 """Class of a wrapper → attribute that holds the wrapped network."""
-SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, threading.Thread, ModuleType, GeneratorType)
-"""What cannot be copied, and that copies of a network share."""
 
 
 def exportable(module: nn.Module) -> nn.Module:
@@ -61,51 +54,6 @@ def exportable(module: nn.Module) -> nn.Module:
 def named_norms(module: nn.Module) -> dict[str, nn.Module]:
     """Batch norms, `CustomBatchNorm` and torch's, by name."""
     return {name: part for name, part in module.named_modules() if isinstance(part, NORMS)}
-
-
-def detached_copy(module: nn.Module) -> nn.Module:
-    """`copy.deepcopy`, where tensors that hang on an autograd graph (weight_norm, pruning) are detached."""
-    attributes = [value for part in module.modules() for value in vars(part).values()]
-    memo: dict[int, Any] = {
-        id(value): value.detach().clone() for value in attributes if isinstance(value, Tensor) and not value.is_leaf
-    }
-    memo |= {id(value): value for value in attributes if isinstance(value, SHARED)}
-    try:
-        copied = copy.deepcopy(module, memo)
-        for part in copied.modules():
-            _rebind(vars(part), memo)
-        return copied
-    except Exception as error:
-        raise ExportError(
-            f"{type(module).__name__} cannot be copied ({first_line(error)}); remove what it holds besides tensors, "
-            "such as open files or locks"
-        ) from error
-
-
-def _rebind(functions: MutableMapping[Any, Any], memo: Mapping[int, Any]) -> None:
-    """Let hooks and replaced methods that close over parts of the network close over those of its copy.
-
-    memo: id of what was copied → the copy. `copy.deepcopy` takes a function as it is.
-    """
-    for key, value in functions.items():
-        if isinstance(value, FunctionType) and value.__closure__:
-            cells = [_rebound(cell, memo) for cell in value.__closure__]
-            if any(new is not old for new, old in zip(cells, value.__closure__, strict=True)):
-                copied = FunctionType(
-                    value.__code__, value.__globals__, value.__name__, value.__defaults__, tuple(cells)
-                )
-                copied.__kwdefaults__ = value.__kwdefaults__
-                functions[key] = copied
-        elif isinstance(value, OrderedDict):  # hooks
-            _rebind(value, memo)
-
-
-def _rebound(cell: CellType, memo: Mapping[int, Any]) -> CellType:
-    try:
-        content = cell.cell_contents
-    except ValueError:  # not assigned yet
-        return cell
-    return CellType(memo[id(content)]) if id(content) in memo else cell
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -190,3 +138,42 @@ def _refuse_statistics(name: str, norm: nn.Module) -> None:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def refuse_graph(graph: fx.Graph) -> None:
+    """Raise ExportError where a traced graph uses statistics of the batch, or random numbers."""
+    varying: set[fx.Node] = set()  # depend on the input
+    for node in graph.nodes:
+        branch = branch_of(node)
+        if branch is not None:
+            refuse_graph(branch)
+        if node.op == "placeholder" or not varying.isdisjoint(node.all_input_nodes):
+            varying.add(node)
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        name = str(node.target)
+        if "batch_norm" in name and node in varying and _in_training(node):
+            raise ExportError(
+                f"{layer_name(node)}: batch norm with the statistics of the batch ({name}, training=True); "
+                "call eval(), or keep running statistics"
+            )
+        if torch.Tag.nondeterministic_seeded in node.target.tags and _is_random(node):
+            raise ExportError(
+                f"{layer_name(node)}: random numbers in eval mode ({name}); pass training=self.training to the "
+                "dropout, or pass the noise as an input"
+            )
+
+
+def _in_training(node: fx.Node) -> bool:
+    if operator_name(node) != "batch_norm":  # a decomposed one
+        return "no_training" not in str(node.target)
+    given = named_arguments(node)
+    return bool(given["training"]) or given["running_mean"] is None
+
+
+def _is_random(node: fx.Node) -> bool:
+    """Whether an operator that may draw random numbers does: not with training=False or a dropout of 0."""
+    given = named_arguments(node)
+    switches = [given[name] for name in ("train", "training") if name in given]
+    rates = [given[name] for name in ("dropout", "dropout_p", "p") if isinstance(given.get(name), (int, float))]
+    return not ((switches and not any(switches)) or (rates and not any(rates)))

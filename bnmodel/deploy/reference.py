@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from bnmodel.deploy.allowance import UNIT_ROUNDOFF
+from bnmodel.deploy.copying import detached_copy
 from bnmodel.deploy.errors import ExportError, first_line
-from bnmodel.deploy.preflight import detached_copy
-from bnmodel.deploy.signature import FlatNetwork
+from bnmodel.deploy.signature import FlatNetwork, named_tensors
 
 WIDE = {
     torch.float32: torch.float64,
@@ -113,9 +113,18 @@ def evaluated(network: FlatNetwork, tensors: Sequence[Tensor]) -> list[Tensor]:
     Raises:
         ExportError: the network raises on this input.
     """
+    return [output.detach().clone() for _, output in named_tensors(called(network, tensors))]
+
+
+def called(network: FlatNetwork, tensors: Sequence[Tensor]) -> Any:
+    """The network's output as it returns it; `tensors` stay as they are.
+
+    Raises:
+        ExportError: the network raises on this input.
+    """
     try:
         with torch.no_grad():
-            return [output.detach().clone() for output in network(*(tensor.clone() for tensor in tensors))]
+            return network.call(*(tensor.clone() for tensor in tensors))
     except ExportError:
         raise
     except Exception as error:

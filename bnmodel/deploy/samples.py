@@ -10,13 +10,16 @@ from torch import Tensor
 
 from bnmodel.deploy import golden
 from bnmodel.deploy.allowance import UNIT_ROUNDOFF, Yardstick, judge, measured
-from bnmodel.deploy.capture import Axes, Captured, quiet
+from bnmodel.deploy.axes import Axes
+from bnmodel.deploy.capture import Captured
 from bnmodel.deploy.checks import of_one_size
+from bnmodel.deploy.copying import detached_copy
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.golden import Arrays, Golden
 from bnmodel.deploy.loading import as_array
 from bnmodel.deploy.reference import Reference, evaluated
 from bnmodel.deploy.signature import FlatNetwork, Port
+from bnmodel.deploy.tracing import quiet
 
 MIXED = 8  # cases there are at least, where inputs can be mixed
 FEW = 4  # cases that are enough where they are large and have many channels, which say as much as many cases
@@ -71,42 +74,61 @@ def answer(
     """
     reference = Reference(network)
     exact = [_rounded(reference(case), outputs) for case in cases]
-    own = [[as_array(output) for output in evaluated(network, case)] for case in cases]
-    again = [as_array(output) for output in evaluated(network, cases[0])]
-    if not all(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc") for a, b in zip(own[0], again, strict=True)):
+    own = _own(network, cases)
+    if not all(map(_equal, own[0], _own(network, cases[:1])[0])):
         raise ExportError(
             f"{type(network.model).__name__}: two evaluations of one input differ in eval mode; remove random numbers "
             "and state from forward"
         )
-    other: list[Arrays] = []
-    if len(cases) > FEW:  # the same network with other algorithms
-        with quiet(), torch.backends.mkldnn.flags(enabled=False):
-            other = [[as_array(output) for output in evaluated(network, case)] for case in cases]
     if outputs[0].type == "float64":
         own = _float64_rounding(network, cases, exact)
         with quiet(), torch.backends.mkldnn.flags(enabled=False):
-            other = _float64_rounding(network, cases, exact)
-    elif not keep_all:  # its condition
-        for seed in range(DRAWS if len(cases) > FEW else 1):
-            perturbed = reference.rounded(seed)
-            other += [_rounded(perturbed(case), outputs) for case in cases]
+            variants = [_float64_rounding(network, cases, exact)]
+    else:
+        variants = _variants(network, reference, cases, outputs, perturb=not keep_all)
     kept = [True] * len(cases) if keep_all else _continuous(own, exact)
     numbers = [number for number, keep in enumerate(kept) if keep]
     compared = [(own[number], exact[number]) for number in numbers]
-    for start in range(0, len(other), len(cases)):
-        more = [(other[start + number], exact[number]) for number in numbers]
+    for variant in variants:
+        more = [(variant[number], exact[number]) for number in numbers]
         compared += [pair for pair, same in zip(more, _continuous(*zip(*more, strict=True)), strict=True) if same]
-    yardsticks = []
-    for place, (port, axis) in enumerate(zip(outputs, axes, strict=True)):
-        mine, theirs = [a[place] for a, _ in compared], [b[place] for _, b in compared]
-        if not any(array.size for array in theirs):
-            raise ExportError(f"output {port.name}: empty for this example; pass one for which there are values")
-        try:
-            yardsticks.append(measured(port.type, axis, mine, theirs))
-        except ValueError as error:
-            raise ExportError(f"output {port.name}: {error}; scale the inputs or the weights") from error
-    pick, exact = [cases[number] for number in numbers], [exact[number] for number in numbers]
-    return Evidence(Golden([[as_array(tensor) for tensor in case] for case in pick], exact), yardsticks)
+    yardsticks = [
+        _yardstick(port, axis, [a[place] for a, _ in compared], [b[place] for _, b in compared])
+        for place, (port, axis) in enumerate(zip(outputs, axes, strict=True))
+    ]
+    inputs = [[as_array(tensor) for tensor in cases[number]] for number in numbers]
+    return Evidence(Golden(inputs, [exact[number] for number in numbers]), yardsticks)
+
+
+def _own(network: FlatNetwork, cases: Sequence[Tensors]) -> list[Arrays]:
+    return [[as_array(output) for output in evaluated(network, case)] for case in cases]
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+
+
+def _variants(
+    network: FlatNetwork, reference: Reference, cases: Sequence[Tensors], outputs: Sequence[Port], perturb: bool
+) -> list[list[Arrays]]:
+    """Answers that are rounded otherwise: with other algorithms; and, to `perturb`, with the parameters moved."""
+    found = []
+    if len(cases) > FEW:
+        with quiet(), torch.backends.mkldnn.flags(enabled=False):
+            found.append(_own(network, cases))
+    for seed in range(DRAWS if len(cases) > FEW else 1) if perturb else ():
+        perturbed = reference.rounded(seed)
+        found.append([_rounded(perturbed(case), outputs) for case in cases])
+    return found
+
+
+def _yardstick(port: Port, axis: int | None, own: list[np.ndarray], exact: list[np.ndarray]) -> Yardstick:
+    if not any(array.size for array in exact):
+        raise ExportError(f"output {port.name}: empty for this example; pass one for which there are values")
+    try:
+        return measured(port.type, axis, own, exact)
+    except ValueError as error:
+        raise ExportError(f"output {port.name}: {error}; scale the inputs or the weights") from error
 
 
 def _rounded(outputs: Sequence[Tensor], ports: Sequence[Port]) -> Arrays:
@@ -120,8 +142,6 @@ def _rounded(outputs: Sequence[Tensor], ports: Sequence[Port]) -> Arrays:
 
 def _float64_rounding(network: FlatNetwork, cases: Sequence[Tensors], exact: list[Arrays]) -> list[Arrays]:
     """Of a float64 network: its rounding in float32, scaled down, since there is nothing more exact to compare with."""
-    from bnmodel.deploy.preflight import detached_copy
-
     single = FlatNetwork(detached_copy(network.model).float(), network.arguments)
     result = []
     for case, answers in zip(cases, exact, strict=True):
@@ -158,12 +178,13 @@ def _relative(own: Arrays, exact: Arrays) -> float:
 
 def _require_independent_samples(network: FlatNetwork, evidence: Evidence) -> None:
     cases = of_one_size(evidence.golden)
-    inputs, outputs = cases.inputs, cases.outputs
-    together = [torch.from_numpy(np.concatenate([case[place] for case in inputs])) for place in range(len(inputs[0]))]
-    own = [tensor.to(torch.bfloat16) if _is_bfloat(network, place) else tensor for place, tensor in enumerate(together)]
-    batch = [as_array(output) for output in evaluated(network, own)]
+    together = [
+        torch.from_numpy(np.concatenate(arrays)).to(tensor.dtype)
+        for arrays, tensor in zip(zip(*cases.inputs, strict=True), network.arguments.tensors, strict=True)
+    ]
+    (batch,) = _own(network, [together])
     for place, yardstick in enumerate(evidence.yardsticks):
-        expected = np.concatenate([case[place] for case in outputs])
+        expected = np.concatenate([case[place] for case in cases.outputs])
         verdict = judge(yardstick, [batch[place]], [expected])
         if not verdict.passed and verdict.share > 1000:
             raise ExportError(
@@ -171,10 +192,6 @@ def _require_independent_samples(network: FlatNetwork, evidence: Evidence) -> No
                 f"{verdict.difference:.1e}); use running statistics in eval mode, or export one batch size with "
                 "dynamic=False"
             )
-
-
-def _is_bfloat(network: FlatNetwork, place: int) -> bool:
-    return network.arguments.tensors[place].dtype == torch.bfloat16
 
 
 def channel_axis(captured: Captured, port: Port) -> int | None:

@@ -44,5 +44,5 @@ def test_views_of_unknown_sizes_are_followed_only_where_they_keep_channels_apart
 @pytest.mark.parametrize("order", [(0, 2, 1), (2, 0, 1)])
 def test_a_permutation_is_undone_by_its_inverse(order):
     scale = torch.rand(2, 3, 4)
-    back = affine.permuted(affine.permuted(scale, order), affine.inverse(order))
+    back = scale.permute(order).permute(affine.inverse(order))
     assert torch.equal(back, scale)

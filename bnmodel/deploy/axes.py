@@ -1,0 +1,101 @@
+"""Axes of variable size: those that were asked for, and those that the traced graph has."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from bnmodel.deploy.errors import ExportError
+from bnmodel.deploy.nodes import Size, placeholders, shape, type_name
+from bnmodel.deploy.signature import Port
+
+AXIS_NAMES = {0: "N", 1: "L", 2: "H", 3: "W", 4: "D"}
+Axes = dict[int, str]  # axis → its name
+
+
+def dynamic_axes(dynamic: Any, names: Sequence[str], tensors: Sequence[Tensor]) -> tuple[tuple[Axes, ...], bool]:
+    """Axes that may vary, per input, and whether they were asked for (then a fixed one is an error).
+
+    Args:
+        dynamic: None for the first axis of every input that has the first input's batch size; False or {} for none;
+            axes of the first input, as (0, 2, 3) or {0: "N", 2: "H"}; or such a choice per input name.
+
+    Raises:
+        ExportError: an axis that the input does not have, or an unknown input.
+    """
+    if dynamic is None:
+        batch = tensors[0].shape[:1]
+        return tuple({0: "N"} if tensor.dim() and tensor.shape[:1] == batch else {} for tensor in tensors), False
+    if not dynamic:
+        return tuple({} for _ in tensors), True
+    by_name = isinstance(dynamic, Mapping) and all(isinstance(key, str) for key in dynamic)
+    per_input = dict(dynamic) if by_name else {names[0]: dynamic}
+    unknown = sorted(set(per_input) - set(names))
+    if unknown:
+        raise ExportError(f"dynamic: expected inputs of {', '.join(names)}, received {', '.join(unknown)}")
+    pairs = zip(names, tensors, strict=True)
+    return tuple(_named_axes(name, per_input.get(name, {}), tensor.dim()) for name, tensor in pairs), True
+
+
+def _named_axes(name: str, chosen: Any, rank: int) -> Axes:
+    """The choice for one input of `rank` axes: (0, 2) or {0: "N", 2: "H"}, also with `torch.export.Dim` as names."""
+    if not isinstance(chosen, Collection):
+        raise ExportError(f"dynamic: expected axes of {name}, as in (0, 2), received {chosen!r}")
+    labels = chosen if isinstance(chosen, Mapping) else dict.fromkeys(chosen)
+    axes: Axes = {}
+    for axis, label in labels.items():
+        if not isinstance(axis, int) or not -rank <= axis < rank:
+            raise ExportError(f"dynamic: {name} has axes 0 … {rank - 1}, received {axis}")
+        label, axis = getattr(label, "__name__", label), axis % rank
+        axes[axis] = label if isinstance(label, str) else AXIS_NAMES.get(axis, f"axis{axis}")
+    return axes
+
+
+def for_tracing(tensors: Sequence[Tensor], axes: Sequence[Axes]) -> tuple[Tensor, ...]:
+    """The tensors with at least two elements along dynamic axes: the tracer takes a size of 1 for a constant."""
+    result = []
+    for tensor, chosen in zip(tensors, axes, strict=True):
+        for axis in chosen:
+            if tensor.shape[axis] == 1:
+                tensor = torch.cat([tensor, tensor], axis)
+        result.append(tensor)
+    return tuple(result)
+
+
+def kept_axes(
+    graph: fx.Graph, axes: Sequence[Axes], asked: bool, names: Sequence[str], notes: list[str]
+) -> tuple[Axes, ...]:
+    """The axes that are still dynamic after tracing."""
+    kept = []
+    for name, node, chosen in zip(names, placeholders(graph), axes, strict=True):
+        sizes = shape(node)
+        fixed = [axis for axis in chosen if isinstance(sizes[axis], int)]
+        if fixed and asked:
+            where = ", ".join(f"axis {axis} ({chosen[axis]}) at {sizes[axis]}" for axis in fixed)
+            raise ExportError(
+                f"dynamic: the network fixes {where} of {name}; use sizes taken from the input, "
+                "or leave the axis out of `dynamic`"
+            )
+        notes.extend(f"axis {axis} of {name} is fixed at {sizes[axis]} by the network" for axis in fixed)
+        kept.append({axis: label for axis, label in chosen.items() if axis not in fixed})
+    return tuple(kept)
+
+
+def ports(names: Sequence[str], nodes: Sequence[fx.Node], graph: fx.Graph, axes: Sequence[Axes]) -> tuple[Port, ...]:
+    """Inputs or outputs of a graph, with the names of its dynamic axes in place of the tracer's symbols."""
+    labels: dict[str, str] = {}
+    for node, chosen in zip(placeholders(graph), axes, strict=True):
+        for axis, label in chosen.items():
+            labels.setdefault(str(node.meta["val"].shape[axis]), label)
+    return tuple(
+        Port(name, type_name(node), tuple(_named_size(size, labels) for size in shape(node)))
+        for name, node in zip(names, nodes, strict=True)
+    )
+
+
+def _named_size(size: Size, labels: Mapping[str, str]) -> int | str:
+    if isinstance(size, int):
+        return size
+    return re.sub(r"\w+", lambda symbol: labels.get(symbol[0], symbol[0]), str(size))

@@ -1,0 +1,114 @@
+"""From a batch norm through the graph to the linear operators that can take it up.
+
+`pull` goes from the norm's input to what computes it, `push` from its output to everything that uses it. Both return
+the edits to make, or raise CannotFold, so that nothing is changed unless the whole norm can go.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+
+from bnmodel.deploy.affine import Affine, split
+from bnmodel.deploy.layers import Layer, Layers
+from bnmodel.deploy.nodes import Size, is_tensor, layer_name, named_arguments, operator_name, readers, same_shape, shape
+from bnmodel.deploy.operators import moved
+
+Edit = Callable[[], None]
+
+
+class CannotFold(Exception):
+    """A batch norm cannot be moved; the message is the reason."""
+
+
+def pull(layers: Layers, node: fx.Node, total: Affine) -> list[Edit]:
+    """Make `node` compute total(node)."""
+    _require(len(readers(node)) == 1, f"the output of {_named(node)} is used elsewhere")
+    layer = layers.at(node)
+    if layer is not None:
+        _require(layer.accepts_after(total), f"it does not act on the output channels of {_named(node)}")
+        return [lambda: layer.apply_after(total)]
+    reason = f"it follows {_named(node)}"
+    name = operator_name(node)
+    _require(bool(name and node.args) and is_tensor(node), reason)
+    if name in ("cat", "concat"):
+        parts, axis, sizes = _concatenated(node, reason)
+        _require(len(set(parts)) == len(parts), reason)
+        scales, shifts = split(total.scale, axis, sizes), split(total.shift, axis, sizes)
+        return [
+            edit
+            for part, scale, shift in zip(parts, scales, shifts, strict=True)
+            for edit in pull(layers, part, Affine(scale, shift))
+        ]
+    if name == "add" and not node.kwargs:
+        parts = [one for one in node.args if isinstance(one, fx.Node)]
+        _require(len(set(parts)) == 2 and all(same_shape(one, node) for one in parts), reason)
+        only_scale = Affine(total.scale, torch.zeros_like(total.scale))
+        return pull(layers, parts[0], total) + pull(layers, parts[1], only_scale)
+    before = moved(node, total, backwards=True)
+    if before is None:
+        raise CannotFold(reason)
+    return pull(layers, node.args[0], before)  # type: ignore[arg-type]
+
+
+def push(layers: Layers, node: fx.Node, total: Affine) -> list[Edit]:
+    """Make every user of `node` expect node instead of total(node)."""
+    users = readers(node)
+    _require(bool(users), "its output is not used")
+    return [edit for user in users for edit in _push_into(layers, node, user, total)]
+
+
+def _push_into(layers: Layers, node: fx.Node, user: fx.Node, total: Affine) -> list[Edit]:
+    _require(user.op != "output", "its output is an output of the network")
+    layer = layers.at(user)
+    if layer is not None and layer.source is node:
+        _require(layer.accepts_before(total), _refusal(layer))
+        return [lambda: layer.apply_before(total)]
+    reason = f"it is followed by {_named(user)}"
+    name = operator_name(user)
+    _require(bool(name) and is_tensor(user), reason)
+    if name in ("cat", "concat"):
+        parts, axis, sizes = _concatenated(user, reason)
+        _require(parts.count(node) == 1, reason)
+
+        def joined(part: Tensor, neutral: float) -> Tensor:
+            pieces = []
+            for one, size in zip(parts, sizes, strict=True):
+                piece = [*part.shape[:axis], size, *part.shape[axis + 1 :]]
+                pieces.append(part.expand(piece) if one is node else part.new_full(piece, neutral))
+            return torch.cat(pieces, axis)
+
+        return push(layers, user, Affine(joined(total.scale, 1.0), joined(total.shift, 0.0)))
+    _require(user.all_input_nodes[:1] == [node] and user.args[0] is node, reason)
+    after = moved(user, total, backwards=False)
+    if after is None:
+        raise CannotFold(reason)
+    return push(layers, user, after)
+
+
+def _concatenated(node: fx.Node, reason: str) -> tuple[list[fx.Node], int, list[Size]]:
+    """The parts of a concatenation, its axis, and the sizes of the parts along it."""
+    given = named_arguments(node)
+    parts, axis = list(given["tensors"]), given["dim"] % len(shape(node))
+    sizes = [shape(part)[axis] for part in parts]
+    _require(all(isinstance(size, int) for size in sizes), reason)
+    return parts, axis, sizes
+
+
+def _require(condition: bool, reason: str) -> None:
+    if not condition:
+        raise CannotFold(reason)
+
+
+def _refusal(layer: Layer) -> str:
+    if layer.padded:
+        return f"{_named(layer.node)} pads with zeros"
+    return f"it does not act on the input channels of {_named(layer.node)}"
+
+
+def _named(node: fx.Node) -> str:
+    """The operator and the layer of a node, for a reason."""
+    if node.op != "call_function":
+        return f"the input {node.name}" if node.op == "placeholder" else node.op
+    name = operator_name(node) or getattr(node.target, "__name__", str(node.target))
+    return name if layer_name(node) == node.name else f"{name} ({layer_name(node)})"
