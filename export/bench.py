@@ -1,4 +1,4 @@
-"""How fast the exported files answer, against the eager network, in one run and in turns: the machine may be busy."""
+"""Latency of the exported files and of the eager network, measured in turns, since the machine may be busy."""
 
 import tempfile
 import time
@@ -28,7 +28,7 @@ WITHOUT_NORM = "onnx, trained without batch norm"
 
 
 def bench(folder: Path) -> list[dict[str, Any]]:
-    """One row for each thread count, batch size and runtime: latency (median, seconds), images a second, × eager."""
+    """One row per thread count, batch size and runtime: median latency in seconds, images per second, × eager."""
     network = load_checkpoint(folder).model
     images = load_sample(train=False).images.numpy()
     rows = []
@@ -57,12 +57,12 @@ def eager(network: nn.Module) -> Run:
 
 
 def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Keep them in `folder`/bench.json, for the app and the README."""
+    """Write them to `folder`/bench.json, which the app and the README read."""
     write_checked(folder / FILE, {"torch": torch.__version__, "rows": rows})
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """What `write_rows` wrote; nothing where it did not.
+    """What `write_rows` wrote; empty where there is no file.
 
     Raises:
         ExportError: the file is damaged, or was changed since it was written.
@@ -92,7 +92,7 @@ def _call(run: Callable[[np.ndarray], Any], batch: np.ndarray) -> Callable[[], A
 
 
 def _times(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds a call, of ROUNDS turns in which each runtime works for about 20 ms."""
+    """Median seconds per call over ROUNDS turns; in each, every runtime works for about 20 ms."""
     repeats = {}
     for name, call in calls.items():
         for _ in range(5):

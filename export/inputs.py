@@ -1,4 +1,4 @@
-"""Digits and drawings that this project's files are compared on."""
+"""Digits and drawings on which this project's files are compared."""
 
 import numpy as np
 import torch

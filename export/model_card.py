@@ -4,10 +4,10 @@ from typing import Any
 
 from bnmodel.deploy.checks import Check
 
-OF_AUGMENTED_DIGITS = """Crossed sevens and ones with a foot it has learned. Most scribbles
+OF_AUGMENTED_DIGITS = """It has learned crossed sevens and ones with a foot. Most scribbles
 and letters get a low probability; a letter that looks like a digit may get a high one."""
 OF_PLAIN_DIGITS = """MNIST's writers were American: crossed sevens and ones with a foot
-are read less well. A scribble gets an answer too: the probabilities say which digit, not whether it is one."""
+are recognised less well. A scribble gets an answer too: the probabilities say which digit, not whether it is one."""
 
 
 def model_card(name: str, metadata: dict[str, Any], measured: list[Check]) -> str:

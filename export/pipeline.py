@@ -1,7 +1,6 @@
 """Export a checkpoint: fold, write every format, measure, and only then put in place."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +55,14 @@ PREPROCESSING = {
     "of mass to (14, 14) of 28×28.",
     "numbers": "In the file: as sketch, for each digit alone.",
 }
-
-
 SIZES = {"canvas": {0: "H", 1: "W"}}
 DYNAMIC = {"digits": {"images": {0: "N"}}, "sketch": SIZES, "numbers": SIZES}
-CHANNELS = {
-    "digits": (1,),
-    "sketch": (None,) * 3,
-    "numbers": (None,) * 3,
-}  # axis of each output along which errors are counted apart
+CHANNELS = {"digits": (1,), "sketch": (None,) * 3, "numbers": (None,) * 3}
+"""Axis of each output along which errors are judged separately."""
 
 
 def networks_of(model: nn.Module) -> dict[str, nn.Module]:
-    """What is exported of one checkpoint, by file stem."""
+    """The networks that are exported from one checkpoint, by file stem."""
     return {"digits": model, "sketch": SketchClassifier(model).eval(), "numbers": NumberReader(model).eval()}
 
 
@@ -129,9 +123,9 @@ def _write(
     scratch: Path, stem: str, network: nn.Module, inputs: list[np.ndarray], about: dict[str, Any], fixed: bool
 ) -> tuple[certificate.Model, list[Check], Evidence]:
     tensors = [torch.from_numpy(array) for array in inputs]
-    example = torch.cat(tensors) if stem == "digits" else tensors[min(1, len(tensors) - 1)]
+    example = torch.cat(tensors) if stem == "digits" else tensors[1]
     names = [output["name"] for output in OUTPUTS[stem]]
-    if fixed:  # for runtimes that can do little with bytes
+    if fixed:  # for runtimes that support few operators on bytes
         network.register_forward_pre_hook(lambda _module, inputs: (inputs[0].to(torch.float32),))
     given = arguments(network, example)
     flat = FlatNetwork(network, given)
@@ -150,9 +144,7 @@ def _write(
         **describe_norms(network, folded, kept),
     }
     metadata["batch_norms"] = {name.removeprefix("network."): norm for name, norm in metadata["batch_norms"].items()}
-    program = program_of(captured, given)
-    program = replace(program, example=(example,))
-    model, checks = write_model(scratch, stem, program, metadata, evidence, FORMATS)
+    model, checks = write_model(scratch, stem, program_of(captured, given), metadata, evidence, FORMATS)
     return model, checks, evidence
 
 

@@ -1,4 +1,4 @@
-"""What is promised of this project's own files beyond those of any network: they agree with the checkpoint on data."""
+"""Further promises about this project's files: they agree with the checkpoint on digits and drawings."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Source:
 def verify(folder: Path | str, data_root: Path | None = None, canvases: Sizes = CANVASES) -> list[Check]:
     """Every promise of the certificate in `folder`, checked again from the files and the checkpoint beside them.
 
-    data_root: where MNIST's test set may be; without it the shipped sample has to do.
+    data_root: where MNIST's test set may be; without it only the shipped sample is used.
 
     Raises:
         ExportError: there is no certificate, or it cannot be read. Anything else that is wrong is a failed Check.

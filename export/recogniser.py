@@ -13,7 +13,7 @@ SURE = 0.5  # least probability of a digit that is shown
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network makes of a drawing."""
+    """The network's output for a drawing."""
 
     probabilities: np.ndarray  # float32 (10,)
     digit: np.ndarray  # float32 (28, 28) in [0, 1], what it saw
@@ -54,13 +54,13 @@ class Number:
 
 @dataclass(frozen=True)
 class Recognizer:
-    """The exported files of one format; safe to share between threads, since nothing in it ever changes."""
+    """The exported files of one format; immutable, so safe to share between threads."""
 
     name: str
     metadata: dict[str, Any]
     run_digits: Run
     run_sketch: Run
-    run_numbers: Run | None = None  # folders that were exported before numbers were read have none
+    run_numbers: Run | None = None  # None for folders exported before `numbers` existed
 
     def read_numbers(self, canvas: np.ndarray) -> Number:
         """All digits of a drawing, uint8 (H, W, 4) RGBA with sides of 8 … 4096.

@@ -1,4 +1,4 @@
-"""y = scale · x + shift, per element, and how it moves through operators that only rearrange or average x.
+"""y = scale · x + shift, per element, and how it changes when x is viewed in another shape.
 
 `scale` and `shift` are float64 tensors with one axis per axis of x, of size 1 along axes on which they do not vary.
 Batch sizes and other dynamic sizes are symbols; a rearrangement is only followed where it is exact for all of them.
@@ -93,7 +93,7 @@ def _as_many(before: Sequence[Size], left: Sequence[int], after: Sequence[Size],
 
 
 def reshaped(tensor: Tensor, before: Sequence[Size], after: Sequence[Size]) -> Tensor | None:
-    """What becomes of a broadcastable tensor when that which it scales is viewed from `before` as `after`."""
+    """A broadcastable tensor for an x that is viewed from `before` as `after`; None where that is unclear."""
     found = groups(before, after)
     if found is None:
         return None

@@ -1,11 +1,11 @@
-"""Sizes at which a traced graph may compute something else than its network.
+"""Check a traced graph at sizes at which it may differ from its network.
 
 While tracing, torch.export assumes the conditions on sizes that hold for the example, such as `H > W` or
 `round(0.75 · H) == 18`; the graph is guaranteed to be the network's only where they hold. Some are real branches; most
 only choose between equal algorithms. Graph and network are run and compared where a condition does not hold.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,14 +54,15 @@ def with_fixed_batch(network: FlatNetwork, given: Arguments, output: Any, error:
 
 
 def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence[Tensor]) -> None:
-    """Add a note where sizes could not be tried.
+    """Compare graph and network where the tracer's conditions do not hold; note sizes that are too large to try.
 
     Raises:
         OneSize: the network computes something else at another size.
     """
     if captured.guard is None:
         return
-    labels = {label: tensor.shape[axis] for label, axis, tensor in _labelled(captured, tensors)}
+    chosen = zip(captured.axes, tensors, strict=True)
+    labels = {label: tensor.shape[axis] for axes, tensor in chosen for axis, label in axes.items()}
     for label, size in labels.items():
         tried = untried = 0
         candidates = {*SIZES, size - 1, size + 1, size // 2, 2 * size} - {0, size}
@@ -82,14 +83,8 @@ def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence
             captured.notes.append(f"sizes of {label} from {untried} on, where the network may branch, were not tried")
 
 
-def _labelled(captured: Captured, tensors: Sequence[Tensor]) -> Iterator[tuple[str, int, Tensor]]:
-    for chosen, tensor in zip(captured.axes, tensors, strict=True):
-        for axis, label in chosen.items():
-            yield label, axis, tensor
-
-
 def _resized(captured: Captured, tensors: Sequence[Tensor], label: str, size: int, other: int) -> list[Tensor]:
-    """The example at another size, without its memory where it would be large."""
+    """The example at another size; on the meta device where it would be large."""
     elements = sum(tensor.numel() for tensor in tensors) * max(1, other // size)
     if elements > 2 * LARGEST:
         tensors = [tensor.to("meta") for tensor in tensors]

@@ -1,4 +1,4 @@
-"""Common operators in place of rare ones, which formats and runtimes lack; nothing that does nothing in eval mode."""
+"""Replace rare operators, which formats and runtimes lack, by common ones; drop those without effect in eval mode."""
 
 import math
 import operator
@@ -14,7 +14,7 @@ aten = torch.ops.aten
 
 
 def canonicalize(graph: fx.Graph) -> None:
-    """Common operators in place of rare ones; pools with their stride; nothing that does nothing in eval mode."""
+    """Edit in place; pools get their stride as an argument."""
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue

@@ -1,4 +1,4 @@
-"""What is promised of an exported folder, and the proof.
+"""The certificate of an exported folder: what is promised, and the evidence.
 
 certificate.json holds, for each model, the metadata that is also inside its files; for each file its SHA-256 and size;
 the network's own rounding, by which outputs are judged; and what was measured. `verify` re-checks all of it from the
@@ -33,7 +33,7 @@ class Model:
         formats: those that were written.
         not_written: the others, with the reason.
         operators: format → operators for statistics in its graph, of layers other than batch norm.
-        extra: evidence of further promises, kept by whoever made them.
+        extra: evidence of further promises, kept by the code that made them.
     """
 
     metadata: dict[str, Any]
@@ -161,7 +161,7 @@ def measure_file(path: Path, model: Model, vectors: Golden) -> tuple[list[Check]
 
 
 def measure_loaded(path: Path, file: ExportedFile, model: Model, vectors: Golden) -> list[Check]:
-    """The same of a file that is loaded already."""
+    """As `measure_file`, for a loaded file."""
     metadata = model.metadata
     inputs, batched = [one["name"] for one in metadata["inputs"]], metadata["batched"]
     recorded = model.operators.get(path.suffix[1:])
@@ -230,6 +230,5 @@ def file_record(path: Path) -> dict[str, Any]:
 def _unchanged(path: Path, record: dict[str, Any]) -> Finding:
     received = file_record(path)
     passed = received["sha256"] == record["sha256"]
-    return passed, f"{received['bytes']:,} bytes" + (
-        "" if passed else f", SHA-256 {received['sha256'][:12]}… is another"
-    )
+    differs = f", expected SHA-256 {record['sha256'][:12]}…, received {received['sha256'][:12]}…"
+    return passed, f"{received['bytes']:,} bytes{'' if passed else differs}"

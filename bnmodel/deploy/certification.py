@@ -81,14 +81,7 @@ def certify(
     network = exportable(module)
     given = arguments(network, example, input)
     flat = FlatNetwork(network, given)
-    captured = captured_on_one_path(flat, given, output, dynamic)
-    try:
-        evidence = gather(flat, captured, given.tensors)
-    except OneSize as error:
-        if dynamic is not None:
-            raise
-        captured = with_fixed_batch(flat, given, output, error)
-        evidence = gather(flat, captured, given.tensors)
+    captured, evidence = _captured_with_evidence(flat, given, output, dynamic)
     folded, kept = fold_graph(captured)
     metadata = {
         **about,
@@ -108,6 +101,19 @@ def certify(
         copy_others(folder, scratch, others)
         certificate.write(scratch, {**others, name: model}, [*before, *measured])
     return measured
+
+
+def _captured_with_evidence(
+    network: FlatNetwork, given: Arguments, output: Any, dynamic: Any
+) -> tuple[Captured, Evidence]:
+    captured = captured_on_one_path(network, given, output, dynamic)
+    try:
+        return captured, gather(network, captured, given.tensors)
+    except OneSize as error:
+        if dynamic is not None:
+            raise
+        captured = with_fixed_batch(network, given, output, error)
+        return captured, gather(network, captured, given.tensors)
 
 
 def program_of(captured: Captured, given: Arguments, opset: int | None = None) -> Program:

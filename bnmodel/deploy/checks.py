@@ -1,6 +1,6 @@
-"""The promises made of an exported file, each a function that measures it: → (held, the numbers in words).
+"""The promises about an exported file: one function each, which returns (held, the numbers in words).
 
-`held` runs one and turns whatever a runtime raises into a broken promise, so that all failures gather.
+`held` runs one and reports an error of a runtime as a broken promise, so that the others are still checked.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from bnmodel.deploy.loading import ExportedFile, Run, load_file
 BATCHES = (1, 2, 7, 64, 257)
 LARGEST_BATCH = 1 << 19  # input elements
 BATCH_NORMS = ("batch_norm", "batchnorm")
-# what a batch norm in train mode computes, in the words of the three formats
+# operators of a batch norm in train mode, as the three formats call them
 STATISTICS = ("rsqrt", "sqrt", "var_mean", "reciprocal")
 
 Finding = tuple[bool, str]
@@ -77,8 +77,8 @@ def folded(file: ExportedFile, kept: Sequence[str], recorded: Sequence[str] | No
     if (left and not kept) or extra:
         return False, f"found {', '.join(sorted({*([] if kept else left), *extra}))}"
     if kept:
-        return True, f"kept, and said so: {', '.join(list(kept)[:5])}{' …' if len(kept) > 5 else ''}"
-    return True, f"{len(file.operators)} kinds of operators, none of it"
+        return True, f"kept, as the certificate says: {', '.join(list(kept)[:5])}{' …' if len(kept) > 5 else ''}"
+    return True, f"no batch norm among {len(file.operators)} kinds of operators"
 
 
 def statistics_operators(file: ExportedFile) -> list[str]:
@@ -109,7 +109,7 @@ def compared(received: Sequence[Arrays], expected: Sequence[Arrays], yardsticks:
 
 
 def differing_labels(received: Sequence[Arrays], expected: Sequence[Arrays]) -> str:
-    """How many samples have another largest score, where the first output is (N, C) or (C,) scores."""
+    """In how many samples the largest score differs, where the first output is scores, (N, C) or (C,)."""
     first = [want[0] for want in expected]
     scores = all(
         want.ndim in (1, 2) and np.issubdtype(want.dtype, np.floating) and want.shape[-1] > 1 for want in first
@@ -147,7 +147,7 @@ def determinism(path: Path, file: ExportedFile, arrays: Arrays, yardsticks: Sequ
             return False, f"repeated runs differ with {threads} threads"
         answers.append(runs[0])
     passed, detail = compared(answers[:1], answers[1:], yardsticks)
-    return passed, f"2 runs alike; 1 and 2 threads: {detail}"
+    return passed, f"repeated runs are identical; 1 and 2 threads: {detail}"
 
 
 def batches(golden: Golden) -> list[int]:
@@ -166,7 +166,7 @@ def of_one_size(golden: Golden) -> Golden:
 
 
 def resized(cases: Sequence[Arrays], count: int) -> Arrays:
-    """One batch of `count` samples, those of `cases` over and over."""
+    """One batch of `count` samples: those of `cases`, repeated."""
     result = []
     for place in range(len(cases[0])):
         samples = np.concatenate([case[place] for case in cases])

@@ -1,4 +1,4 @@
-"""The part of a graph that does not depend on the input, evaluated in float64: weights and what is computed of them."""
+"""The part of a graph that does not depend on the input, in float64: weights and what is computed from them."""
 
 import itertools
 import operator
@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from bnmodel.deploy.nodes import dtype_of, is_tensor, operator_name, shape
 from bnmodel.deploy.reference import float64, widened
 
-LARGE = 1 << 16  # elements; a larger constant is only stored where it is not much larger than what it is made from
+LARGE = 1 << 16  # elements; a larger constant is stored only if it is not much larger than the weights it is made from
 
 
 class Constants:

@@ -1,4 +1,4 @@
-"""A copy of a network that shares no tensor with it, also where `copy.deepcopy` alone fails or shares parts."""
+"""Copy a network, also where `copy.deepcopy` alone fails or leaves references to the original."""
 
 import copy
 import io

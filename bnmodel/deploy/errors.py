@@ -1,4 +1,4 @@
-"""The error that every failed export, load or verification ends in."""
+"""The error of every failed export, load and verification."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ class ExportError(Exception):
 
 @contextmanager
 def as_export_error(what: str) -> Iterator[None]:
-    """Whatever else is raised, by torch, a runtime or the network itself, becomes an ExportError."""
+    """Raise an ExportError in place of any other error of torch, a runtime or the network."""
     try:
         yield
     except ExportError:

@@ -1,8 +1,8 @@
 """One writer per format. Each file is complete: weights and metadata (as JSON) are inside.
 
-All three are made from one folded graph. No file tells of the machine it was made on, and the same graph gives the
-same bytes. TorchScript is deprecated since PyTorch 2.10 and not supported from Python 3.14 on; `torch.export` (.pt2)
-replaces it. `torchscript()` is the one place where its warnings are silenced.
+All three are made from one folded graph. Files hold no paths of the machine, and the same graph gives the same bytes.
+TorchScript is deprecated since PyTorch 2.10 and not supported from Python 3.14 on; `torch.export` (.pt2) replaces it.
+`torchscript()` is the one place where its warnings are silenced.
 """
 
 import builtins
@@ -34,7 +34,7 @@ from bnmodel.io import atomic_write
 
 METADATA = "metadata.json"
 EXPORT_OPSETS = (18, 20)  # the exporter's own, and what is tried where an operator needs more
-LEFT_OUT = (".debug_pkl", "/.data/serialization_id")  # paths of this machine, and a number that differs every time
+LEFT_OUT = (".debug_pkl", "/.data/serialization_id")  # paths of this machine; a random number
 CLASS_NUMBER = re.compile(rb"___torch_mangle_(\d+)")
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "original_aten")
 
@@ -64,7 +64,7 @@ class Program:
         for node in program.graph.nodes:
             for key in TRACES:
                 node.meta.pop(key, None)
-        program._example_inputs = None  # somebody's data
+        program._example_inputs = None  # the caller's data
         _rename_inputs(program, [port.name for port in self.inputs])
         return program
 
@@ -95,7 +95,7 @@ class Program:
 
 
 def _rename_inputs(program: torch.export.ExportedProgram, names: Sequence[str]) -> None:
-    """Give the inputs their names as they were written; torch.export has them in lower case."""
+    """Restore the inputs' names, which torch.export changes to lower case."""
     nodes = {node.name: node for node in program.graph.nodes}
     inputs = [one.arg for one in program.graph_signature.input_specs if one.kind == InputKind.USER_INPUT]
     for argument, name in zip(inputs, names, strict=True):

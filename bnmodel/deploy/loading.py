@@ -31,7 +31,7 @@ class ExportedFile:
 
 
 def load_file(path: Path, threads: int | None = None) -> ExportedFile:
-    """Load one exported file, its format told by its ending. `threads`: of ONNX Runtime; torch's are torch's own.
+    """Load one exported file, in the format of its ending. `threads`: of ONNX Runtime; torch's are torch's own.
 
     Raises:
         ExportError: missing, damaged, or not what its name says.
@@ -43,7 +43,7 @@ def load_file(path: Path, threads: int | None = None) -> ExportedFile:
         raise ExportError(f"{path}: expected a file ending in {', '.join(FORMATS)}")
     try:
         return loader(path, threads)
-    except Exception as error:  # each runtime has errors of its own, and no base class in common
+    except Exception as error:  # runtimes have no common base class of errors
         raise ExportError(
             f"{path}: damaged, or not what its name says ({first_line(error)}); export it again"
         ) from error

@@ -1,4 +1,4 @@
-"""An ONNX model as the exporter leaves it → one that many runtimes take, with our metadata and nothing else in it."""
+"""Finish an exported ONNX model: a low opset, which many runtimes take, and no metadata but ours."""
 
 import re
 from collections.abc import Iterator, Sequence

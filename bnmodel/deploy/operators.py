@@ -1,4 +1,4 @@
-"""The scale and shift on the other side of one operator that only rearranges, averages or maximises its input."""
+"""The scale and shift on the other side of one operator that only rearranges, chooses, averages or maximises values."""
 
 import re
 from typing import Any
@@ -15,6 +15,11 @@ VIEWS = {
     "squeeze_copy",
 }  # fmt: skip
 PERMUTATIONS = {"permute", "transpose", "t", "movedim", "swapaxes", "mT", "numpy_T", "permute_copy", "transpose_copy"}
+ALONG_GIVEN = {
+    **dict.fromkeys(("amax", "mean", "slice", "select", "index_select"), "dim"),
+    **dict.fromkeys(("flip", "roll"), "dims"),
+}
+"""Operators along axes that they are given → the name of that argument."""
 OF_LAST_AXES = re.compile(r"(max_pool|avg_pool|adaptive_avg_pool|reflection_pad|replication_pad)([123])d")
 
 
@@ -78,7 +83,7 @@ def _unsqueezed(part: Tensor, axes: list[int]) -> Tensor:
 
 
 def _mixed_axes(node: fx.Node, total: Affine) -> list[int] | None:
-    """Axes along which values are averaged, compared or repeated; None where something else is done to them.
+    """Axes along which values are averaged, compared, repeated or chosen; None where something else is done to them.
 
     A scale and shift that do not vary along these axes are the same on either side.
     """
@@ -89,8 +94,9 @@ def _mixed_axes(node: fx.Node, total: Affine) -> list[int] | None:
     if found:
         exact = found[1] != "avg_pool" or _weights_sum_to_one(given)
         return list(range(rank - int(found[2]), rank)) if exact else None
-    if name in ("amax", "mean"):
-        return sorted(axis % rank for axis in given.get("dim") or []) or None
+    if name in ALONG_GIVEN:
+        axes = given.get(ALONG_GIVEN[name])
+        return sorted(axis % rank for axis in ([axes] if isinstance(axes, int) else axes or ())) or None
     if name in ("pad", "constant_pad_nd"):
         if given.get("mode", "constant") == "constant" and (given["value"] or not total.only_scales()):
             return None

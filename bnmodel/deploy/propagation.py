@@ -4,7 +4,9 @@
 the edits to make, or raise CannotFold, so that nothing is changed unless the whole norm can go.
 """
 
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -15,6 +17,7 @@ from bnmodel.deploy.nodes import Size, is_tensor, layer_name, named_arguments, o
 from bnmodel.deploy.operators import moved
 
 Edit = Callable[[], None]
+SPLITS = ("split", "split_with_sizes", "chunk")
 
 
 class CannotFold(Exception):
@@ -66,24 +69,44 @@ def _push_into(layers: Layers, node: fx.Node, user: fx.Node, total: Affine) -> l
         return [lambda: layer.apply_before(total)]
     reason = f"it is followed by {_named(user)}"
     name = operator_name(user)
+    if name in SPLITS:
+        return _push_into_parts(layers, user, total, reason)
     _require(bool(name) and is_tensor(user), reason)
     if name in ("cat", "concat"):
-        parts, axis, sizes = _concatenated(user, reason)
-        _require(parts.count(node) == 1, reason)
-
-        def joined(part: Tensor, neutral: float) -> Tensor:
-            pieces = []
-            for one, size in zip(parts, sizes, strict=True):
-                piece = [*part.shape[:axis], size, *part.shape[axis + 1 :]]
-                pieces.append(part.expand(piece) if one is node else part.new_full(piece, neutral))
-            return torch.cat(pieces, axis)
-
-        return push(layers, user, Affine(joined(total.scale, 1.0), joined(total.shift, 0.0)))
+        return _push_into_whole(layers, node, user, total, reason)
     _require(user.all_input_nodes[:1] == [node] and user.args[0] is node, reason)
     after = moved(user, total, backwards=False)
     if after is None:
         raise CannotFold(reason)
     return push(layers, user, after)
+
+
+def _push_into_whole(layers: Layers, node: fx.Node, user: fx.Node, total: Affine, reason: str) -> list[Edit]:
+    """A concatenation: the other parts are scaled by 1 and shifted by 0."""
+    parts, axis, sizes = _concatenated(user, reason)
+    _require(parts.count(node) == 1, reason)
+
+    def joined(part: Tensor, neutral: float) -> Tensor:
+        pieces = []
+        for one, size in zip(parts, sizes, strict=True):
+            piece = [*part.shape[:axis], size, *part.shape[axis + 1 :]]
+            pieces.append(part.expand(piece) if one is node else part.new_full(piece, neutral))
+        return torch.cat(pieces, axis)
+
+    return push(layers, user, Affine(joined(total.scale, 1.0), joined(total.shift, 0.0)))
+
+
+def _push_into_parts(layers: Layers, user: fx.Node, total: Affine, reason: str) -> list[Edit]:
+    axis = named_arguments(user)["dim"] % total.scale.dim()
+    sizes = [part.shape[axis] for part in user.meta["val"]]
+    _require(all(isinstance(size, int) for size in sizes), reason)
+    scales, shifts = split(total.scale, axis, sizes), split(total.shift, axis, sizes)
+    edits: list[Edit] = []
+    for part in user.users:
+        _require(part.target is operator.getitem, reason)
+        place: Any = part.args[1]
+        edits += push(layers, part, Affine(scales[place], shifts[place]))
+    return edits
 
 
 def _concatenated(node: fx.Node, reason: str) -> tuple[list[fx.Node], int, list[Size]]:

@@ -79,7 +79,7 @@ class Reference:
     def rounded(self, seed: int = 0) -> "Reference":
         """The same with every parameter and buffer moved up or down by twice the roundoff of the type that it had.
 
-        Once for what folding rounds, and once for the products that a runtime rounds.
+        One roundoff stands for folding, the other for a runtime's products.
         """
         moved = Reference(self.original)
         generator = torch.Generator().manual_seed(seed)

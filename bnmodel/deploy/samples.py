@@ -1,4 +1,4 @@
-"""Inputs that exported files are compared on, and the network's own answers to them."""
+"""Inputs on which exported files are compared with the network, and the network's answers."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,18 +21,18 @@ from bnmodel.deploy.reference import Reference, evaluated
 from bnmodel.deploy.signature import FlatNetwork, Port
 from bnmodel.deploy.tracing import quiet
 
-MIXED = 8  # cases there are at least, where inputs can be mixed
-FEW = 4  # cases that are enough where they are large and have many channels, which say as much as many cases
-DRAWS = 4  # of the parameters' rounding
+MIXED = 8  # least number of cases, where inputs can be mixed
+FEW = 4  # number of cases where they are large and the outputs have many channels, each of which is evidence
+DRAWS = 4  # random roundings of the parameters
 LARGE = 100_000  # input elements per case
 MANY = 16  # channels
-FLOAT64_ROUNDING = 2 * 2.0**-29  # of float32's, twice: the yardstick is rounded as well as what it judges
-DISCONTINUOUS = 1e-3  # relative error of a case that has crossed a threshold of the network, not rounded
+FLOAT64_ROUNDING = 2 * 2.0**-29  # relative to float32's, doubled: the yardstick is rounded too
+DISCONTINUOUS = 1e-3  # relative error above which a case has crossed a threshold of the network
 Tensors = list[Tensor]
 
 
 class OneSize(ExportError):
-    """The network takes one size of an axis only, though its graph would take any."""
+    """The network accepts only one size of an axis, though its graph accepts any."""
 
 
 @dataclass(frozen=True)

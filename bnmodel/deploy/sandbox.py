@@ -1,4 +1,4 @@
-"""Run a script on a file from a stranger in a process with limits on memory, time and threads."""
+"""Run a script on an untrusted file in a process with limits on memory, time and threads."""
 
 import json
 import os

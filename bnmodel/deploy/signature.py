@@ -1,4 +1,4 @@
-"""Names, types and shapes of what goes into an exported file and comes out of it.
+"""Names, types and shapes of the inputs and outputs of an exported file.
 
 A network may take and return nested tuples, lists and dicts. Its exported files take and return a flat list of named
 tensors: `FlatNetwork` stands between the two.
@@ -28,7 +28,7 @@ DTYPES = {
 }  # fmt: skip
 
 RESERVED = frozenset([*keyword.kwlist, "self", "torch", "device", "inf", "nan", "NoneType", "pytree", "fx_pytree"])
-"""What a name in generated code must not be: a keyword of Python, or what the code refers to."""
+"""Names that generated code cannot use: Python's keywords, and what the code itself refers to."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def output_names(output: Any, asked: str | Sequence[str] | None, inputs: Sequenc
         return distinct([f"{name}_out" if name in inputs else name for name in found])
     names = _chosen("output", asked, found)
     if set(names) & set(inputs):
-        raise ExportError(f"output: {', '.join(sorted(set(names) & set(inputs)))} names an input already")
+        raise ExportError(f"output: {', '.join(sorted(set(names) & set(inputs)))} is also the name of an input")
     return names
 
 

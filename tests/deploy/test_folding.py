@@ -160,6 +160,11 @@ def test_what_is_changed_through_a_view_is_seen():
     assert_folded(randomised(InPlace()), torch.randn(2, 3, 6, 6), kept=1)
 
 
+class Crop(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(3)[..., 1:-1].roll(1, 2)
+
+
 @pytest.mark.parametrize(
     ("layers", "shape"),
     [
@@ -172,6 +177,8 @@ def test_what_is_changed_through_a_view_is_seen():
         ([nn.Conv2d(3, 8, 3), nn.ChannelShuffle(2), nn.BatchNorm2d(8)], (2, 3, 6, 6)),
         ([nn.Linear(5, 6), nn.Unflatten(1, (2, 3)), nn.BatchNorm1d(2)], (4, 5)),
         ([nn.Conv2d(3, 4, 3, padding="same"), nn.BatchNorm2d(4)], (2, 3, 6, 6)),
+        ([nn.Conv2d(3, 4, 3), Crop(), nn.BatchNorm2d(4), nn.ReLU()], (2, 3, 6, 6)),
+        ([nn.ReLU(), nn.BatchNorm2d(3), Crop(), nn.Conv2d(3, 4, 3)], (2, 3, 6, 6)),
         ([nn.BatchNorm1d(4), nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)], (5, 4)),
     ],
 )
@@ -230,6 +237,34 @@ class Joined(nn.Module):
 def test_a_norm_is_folded_into_all_parts_of_a_concatenation_and_into_all_its_users():
     torch.manual_seed(0)
     assert_folded(randomised(Joined()), torch.randn(2, 3, 6, 6), folded=2)
+
+
+class Split(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.a, self.b = nn.BatchNorm2d(5), nn.Conv2d(5, 3, 3), nn.Conv2d(2, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.norm(x.relu()).split([2, 3], 1)
+        return self.a(torch.cat([right, left], 1)) + self.b(left.flip(3))
+
+
+def test_a_norm_is_folded_into_what_takes_parts_of_its_output():
+    torch.manual_seed(0)
+    assert_folded(randomised(Split()), torch.randn(2, 5, 6, 6), folded=1)
+
+
+class Stacked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm3d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(torch.stack([self.conv(x), self.conv(x.flip(2))], 2))
+
+
+def test_a_norm_after_an_operator_on_a_list_is_kept():
+    assert_folded(randomised(Stacked()), torch.randn(2, 3, 6, 6), kept=1)
 
 
 class WrittenOut(nn.Module):

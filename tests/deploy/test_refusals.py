@@ -154,7 +154,7 @@ def test_a_name_that_is_no_file_name_is_refused_and_nothing_is_written(name, tmp
         ({"opset": 99}, "opset: expected a number from 1 to"),
         ({"opset": "18"}, "opset: expected a number from 1 to .* received '18'"),
         ({"about": {"licence": object()}}, "about: expected what JSON holds, received: Object of type object"),
-        ({"input": "x", "output": "x"}, "output: x names an input already"),
+        ({"input": "x", "output": "x"}, "output: x is also the name of an input"),
     ],
 )
 def test_an_argument_that_makes_no_sense_is_refused(options, words, tmp_path):
