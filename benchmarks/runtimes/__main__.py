@@ -17,9 +17,9 @@ from typing import Any
 
 from benchmarks import RESULTS, write
 from benchmarks.runtimes.environments import BUILD, RUNTIMES, Runtime, lock, prepare
+from benchmarks.runtimes.table import STEMS, right
 
 CHECKPOINTS = RESULTS.parents[1] / "checkpoints"
-STEMS = ("digits", "sketch", "numbers")
 CANVAS = "280x280"  # of the files for runtimes that take one size only
 SECONDS = 900  # for one file in one runtime, conversion and compilation included
 PATH = re.compile(r"(?:/[\w.@+-]+)+/([\w.@+-]+)")
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def store(runtime: Runtime, found: dict[str, Any]) -> None:
-    """Put the results of one runtime among those that were measured before."""
+    """Add the results of one runtime to those measured before."""
     path = RESULTS / "runtimes.json"
     before = json.loads(path.read_text())["runtimes"] if path.exists() else {}
     entry = before.setdefault(runtime.name, {})
@@ -72,11 +72,6 @@ def attempt(runtime: Runtime, checkpoint: str, stem: str) -> dict[str, Any]:
     if right(second):
         return {**second, "canvas": CANVAS, "dynamic_reason": answer.get("reason", "other answers")}
     return {**answer, "fixed_reason": second.get("reason", "other answers")}
-
-
-def right(answer: dict[str, Any]) -> bool:
-    """Whether the file was converted, and answered, if it could, as the network does."""
-    return "reason" not in answer and answer.get("labels_differing", 0) == 0
 
 
 def fixed(checkpoint: str) -> Path:

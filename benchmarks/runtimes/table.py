@@ -22,7 +22,7 @@ def runtimes_table(result: dict[str, Any]) -> str:
         for stem in STEMS:
             answers = [stems[stem] for stems in measured.values() if stem in stems]
             cells.append(_cell(answers))
-            wrong = [answer for answer in answers if not _right(answer)]
+            wrong = [answer for answer in answers if not right(answer)]
             if wrong:
                 reasons.append(f"- {runtime.title}, `{stem}`: {_reason(wrong[0])}")
         known = [answer["version"] for stems in measured.values() for answer in stems.values() if "version" in answer]
@@ -30,14 +30,15 @@ def runtimes_table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *reasons])
 
 
-def _right(answer: dict[str, Any]) -> bool:
+def right(answer: dict[str, Any]) -> bool:
+    """Whether the file was converted, and answered, if it could, as the network does."""
     return "reason" not in answer and answer.get("labels_differing", 0) == 0
 
 
 def _cell(answers: list[dict[str, Any]]) -> str:
     if not answers:
         return "–"
-    if not all(map(_right, answers)):
+    if not all(map(right, answers)):
         return "✗"
     measured = [answer for answer in answers if "difference" in answer]
     if not measured:

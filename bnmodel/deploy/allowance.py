@@ -8,8 +8,8 @@ where e_c is how far the network itself is off in its own type, or in float64 wi
 random, which stands for what folding and the products round; m_c is the largest |value| of the channel; ē_c is the
 95 % quantile of e over the channels of about the same size (log₄ m, rounded, differs by 2 at most); and u is the unit
 roundoff (2⁻²⁴ for float32). A runtime adds up in another order than the network, so that its roundings are others of
-the same size; on a few samples one channel's own may be small by chance, hence ē_c. There is no absolute term, under
-which small outputs could hide.
+the same size; on a few samples one channel's own may be small by chance, hence ē_c. There is no absolute term, which
+could hide small outputs.
 """
 
 from collections.abc import Sequence

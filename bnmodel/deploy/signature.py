@@ -77,7 +77,7 @@ def arguments(module: nn.Module, example: Any, names: str | Sequence[str] | None
     found, tensors, leaves, places = [], [], [], []
     for place, (path, leaf) in enumerate(with_paths):
         if isinstance(leaf, np.ndarray):
-            leaf = torch.from_numpy(np.ascontiguousarray(leaf))
+            leaf = torch.from_numpy(np.asarray(leaf, order="C"))
         if isinstance(leaf, Tensor):
             leaf = _supported(leaf)
             found.append(_input_name(path, parameters))
@@ -108,20 +108,18 @@ def _bound(module: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, 
         signature = inspect.signature(module.forward)
     except (TypeError, ValueError):
         signature = inspect.Signature([inspect.Parameter("input", inspect.Parameter.VAR_POSITIONAL)])
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters: list[str] = []
-    for parameter in signature.parameters.values():
-        if parameter.kind in positional:
-            parameters.append(parameter.name)
-        elif parameter.kind == inspect.Parameter.VAR_POSITIONAL:
-            parameters.append(f"*{parameter.name}")
-    candidates: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    parameters = [
+        f"*{one.name}" if one.kind is one.VAR_POSITIONAL else one.name
+        for one in signature.parameters.values()
+        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL)
+    ]
+    whole: tuple[tuple[Any, ...], dict[str, Any]] = ((example,), {})
+    candidates = [whole]
     if isinstance(example, Mapping) and all(isinstance(key, str) for key in example):
-        candidates.append(((), dict(example)))
-    if isinstance(example, (tuple, list)):
+        candidates = [((), dict(example)), whole]
+    elif isinstance(example, (tuple, list)):
         several = isinstance(example, tuple) or sum(_required(p) for p in signature.parameters.values()) > 1
-        candidates += [(tuple(example), {}), ((example,), {})] if several else [((example,), {}), (tuple(example), {})]
-    candidates.append(((example,), {}))
+        candidates = [(tuple(example), {}), whole] if several else [whole, (tuple(example), {})]
     for args, kwargs in candidates:
         try:
             signature.bind(*args, **kwargs)

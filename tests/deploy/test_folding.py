@@ -296,6 +296,56 @@ def test_the_original_its_mode_and_its_statistics_stay_as_they_are():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+class Overwriting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.add_(1))
+
+
+def test_an_example_that_the_network_overwrites_stays_as_it_is():
+    example = torch.zeros(3, 4)
+    fold(Overwriting().eval(), example)
+    assert not example.any()
+
+
+class RowsAdded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.weight, self.norm = (
+            nn.Parameter(torch.rand(4, 1)),
+            nn.Parameter(torch.rand(3, 4)),
+            nn.BatchNorm1d(4),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(torch.addmm(self.rows, x, self.weight))
+
+
+def test_what_is_added_to_each_sample_is_not_taken_for_a_bias():
+    assert_folded(randomised(RowsAdded()), torch.randn(4, 3), kept=1)
+
+
+class TwoTypes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.a = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.b, self.after = nn.BatchNorm2d(4).half(), nn.Conv2d(4, 2, 1).half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.b(self.a(self.conv(x)).half()))
+
+
+def test_norms_on_either_side_of_a_cast_are_folded_into_layers_of_their_own_type():
+    network, x = randomised(TwoTypes()), torch.rand(2, 3, 6, 6)
+    result = fold(network, x)
+    assert (sorted(result.folded), result.kept) == (["a", "b"], {})
+    with torch.no_grad():
+        torch.testing.assert_close(result.module(x), network(x), rtol=1e-2, atol=1e-2)
+
+
 class Dictionary(nn.Module):
     def __init__(self) -> None:
         super().__init__()

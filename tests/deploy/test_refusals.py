@@ -147,6 +147,7 @@ def test_a_name_that_is_no_file_name_is_refused_and_nothing_is_written(name, tmp
         ({"formats": ["onnx", "tflite"]}, "formats: expected some of torchscript, onnx, pt2, received tflite"),
         ({"formats": []}, "received none"),
         ({"dynamic": {7: "W"}}, "dynamic: input has axes 0 … 3, received 7"),
+        ({"dynamic": 2}, r"dynamic: expected axes of input, as in \(0, 2\), received 2"),
         ({"dynamic": {"image": {0: "N"}}}, "dynamic: expected inputs of input, received image"),
         ({"input": ("a", "b")}, "input: expected 1 distinct identifiers"),
         ({"input": "no identifier"}, "input: expected 1 distinct identifiers"),

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnmodel.deploy import ExportError, certify, fold, load
+from bnmodel.deploy.axes import dynamic_axes
 from bnmodel.deploy.loading import FORMATS
+from bnmodel.deploy.signature import arguments
 
 X = torch.rand(4, 3, 9, 9)
 
@@ -202,3 +204,15 @@ def test_a_file_into_which_sizes_are_baked_is_not_written(tmp_path, monkeypatch)
     with pytest.warns(UserWarning, match="torchscript was not written: .*golden vectors"):
         certify(Resized().eval(), X, tmp_path, dynamic=(0, 2, 3), formats=None)
     assert load(tmp_path).format == "onnx"
+
+
+def test_axes_counted_from_the_end_have_their_own_names():
+    assert dynamic_axes((0, -1), ["x"], [X]) == (({0: "N", 3: "W"},), True)
+
+
+def test_an_array_without_axes_stays_without_axes():
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+            return x * scale
+
+    assert arguments(Scaled(), (X.numpy(), np.array(2.0))).tensors[1].shape == ()
