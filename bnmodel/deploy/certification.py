@@ -168,7 +168,10 @@ def _written(path: Path, program: Program, model: Model, vectors: Golden) -> lis
     """Write one file, and measure it; ExportError where a promise does not hold."""
     format = path.suffix[1:]
     WRITERS[format](program, model.metadata, path)
-    file = load_file(path)
+    try:
+        file = load_file(path)
+    except ExportError as error:
+        raise ExportError(f"loads: {error}") from error
     model.operators[format] = checks.statistics_operators(file)
     found = certificate.measure_loaded(path, file, model, vectors)
     broken = [f"{check.promise}: {check.detail}" for check in found if not check.passed]
