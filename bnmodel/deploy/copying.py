@@ -8,11 +8,20 @@ from collections.abc import Mapping, MutableMapping
 from types import CellType, FunctionType, GeneratorType, ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bnmodel.deploy.errors import ExportError, first_line
 
-SHARED = (type(threading.Lock()), type(threading.RLock()), io.IOBase, threading.Thread, ModuleType, GeneratorType)
+SHARED = (
+    type(threading.Lock()),
+    type(threading.RLock()),
+    io.IOBase,
+    threading.Thread,
+    ModuleType,
+    GeneratorType,
+    torch.jit.ScriptFunction,
+)
 """What cannot be copied, and that copies of a network share."""
 
 

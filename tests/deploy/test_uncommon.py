@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bnmodel.deploy import ExportError, certify, fold, load
 from bnmodel.deploy.axes import dynamic_axes
+from bnmodel.deploy.formats import torchscript
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.deploy.signature import arguments
 
@@ -92,7 +93,23 @@ class Lock(Body):
             return self.body(x)
 
 
-@pytest.mark.parametrize("make", [Product, StandardisedWeights, InstanceNorm, Autocast, Mapped, RarePools, Lock])
+class Scripted(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        with torchscript():
+            self.activation = torch.jit.script(rectified)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.body(x))
+
+
+def rectified(x: Tensor) -> Tensor:
+    return x.relu()
+
+
+@pytest.mark.parametrize(
+    "make", [Scripted, Product, StandardisedWeights, InstanceNorm, Autocast, Mapped, RarePools, Lock]
+)
 def test_all_formats_are_written_and_the_norm_is_folded(make, tmp_path):
     certify(make().eval(), X, tmp_path, formats=FORMATS)
     metadata = load(tmp_path).metadata
@@ -189,7 +206,7 @@ def test_a_branch_on_a_size_that_was_asked_to_vary_is_refused_and_one_that_makes
 
 
 def test_a_file_into_which_sizes_are_baked_is_not_written(tmp_path, monkeypatch):
-    from bnmodel.deploy.formats import WRITERS, torchscript
+    from bnmodel.deploy.formats import WRITERS
 
     def traced(program, metadata, path):
         with torchscript():
