@@ -14,7 +14,8 @@ from bnmodel.diagnosis.moments import Statistics
 FAMILYWISE = 1e-3  # probability of calling any channel of any layer different by chance
 RMS_Z = 3.3  # root mean square of z over channels that is beyond chance even if all channels are one
 LIMIT = 3.0  # a channel counts with at most this many standard deviations, or e-folds of variance
-LEAST_SAMPLES = 8
+LEAST_SAMPLES = 4  # to tell a deviation from chance
+FEW_SAMPLES = 8  # below this, a channel's own standard error is too uncertain
 MATERIAL = 0.1  # deviations below this are not looked into: consequences cannot be large
 NOTEWORTHY = 0.3  # what a steadily trained network shows at most: its average lags behind the weights
 USUAL_BATCH = 32  # of training, where batches of one are given
@@ -66,10 +67,12 @@ def deviation(mean: Tensor, var: Tensor, eps: float, population: Statistics, lay
     far_error = population.mean_error[used] / (var + eps).sqrt()
     ratio = ((population.var[used] + eps) / (var + eps)).log()
     ratio_error = population.var_error[used] / (population.var[used] + eps)
-    reliable = population.samples >= LEAST_SAMPLES
-    certain = reliable and _beyond_chance(far, far_error, ratio, ratio_error, population.samples, layers)
-    if not reliable:
-        far_error, ratio_error = torch.zeros_like(far), torch.zeros_like(ratio)
+    if population.samples < LEAST_SAMPLES:
+        far_error, ratio_error, certain = torch.zeros_like(far), torch.zeros_like(ratio), False
+    else:
+        if population.samples < FEW_SAMPLES:  # by chance constant channels would seem exact
+            far_error, ratio_error = (e.clamp(min=float(e.square().mean().sqrt())) for e in (far_error, ratio_error))
+        certain = _beyond_chance(far, far_error, ratio, ratio_error, population.samples, layers)
     return Deviation(
         _excess(far, far_error), _excess(ratio, ratio_error), float(ratio.mean()), float(far.abs().max()), certain
     )
@@ -127,8 +130,9 @@ def momentum_noise(norm: Norm, population: Statistics, batch: int) -> tuple[floa
 def cause(norm: Norm, population: Statistics, found: Deviation, batch: int) -> str:
     """The code for running statistics that differ from `population`.
 
-    `unconverged-average`: the initial values still weigh at least 1 %, (1 − momentum)^batches, and taking them out
-    (Adam's bias correction) explains the difference, or the statistics are still near their initial values.
+    `unconverged-average`: the initial values still weigh (1 − momentum)^batches, and taking them out (Adam's bias
+    correction) explains the difference, or the statistics are still near their initial values. A small weight matters
+    where variances are far below the initial 1.
     `noisy-statistics`: the difference is what an average of so few batches has by chance: for the batch size at hand,
     or, from momentum 0.3 on, for batches of two. `stale-statistics` otherwise.
     """
@@ -137,7 +141,7 @@ def cause(norm: Norm, population: Statistics, found: Deviation, batch: int) -> s
         raise ValueError("cause: expected running statistics, received None")
     mean, var = (each.detach().cpu().double() for each in running)
     remaining = initial_weight(norm)
-    if 0.01 <= remaining < 1:
+    if 0 < remaining < 1:
         corrected = mean / (1 - remaining), ((var - remaining) / (1 - remaining)).clamp(min=0)
         if deviation(*corrected, norm.eps, population).size < 0.7 * found.size:
             return "unconverged-average"

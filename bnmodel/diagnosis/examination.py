@@ -93,6 +93,7 @@ class Examination:
         consume = self._into(scores)
         total = sum(batch.samples for batch in self.batches)
         gain, compared = None, 0
+        least = LEAST_COMPARED if self._batch_statistics_gain_nothing() else QUARTER
         for batch, outputs in run(self.model, self.norms, self._spread(), self.forward, substitute):
             consume(batch, outputs)
             compared += batch.samples
@@ -103,11 +104,16 @@ class Examination:
             clear = threshold is not None and not gain.lower <= threshold <= gain.upper
             if compared >= LEAST_COMPARED and (clear or all(each.decided for each in gains)):
                 break
-            if compared >= max(total / 4, QUARTER) and all(each.small for each in gains):
+            if compared >= max(total / 4, least) and all(each.small for each in gains):
                 break
             if compared >= max(total / 2, HALF) and gain.severity != "note":
                 break
         return gain
+
+    def _batch_statistics_gain_nothing(self) -> bool:
+        """Whether the control variate says that there is nothing to gain."""
+        gains = self.in_train.gains_over(self.in_eval) if self.in_train.heads else []
+        return bool(gains) and all(gain.small for gain in gains) and not self.batches_mislead()
 
     def pool_mixed(self) -> None:
         """Batch statistics once more, on batches with samples from all parts of the data."""

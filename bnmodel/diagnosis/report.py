@@ -5,11 +5,14 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from bnmodel.diagnosis.deviation import LEAST_SAMPLES
 from bnmodel.diagnosis.outcome import Gain, Outcome
 from bnmodel.findings import SEVERITIES, Finding, has_errors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+JUDGED_SAMPLES = 50  # from which on consequences are judged with some certainty
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class Report:
 
 
 def summary(report: Report) -> str:
-    """Counts and the outcome in both modes, in two lines."""
+    """Counts, the outcome in both modes, and a line where samples are too few."""
     counts = {severity: sum(f.severity == severity for f in report.findings) for severity in SEVERITIES}
     words = [f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items() if count]
     norms = len(report.layers)
@@ -159,7 +162,14 @@ def summary(report: Report) -> str:
         parts.append(f"{report.disagreement:.1%} of the answers differ")
     if report.recalibration is not None:
         parts.append(f"recalibrated: {report.recalibration}")
-    return head + "\n" + "; ".join(parts)
+    lines = [head, "; ".join(parts)]
+    if report.samples < LEAST_SAMPLES:
+        lines.append(
+            f"running statistics were not tested: that takes at least {LEAST_SAMPLES} samples, better a few hundred"
+        )
+    elif report.samples < JUDGED_SAMPLES:
+        lines.append("so few samples show gross deviations only, and hardly their consequence: use a few hundred")
+    return "\n".join(lines)
 
 
 def table(layers: list[LayerRecord]) -> str:

@@ -43,7 +43,11 @@ def staleness(
     found = examination.deviations[primary]
     severity = _severity(found, gain)
     if severity == "note" and found.size < NOTEWORTHY:
-        return Staleness(_noisy(examination, excluded), gain)
+        noteworthy = [name for name in suspicious if examination.deviations[name].size >= NOTEWORTHY]
+        if not noteworthy:
+            return Staleness(_noisy(examination, excluded), gain)
+        primary = noteworthy[0]
+        found = examination.deviations[primary]
     code = _code(examination, primary, fits_reference)
     after_primary = suspicious[suspicious.index(primary) + 1 :]
     consequences = {name: primary for name in after_primary}
