@@ -1,5 +1,6 @@
 """Batches in the forms that people have them in: inputs, (inputs, targets), or anything with `forward=`."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -24,13 +25,23 @@ class Batch:
     samples: int
 
 
-def read_batches(batches: Iterable[Any], device: torch.device | None, own_forward: bool, name: str) -> list[Batch]:
+def required_inputs(model: nn.Module) -> int:
+    """How many positional inputs the model's forward needs, at least 1."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # scripted
+        return 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return max(sum(each.kind in positional and each.default is each.empty for each in parameters), 1)
+
+
+def read_batches(batches: Iterable[Any], device: torch.device | None, wanted: int | None, name: str) -> list[Batch]:
     """All batches, held in memory.
 
     Args:
         batches: an iterable of inputs or of (inputs, targets) pairs.
         device: where the model is; None leaves tensors where they are.
-        own_forward: whether `forward=` unpacks the batches itself.
+        wanted: number of inputs that the model needs; None if `forward=` unpacks the batches itself.
         name: of the argument, for errors.
 
     Raises:
@@ -43,22 +54,24 @@ def read_batches(batches: Iterable[Any], device: torch.device | None, own_forwar
         )
     if isinstance(batches, (Mapping, str)):
         raise ValueError(f"{name}: expected an iterable of batches, received {type(batches).__name__}; use [batch]")
-    found = [_read(batch, device, own_forward, name) for batch in batches]
+    found = [_read(batch, device, wanted, name) for batch in batches]
     found = [batch for batch in found if batch.samples]
     if not found:
         raise ValueError(f"{name}: expected at least one batch, received none; a generator can be used only once")
     return found
 
 
-def _read(batch: Any, device: torch.device | None, own_forward: bool, name: str) -> Batch:
+def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str) -> Batch:
     batch = to_device(batch, device)
     samples = next((t.size(0) for t in tensors(batch) if t.dim()), 1)
     pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-    if own_forward:
+    if wanted is None:
         return Batch(batch, batch[1] if pair else batch if isinstance(batch, Mapping) else None, samples)
     if isinstance(batch, (tuple, list)):
         if len(batch) == 1:
             return Batch(batch[0], None, samples)
+        if wanted > 1 and isinstance(batch[0], Tensor) and len(batch) in (wanted, wanted + 1):
+            return Batch(tuple(batch[:wanted]), batch[wanted] if len(batch) > wanted else None, samples)
         if not pair:
             raise ValueError(
                 f"{name}: expected inputs or (inputs, targets), received {len(batch)} items; "

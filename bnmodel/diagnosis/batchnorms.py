@@ -16,11 +16,10 @@ def named_batch_norms(model: nn.Module) -> dict[str, Norm]:
     Raises:
         ValueError: a lazy module has not been initialised.
     """
-    norms = {name: module for name, module in model.named_modules() if isinstance(module, Norm)}
-    for name, norm in norms.items():
-        if any(is_lazy(parameter) for parameter in norm.parameters()):
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
             raise ValueError(f"{name}: expected an initialised module, received a lazy one; run one forward pass first")
-    return norms
+    return {name: module for name, module in model.named_modules() if isinstance(module, Norm)}
 
 
 def running_statistics(norm: Norm) -> tuple[Tensor, Tensor] | None:

@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from bnmodel.diagnosis import state
-from bnmodel.diagnosis.batches import Batch, Forward, read_batches
+from bnmodel.diagnosis.batches import Batch, Forward, read_batches, required_inputs
 from bnmodel.diagnosis.batchnorms import batches_tracked, named_batch_norms, running_statistics
 from bnmodel.diagnosis.examination import Examination
-from bnmodel.diagnosis.observing import amplification, bare, borrowed, device_of
+from bnmodel.diagnosis.observing import amplification, bare, borrowed, device_of, random_state_kept
 from bnmodel.diagnosis.outcome import disagreement
 from bnmodel.diagnosis.populations import several_populations
 from bnmodel.diagnosis.report import LayerRecord, Report
@@ -60,9 +60,11 @@ def diagnose(
         raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
     inner = bare(model)
     device = device_of(inner)
-    given = read_batches(batches, device, forward is not None, "batches")
-    compared = None if reference is None else read_batches(reference, device, forward is not None, "reference")
     norms = named_batch_norms(model)
+    wanted = None if forward is not None else required_inputs(inner)
+    with random_state_kept():  # a loader draws from it
+        given = read_batches(batches, device, wanted, "batches")
+        compared = None if reference is None else read_batches(reference, device, wanted, "reference")
     modes = {name: norm.training for name, norm in norms.items()}
     batch = int(median(each.samples for each in given))
     examination = Examination(inner, norms, given, forward, loss, modes, model.training, batch)
@@ -83,6 +85,9 @@ def _examine(examination: Examination, reference: list[Batch] | None) -> Report:
     findings += several + stale.findings
     tiny = tiny_batches(examination, explained=any(finding.severity != "note" for finding in findings))
     findings += [] if tiny is None else [tiny]
+    if examination.forward is not None:
+        own = state.RECALIBRATE.replace(")", ", forward=forward)")
+        findings = [replace(f, remedy=f.remedy.replace(state.RECALIBRATE, own)) for f in findings]
     findings.sort(key=lambda f: (SEVERITIES.index(f.severity), examination.position(f.layer)))
     order = examination.seen.order
     return Report(

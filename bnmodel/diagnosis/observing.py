@@ -5,10 +5,12 @@ batch norms before each call, so dropout stays off, momentum does not matter, an
 GPU (SyncBatchNorm) work as well.
 """
 
+import copy
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,28 +59,34 @@ def random_state_kept() -> Iterator[None]:
             np.random.set_state(numpy)  # noqa: NPY002
 
 
+def _eagerly() -> AbstractContextManager[Any]:
+    """Run compiled parts eagerly: hooks would make them compile again. Without torch._dynamo there are none."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[None]:
-    """Put `model` into eval mode without gradients; restore modes, buffers and random state afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    holders = [(module, dict(module._buffers)) for module in model.modules() if module._buffers]
-    contents = [
-        (tensor, tensor.detach().clone()) for _, own in holders for tensor in own.values() if tensor is not None
+    """Put `model` into eval mode without gradients; restore attributes, buffers and random state afterwards."""
+    attributes = [(module, dict(vars(module))) for module in model.modules()]  # `training` is one
+    containers = [
+        (value, copy.copy(value)) for _, own in attributes for value in own.values() if type(value) in (list, dict)
     ]
-    with random_state_kept(), torch.no_grad():
+    contents = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    with random_state_kept(), torch.no_grad(), _eagerly():
         try:
-            for module, _ in modes:
+            for module, _ in attributes:
                 module.training = False
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
-            for module, own in holders:
-                module._buffers.clear()
-                module._buffers.update(own)
-            for tensor, before in contents:
-                if not torch.equal(tensor, before):
-                    tensor.copy_(before)
+            for module, own in attributes:
+                vars(module).clear()
+                vars(module).update(own)
+            for container, before in containers:
+                container.clear()
+                container.extend(before) if isinstance(container, list) else container.update(before)
+            for buffer, before in contents:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
 
 
 @contextmanager

@@ -31,7 +31,8 @@ def several_populations(examination: Examination) -> list[Finding]:
                 f"called {len(calls)} times per pass with inputs up to {farthest.distance:.2f} σ and a variance ratio "
                 f"of e^{farthest.log_ratio:.2f} apart; one running mean cannot fit them"
                 + ("" if gain is None else f" (with statistics per call: {gain})"),
-                "use one batch norm per input: nn.ModuleList([nn.BatchNorm2d(C) for _ in inputs])",
+                f"norms = nn.ModuleList(copy.deepcopy(model.get_submodule({name!r})) for _ in range({len(calls)}))"
+                "  # one per call, then train on; or join the inputs in one batch",
             )
         )
     return findings

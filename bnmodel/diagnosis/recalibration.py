@@ -4,13 +4,14 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from bnmodel.diagnosis.batches import Batch, Forward, call, read_batches
+from bnmodel.diagnosis.batches import Batch, Forward, call, read_batches, required_inputs, tensors
 from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, named_batch_norms, running_statistics
 from bnmodel.diagnosis.deviation import expected_in_training
 from bnmodel.diagnosis.moments import Moments, Statistics
-from bnmodel.diagnosis.observing import bare, before_each_call, borrowed, device_of, observe
+from bnmodel.diagnosis.observing import bare, before_each_call, borrowed, device_of, observe, random_state_kept
 
 
 class _Reached(Exception):
@@ -18,7 +19,12 @@ class _Reached(Exception):
 
 
 def recalibrate(
-    model: nn.Module, batches: Iterable[Any], *, forward: Forward | None = None, inplace: bool = False
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    forward: Forward | None = None,
+    inplace: bool = False,
+    track: bool = False,
 ) -> nn.Module:
     """A copy of `model` whose running statistics are those of `batches`; weights and modes stay as they are.
 
@@ -33,19 +39,25 @@ def recalibrate(
         batches: of training data, as for `diagnose`; targets are ignored. Some hundred samples suffice.
         forward: forward(model, batch), for models that are called otherwise.
         inplace: change `model` itself.
+        track: give running statistics to layers that keep none (track_running_stats=False).
 
     Returns:
-        The copy, or `model` if in place. Layers that keep no running statistics or are not called stay as they are.
+        The copy, or `model` if in place. Layers that are not called stay as they are, and without `track` those that
+        keep no running statistics.
 
     Raises:
         ValueError: no batches, or an input is not finite. In place, layers before that one are changed already.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
-    result = model if inplace else copy.deepcopy(model)
+    result = model if inplace else _copied(model)
     inner = bare(result)
-    given = read_batches(batches, device_of(inner), forward is not None, "batches")
     norms = named_batch_norms(result)
+    with random_state_kept():
+        wanted = None if forward is not None else required_inputs(inner)
+        given = read_batches(batches, device_of(inner), wanted, "batches")
+    if track:
+        _track(norms.values())
     new: dict[str, tuple[Tensor, Tensor]] = {}
     with borrowed(inner):
         order = observe(inner, norms, given[:1], forward, lambda *_: None).order
@@ -67,6 +79,23 @@ def recalibrate(
         if count == 0:  # else the layer would count as never updated
             norms[name].num_batches_tracked.add_(len(given))  # type: ignore[union-attr]
     return result
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A deep copy, also of a model that holds tensors with a graph, such as its last features: these are detached."""
+    held = (value for module in model.modules() for value in vars(module).values())
+    memo: dict[int, Any] = {id(t): t.detach().clone() for value in held for t in tensors(value) if not t.is_leaf}
+    return copy.deepcopy(model, memo)
+
+
+def _track(norms: Iterable[Norm]) -> None:
+    """Give running statistics as at initialisation to layers that keep none."""
+    for norm in norms:
+        if running_statistics(norm) is None:
+            like = next(iter(norm.parameters()), torch.zeros(()))
+            kept = nn.BatchNorm1d(norm.num_features, device=like.device, dtype=like.dtype)
+            norm._buffers.update(kept._buffers)
+            norm.track_running_stats = True
 
 
 def _input_statistics(model: nn.Module, norm: Norm, batches: list[Batch], forward: Forward | None) -> Statistics:

@@ -206,9 +206,9 @@ def _finding(
     }[code]
     remedy = {
         "stale-statistics": state.RECALIBRATE,
-        "different-data": "preprocess as in training, or adapt: model = bnmodel.recalibrate(model, these_batches)",
-        "noisy-statistics": f"momentum=0.1 or larger batches in training; now: {state.RECALIBRATE}",
-        "unconverged-average": f"a larger momentum (0.1) or longer training; now: {state.RECALIBRATE}",
+        "different-data": "model = bnmodel.recalibrate(model, batches)  # adapts it; or preprocess as in training",
+        "noisy-statistics": f"{state.RECALIBRATE}  # in training: momentum=0.1 or larger batches",
+        "unconverged-average": f"{state.RECALIBRATE}  # in training: a larger momentum (0.1) or more steps",
     }[code]
     effect = "" if gain is None else f"; repaired: {gain}"
     after = f"; begins at {follows}" if follows else ""

@@ -59,7 +59,7 @@ def never_updated(name: str, norm: Norm) -> Finding | None:
         "error",
         name,
         f"running mean is 0 and running variance 1 in all {norm.num_features} channels ({count}): {why}",
-        f"{RECALIBRATE}, or load the buffers: model.load_state_dict(state, strict=True)",
+        f"{RECALIBRATE}  # or load the buffers: model.load_state_dict(state, strict=True)",
     )
 
 
@@ -73,7 +73,7 @@ def batch_statistics(name: str, norm: Norm) -> Finding | None:
         name,
         "the layer keeps no running statistics (track_running_stats=False): in eval mode an answer depends on the "
         "rest of its batch",
-        "build the layer with track_running_stats=True, load the weights, then " + RECALIBRATE,
+        RECALIBRATE.replace(")", ", track=True)"),
     )
 
 
@@ -104,7 +104,7 @@ def mixed_modes(norms: dict[str, Norm], modes: dict[str, bool], root_training: b
         odd[0],
         f"{len(odd)} of {len(tracking)} batch norms are in {odd_mode} mode in a model in {mode} mode ({listed}): "
         + consequence,
-        "model.eval() before predicting; in training, call model.train() first and freeze layers after it",
+        "model.eval()  # before predicting; in training, call model.train() first and freeze layers after it",
     )
 
 
@@ -147,7 +147,8 @@ def dead(name: str, norm: Norm, found: Tensor) -> Finding | None:
         f"{count} of {channels} channels have a constant output (γ ≈ 0, or constant input): "
         + ", ".join(str(int(i)) for i in found.nonzero().flatten()[:8])
         + (" …" if count > 8 else ""),
-        "lower the learning rate or the weight decay of γ, or prune these channels",
+        "optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)"
+        "  # train again: lower learning rate, no weight decay on γ; or prune these channels",
     )
 
 
@@ -169,7 +170,8 @@ def exploding(name: str, norm: Norm, peak: float | None) -> Finding | None:
         name,
         f"{count} of {len(gain)} channels are amplified up to {largest:.3g} times "
         f"(|γ|/√(running variance + ε), ε = {norm.eps:g}){reached}",
-        "use ε = 1e-5 or larger, keep this layer in float32, or remove features that hardly vary",
+        f"model.get_submodule({name!r}).eps = 1e-5  # or larger; keep this layer in float32, or remove features that "
+        "hardly vary",
     )
 
 
@@ -181,5 +183,5 @@ def exploding_now(name: str, norm: Norm, amplified: Tensor, peak: float, gain: G
         name,
         f"{int(amplified.sum())} of {len(amplified)} channels hardly varied in training and are amplified up to "
         f"{float(amplification(norm).max()):.3g} times; outputs reach {peak:.3g}; repaired: {gain}",
-        "use ε = 1e-5 or larger, remove features that hardly vary, or " + RECALIBRATE,
+        f"{RECALIBRATE}  # or remove features that hardly vary, or train with ε = 1e-5 or larger",
     )

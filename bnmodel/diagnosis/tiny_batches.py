@@ -3,7 +3,10 @@
 from bnmodel.diagnosis.batchnorms import running_statistics
 from bnmodel.diagnosis.examination import TINY, Examination
 from bnmodel.diagnosis.outcome import worst
+from bnmodel.diagnosis.state import RECALIBRATE
 from bnmodel.findings import Finding, Severity
+
+LARGER = "in training: larger batches, nn.SyncBatchNorm over processes, or nn.GroupNorm"
 
 
 def tiny_batches(examination: Examination, explained: bool) -> Finding | None:
@@ -20,13 +23,17 @@ def tiny_batches(examination: Examination, explained: bool) -> Finding | None:
     if effective >= TINY:
         return None
     severity, effect = _consequence(examination, layer, explained)
+    if examination.modes[layer] or severity == "note":
+        remedy = "model.eval()  # when predicting; " + LARGER
+    else:
+        remedy = f"{RECALIBRATE}  # {LARGER}"
     return Finding(
         "tiny-batches",
         severity,
         layer,
         f"batches of {examination.batch} hold {effective:.1f} independent values per channel "
         f"({examination.seen.values[layer]} in all): batch means are off by {noise:.2f} σ in train mode{effect}",
-        "larger batches, nn.SyncBatchNorm over processes, frozen statistics, or nn.GroupNorm",
+        remedy,
     )
 
 

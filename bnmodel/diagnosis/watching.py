@@ -181,7 +181,7 @@ class Watch:
                     "warning",
                     name,
                     f"{values} values per channel: batch means are off by {values**-0.5:.2f} σ",
-                    "larger batches, nn.SyncBatchNorm over processes, frozen statistics, or nn.GroupNorm",
+                    "model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # or larger batches, or nn.GroupNorm",
                 )
             )
         if norm.momentum is not None and norm.momentum >= 0.5 and self.step > 1:
@@ -191,7 +191,7 @@ class Watch:
                     "warning",
                     name,
                     f"momentum {norm.momentum:g} averages {(2 - norm.momentum) / norm.momentum:.3g} batches",
-                    "momentum=0.1",
+                    f"model.get_submodule({name!r}).momentum = 0.1",
                 )
             )
         if not amplified < state.HALF_AMPLIFICATION:
