@@ -372,5 +372,5 @@ FAULTS = (
     Fault("extrapolated checkpoints", "invalid-statistics", extrapolated),
 )
 
-MILD = ("siamese network of two domains",)
+MILD = ("siamese network of two domains", "cumulative average")
 """Faults that cost less than a significant point of accuracy: a note is right."""

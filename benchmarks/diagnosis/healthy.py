@@ -85,7 +85,7 @@ HEALTHY = (
     Healthy(
         "mobilenet_v3_small",
         lambda: grayscale(models.mobilenet_v3_small),
-        options={**STEADY, "steps": 700, "size": 32},
+        options={**STEADY, "steps": 1200, "size": 32},
         large=True,
     ),
 )

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+MOST_BYTES = 4 << 30  # an endless iterator ends here
+
 Forward = Callable[[nn.Module, Any], Any]
 
 
@@ -17,7 +19,7 @@ class Batch:
     """Attributes:
     inputs: what the model is called with.
     targets: or None.
-    samples: length of the first axis of the first tensor.
+    samples: length of the first axis of the first tensor, or of a list of images (C, H, W).
     """
 
     inputs: Any
@@ -54,8 +56,17 @@ def read_batches(batches: Iterable[Any], device: torch.device | None, wanted: in
         )
     if isinstance(batches, (Mapping, str)):
         raise ValueError(f"{name}: expected an iterable of batches, received {type(batches).__name__}; use [batch]")
-    found = [_read(batch, device, wanted, name) for batch in batches]
-    found = [batch for batch in found if batch.samples]
+    found, held = [], 0
+    for each in batches:
+        batch = _read(each, device, wanted, name)
+        held += sum(tensor.nbytes for tensor in tensors(batch.inputs))
+        if held > MOST_BYTES:
+            raise ValueError(
+                f"{name}: expected at most {MOST_BYTES >> 30} GiB, all held in memory, received more; a few hundred "
+                "samples suffice: itertools.islice(batches, 10)"
+            )
+        if batch.samples:
+            found.append(batch)
     if not found:
         raise ValueError(f"{name}: expected at least one batch, received none; a generator can be used only once")
     return found
@@ -63,7 +74,7 @@ def read_batches(batches: Iterable[Any], device: torch.device | None, wanted: in
 
 def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str) -> Batch:
     batch = to_device(batch, device)
-    samples = next((t.size(0) for t in tensors(batch) if t.dim()), 1)
+    samples = _samples(batch)
     pair = isinstance(batch, (tuple, list)) and len(batch) == 2
     if wanted is None:
         return Batch(batch, batch[1] if pair else batch if isinstance(batch, Mapping) else None, samples)
@@ -72,6 +83,8 @@ def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str
             return Batch(batch[0], None, samples)
         if wanted > 1 and isinstance(batch[0], Tensor) and len(batch) in (wanted, wanted + 1):
             return Batch(tuple(batch[:wanted]), batch[wanted] if len(batch) > wanted else None, samples)
+        if pair and type(batch[0]) is list and wanted == 1:  # of images, as detectors take it: one argument
+            return Batch((batch[0],), batch[1], samples)
         if not pair:
             raise ValueError(
                 f"{name}: expected inputs or (inputs, targets), received {len(batch)} items; "
@@ -84,6 +97,16 @@ def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str
             "pass forward=lambda model, batch: model(...)"
         )
     return Batch(batch, None, samples)
+
+
+def _samples(batch: Any) -> int:
+    for part in batch if isinstance(batch, (tuple, list)) else (batch,):
+        if type(part) is list and part and all(isinstance(image, Tensor) and image.dim() == 3 for image in part):
+            return len(part)
+        for tensor in tensors(part):
+            if tensor.dim():
+                return tensor.size(0)
+    return 1
 
 
 def call(model: nn.Module, batch: Batch, forward: Forward | None) -> Any:

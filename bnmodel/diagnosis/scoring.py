@@ -1,7 +1,7 @@
 """What a model's outputs say, sample by sample."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from bnmodel.diagnosis.batches import Batch, named_tensors
 Loss = Callable[[Any, Any], Tensor]
 
 MAX_ENTRIES = 1024  # of one sample's output that are compared
+DETECTED = 64  # values of a detector's output per sample that are compared
 MAX_BALANCED = 256  # classes up to which the accuracy of several targets per sample is balanced
 
 
@@ -42,6 +43,8 @@ class Head:
 
 def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
     """The heads of a batch's outputs: those that targets fit, or without targets all of them."""
+    if type(outputs) in (list, tuple) and len(outputs) == batch.samples:
+        outputs = _joined(outputs)
     found = [
         (name, tensor.detach())
         for name, tensor in named_tensors(outputs)
@@ -63,6 +66,25 @@ def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
         head.losses = _own_losses(loss, outputs, batch)
         heads = [head]
     return heads or [Head(_answers(output)) for _, output in found]
+
+
+def _joined(outputs: Sequence[Any]) -> Any:
+    """One tensor per name where each sample has a dict of tensors, as of a detector: (N, 1, 1 + DETECTED).
+
+    Sizes differ between samples, such as the number of boxes: the number and the first values stand for all.
+    """
+    if not all(isinstance(each, Mapping) and each.keys() == outputs[0].keys() for each in outputs):
+        return outputs
+    joined = {}
+    for name in outputs[0]:
+        parts = [each[name].detach() for each in outputs if isinstance(each[name], Tensor)]
+        if len(parts) == len(outputs):
+            rows = torch.zeros(len(parts), 1, 1 + DETECTED)
+            for row, part in zip(rows[:, 0], parts, strict=True):
+                first = part.flatten()[:DETECTED]
+                row[0], row[1 : 1 + len(first)] = len(part) if part.dim() else 1, first
+            joined[name] = rows
+    return joined
 
 
 def _own_losses(loss: Loss, outputs: Any, batch: Batch) -> Tensor:

@@ -16,15 +16,15 @@ def digits() -> zoo.Data:
 
 
 @pytest.fixture(scope="session")
-def _trained_cnn() -> nn.Module:
+def trained_cnn() -> nn.Module:
     torch.set_num_threads(1)
     return healthy().eval()
 
 
 @pytest.fixture
-def cnn(_trained_cnn: nn.Module) -> nn.Module:
+def cnn(trained_cnn: nn.Module) -> nn.Module:
     """A healthy network in eval mode; norms "1", "5" and "10"."""
-    return copy.deepcopy(_trained_cnn)
+    return copy.deepcopy(trained_cnn)
 
 
 @pytest.fixture

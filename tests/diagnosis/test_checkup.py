@@ -1,6 +1,7 @@
 """Planted faults get their code; the model is left as it was; the answer does not depend on the batches' split."""
 
 import copy
+import itertools
 import random
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 import bnmodel
 from benchmarks.diagnosis import faults
 from benchmarks.diagnosis import networks as zoo
-from benchmarks.diagnosis.faults import FAULTS, Fault, darker, inverted
+from benchmarks.diagnosis.faults import FAULTS, Fault, darker, inverted, pass_through
 from benchmarks.diagnosis.healthy import HEALTHY, Healthy, flipped, handed_in
-from bnmodel.diagnosis import diagnose
+from bnmodel.diagnosis import diagnose, recalibrate
+from bnmodel.diagnosis.deviation import cause, deviation
+from bnmodel.diagnosis.moments import Moments
 from bnmodel.nn.batchnorm import CustomBatchNorm
 
 
@@ -32,6 +35,33 @@ def test_a_planted_fault_gets_its_code(fault: Fault) -> None:
     report = diagnose(case.model, case.batches, **case.options)
     found = serious(report) if fault.name not in faults.MILD else codes(report)
     assert fault.code in found, str(report)
+    for finding in report.findings:
+        compile(finding.remedy, "remedy", "exec")  # a line of code
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "checkpoint of parameters only",
+        "one layer drifted",
+        "Keras's momentum 0.99",
+        "momentum 0.001, 60 steps",
+        "track_running_stats=False",
+        "one norm left in train mode",
+        "one NaN",
+    ],
+)
+def test_the_remedy_is_a_line_of_code_that_cures(name: str, digits: zoo.Data) -> None:
+    case = next(fault for fault in FAULTS if fault.name == name).make(0)
+    first = diagnose(case.model, case.batches, **case.options).findings[0]
+    names = {"model": case.model, "bnmodel": bnmodel, "training_batches": digits.batches(64, "train")}
+    exec(first.remedy, names)
+    assert diagnose(names["model"], case.batches, **case.options).sound
+
+
+def test_the_remedy_passes_forward_on(drifted: nn.Module, digits: zoo.Data) -> None:
+    report = diagnose(drifted, digits.batches(), forward=lambda model, batch: model(batch[0]))
+    assert report.findings[0].remedy == "model = bnmodel.recalibrate(model, training_batches, forward=forward)"
 
 
 FEW = ("cnn", "cnn, CustomBatchNorm", "mlp, input normalised", "LSTM", "regression", "U-Net", "siamese, same inputs")
@@ -145,6 +175,52 @@ def same(before: Any, after: Any) -> bool:
     return bool(before == after)
 
 
+class Remembering(nn.Module):
+    """Keeps its last output and counts its calls in attributes."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.calls, self.sizes, self.last = inner, 0, [], torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.sizes.append(len(x))
+        self.last = self.inner(x)
+        return self.last
+
+
+def test_attributes_that_the_model_sets_are_restored(drifted: nn.Module, digits: zoo.Data) -> None:
+    model = Remembering(drifted.train())
+    last = model(digits.test[0][:8])
+    diagnose(model, digits.batches())
+    assert (model.calls, model.sizes) == (1, [8])
+    assert model.last is last
+    cured = recalibrate(model, digits.batches(64, "train"))  # a copy, though `last` has a graph
+    assert diagnose(cured.eval(), digits.batches()).sound
+
+
+def test_reading_from_a_loader_keeps_the_random_state(cnn: nn.Module, digits: zoo.Data) -> None:
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*digits.test), 50, shuffle=True)
+    before = torch.get_rng_state()
+    diagnose(cnn, loader)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_compiled_parts_are_not_compiled_again(drifted: nn.Module, digits: zoo.Data) -> None:
+    graphs = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    model = nn.Sequential(torch.compile(drifted, backend=backend), nn.Identity()).eval()
+    with torch.no_grad():
+        model(digits.test[0])
+    count = len(graphs)
+    assert "stale-statistics" in serious(diagnose(model, digits.batches()))
+    assert len(graphs) == count > 0
+
+
 @pytest.mark.parametrize("raises", [False, True])
 def test_the_model_is_left_exactly_as_it_was(drifted: nn.Module, digits: zoo.Data, raises: bool) -> None:
     drifted.train()
@@ -234,6 +310,52 @@ def test_batches_may_have_any_usual_form(drifted: nn.Module, digits: zoo.Data, f
     assert (report.eval_outcome.accuracy is not None) == (form in ("dict and targets", "numpy"))
 
 
+class Halves(nn.Module):
+    """Two inputs by position."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, top: Tensor, bottom: Tensor) -> Tensor:
+        return self.inner(torch.cat([top, bottom], 2))
+
+
+@pytest.mark.parametrize("targets", [False, True])
+def test_a_model_of_two_inputs_takes_batches_of_two_inputs(drifted: nn.Module, digits: zoo.Data, targets: bool) -> None:
+    batches = [(x[:, :, :4], x[:, :, 4:], y)[: 3 if targets else 2] for x, y in digits.batches()]
+    report = diagnose(Halves(drifted).eval(), batches)
+    assert "stale-statistics" in serious(report)
+    assert (report.eval_outcome.accuracy is not None) == targets
+
+
+class Detector(nn.Module):
+    """A list of images → a dict per image, as torchvision's detectors."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: list[Tensor], targets: Any = None) -> list[dict[str, Tensor]]:
+        return [
+            {"labels": row.argsort(descending=True)[:2], "scores": row[row > 0]}
+            for row in self.inner(torch.stack(images))
+        ]
+
+
+@pytest.mark.parametrize("form", ["pairs", "forward"])
+def test_lists_of_images_are_taken_as_detectors_take_them(
+    trained_cnn: nn.Module, drifted: nn.Module, digits: zoo.Data, form: str
+) -> None:
+    batches = [(list(x), [{"labels": label} for label in y]) for x, y in digits.batches(4)]
+    options: dict[str, Any] = {"forward": lambda model, batch: model(batch[0])} if form == "forward" else {}
+    report = diagnose(Detector(drifted).eval(), batches, **options)
+    assert report.samples == 500
+    assert "stale-statistics" in serious(report)
+    assert report.disagreement
+    assert diagnose(Detector(copy.deepcopy(trained_cnn)).eval(), batches, **options).sound
+
+
 def test_a_loss_of_ones_own_is_used(drifted: nn.Module, digits: zoo.Data) -> None:
     def loss(outputs: Tensor, batch: Any) -> Tensor:
         return nn.functional.multi_margin_loss(outputs, batch["label"])
@@ -282,9 +404,59 @@ def test_batches_of_other_forms_are_refused_with_a_remedy(cnn: nn.Module, batche
         diagnose(cnn, batches)
 
 
-def test_a_lazy_norm_is_refused(digits: zoo.Data) -> None:
+@pytest.mark.parametrize("layer", [nn.LazyBatchNorm2d, lambda: nn.LazyConv2d(3, 3)])
+def test_a_lazy_layer_is_refused(layer: Any, digits: zoo.Data) -> None:
     with pytest.raises(ValueError, match="lazy"):
-        diagnose(nn.Sequential(nn.LazyBatchNorm2d()), digits.batches())
+        diagnose(nn.Sequential(layer()), digits.batches())
+
+
+def test_an_endless_iterator_is_refused(cnn: nn.Module, digits: zoo.Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnmodel.diagnosis.batches.MOST_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match="islice"):
+        diagnose(cnn, itertools.cycle(digits.batches()))
+
+
+def test_four_samples_show_gross_drift_and_the_report_says_that_they_are_few(cnn: nn.Module, digits: zoo.Data) -> None:
+    four = [(digits.test[0][:4], digits.test[1][:4])]
+    assert "stale-statistics" not in codes(diagnose(cnn, four))
+    pass_through(cnn, digits.batches(), lambda x: 0.2 * x - 3)
+    report = diagnose(cnn.eval(), four)
+    assert "stale-statistics" in codes(report)
+    assert "use a few hundred" in str(report)
+    assert "at least 4 samples" in str(diagnose(cnn, [digits.test[0][:3]]))
+    assert "few hundred" not in str(diagnose(cnn, digits.batches()))
+
+
+def test_a_deviation_without_harm_is_a_note_even_if_a_later_layer_shows_it() -> None:
+    case = faults.cumulative_average(1)
+    report = diagnose(case.model, case.batches)
+    assert report.sound
+    assert [(f.code, f.severity) for f in report.findings] == [("stale-statistics", "note")]
+
+
+def test_a_drift_that_changes_no_answer_takes_less_than_three_passes(drifted: nn.Module, digits: zoo.Data) -> None:
+    with torch.no_grad():
+        drifted.get_submodule("12").bias[3] += 1000
+    calls = []
+    inputs = [x for x, _ in digits.batches(16)[:4]]
+    drifted.register_forward_pre_hook(lambda *_: calls.append(1))
+    diagnose(drifted, inputs)
+    assert len(calls) <= 3 * len(inputs)
+
+
+def test_a_small_rest_of_the_initial_variance_is_an_unconverged_average() -> None:
+    norm = nn.BatchNorm1d(8, momentum=0.01)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for _ in range(600):  # (1 − 0.01)^600 = 0.24 %, of a variance a thousandth of the initial 1
+            norm(0.03 * torch.randn(64, 8))
+    x = 0.03 * torch.randn(2000, 8)
+    moments = Moments()
+    moments.add(x, len(x))
+    population = moments.statistics()
+    assert population is not None
+    found = deviation(norm.running_mean, norm.running_var, norm.eps, population)
+    assert cause(norm, population, found, 64) == "unconverged-average"
 
 
 def test_diagnose_is_a_name_of_the_package() -> None:

@@ -96,6 +96,14 @@ def test_a_mean_far_larger_than_the_deviation_loses_no_digits() -> None:
     torch.testing.assert_close(got.running_var, x.double().var((0, 2, 3)).float(), rtol=1e-4, atol=0)
 
 
+def test_layers_without_running_statistics_get_some_if_asked_for(digits: zoo.Data) -> None:
+    case = faults.no_running_statistics(0)
+    assert recalibrate(case.model, digits.batches()).get_submodule("1").running_mean is None
+    tracked = recalibrate(case.model, digits.batches(64, "train"), track=True)
+    assert diagnose(tracked, digits.batches()).sound
+    assert tracked.get_buffer("1.num_batches_tracked") > 0
+
+
 def test_invalid_inputs_are_refused(cnn: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"1: expected finite inputs.*check data"):
         recalibrate(cnn, [torch.full((4, 1, 8, 8), float("nan"))])
