@@ -2,6 +2,7 @@
 
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
@@ -14,11 +15,14 @@ def named_batch_norms(model: nn.Module) -> dict[str, Norm]:
     """Qualified name → batch norm, in order of registration; a shared module appears once.
 
     Raises:
-        ValueError: a lazy module has not been initialised.
+        ValueError: a lazy module has not been initialised, or batch norms are scripted: they cannot be looked into.
     """
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"{name}: expected an initialised module, received a lazy one; run one forward pass first")
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and "BatchNorm" in module.original_name:
+            raise ValueError(f"{name}: expected a Python module, received a scripted one; check it before scripting")
     return {name: module for name, module in model.named_modules() if isinstance(module, Norm)}
 
 

@@ -108,7 +108,8 @@ def _state_findings(examination: Examination) -> list[Finding]:
     """Of layers that were called: what their own state shows."""
     findings: list[Finding | None] = []
     for name, norm in examination.called().items():
-        own = state.invalid(name, norm) or state.never_updated(name, norm) or state.batch_statistics(name, norm)
+        own = state.batch_statistics(name, norm, name in examination.seen.dependent)
+        own = own or state.invalid(name, norm) or state.never_updated(name, norm)
         findings.append(own)
         findings.append(state.dead(name, norm, examination.dead(name)))
         if own is None:

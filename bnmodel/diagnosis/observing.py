@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnmodel.diagnosis.batches import Batch, Forward, call
 from bnmodel.diagnosis.batchnorms import Norm, running_statistics, scale_of
@@ -124,6 +125,7 @@ class Observed:
         centres: layer → (C,) near the mean where raw moments would cancel, else None.
         peaks: layer → largest |output| of its strongly amplified channels.
         values: layer → values per channel in the largest batch.
+        dependent: layers whose output for a sample depends on the rest of the batch.
     """
 
     order: list[str] = field(default_factory=list)
@@ -133,6 +135,7 @@ class Observed:
     centres: dict[str, Tensor | None] = field(default_factory=dict)
     peaks: dict[str, float] = field(default_factory=dict)
     values: dict[str, int] = field(default_factory=dict)
+    dependent: set[str] = field(default_factory=set)
 
     def __contains__(self, layer: str) -> bool:
         return layer in self.whole
@@ -192,6 +195,8 @@ def observe(
             own = moments[name, index] = Moments()
             if index == 0:
                 result.order.append(name)
+                if _depends_on_batch(module, x):
+                    result.dependent.add(name)
             else:
                 first = moments[name, 0]
                 own.centre, own.subtract = first.centre, first.subtract
@@ -222,6 +227,20 @@ def observe(
                 result.by_call[name] = [each for part in own if (each := part.statistics()) is not None]
     result.order = [name for name in result.order if name in result.whole]
     return result
+
+
+def _depends_on_batch(norm: nn.Module, x: Tensor) -> bool:
+    """Whether a subclass with a forward of its own normalises with its batch in eval mode, too."""
+    forward = type(norm).forward
+    if forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward) or len(x) < 2:
+        return False
+    count = len(x) // 2
+    try:
+        first, again, alone = (forward(norm, each)[:count] for each in (x, x, x[:count]))
+        same, invariant = (torch.allclose(first, each, 1e-2, 1e-2, equal_nan=True) for each in (again, alone))
+    except Exception:  # it takes other arguments, or returns no tensor
+        return False
+    return same and not invariant
 
 
 def _amplified(norm: Norm) -> tuple[Tensor, Tensor, Tensor] | None:

@@ -211,6 +211,10 @@ def changed(pairs: list[tuple[Head, Head]]) -> Tensor:
         return torch.zeros(len(before))
     if not before.is_floating_point():
         return (before != after).double().mean(1)
+    varying = (before != before[:1]).any(0) | (after != before).any(0)  # constants, such as padding, say nothing
+    if not bool(varying.any()):
+        return torch.zeros(len(before))
+    before, after = before[:, varying], after[:, varying]
     spread = before.std(0, correction=0)
     floor = 1e-3 * float(before.std(correction=0)) + 1e-12
     moved = (after - before).abs() / spread.clamp(min=floor)

@@ -63,10 +63,20 @@ def never_updated(name: str, norm: Norm) -> Finding | None:
     )
 
 
-def batch_statistics(name: str, norm: Norm) -> Finding | None:
-    """No running statistics, so that eval mode uses those of the batch."""
+def batch_statistics(name: str, norm: Norm, dependent: bool = False) -> Finding | None:
+    """Eval mode uses the batch's statistics: there are no others, or the layer's own forward ignores them."""
     if running_statistics(norm) is not None:
-        return None
+        if not dependent:
+            return None
+        plain = next(each.__name__ for each in type(norm).__mro__ if each.__module__.startswith("torch."))
+        return Finding(
+            "batch-statistics-in-eval",
+            "error",
+            name,
+            f"{type(norm).__name__}.forward ignores the running statistics: in eval mode an answer depends on the rest "
+            "of its batch",
+            f"model.get_submodule({name!r}).__class__ = nn.{plain}; {RECALIBRATE}",
+        )
     return Finding(
         "batch-statistics-in-eval",
         "error",

@@ -378,6 +378,41 @@ def test_every_kind_of_batch_norm_is_examined(kind: Any, digits: zoo.Data) -> No
     assert report.train_outcome is not None
 
 
+class AlwaysBatch(nn.BatchNorm2d):
+    """Batch statistics whatever the mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+
+class Activated(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+class Noisy(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.randn_like(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [(AlwaysBatch, "batch-statistics-in-eval"), (Activated, "never-updated"), (Noisy, "never-updated")],
+)
+def test_a_subclass_that_always_uses_its_batch_is_found(kind: Any, code: str, digits: zoo.Data) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), kind(4), nn.Flatten(), nn.Linear(144, 10)).eval()
+    report = diagnose(model, digits.batches())
+    assert [(f.code, f.layer) for f in report.findings] == [(code, "1")]
+    names = {"model": model, "bnmodel": bnmodel, "nn": nn, "training_batches": digits.batches()}
+    exec(report.findings[0].remedy, names)
+    assert not diagnose(names["model"], digits.batches()).has_errors
+
+
+def test_scripted_norms_are_refused(cnn: nn.Module, digits: zoo.Data) -> None:
+    with pytest.raises(ValueError, match="before scripting"):
+        diagnose(torch.jit.script(cnn), digits.batches())
+
+
 def test_wrapped_models_are_examined(drifted: nn.Module, digits: zoo.Data) -> None:
     report = diagnose(nn.DataParallel(drifted).eval(), digits.batches())
     assert [f.layer for f in report.findings if f.severity != "note"] == ["module.1"]
