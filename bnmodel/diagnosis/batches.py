@@ -83,7 +83,7 @@ def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str
             return Batch(batch[0], None, samples)
         if wanted > 1 and isinstance(batch[0], Tensor) and len(batch) in (wanted, wanted + 1):
             return Batch(tuple(batch[:wanted]), batch[wanted] if len(batch) > wanted else None, samples)
-        if pair and type(batch[0]) is list and wanted == 1:  # of images, as detectors take it: one argument
+        if pair and _are_images(*batch):  # as detectors take them: one argument
             return Batch((batch[0],), batch[1], samples)
         if not pair:
             raise ValueError(
@@ -99,14 +99,18 @@ def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str
     return Batch(batch, None, samples)
 
 
+def _are_images(part: Any, targets: Any = None) -> bool:
+    """Whether `part` is a list of images (C, H, W), one per target, rather than several inputs (N, ...)."""
+    if type(part) is not list or not part or not all(isinstance(each, Tensor) and each.dim() == 3 for each in part):
+        return False
+    return not isinstance(targets, (Tensor, list, tuple)) or len(targets) == len(part)
+
+
 def _samples(batch: Any) -> int:
-    for part in batch if isinstance(batch, (tuple, list)) else (batch,):
-        if type(part) is list and part and all(isinstance(image, Tensor) and image.dim() == 3 for image in part):
-            return len(part)
-        for tensor in tensors(part):
-            if tensor.dim():
-                return tensor.size(0)
-    return 1
+    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+    if parts and _are_images(*parts[:2]):
+        return len(parts[0])
+    return next((tensor.size(0) for tensor in tensors(batch) if tensor.dim()), 1)
 
 
 def call(model: nn.Module, batch: Batch, forward: Forward | None) -> Any:

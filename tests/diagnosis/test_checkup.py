@@ -329,6 +329,23 @@ def test_a_model_of_two_inputs_takes_batches_of_two_inputs(drifted: nn.Module, d
     assert (report.eval_outcome.accuracy is not None) == targets
 
 
+class Sum(nn.Module):
+    """Any number of inputs (N, C, L)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        return self.inner(sum(parts).unsqueeze(1))
+
+
+def test_a_list_of_inputs_as_a_loader_collates_them_is_passed_by_position(cnn: nn.Module, digits: zoo.Data) -> None:
+    report = diagnose(Sum(cnn).eval(), [[[x[:, 0] / 2, x[:, 0] / 2], y] for x, y in digits.batches()])
+    assert report.samples == 500
+    assert report.sound
+
+
 class Detector(nn.Module):
     """A list of images → a dict per image, as torchvision's detectors."""
 
