@@ -1,15 +1,16 @@
 """What several tabs are made of: the batch they share, a picture, what can be saved of it, a folded formula."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from bnmodel.experiments import modes
@@ -19,7 +20,9 @@ from demo import url_state
 from demo.page import EXAMPLE, Drawn, Page
 from demo.server.gradio_private import current_blocks
 from demo.server.live_training import WAITING
-from demo.svg import to_legend_and_panels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["percent"]  # with what is defined here
 HERE = Path(__file__).parent
@@ -336,6 +339,8 @@ def check_own(fault: str) -> None:
 
 def panels(figure: Figure, description: str, narrow: bool = False) -> str:
     """A figure on the page, its panels side by side as far as there is room. `narrow`: three in a row, not two."""
+    from demo.svg import to_legend_and_panels  # imports matplotlib; see `Page.warm_up`
+
     legend, parts = to_legend_and_panels(figure, plain(description))
     return f'<div class="legended">{legend}<div class="figure{" narrow" if narrow else ""}">{parts}</div></div>'
 

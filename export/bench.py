@@ -14,8 +14,8 @@ from torch import nn
 
 from bnmodel import load_checkpoint
 from bnmodel.data import load_sample
-from bnmodel.deploy import ExportError, certify
 from bnmodel.deploy.checks import torch_threads
+from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.loading import FORMATS, Run, load_file
 from bnmodel.io import read_checked, write_checked
 from bnmodel.nn.models import build
@@ -29,6 +29,8 @@ WITHOUT_NORM = "onnx, trained without batch norm"
 
 def bench(folder: Path) -> list[dict[str, Any]]:
     """One row per thread count, batch size and runtime: median latency in seconds, images per second, × eager."""
+    from bnmodel.deploy.certification import certify  # slow to import
+
     network = load_checkpoint(folder).model
     images = load_sample(train=False).images.numpy()
     rows = []

@@ -1,6 +1,7 @@
 """Load an exported folder and predict, in any of the three formats. No checkpoint or model code is needed."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,10 @@ def _check(canvas: np.ndarray) -> None:
         raise ValueError(f"canvas: expected sides of 8 … 4096 pixels, received {canvas.shape[:2]}; rescale it")
 
 
-def load(folder: Path | str, format: str = "torchscript") -> Recognizer:
-    """The exported files in `folder`, checkpoints/lecture for example, as one of FORMATS.
+def load(folder: Path | str, format: str = "onnx") -> Recognizer:
+    """The exported files in `folder`, checkpoints/lecture for example, as one of FORMATS; for one thread each.
+
+    The `numbers` file is loaded when it is first needed.
 
     Raises:
         ExportError: a file is missing or damaged.
@@ -119,13 +122,16 @@ def load(folder: Path | str, format: str = "torchscript") -> Recognizer:
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, received {format!r}")
     folder = Path(folder)
-    digits, sketch = load_file(folder / f"digits.{format}"), load_file(folder / f"sketch.{format}")
-    numbers = folder / f"numbers.{format}"
-    return Recognizer(
-        folder.name, digits.metadata, digits.run, sketch.run, load_file(numbers).run if numbers.exists() else None
-    )
+    digits, sketch = (load_file(folder / f"{name}.{format}", threads=1, lean=True) for name in ("digits", "sketch"))
+    path = folder / f"numbers.{format}"
+    numbers = cache(lambda: load_file(path, threads=1, lean=True).run)
+
+    def run_numbers(*arrays: np.ndarray) -> list[np.ndarray]:
+        return numbers()(*arrays)
+
+    return Recognizer(folder.name, digits.metadata, digits.run, sketch.run, run_numbers if path.exists() else None)
 
 
 def available(root: Path | str = "checkpoints") -> list[Path]:
     """The folders below `root` that hold exported files, by name."""
-    return sorted(path.parent for path in Path(root).glob("*/sketch.torchscript"))
+    return sorted(path.parent for path in Path(root).glob("*/sketch.onnx"))

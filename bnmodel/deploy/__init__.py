@@ -1,9 +1,32 @@
-"""Fold a network's batch norms, write TorchScript, ONNX and torch.export files, and certify that they are right."""
+"""Fold a network's batch norms, write TorchScript, ONNX and torch.export files, and certify that they are right.
 
-from bnmodel.deploy.certificate import load, verify
-from bnmodel.deploy.certification import certify
-from bnmodel.deploy.errors import ExportError
-from bnmodel.deploy.folding import fold
-from bnmodel.deploy.onnx_inspection import Inspection, inspect
+Each public name loads its module when it is first used: the app needs none of what writes files.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnmodel.deploy.certificate import load, verify
+    from bnmodel.deploy.certification import certify
+    from bnmodel.deploy.errors import ExportError
+    from bnmodel.deploy.folding import fold
+    from bnmodel.deploy.onnx_inspection import Inspection, inspect
+
+_MODULES = {
+    "ExportError": "errors",
+    "Inspection": "onnx_inspection",
+    "certify": "certification",
+    "fold": "folding",
+    "inspect": "onnx_inspection",
+    "load": "certificate",
+    "verify": "certificate",
+}
 
 __all__ = ["ExportError", "Inspection", "certify", "fold", "inspect", "load", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

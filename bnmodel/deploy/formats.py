@@ -27,12 +27,12 @@ from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 from bnmodel.deploy.axes import Axes
+from bnmodel.deploy.loading import METADATA
 from bnmodel.deploy.onnx_model import finished, serialized
 from bnmodel.deploy.signature import Port
 from bnmodel.deploy.tracing import export, quiet
 from bnmodel.io import atomic_write
 
-METADATA = "metadata.json"
 EXPORT_OPSETS = (18, 20)  # the exporter's own, and what is tried where an operator needs more
 LEFT_OUT = (".debug_pkl", "/.data/serialization_id")  # paths of this machine; a random number
 CLASS_NUMBER = re.compile(rb"___torch_mangle_(\d+)")

@@ -2,8 +2,9 @@
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import numpy as np
 import torch
 
 from bnmodel.deploy.errors import ExportError, first_line
-from bnmodel.deploy.formats import METADATA, torchscript
-from bnmodel.deploy.tracing import quiet
 
 FORMATS = ("torchscript", "onnx", "pt2")
+METADATA = "metadata.json"  # its name inside a file
 LOADING = threading.Lock()  # torch.export loads one file at a time, and fails where two threads ask
 Run = Callable[..., list[np.ndarray]]
 
@@ -27,64 +27,93 @@ class ExportedFile:
     metadata: dict[str, Any]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...] | None  # None where the format does not name them
-    operators: frozenset[str]  # of its graph, as the format calls them
+    list_operators: Callable[[], Iterable[str]]
+
+    @cached_property
+    def operators(self) -> frozenset[str]:
+        """Of its graph, as the format calls them."""
+        return frozenset(self.list_operators())
 
 
-def load_file(path: Path, threads: int | None = None) -> ExportedFile:
-    """Load one exported file, in the format of its ending. `threads`: of ONNX Runtime; torch's are torch's own.
+def load_file(path: Path, threads: int | None = None, lean: bool = False) -> ExportedFile:
+    """Load one exported file, in the format of its ending.
+
+    Args:
+        threads: of ONNX Runtime; torch's are torch's own.
+        lean: ONNX Runtime keeps no memory between calls and does not rewrite the graph, which takes most of the time
+            to load it and gains nothing for a graph that is folded already.
 
     Raises:
         ExportError: missing, damaged, or not what its name says.
     """
     if not path.is_file():
         raise ExportError(f"{path}: no such file; export it again")
-    loader = {".torchscript": _load_torchscript, ".onnx": _load_onnx, ".pt2": _load_pt2}.get(path.suffix)
-    if loader is None:
+    if path.suffix[1:] not in FORMATS:
         raise ExportError(f"{path}: expected a file ending in {', '.join(FORMATS)}")
     try:
-        return loader(path, threads)
+        if path.suffix == ".onnx":
+            return _load_onnx(path, threads, lean)
+        return _load_pt2(path) if path.suffix == ".pt2" else _load_torchscript(path)
     except Exception as error:  # runtimes have no common base class of errors
         raise ExportError(
             f"{path}: damaged, or not what its name says ({first_line(error)}); export it again"
         ) from error
 
 
-def _load_torchscript(path: Path, threads: int | None) -> ExportedFile:
+def _load_torchscript(path: Path) -> ExportedFile:
+    from bnmodel.deploy.formats import torchscript  # slow to import
+
     extra = {METADATA: ""}
     with torchscript():
         module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
-        operators = frozenset(node.kind() for node in module.inlined_graph.nodes())
         names = tuple(argument.name for argument in module.forward.schema.arguments[1:])
     metadata = json.loads(extra[METADATA])
+
+    def operators() -> Iterable[str]:
+        return (node.kind() for node in module.inlined_graph.nodes())
+
     return ExportedFile(_run_torch(module, metadata), metadata, names, None, operators)
 
 
-def _load_pt2(path: Path, threads: int | None) -> ExportedFile:
+def _load_pt2(path: Path) -> ExportedFile:
+    import torch.export  # slow to import
+
+    from bnmodel.deploy.tracing import quiet
+
     extra = {METADATA: ""}
     with LOADING, quiet():
         program = torch.export.load(str(path), extra_files=extra)
-    operators = frozenset(str(node.target) for node in program.graph.nodes if node.op == "call_function")
     names = tuple(str(name) for name in program.graph_signature.user_inputs)
     metadata = json.loads(extra[METADATA])
+
+    def operators() -> Iterable[str]:
+        return (str(node.target) for node in program.graph.nodes if node.op == "call_function")
+
     return ExportedFile(_run_torch(program.module(), metadata), metadata, names, None, operators)
 
 
-def _load_onnx(path: Path, threads: int | None) -> ExportedFile:
-    import onnx
+def _load_onnx(path: Path, threads: int | None, lean: bool) -> ExportedFile:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised as well
     options.intra_op_num_threads = threads or 0
+    if lean:
+        options.enable_cpu_mem_arena = False  # it keeps the memory that the largest input needed
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = tuple(one.name for one in session.get_inputs())
     metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
-    operators = frozenset(node.op_type for node in onnx.load(path).graph.node)
     outputs = tuple(output.name for output in session.get_outputs())
 
     def run(*arrays: np.ndarray) -> list[np.ndarray]:
         results = session.run(None, dict(zip(names, arrays, strict=True)))
         return [np.asarray(result) for result in results]
+
+    def operators() -> Iterable[str]:
+        import onnx
+
+        return (node.op_type for node in onnx.load(path).graph.node)
 
     return ExportedFile(run, metadata, names, outputs, operators)
 

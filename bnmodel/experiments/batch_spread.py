@@ -3,12 +3,13 @@
 The statistics of a small batch are noisy estimates, and so is the answer; both converge as the batch grows.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from bnmodel import plotting
@@ -18,6 +19,9 @@ from bnmodel.experiments.cost import CHUNK, is_large
 from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CURVE_DIGITS = 1024  # per batch size, over all its batches, of which there are at least 16
@@ -111,7 +115,7 @@ def figure(result: BatchSpread) -> Figure:
         xlim=(-0.01, 1.01),
     )
     plotting.percent_axis(histogram.xaxis)
-    histogram.yaxis.set_major_locator(MaxNLocator(integer=True))
+    plotting.whole_numbers(histogram.yaxis)
     low, middle, high = result.quantiles.T
     band = "train mode, 10 to 90 %"
     curve.fill_between(result.sizes, low, high, color=plotting.TRAIN, alpha=0.2, label=band)

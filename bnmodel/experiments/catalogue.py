@@ -1,14 +1,15 @@
 """The experiments by name, for the command line: figures and numbers for one digit."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
@@ -32,6 +33,9 @@ from bnmodel.experiments import (
 from bnmodel.io import atomic_write
 from bnmodel.training.checkpoint import load_checkpoint
 from bnmodel.training.history import HISTORY, History
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Run = Callable[[nn.Module, Tensor, Path], Any]  # network, digit (28, 28), checkpoint folder → result
 

@@ -4,12 +4,11 @@ Initial weights and the order of the digits are the same, and dropout is off. Th
 loss of one becomes infinite or NaN, it stops and the others continue.
 """
 
+from __future__ import annotations
+
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from typing import TYPE_CHECKING
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
@@ -18,6 +17,10 @@ from bnmodel.nn.models import SimpleCNNConfig
 from bnmodel.training.history import Epoch
 from bnmodel.training.recipes import Recipe
 from bnmodel.training.trainer import Training, TrainingError, new_network
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 RATES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MOST_EPOCHS = 30
@@ -169,9 +172,7 @@ def dress(panels: Sequence[Axes], unit: str, last: int) -> None:
     loss.set(title="loss", ylabel="validation loss (nats, log)", yscale="log")
     low, high = loss.get_ylim()
     loss.set_ylim(min(low, 0.3), min(max(high, 3.0), MOST_LOSS))
-    loss.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    loss.yaxis.set_major_formatter("{x:g}")
-    loss.yaxis.set_minor_formatter(NullFormatter())
+    plotting.log_ticks(loss.yaxis, (1, 3))
     for axes in panels:
         axes.set(xlabel=unit, xlim=(0, 1.03 * last))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plotting.whole_numbers(axes.xaxis)

@@ -5,6 +5,8 @@ Batch norm is claimed to converge faster, to allow higher learning rates and to 
 convergence_sweep.json holds its results on MNIST, from `python -m bnmodel sweep`.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product, zip_longest
 from pathlib import Path
 from statistics import fmean, median
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import NullLocator
 from torch import Generator
 
 from bnmodel import plotting
@@ -31,6 +30,10 @@ from bnmodel.nn.models import SimpleCNNConfig
 from bnmodel.training.evaluation import evaluate
 from bnmodel.training.recipes import Recipe
 from bnmodel.training.trainer import new_network
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SWEEP_FILE = Path(__file__).with_name("convergence_sweep.json")
 STEPS, EVERY, WATCHED = 400, 40, 2_000  # SGD steps; steps between evaluations; validation digits per evaluation
@@ -227,6 +230,8 @@ def strength(accuracy: float | None) -> float:
 
 def _map(axes: Axes, place: str, means: Mapping[Setting, float | None]) -> None:
     """Accuracies in percent, bold from LEARNED on, × for diverged."""
+    from matplotlib.patches import Rectangle  # slow to import
+
     names = list(INITIALIZERS)
     for (row, name), (column, rate) in product(enumerate(names), enumerate(RATES)):
         accuracy = means[place, name, rate]
@@ -256,7 +261,7 @@ def _against_rate(axes: Axes, sweep: Sweep) -> None:
     axes.set_ylabel("validation accuracy")
     powers = [rate for rate in RATES if f"{rate:.0e}".startswith("1")]  # the others would run into these
     plotting.ticks(axes.xaxis, powers, [f"{rate:g}" for rate in powers])
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.minorticks_off()
     plotting.percent_axis(axes.yaxis)
     axes.legend(loc="lower left")
 

@@ -4,23 +4,29 @@ If all inputs shift in the same way (all inverted, all faint), batch statistics 
 (test-time batch normalisation; Nado et al. 2020, arXiv 2006.10963). In small or clean batches they only add noise.
 """
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
+from bnmodel.experiments.blur import gaussian_blur
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.cost import CHUNK, is_large
 from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SEVERITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 SAMPLES, SAMPLES_OF_LARGE = 500, 200
@@ -49,9 +55,7 @@ def noise(images: Tensor, severity: float, generator: torch.Generator) -> Tensor
 
 def blur(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
     """Gaussian blur with a standard deviation of up to 3 pixels."""
-    from torchvision.transforms.v2.functional import gaussian_blur  # slow to import
-
-    return gaussian_blur(images, [13, 13], [3 * severity, 3 * severity]) if severity else images
+    return gaussian_blur(images, 13, 3 * severity) if severity else images
 
 
 def inversion(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:

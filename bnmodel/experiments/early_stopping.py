@@ -5,14 +5,14 @@ on few digits, one plain and one with dropout and weight decay, and evaluates bo
 loss of an epoch includes dropout and averages over changing weights.
 """
 
+from __future__ import annotations
+
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from bnmodel import plotting
 from bnmodel.experiments.convergence import MOST_EPOCHS, Curve, in_turn, start
@@ -20,6 +20,10 @@ from bnmodel.nn.models import SimpleCNNConfig
 from bnmodel.training.evaluation import evaluate
 from bnmodel.training.history import HISTORY, EarlyStopping, History
 from bnmodel.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_PATIENCE = 40
 RATE = 0.1  # learning rate of the live trainings
@@ -81,9 +85,7 @@ def figure(result: Stopped) -> Figure:
         axes.axvline(result.stop, color=plotting.INK, linestyle=":", label=f"stop after epoch {result.stop}")
         axes.set(xlabel="epoch", xlim=(0, len(result.losses) + 1))
     whole.set(title="the whole training", ylabel="loss (nats, log)", yscale="log")
-    whole.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    whole.yaxis.set_major_formatter("{x:g}")
-    whole.yaxis.set_minor_formatter(NullFormatter())
+    plotting.log_ticks(whole.yaxis, (1, 2, 3, 5))
     whole.legend(loc="upper right")
     lowest, kept = result.losses[result.lowest - 1], result.losses[result.kept - 1]
     near.plot([result.kept], [kept], "o", color=plotting.ROSE, markersize=8, label=f"kept: epoch {result.kept}")
@@ -183,7 +185,7 @@ def gap_figure(result: Regularised, earlier: Sequence[Regularised] = ()) -> Figu
         axes.fill_between(numbers, train, validation, color=plotting.INK, alpha=0.12, linewidth=0, label="gap")
         axes.set(title=title, xlabel="epoch", ylabel="loss (nats), eval mode", xlim=(0.5, result.epochs + 0.5))
         axes.set_ylim(0, top)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plotting.whole_numbers(axes.xaxis)
     panels[0].legend(loc="upper right")
     return drawn
 

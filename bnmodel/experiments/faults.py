@@ -1,9 +1,11 @@
 """Three common faults of batch-norm code, each with the wrong and the right curve."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from torch import nn
 
 from bnmodel import plotting
@@ -11,6 +13,9 @@ from bnmodel.experiments.cost import accuracy
 from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.experiments.running_statistics import batch_statistics, running_average, with_statistics
 from bnmodel.training.history import History
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)

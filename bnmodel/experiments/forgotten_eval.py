@@ -4,18 +4,23 @@ Every call normalises with its own batch and updates the running statistics, so 
 network. Dropout stays off, to isolate the effect of batch norm.
 """
 
+from __future__ import annotations
+
 import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bnmodel import CustomBatchNorm, plotting
 from bnmodel.experiments.cost import accuracy, scored_digits
 from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.training.evaluation import predict_log_probs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_CALLS = 200
 # where accuracy is measured, besides at the end; the same for any number of calls, so that a slider finds them again

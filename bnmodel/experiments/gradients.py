@@ -6,15 +6,16 @@ of the gradients per layer and, along the gradient step, the loss and the change
 batch norm helps by smoothing the loss, not by reducing “internal covariate shift”.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 
 from bnmodel import plotting
@@ -23,6 +24,10 @@ from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.nn.init import initialize
 from bnmodel.nn.models import SimpleCNN, SimpleCNNConfig
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PLACES = ("none", "before", "after")  # of the batch norm
 LAYERS = ("block1.conv", "block2.conv", "dense1", "dense2")

@@ -6,22 +6,26 @@ backwards, the variance of the gradient is multiplied by n · Var(w) · E[f′(�
 Var(w) = 1/n (Glorot & Bengio 2010), and ReLU, which halves them, if Var(w) = 2/n (He et al. 2015, arXiv 1502.01852).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
 from bnmodel import plotting
 from bnmodel.nn import models
 from bnmodel.nn.batchnorm import batch_norm
 from bnmodel.nn.init import INITIALIZERS, initialize
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {**models.ACTIVATIONS, "identity": lambda h: h}
 # f′ relative to its maximum

@@ -6,13 +6,18 @@ grows with the condition number λmax / λmin (Polyak 1964). Inputs of mean 0 an
 to 1 if they are uncorrelated (LeCun et al. 1998, “Efficient BackProp”, §4.3).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from bnmodel import plotting
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WEIGHTS = (1.0, -0.5)  # true weights
 NOISE = 0.1  # standard deviation of the noise of the targets

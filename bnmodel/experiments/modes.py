@@ -4,22 +4,27 @@ In eval mode batch norm uses the running statistics, and the answer depends on t
 batch statistics, so the answer depends on the rest of the batch. Dropout is off in both, to isolate batch norm.
 """
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import Digits, load_sample
+from bnmodel.experiments.blur import gaussian_blur
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.nn.batchnorm import CustomBatchNorm, batch_norm
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COMPANY = ("random", "one class", "copies", "blurred", "inverted", "blank", "noise")
 MAX_COMPANIONS = 255
@@ -95,12 +100,7 @@ def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | Non
     images = _draw(pool, count, generator)
     if kind == "inverted":
         return 1 - images
-    if kind == "blurred" and count:
-        from torchvision.transforms.v2.functional import gaussian_blur  # slow to import
-
-        blurred: Tensor = gaussian_blur(images, [9, 9], [2.5, 2.5])
-        return blurred
-    return images
+    return gaussian_blur(images, 9, 2.5) if kind == "blurred" and count else images
 
 
 CLASSES = [("one class", label) for label in range(10)]

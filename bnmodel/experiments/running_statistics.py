@@ -5,15 +5,16 @@ statistics (Wu & Johnson 2021, arXiv 2105.07576, §3) are the mean and variance 
 norm. They depend on the samples, not on how these are split into batches.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bnmodel import plotting
@@ -23,6 +24,10 @@ from bnmodel.experiments.cost import accuracy, is_large, scored_digits
 from bnmodel.experiments.modes import custom_batchnorms, norm_inputs, with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Statistics = dict[str, tuple[Tensor, Tensor]]  # norm's name → mean (C,) and unbiased variance (C,)
 RUN_ON = 20_000  # batches, enough to measure the noise for momentum 0.01, which averages over 199

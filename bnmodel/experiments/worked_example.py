@@ -7,19 +7,23 @@ once with the statistics of the batch (train mode) and once with the running one
 arXiv 1803.08494, figure 2).
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.modes import custom_batchnorms, norm_inputs, with_batch_statistics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GROUPS = 4  # of group normalisation, where they divide the channels
 BINS = 40

@@ -6,6 +6,7 @@ from bnmodel.plotting.style import (
     OLIVE,
     ROSE,
     TRAIN,
+    log_ticks,
     new_figure,
     percent,
     percent_axis,
@@ -14,6 +15,7 @@ from bnmodel.plotting.style import (
     save,
     stairs,
     ticks,
+    whole_numbers,
 )
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "OLIVE",
     "ROSE",
     "TRAIN",
+    "log_ticks",
     "new_figure",
     "percent",
     "percent_axis",
@@ -30,4 +33,5 @@ __all__ = [
     "save",
     "stairs",
     "ticks",
+    "whole_numbers",
 ]

@@ -1,19 +1,24 @@
-"""Shared plot style. It uses matplotlib's object API only: pyplot would keep every figure alive."""
+"""Shared plot style. It uses matplotlib's object API only: pyplot would keep every figure alive.
+
+matplotlib is imported with the first figure, since that takes as long as the rest of this package.
+"""
+
+from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, PercentFormatter
 
 from bnmodel.io import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 EVAL = "#0072b2"  # running statistics; with TRAIN, a pair for colour-blind readers (Okabe & Ito)
 TRAIN = "#d55e00"  # batch statistics
@@ -56,18 +61,24 @@ def plot_style() -> Iterator[None]:
 
     matplotlib's settings are global, so only one thread at a time can be inside.
     """
+    from matplotlib import rc_context
+
     with _lock, rc_context(STYLE):
         yield
 
 
 def new_figure(columns: int = 1, rows: int = 1, width: float = 7.0, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """A figure of `width` × `height` inches and its axes row by row."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def ticks(axis: Axis, places: Sequence[float], labels: Sequence[str]) -> None:
     """Ticks at `places`; faster than matplotlib's `set_ticks`, which creates them at once."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator
+
     axis.set_major_locator(FixedLocator(places))
     axis.set_major_formatter(FixedFormatter(labels))
 
@@ -102,7 +113,25 @@ def percent(share: Any) -> str:
 
 def percent_axis(axis: Axis) -> None:
     """“50 %” at the ticks of shares."""
+    from matplotlib.ticker import PercentFormatter
+
     axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def log_ticks(axis: Axis, digits: Sequence[int]) -> None:
+    """Ticks at `digits` times the powers of ten of a logarithmic axis, as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=digits))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def powers_of_ten(powers: Iterable[int]) -> list[str]:

@@ -1,7 +1,6 @@
 """The loss curves of a training."""
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from bnmodel import plotting
 from bnmodel.training.history import History
@@ -24,9 +23,7 @@ def loss_curves(history: History, title: str = "") -> Figure:
     stopped = {"early": "stopped early", "finished": "finished", "interrupted": "interrupted"}[history.stopped]
     axes.axvline(last.epoch, color=plotting.INK, linestyle=":", label=f"{stopped} after epoch {last.epoch}")
     axes.set(xlabel="epoch", ylabel="loss (nats)", yscale="log", title=title)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    plotting.log_ticks(axes.yaxis, (1, 2, 3, 5))
     axes.margins(y=0.14)  # room for the text below the best epoch
     axes.legend()
     return figure

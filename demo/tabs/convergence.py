@@ -34,7 +34,6 @@ from demo.components import (
 )
 from demo.page import Drawn, Page
 from demo.server.live_training import State, buttons, wire
-from demo.svg import to_legend_and_panels
 
 QUESTION = "Does a network learn faster and more reliably with batch norm?"
 TASK = "Find a setting in which both networks with batch norm reach 90 % and the one without does not."
@@ -153,6 +152,8 @@ def recorded(initializer: str, rate: float) -> str:
 @lru_cache(maxsize=64)
 def recorded_maps(initializer: str, rate: float) -> str:
     maps = "".join(in_map(sweep(), place, initializer, rate) for place in PLACES)
+    from demo.svg import to_legend_and_panels  # imports matplotlib
+
     legend, lines = to_legend_and_panels(
         convergence_sweep.rates_figure(sweep()), "the accuracies of the maps, as lines"
     )
