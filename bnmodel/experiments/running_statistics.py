@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from bnmodel import plotting
 from bnmodel.data import load_sample
 from bnmodel.experiments.cache import cache_by_content
-from bnmodel.experiments.cost import accuracy, is_large, scored_digits
-from bnmodel.experiments.modes import custom_batchnorms, norm_inputs, with_batch_statistics
+from bnmodel.experiments.cost import CHUNK, accuracy, is_large, scored_digits
+from bnmodel.experiments.modes import custom_batchnorms, unbiased_statistics, with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Statistics = dict[str, tuple[Tensor, Tensor]]  # norm's name → mean (C,) and unbiased variance (C,)
 RUN_ON = 20_000  # batches, enough to measure the noise for momentum 0.01, which averages over 199
-TOGETHER = 512  # digits per forward pass; the first norm of robust receives 57 MB for them
 
 
 @dataclass(frozen=True)
@@ -137,13 +136,12 @@ def batch_statistics(model: nn.Module, batch_size: int, steps: int, seed: int) -
         [torch.randperm(len(pool), generator=generator) for _ in range(-(-batch_size * steps // len(pool)))]
     )
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for chosen in order[: batch_size * steps].split(batch_size * max(1, TOGETHER // batch_size)):
-        batches = len(chosen) // batch_size
+    for chosen in order[: batch_size * steps].split(batch_size * max(1, CHUNK // batch_size)):
+        network = with_batch_statistics(model, len(chosen) // batch_size)
         with torch.no_grad(), QuickPooling():
-            _, inputs = norm_inputs(with_batch_statistics(model, batches), pool[chosen])
-        for name, x in inputs.items():  # (batches · N, C, H, W)
-            var, mean = torch.var_mean(x.unflatten(0, (batches, -1)), dim=(1, *range(3, x.dim() + 1)), correction=1)
-            parts.setdefault(name, []).append((mean, var))
+            network(pool[chosen])
+        for name, part in unbiased_statistics(network).items():
+            parts.setdefault(name, []).append(part)
     return {name: (torch.cat([m for m, _ in part]), torch.cat([v for _, v in part])) for name, part in parts.items()}
 
 
