@@ -243,10 +243,18 @@ def fold(title: str, text: str) -> None:
         gr.Markdown(text, latex_delimiters=LATEX)
 
 
-def code(lines: str = "") -> gr.Markdown:
-    """Where `with_code` puts the lines that make the tab's picture without the app, folded away; `lines` at first."""
+def code(lines: str = "", reads_digit: bool = False) -> gr.Markdown:
+    """Where `with_code` puts the lines that make the tab's picture without the app, folded away; `lines` at first.
+
+    `reads_digit`: the lines need the digit on the pad, which a button saves (pad.js).
+    """
     with gr.Accordion("In code", open=False):
-        gr.Markdown("Run it in the folder of the repository, which has `bnmodel` and `checkpoints`.")
+        where = "Run it in the folder of the repository, which has <code>bnmodel</code> and <code>checkpoints</code>."
+        save = (
+            ' <span class="of-drawing">It reads your digit: '
+            '<button type="button" data-do="save-digit">Save digit.png</button></span>'
+        )
+        gr.HTML(f'<p class="run">{where}{save if reads_digit else ""}</p>', apply_default_css=False)
         return gr.Markdown(fenced(lines) if lines else None)
 
 
@@ -270,7 +278,7 @@ def digit_in_code(drawn: Drawn) -> str:
     digit = (
         f"load_sample(train=False).images[{EXAMPLE}, 0]"
         if drawn.is_example
-        else 'catalogue.read_digit(Path("drawing.png"))  # your drawing, saved from the pad'
+        else 'catalogue.read_digit(Path("digit.png"))  # the digit on the pad; the button above saves it'
     )
     more = (
         "from bnmodel.data import load_sample\n"

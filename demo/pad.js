@@ -197,14 +197,17 @@ function showBoxes(reply) {
 
 const name = ({ label, probability }) => (label === null || probability < DOUBTFUL ? '?' : `${label}`);
 
+function download(href, name) {
+  Object.assign(document.createElement('a'), { href, download: name }).click();
+}
+
 function save() {
   const page = Object.assign(document.createElement('canvas'), { width: SIDE, height: SIDE });
   const flat = page.getContext('2d');
   flat.fillStyle = '#fff';
   flat.fillRect(0, 0, SIDE, SIDE);
   flat.drawImage(sheet, 0, 0);
-  const name = 'drawing.png'; // what the code blocks of the tabs read
-  Object.assign(document.createElement('a'), { href: page.toDataURL('image/png'), download: name }).click();
+  download(page.toDataURL('image/png'), 'drawing.png');
 }
 
 // ---- a picture instead of a drawing
@@ -407,9 +410,9 @@ async function restore() {
 
 let version = 0; // of the drawing
 let answered = 0; // the version whose answer is on the page
-let running = false;
+let turn = 0; // counts the calls of `answer`
+let running = false; // the latest of them
 let retry; // timer
-let wake = () => {};
 
 function changed() {
   version += 1;
@@ -417,14 +420,13 @@ function changed() {
   find('.pad-edit').hidden = !below();
   find('[data-do=undo]').setAttribute('aria-disabled', !marks.length);
   find('[data-do=redo]').setAttribute('aria-disabled', !undone.length);
-  if (!stroke) {
-    remember(); // before the answer, which may come after a reload
-    wake();
-  }
-  if (!running) answer();
+  if (!stroke) remember(); // before the answer, which may come after a reload
+  if (!stroke || !running) answer(); // what is finished does not wait for the answer to an unfinished stroke
 }
 
 async function answer() {
+  turn += 1;
+  const own = turn;
   running = true;
   let url = '';
   let reply = null;
@@ -432,9 +434,11 @@ async function answer() {
     const current = version;
     url = snapshot();
     reply = url ? await ask(url) : null;
+    if (own !== turn) return;
     show(reply);
     answered = current;
-    if (stroke) await new Promise((resolve) => { wake = resolve; setTimeout(resolve, PAUSE); });
+    if (stroke) await new Promise((resolve) => { setTimeout(resolve, PAUSE); });
+    if (own !== turn) return;
   }
   running = false;
   if (!stroke) settle(reply?.canvas || url, Boolean(reply?.failed));
@@ -444,6 +448,7 @@ function settle(url, failed) {
   find('.pad-spoken').textContent = find('.pad-words').textContent;
   find('.pad').dataset.settled = version;
   props.value = url;
+  document.body.classList.toggle('has-drawing', Boolean(url));
   document.body.classList.toggle('is-stale', failed); // the tabs still show the drawing before
   clearTimeout(retry);
   if (failed) retry = setTimeout(changed, RETRY);
@@ -588,6 +593,9 @@ const frame = find('.pad-sheet');
   if (name === 'drop') take(event.dataTransfer.files);
 }));
 document.addEventListener('paste', (event) => take(event.clipboardData?.files));
+document.addEventListener('click', ({ target }) => { // beside the code of a tab: what the tab is about
+  if (target.dataset?.do === 'save-digit') download(props.value, 'digit.png');
+});
 document.addEventListener('model', (event) => {
   model = event.detail;
   changed();

@@ -137,10 +137,12 @@ class Page:
         self.shared: dict[str, list[Component]] = {}  # controls that several tabs read
 
     def warm_up(self) -> None:
-        """Answer once, since the first answer of an exported file takes ten times as long."""
+        """Load and run what the first answers need: the default network's first."""
         names = sorted(self.models, key=lambda name: name != DEFAULT)
         for name in names:
             self.read("", name)
+        import demo.svg  # noqa: F401 (for the pictures of all tabs but the first)
+
         for name in names:
             self.models[name].recognizer.read_numbers(self.example)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEVERITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-SAMPLES, SAMPLES_OF_LARGE = 500, 200
+SAMPLES, SAMPLES_OF_LARGE = 500, 100
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,12 @@ KINDS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
 
 
 def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int = 50, seed: int = 0) -> Corruption:
-    """`digit`, float32 (28, 28), and 500 test digits of the sample (200 for a large network) under one corruption.
+    """`digit`, float32 (28, 28), and 500 test digits of the sample (100 for a large network) under one corruption.
+
+    Batches are no larger than the number of digits.
 
     Raises:
-        ValueError: an unknown kind, or a batch size that is not a divisor of 500 in 2 … 500. Of 200, where there are
-            no more, batches of up to 200 are made.
+        ValueError: an unknown kind, or a batch size that is not a divisor of 500 in 2 … 500.
     """
     if kind not in KINDS:
         raise ValueError(f"corruption: expected one of {', '.join(KINDS)}, received {kind!r}")

@@ -41,7 +41,7 @@ number of *images* is what counts most. The whole batch is drawn without repetit
 
 Source: `bnmodel/experiments/batch_spread.py`.
 """
-MOST_DIGITS = 3200  # in all batches of the chosen size together: somebody is waiting
+MOST_DIGITS, MOST_OF_LARGE = 3200, 512  # in all batches of the chosen size together: somebody is waiting
 
 
 def build(page: Page) -> None:
@@ -53,7 +53,7 @@ def build(page: Page) -> None:
         shown = picture(510, "chance")
         take_home("chance")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code()
+        lines = code(reads_digit=True)
         fold("The formula and the source", FORMULA)
         tab.live(with_code(show, snippet), inputs=[size, seed], outputs=[shown, lines])
 
@@ -67,7 +67,7 @@ def show(drawn: Drawn, size: int, seed: int) -> str:
 
 def batches(network: nn.Module, size: int) -> int:
     """How many of one size: fewer, the larger batches and network are."""
-    least, digits = (8, MOST_DIGITS // 4) if is_large(network) else (20, MOST_DIGITS)
+    least, digits = (8, MOST_OF_LARGE) if is_large(network) else (20, MOST_DIGITS)
     return max(least, min(200, digits // size))
 
 

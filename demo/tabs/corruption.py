@@ -65,7 +65,7 @@ def build(page: Page) -> None:
         shown = picture(600, "corruption")
         take_home("corruption")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code()
+        lines = code(reads_digit=True)
         fold("The formula and the source", FORMULA)
         tab.live(with_code(show, snippet), inputs=[kind, batch_size], outputs=[shown, lines])
 

@@ -73,7 +73,7 @@ def build(page: Page) -> None:
         others = picture(250, "faults")
         take_home("faults")
         check_own("these faults")
-        lines = code()
+        lines = code(reads_digit=True)
         fold("The formula and the source", FORMULA)
         tab.live(with_code(show, snippet), inputs=[calls], outputs=[shown, lines], at_once=1)  # of 0.4 GB, for robust
         tab.live(show_others, outputs=[others], at_once=1)

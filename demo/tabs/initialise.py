@@ -1,7 +1,6 @@
 """Six initialisers side by side: one layer, and a stack of up to thirty, without and with batch norm."""
 
 from functools import lru_cache
-from typing import Any
 
 import gradio as gr
 
@@ -10,7 +9,6 @@ from bnmodel.experiments.initialization import ACTIVATIONS, Layer, Stack
 from demo.components import (
     code,
     done,
-    fenced,
     fold,
     hint,
     panels,
@@ -20,6 +18,7 @@ from demo.components import (
     sentence,
     table,
     take_home,
+    with_code,
 )
 from demo.page import Drawn, Page
 
@@ -95,19 +94,17 @@ def build(page: Page) -> None:
         lines = code()
         fold("The formula and the source", FORMULA)
         shared = [activation, mean, std, gain, seed]
-        tab.live(show_layer, inputs=[*shared, width, samples], outputs=[layer])
-        tab.live(show_stack, inputs=[*shared, depth], outputs=[stack])
-        tab.live(show_code, inputs=[*shared, width, samples, depth], outputs=[lines])
+        tab.live(with_code(show, snippet), inputs=[*shared, width, samples, depth], outputs=[layer, stack, lines])
 
 
-def show_layer(
-    drawn: Drawn, activation: str, mean: float, std: float, gain: float, seed: int, width: int, samples: int
-) -> str:
-    return layer_picture(activation, width, samples, mean, std, gain, seed)
-
-
-def show_stack(drawn: Drawn, activation: str, mean: float, std: float, gain: float, seed: int, depth: int) -> str:
-    return stack_picture(activation, depth, mean, std, gain, seed)
+def show(
+    drawn: Drawn, activation: str, mean: float, std: float, gain: float, seed: int, width: int, samples: int, depth: int
+) -> tuple[str, str]:
+    """The single layer, and the stack."""
+    return (
+        layer_picture(activation, width, samples, mean, std, gain, seed),
+        stack_picture(activation, depth, mean, std, gain, seed),
+    )
 
 
 def snippet(
@@ -122,10 +119,6 @@ stack = initialization.stack(depth={depth}, samples=50, **own)
 plotting.save(initialization.figure(layer), "layer.png")
 plotting.save(initialization.stack_figure(stack), "stack.png")
 """
-
-
-def show_code(drawn: Drawn, *values: Any) -> str:
-    return fenced(snippet(drawn, *values))
 
 
 @lru_cache(maxsize=32)  # it does not depend on the digit

@@ -6,16 +6,16 @@ from bnmodel.experiments import modes, running_statistics
 from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.experiments.running_statistics import RunningStatistics
 from demo.components import (
-    AUTO,
     MOST_SHIFTED,
+    asked,
     check_own,
     code,
-    company,
     digit_in_code,
     done,
     fold,
     hint,
     layer_controls,
+    named,
     panels,
     percent,
     picture,
@@ -70,22 +70,32 @@ def build(page: Page) -> None:
         take_home("statistics")
         check_own("statistics that were never updated")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code()
+        lines = code(reads_digit=True)
         fold("The formula and the source", FORMULA)
         tab.live(
             with_code(show, snippet),
             inputs=[momentum, batch_size],
             outputs=[shown, lines],
             at_once=1,  # 0.6 GB, for robust
-            shared=[layer, channel],
+            shared=[*page.shared["batch"], layer, channel],
         )
 
 
-def show(drawn: Drawn, layer: int | None, channel: int, momentum: float, batch_size: int) -> str:
-    """`layer` counts the network's norms from 0 on."""
+def show(
+    drawn: Drawn,
+    count: int,
+    kind: str,
+    label: int,
+    seed: int,
+    layer: int | None,
+    channel: int,
+    momentum: float,
+    batch_size: int,
+) -> str:
+    """`count` to `seed` are the batch that tabs share; `layer` counts the network's norms from 0 on."""
     if not custom_batchnorms(drawn.model.network):
         return sentence("This network has no batch norm.", drawn)
-    norm, number, told = place(drawn, layer, channel)
+    norm, number, told = place(drawn, count, kind, label, seed, layer, channel)
     result = running_statistics.run(drawn.model.network, drawn.digit, momentum, batch_size, norm=norm, channel=number)
     words = in_words(result) + told
     picture = panels(running_statistics.figure(result, accuracy=False), words)
@@ -98,24 +108,37 @@ def show(drawn: Drawn, layer: int | None, channel: int, momentum: float, batch_s
     )
 
 
-def place(drawn: Drawn, layer: int | None, channel: int) -> tuple[str, int, str]:
-    """The norm's name and the channel; and where there is no such channel, what is shown instead."""
+def place(
+    drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int | None, channel: int
+) -> tuple[str, int, str]:
+    """The norm's name and the channel; and where it is not the one asked for, why."""
     norms = custom_batchnorms(drawn.model.network)
     norm = list(norms)[which(layer, len(norms))]
     last = norms[norm].num_features - 1
     if channel > last:
         return norm, last, f" {norm} has channels 0 to {last}; {last} is shown."
-    if channel == MOST_SHIFTED:  # in the batch that shows most, as the other tabs do at first
-        others = company(drawn, 0, AUTO, 0, 0)
+    if channel == MOST_SHIFTED:
+        chosen, _ = asked(drawn, count, kind, label, seed)
+        others = modes.companions(chosen.kind, chosen.count, chosen.seed, drawn.digit, chosen.label)
         view = modes.compare(drawn.model.network, drawn.digit, others).norms[list(norms).index(norm)]
-        return norm, int(modes.most_shifted(view, 1)[0]), ""
+        return norm, int(modes.most_shifted(view, 1)[0]), f" It is the channel shifted most {named(chosen)}."
     return norm, channel, ""
 
 
-def snippet(drawn: Drawn, layer: int | None, channel: int, momentum: float, batch_size: int) -> str:
+def snippet(
+    drawn: Drawn,
+    count: int,
+    kind: str,
+    label: int,
+    seed: int,
+    layer: int | None,
+    channel: int,
+    momentum: float,
+    batch_size: int,
+) -> str:
     if not custom_batchnorms(drawn.model.network):
         return "# this network has no batch norm"
-    norm, number, _ = place(drawn, layer, channel)
+    norm, number, _ = place(drawn, count, kind, label, seed, layer, channel)
     return f"""
 {digit_in_code(drawn)}from bnmodel.experiments import running_statistics
 result = running_statistics.run(

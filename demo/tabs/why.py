@@ -66,7 +66,7 @@ def build(page: Page) -> None:
         take_home("why")
         check_own("batch statistics at prediction time")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code()
+        lines = code(reads_digit=True)
         fold("The formula and the source", FORMULA)
         tab.live(with_code(show, snippet), outputs=[shown, maps, lines], shared=[*batch, layer, channel])
 

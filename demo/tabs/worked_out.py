@@ -77,7 +77,7 @@ def build(page: Page) -> None:
         shown.select(None, None, [pixel], js="() => window.touched.pixel", api_visibility="private")
         take_home("worked-out")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code()
+        lines = code(reads_digit=True)
         fold("The formula and the source", FORMULA)
         tab.live(
             with_code(show, snippet),

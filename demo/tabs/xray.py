@@ -38,7 +38,7 @@ def build(page: Page) -> None:
         shown = picture(660, "xray")
         take_home("x-ray")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code()
+        lines = code(reads_digit=True)
         fold("The formula and the source", FORMULA)
         tab.live(with_code(show, snippet), outputs=[shown, lines])
 
@@ -48,7 +48,7 @@ def snippet(drawn: Drawn) -> str:
 import numpy as np, torch
 from PIL import Image
 from bnmodel import Sketch
-canvas = np.array(Image.open("drawing.png").convert("RGBA"))  # (H, W, 4): your drawing, saved from the pad
+canvas = np.array(Image.open("digit.png").convert("RGBA"))  # (H, W, 4): the digit on the pad
 digit, ink = Sketch()(torch.from_numpy(canvas))  # (28, 28) in [0, 1], and the share of the sheet that is ink
 Image.fromarray((255 * digit).round().byte().numpy()).resize((280, 280), 0).save("xray.png")
 """

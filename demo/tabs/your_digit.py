@@ -65,7 +65,7 @@ def build(page: Page) -> None:
         take_home("your-digit")
         check_own("answers that depend on the batch")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code()
+        lines = code(reads_digit=True)
         fold("The formula and the source", FORMULA)
         tab.live(with_code(show, snippet), outputs=[shown, lines], shared=batch)
 

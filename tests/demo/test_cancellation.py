@@ -234,7 +234,7 @@ def drawn() -> Drawn:
         (your_digit.show, (31, "blurred", 1, 0)),
         (chance.show, (2, 0)),
         (why.show, (31, "random", 1, 0, 0, -1)),
-        (statistics.show, (0, 0, 0.1, 8)),
+        (statistics.show, (31, "random", 0, 0, 0, 0, 0.1, 8)),
         (faults.show, (50,)),
         (corruption.show, ("noise", 50)),
     ],

@@ -164,6 +164,19 @@ def test_the_chosen_digit_survives_a_reload_and_is_in_the_link(browser: Browser,
     context.close()
 
 
+def test_the_code_of_a_tab_reads_the_chosen_digit(page: Page, recognizer: Recognizer) -> None:
+    draw(page, LEFT_SEVEN)
+    draw(page, RIGHT_ONE)
+    page.get_by_role("button", name="Digit 1 of 2: 7").click()
+    expect(page.locator(SENTENCE)).to_contain_text("Eval mode says 7")
+    page.get_by_role("button", name="In code").filter(visible=True).click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save digit.png").filter(visible=True).click()
+    assert download.value.suggested_filename == "digit.png"
+    with Image.open(download.value.path()) as image:
+        assert recognizer.read(np.array(image.convert("RGBA"))).label == 7
+
+
 def test_a_digit_that_was_just_chosen_survives_a_reload_before_its_answer(page: Page) -> None:
     draw(page, LEFT_SEVEN)
     draw(page, RIGHT_ONE)

@@ -69,7 +69,10 @@ def test_every_tab_that_names_an_answer_names_the_pads(page: Page, name: str, mo
         said, drawn = on_page(page, name, canvas)
         shown = {
             "chance": (chance.show(drawn, 2, 0), r"the probability of (\d)"),
-            "statistics": (statistics.show(drawn, 0, 0, 0.1, 4), r">checkpoint</th><td>[^<]*</td><td>(\d) \("),
+            "statistics": (
+                statistics.show(drawn, 31, "random", 1, 0, 0, 0, 0.1, 4),
+                r">checkpoint</th><td>[^<]*</td><td>(\d) \(",
+            ),
             "faults": (faults.show(drawn, 1), r"(?:still read as|instead of) (\d)"),
             "export": (files.show(drawn)[0], r"all read <b>(\d)</b>"),
         }

@@ -100,21 +100,21 @@ def test_the_chosen_norm_is_shown_or_the_last_of_a_network_with_fewer(
     drawn = frame.drawn(None, model)
     assert f"of <b>{norm}</b>" in worked_out.show(drawn, 1, "random", 1, 0, layer, 0, 1, 0, -5, -1)
     if model == "lecture":
-        assert f"of {norm} is" in statistics.show(drawn, layer, 0, 0.1, 2)
+        assert f"of {norm} is" in statistics.show(drawn, 1, "random", 1, 0, layer, 0, 0.1, 2)
 
 
 def test_a_channel_that_is_not_there_is_replaced_in_words(frame: Frame) -> None:
     drawn = frame.drawn(None, "lecture")
     told = "block1.norm has channels 0 to 9; 9 is shown."
     assert told in worked_out.show(drawn, 1, "random", 1, 0, 0, 99, 1, 0, -5, -1)
-    assert told in statistics.show(drawn, 0, 99, 0.1, 2)
+    assert told in statistics.show(drawn, 1, "random", 1, 0, 0, 99, 0.1, 2)
 
 
-def test_the_most_shifted_channel_is_the_same_in_every_tab(frame: Frame) -> None:
+@pytest.mark.parametrize("batch", [(31, components.AUTO, 1, 0), (31, "inverted", 1, 0)])
+def test_the_most_shifted_channel_is_the_same_in_every_tab(frame: Frame, batch: tuple[int, str, int, int]) -> None:
     drawn = frame.drawn(None, "lecture")
-    batch = (31, components.AUTO, 1, 0)
     in_worked = re.search(r"Channel (\d+) of", worked_out.show(drawn, *batch, 1, -1, 1, 0, -5, -1))
-    in_statistics = re.search(r"mean of channel (\d+) of", statistics.show(drawn, 1, -1, 0.1, 2))
+    in_statistics = re.search(r"mean of channel (\d+) of", statistics.show(drawn, *batch, 1, -1, 0.1, 2))
     assert in_worked is not None
     assert in_statistics is not None
     assert in_worked[1] == in_statistics[1]

@@ -113,7 +113,7 @@ CODE: list[tuple[ModuleType, tuple[Any, ...]]] = [
     (why, (*BATCH, 0, -1)),
     (worked_out, (*BATCH, 0, -1, 1, 0, -5, -1)),
     (worked_out, (3, "noise", 1, 5, 1, 12, -0.5, 2, 0, 3)),
-    (statistics, (1, 3, 0.2, 4)),
+    (statistics, (*BATCH, 1, 3, 0.2, 4)),
     (faults, (20,)),
     (corruption, ("noise", 10)),
     (initialise, ("tanh", 0.1, 0.5, 2, 1, 30, 10, 3)),
@@ -130,13 +130,14 @@ def test_the_code_of_a_tab_runs_as_it_stands_with_its_settings(
     tab: ModuleType, settings: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: Drawn
 ) -> None:
     (tmp_path / "checkpoints").symlink_to(CHECKPOINTS)
-    Image.fromarray(example.canvas).save(tmp_path / "drawing.png")
+    for name in ("digit.png", "drawing.png"):
+        Image.fromarray(example.canvas).save(tmp_path / name)
     files.exported(example.model, tmp_path)
     monkeypatch.chdir(tmp_path)
     code = tab.snippet(example, *settings)
     exec(compile(code, f"{tab.__name__}, in code", "exec"), {})
-    made = [path for path in tmp_path.glob("*.png") if path.name != "drawing.png"]
-    assert {path.name for path in made} == set(re.findall(r"[\w-]+\.png", code)) - {"drawing.png"}
+    made = [path for path in tmp_path.glob("*.png") if path.name not in ("digit.png", "drawing.png")]
+    assert {path.name for path in made} == set(re.findall(r"[\w-]+\.png", code)) - {"digit.png", "drawing.png"}
     assert all(path.stat().st_size > 500 for path in made)
     assert made or tab in (your_digit, files)
 
@@ -146,7 +147,7 @@ def test_the_code_reads_the_drawing_once_there_is_one(
 ) -> None:
     drawn = dataclasses.replace(example, is_example=False)
     (tmp_path / "checkpoints").symlink_to(CHECKPOINTS)
-    Image.fromarray(example.canvas).save(tmp_path / "drawing.png")
+    Image.fromarray(example.canvas).save(tmp_path / "digit.png")
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     exec(compile(your_digit.snippet(drawn, *BATCH), "in code", "exec"), found)
