@@ -212,7 +212,7 @@ def unbiased_statistics(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 class _BatchStatistics(nn.Module):
-    """Attributes, of the last call: mean and biased var, (batches, C), and the count of values per batch and channel."""
+    """After a call: `mean` and biased `var`, (batches, C), and the `count` of values per batch and channel."""
 
     mean: Tensor
     var: Tensor
