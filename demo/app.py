@@ -19,6 +19,7 @@ from demo.api import build_api
 from demo.head import TITLE, build_head
 from demo.page import Page
 from demo.path import Group, build_next, build_path
+from demo.server.memory import keep_returning_freed_memory
 from demo.server.middleware import RequestGuard
 from demo.server.request_body import LARGEST_FILE
 from demo.tabs import (
@@ -137,4 +138,5 @@ def main() -> None:
     gc.freeze()  # what is there now stays: to go through all of it again takes half a second out of an answer
     gc.enable()  # see __main__.py
     threading.Thread(target=page.warm_up, daemon=True).start()  # while the browser loads the page
+    keep_returning_freed_memory()
     app.launch(**launch_options(app))

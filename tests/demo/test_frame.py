@@ -157,6 +157,21 @@ def test_in_teachers_mode_everything_is_larger_and_nothing_is_cut_off(
     expect(page.get_by_role("button", name="Teacher’s mode")).to_have_attribute("aria-pressed", "true")
 
 
+@pytest.mark.parametrize("tab", ["Your digit", "Why", "Chance", "Corruption"])
+def test_in_teachers_mode_the_picture_begins_on_the_first_screen_of_a_projector(
+    context: BrowserContext, app_url: str, tab: str
+) -> None:
+    page = context.new_page()
+    page.set_viewport_size(ViewportSize(width=1280, height=800))
+    open_app(page, f"{app_url}/?mode=teach")
+    page.get_by_role("tab", name=tab, exact=True).click()
+    shown = page.locator("#right .tabitem:visible .picture :is(svg, .paired)").first
+    expect(shown).to_be_visible()
+    box = shown.bounding_box()
+    assert box is not None
+    assert box["y"] <= 700
+
+
 def test_in_teachers_mode_the_notes_of_the_lesson_lead_to_the_tabs_and_print_alone(
     context: BrowserContext, app_url: str
 ) -> None:

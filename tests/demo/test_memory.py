@@ -1,0 +1,32 @@
+import ctypes
+import sys
+from pathlib import Path
+
+import pytest
+
+from demo.server.memory import return_freed_memory
+
+BLOCK, COUNT = 100_000, 2000  # bytes; small enough to be taken from the heap
+
+
+def resident() -> int:
+    """MB"""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 // 2**20
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+def test_what_was_freed_is_given_back_although_the_end_of_the_heap_is_in_use() -> None:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.free.argtypes = [ctypes.c_void_p]
+    blocks = [libc.malloc(BLOCK) for _ in range(COUNT)]
+    for block in blocks:
+        ctypes.memset(block, 1, BLOCK)
+    *others, last = blocks
+    for block in others:
+        libc.free(block)
+    before = resident()
+    if not return_freed_memory():
+        pytest.skip("of glibc")
+    assert before - resident() > 100
+    libc.free(last)
