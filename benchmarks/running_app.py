@@ -136,5 +136,5 @@ def _wait_for(served: Served) -> None:
             urlopen(served.url, timeout=5).close()
             return
         except OSError:
-            time.sleep(0.2)
+            time.sleep(0.05)
     raise RuntimeError(f"the app did not answer at {served.url} within {START_SECONDS} s")
