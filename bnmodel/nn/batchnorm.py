@@ -13,7 +13,7 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor, fx, nn
 
-from bnmodel.nn.batchnorm_autograd import BatchNormStep, at_least_float32, scale_and_shift, transformed
+from bnmodel.nn.batchnorm_autograd import BatchNormStep, at_least_float32, normalise, scales, transformed
 from bnmodel.nn.sync_batchnorm import processes
 
 # `Optional[...]` and no `from __future__ import annotations` here: torch.jit.script reads these annotations.
@@ -50,7 +50,7 @@ def batch_norm(
     if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed(x)):
             if mean is not None and var is not None and not torch.is_grad_enabled():
-                return scale_and_shift(x, gamma, beta, mean, var, eps), mean, var
+                return normalise(x, scales(gamma, var, eps, x.dtype)[0], beta, mean), mean, var
             y, of_x, var_of_x, _ = BatchNormStep.apply(x, gamma, beta, mean, var, eps, False)
             return y, of_x if mean is None else mean, var_of_x if var is None else var
     dtype = x.dtype

@@ -10,6 +10,7 @@ from hypothesis import given
 from torch import Tensor
 
 from bnmodel import CustomBatchNorm, batch_norm
+from bnmodel.nn import batchnorm_autograd
 
 
 @quick
@@ -50,6 +51,30 @@ def test_gradients_are_torchs_in_every_memory_format(
     assert largest_error(mine.grad, exact.grad) <= 1e-6
     assert largest_error(ours.gamma.grad, theirs.weight.grad, summed) <= 1e-6
     assert largest_error(ours.beta.grad, theirs.bias.grad, summed) <= 1e-6
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("offset", [0, 100])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 8e-6), (torch.bfloat16, 5e-3)], ids=str)
+def test_an_input_of_several_blocks_gives_the_exact_outputs_and_gradients(
+    dtype: torch.dtype,
+    tolerance: float,
+    offset: float,
+    memory_format: torch.memory_format,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batchnorm_autograd, "BLOCK", 200)
+    x, upstream = (random_input(0, 7, 5, 4, 3) + offset).to(dtype), random_input(1, 7, 5, 4, 3, dtype=dtype) + 1
+    ours, theirs = CustomBatchNorm(5), torch.nn.BatchNorm2d(5, dtype=torch.float64)
+    mine, exact = x.clone(memory_format=memory_format).requires_grad_(), x.double().requires_grad_()
+    y, expected = ours(mine), theirs(exact)
+    y.backward(upstream.contiguous(memory_format=memory_format)), expected.backward(upstream.double())
+    summed = upstream.abs().sum(dim=(0, 2, 3)).max()
+    assert largest_error(y, expected) <= tolerance
+    assert largest_error(mine.grad, exact.grad) <= tolerance
+    assert largest_error(ours.gamma.grad, theirs.weight.grad, summed) <= 5e-6
+    assert largest_error(ours.beta.grad, theirs.bias.grad, summed) <= 2e-6
+    assert largest_error(ours.running_var, theirs.running_var) <= 1e-6
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
