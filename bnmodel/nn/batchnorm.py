@@ -56,13 +56,15 @@ def batch_norm(
     dtype = x.dtype
     x = x.to(at_least_float32(dtype))
     multiply_add = mean is not None and not _wants_gradient([x, gamma, beta, mean, var])
+    per_channel = [1, x.size(1)] + [1] * (x.dim() - 2)
     if mean is None or var is None:
         axes = [0] + [axis for axis in range(2, x.dim())]
-        var, mean = torch.var_mean(x, dim=axes, correction=0)  # (C,), (C,)
+        mean = x.mean(axes)  # (C,)
+        pivot = mean.detach()  # for any p, σ² = mean (x − p)² − (μ − p)²; this one spares the gradient a sum over x
+        var = (x - pivot.view(per_channel)).square().mean(axes) - (mean - pivot).square()  # (C,)
     scale = torch.rsqrt(var + eps)  # (C,)
     if gamma is not None:
         scale = scale * gamma
-    per_channel = [1, x.size(1)] + [1] * (x.dim() - 2)
     if multiply_add:
         shift = -mean * scale if beta is None else beta - mean * scale  # (C,)
         y = torch.addcmul(shift.view(per_channel), x, scale.view(per_channel))

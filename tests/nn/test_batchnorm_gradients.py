@@ -64,7 +64,7 @@ def test_an_input_of_several_blocks_gives_the_exact_outputs_and_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(batchnorm_autograd, "BLOCK", 200)
-    x, upstream = (random_input(0, 7, 5, 4, 3) + offset).to(dtype), random_input(1, 7, 5, 4, 3, dtype=dtype) + 1
+    x, upstream = (random_input(0, 17, 5, 4, 3) + offset).to(dtype), random_input(1, 17, 5, 4, 3, dtype=dtype) + 1
     ours, theirs = CustomBatchNorm(5), torch.nn.BatchNorm2d(5, dtype=torch.float64)
     mine, exact = x.clone(memory_format=memory_format).requires_grad_(), x.double().requires_grad_()
     y, expected = ours(mine), theirs(exact)
