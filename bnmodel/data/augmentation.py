@@ -187,7 +187,7 @@ def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
         row = ink[torch.arange(count, device=ink.device), y.long().clamp(0, SIZE - 1)]  # (N, 28)
         return (row * position).sum(1) / row.sum(1).clamp(min=1e-3)
 
-    def line(start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor], chosen: Tensor) -> Tensor:
+    def line(start: tuple[Tensor, ...], end: tuple[Tensor, ...], chosen: Tensor) -> Tensor:
         width = 0.6 + 0.7 * uniform(count)
         return segments(torch.stack(start, 1), torch.stack(end, 1), width) * chosen.view(-1, 1, 1)
 
@@ -200,21 +200,19 @@ def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
     looped = crossed & (uniform(count) < SEVENS_LOOPED)
     # a quadratic Bézier curve whose middle control point is to the left and below the straight way
     out, down = 6 * uniform(count) - 1, 3 * uniform(count) - 1
-    way = ((base, bottom - 1), ((base + left) / 2 - out, (bottom + middle) / 2 + down), (left, middle - tilt / 2))
-    points = [
-        tuple((1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c for a, b, c in zip(*way, strict=True))
-        for t in (0.0, 0.25, 0.5, 0.75, 1.0)
-    ]
-    for start, end in pairwise(points):
+    middle_point = (base + left) / 2 - out, (bottom + middle) / 2 + down
+    way = [torch.stack(at, 1) for at in ((base, bottom - 1), middle_point, (left, middle - tilt / 2))]  # (N, 2) each
+    points = [(1 - t) ** 2 * way[0] + 2 * t * (1 - t) * way[1] + t**2 * way[2] for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    for start, end in pairwise(point.unbind(1) for point in points):
         strokes = torch.maximum(strokes, line(start, end, looped))
     foot = (labels == 1) & (uniform(count) < ONES_WITH_FOOT)
     lean = 2 * uniform(count) - 1
-    start, end = (base - 2 - 5 * uniform(count), bottom), (base + 2 + 5 * uniform(count), bottom + lean)
-    strokes = torch.maximum(strokes, line(start, end, foot))
+    left, right = base - 2 - 5 * uniform(count), base + 2 + 5 * uniform(count)
+    strokes = torch.maximum(strokes, line((left, bottom), (right, bottom + lean), foot))
     head, flag = stem(top + 1), (labels == 1) & (uniform(count) < ONES_WITH_FLAG)
     angle, length = 0.4 + 0.7 * uniform(count), (bottom - top) * (0.15 + 0.5 * uniform(count))  # from the vertical
-    end = (head - length * angle.sin(), top + length * angle.cos())
-    strokes = torch.maximum(strokes, line((head, top), end, flag))
+    tip = head - length * angle.sin(), top + length * angle.cos()
+    strokes = torch.maximum(strokes, line((head, top), tip, flag))
     slashed = (labels == 0) & (uniform(count) < ZEROS_SLASHED)
     half_x, half_y = 3 + 4 * uniform(count), 4 + 6 * uniform(count)
     strokes = torch.maximum(strokes, line((14 - half_x, 14 + half_y), (14 + half_x, 14 - half_y), slashed))
