@@ -47,9 +47,10 @@ Best epoch {best["epoch"]}: validation loss {best["validation_loss"]:.6f}, accur
 |---|---|---|
 | `digits.*` | `images` float32 (N, 1, 28, 28) in [0, 1], ink bright | `log_probs` float32 (N, 10) |
 | `sketch.*` | `canvas` uint8 (H, W, 4) RGBA, 8 … 4096 | `probabilities` (10,), `digit` (28, 28), `ink` () |
+| `numbers.*` | the same | `count` int64 (), `boxes` (8, 4), `probabilities` (8, 10), in reading order |
 
 - Preprocessing of `digits`: {metadata["preprocessing"]}
-- `sketch` does that itself, from any drawing; nothing is left to the app.
+- `sketch` and `numbers` do that themselves, from any drawing; nothing is left to the app.
 - Batch norms {norms} are folded into their neighbours; their statistics, γ and β are in the metadata of each file.
 - Metadata: TorchScript and pt2 extra file `metadata.json`, ONNX metadata property of that name, and `certificate.json`.
 - ONNX opset {metadata["versions"]["onnx_opset"]}, one file. Made with PyTorch {metadata["versions"]["torch"]}.
@@ -62,7 +63,7 @@ Best epoch {best["epoch"]}: validation loss {best["validation_loss"]:.6f}, accur
 {rows}
 
 ## Limits
-One digit at a time, upright, on a plain background. {limits}
+Upright digits: one with `sketch`, up to eight with `numbers`. {limits}
 
 Licence: {metadata["licence"]}.
 """

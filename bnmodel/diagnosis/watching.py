@@ -281,7 +281,7 @@ def watch(
 
     Args:
         model: any module with batch norms.
-        every: measure each so many training steps, ≥ 1; 50 costs at most 3 % of a step.
+        every: measure each so many training steps, ≥ 1; a smaller number costs more time.
         file: .csv or .json, written at the end.
         tensorboard: a SummaryWriter, or a folder for one.
         on_finding: called with each certain finding; the default logs a warning.
