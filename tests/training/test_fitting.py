@@ -154,6 +154,8 @@ def test_a_recipe_is_found_by_its_name() -> None:
         ("outliers", -0.1),
         ("averaging", 4),
         ("averaging", -1),
+        ("plain", -1),
+        ("plain", 5),
     ],
 )
 def test_a_recipe_out_of_range_is_refused_by_name(field: str, value: object) -> None:
@@ -213,6 +215,16 @@ def test_the_recipes_share_of_every_batch_is_drawn_anew(
     as_before = [any(torch.equal(image, other) for other in train.images) for image in batch]
     assert batch.shape == train.images.shape
     assert as_before.count(False) == redrawn
+
+
+def test_the_last_plain_epochs_are_trained_without_augmentation(digits: tuple[Digits, Digits]) -> None:
+    recipe, seen = dataclasses.replace(SHORT, epochs=3, augmented=1.0, plain=2), []
+    model = seeded_model(recipe)
+    model.register_forward_pre_hook(lambda network, given: seen.append(given[0]) if network.training else None)
+    train = digits[0][:64]
+    fit(model, train, digits[1][:10], recipe, progress=False)
+    kept = [sum(any(torch.equal(image, other) for other in train.images) for image in batch) for batch in seen]
+    assert kept == [0, 64, 64]
 
 
 def test_mini_batches_prepared_together_are_those_prepared_one_by_one(few: tuple[Digits, Digits]) -> None:
