@@ -388,9 +388,12 @@ def read_single(model: Recognizer, name: str, chosen: Sequence[tuple[Strokes, in
     right, sure = [], []
     for place, (strokes, label) in enumerate(chosen):
         rng = np.random.default_rng((SEED, place))
-        answer = model.read(led(label, rng) if name == "display" else SINGLE[name](strokes, rng))
-        right.append(answer.label == label)
-        sure.append(answer.label != label and not answer.blank and float(answer.probabilities.max()) >= SURE)
+        picture = led(label, rng) if name == "display" else SINGLE[name](strokes, rng)
+        answer, number = model.read(picture), model.read_numbers(picture)
+        several = number.too_many or len(number.digits) > 1  # then `/predict` has no label
+        wrong = answer.label != label
+        right.append(not wrong and not several)
+        sure.append(wrong and not several and not answer.blank and float(answer.probabilities.max()) >= SURE)
     return {**asdict(score(np.array(right))), "sure_and_wrong": float(np.mean(sure))}
 
 

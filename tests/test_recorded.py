@@ -1,6 +1,6 @@
 """Answers and experiments give the numbers that they gave at commit ae07572, before files were moved and renamed.
 
-A change that is meant to alter one records it anew, and says so: `robust` was trained anew, with more styles.
+A change that is meant to alter one records it anew, and says so: `robust` was trained anew, with more styles and displays.
 Tolerances allow for other processors.
 """
 
@@ -56,8 +56,8 @@ def canvas(index: int) -> np.ndarray:
 PROBABILITIES = {  # (model, digit of the sample) → label, its probability
     ("lecture", 716): (1, 0.99299),
     ("lecture", 247): (4, 0.86175),
-    ("robust", 716): (1, 0.98926),
-    ("robust", 247): (4, 0.77421),
+    ("robust", 716): (1, 0.98262),
+    ("robust", 247): (4, 0.53972),
 }
 
 
@@ -73,8 +73,8 @@ def test_predict_answers_as_before(app_url: str, tmp_path: Path) -> None:
     Image.fromarray(canvas(247)).save(tmp_path / "four.png")
     answer = Client(app_url, verbose=False).predict(handle_file(tmp_path / "four.png"), api_name="/predict")
     assert (answer["label"], answer["blank"]) == (4, False)
-    assert answer["probabilities"][4] == close(0.7742, abs=0.01)
-    assert answer["probabilities"][2] == close(0.0842, abs=0.01)
+    assert answer["probabilities"][4] == close(0.5397, abs=0.01)
+    assert answer["probabilities"][2] == close(0.1508, abs=0.01)
 
 
 def test_modes_are_as_before(model: nn.Module, digit: Tensor) -> None:

@@ -1,3 +1,5 @@
+"""Freed memory goes back to the operating system."""
+
 import ctypes
 import sys
 from pathlib import Path

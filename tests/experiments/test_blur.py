@@ -1,3 +1,5 @@
+"""The Gaussian blur of the experiments is that of torchvision."""
+
 import pytest
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur as torchvision_blur
