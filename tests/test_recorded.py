@@ -1,7 +1,7 @@
 """Answers and experiments give the numbers that they gave at commit ae07572, before files were moved and renamed.
 
-A change that is meant to alter one records it anew, and says so: `robust` was trained anew, with more styles and displays.
-Tolerances allow for other processors.
+A change that is meant to alter one records it anew, and says so: `robust` was trained anew, with more styles and
+displays. Tolerances allow for other processors.
 """
 
 from pathlib import Path
