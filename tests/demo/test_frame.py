@@ -150,6 +150,9 @@ def test_in_teachers_mode_everything_is_larger_and_nothing_is_cut_off(
     usual = height()
     page.get_by_role("button", name="Teacher’s mode").click()
     assert height() >= 1.15 * usual
+    edges = """column => [column, ...column.querySelectorAll("*")].map(part => part.getBoundingClientRect().right)"""
+    own, *parts = page.locator("#left").evaluate(edges)
+    assert max(parts) <= own + 1  # or the pad lies over the tab
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     expect(page).to_have_url(re.compile("mode=teach"))
     page.get_by_role("tab", name="X-ray", exact=True).click()
