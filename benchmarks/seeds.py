@@ -1,6 +1,6 @@
 """Variation of the robust network's test accuracy over seeds: the shipped one and refits from other seeds.
 
-python -m benchmarks.seeds [--model FOLDER] [--out DIR] [--data-root DIR]
+python -m benchmarks.seeds [--seeds N …] [--model FOLDER] [--out DIR] [--data-root DIR]
 
 The two refits take hours, so this is not part of `make bench`; a finished one in `--out` is not repeated.
 """
@@ -21,6 +21,7 @@ SEEDS = (0, 1, 2)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="default: %(default)s")
     parser.add_argument("--model", type=Path, default=Path("checkpoints/robust"), help="the shipped one")
     parser.add_argument("--out", type=Path, default=Path("build"), help="holds robust-1, robust-2, … (default: build)")
     parser.add_argument("--data-root", type=Path, default=data.default_data_root())
@@ -30,7 +31,7 @@ def main() -> None:
     shipped = load_checkpoint(options.model)
     networks = {
         seed: refit(options.model, train, options.out / f"robust-{seed}", seed=seed, resume=True)
-        for seed in SEEDS
+        for seed in options.seeds
         if seed != shipped.recipe["seed"]
     }
     networks[shipped.recipe["seed"]] = shipped.model

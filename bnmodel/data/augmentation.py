@@ -23,9 +23,9 @@ STRETCH = 0.12  # standard deviation of the logarithm of either axis' factor
 SHIFT = 1.0  # pixels, standard deviation
 BEND = 0.9  # pixels, standard deviation of the elastic displacement at the control points
 CONTROL_POINTS = 5  # of the elastic displacement, per axis
-SHAKY = 0.15  # of the digits, by a second displacement with more control points
-SHAKE = 0.5  # pixels, its standard deviation
-SHAKE_POINTS = 10
+SHAKY = 0.15  # share of the digits with a second, finer displacement, as of a shaky hand
+SHAKE = 0.5  # pixels, standard deviation of the finer displacement at its control points
+SHAKE_POINTS = 10  # of the finer displacement, per axis
 HEAD = 0.22  # largest vertical displacement of the middle, in half heights
 SEVENS_CROSSED = 0.35
 SEVENS_LOOPED = 0.5  # of the crossed ones: drawn in one stroke, which goes from the foot to the bar
@@ -37,7 +37,7 @@ PENS_CHANGED = 0.6
 EDGES_CHANGED = 0.5
 GAPS = 0.15
 # As strokes, see `strokes.parse`, on a grid 6 wide and 8 high
-SEGMENTS = {  # of a seven-segment display, by their usual names, without and with space between them
+SEGMENTS = {  # usual name of a segment of a seven-segment display → its line, without and with gaps to the others
     "a": ("00 40", "10 30"), "b": ("40 44", "41 43"), "c": ("44 48", "45 47"), "d": ("08 48", "18 38"),
     "e": ("04 08", "05 07"), "f": ("00 04", "01 03"), "g": ("04 44", "14 34"),
 }  # fmt: skip
@@ -101,7 +101,7 @@ def centres(images: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, generator: Generator, middle: Tensor | None = None) -> Tensor:
-    """Rotate, shear, stretch, shift and bend each digit; move its centre up or down; some by a shaky hand.
+    """Rotate, shear, stretch, shift and bend each digit; move its centre up or down; make some shaky.
 
     `middle`: the points that come to lie in the middle of the image, (N, 2) in pixels; None: those that do already.
     """
@@ -198,11 +198,13 @@ def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
     strokes = line((left, middle - tilt / 2), (right, middle + tilt / 2), crossed)
     base = stem(bottom - 1)
     looped = crossed & (uniform(count) < SEVENS_LOOPED)
-    # a quadratic Bézier curve whose middle control point is to the left and below the straight way
+    # a quadratic Bézier curve; its middle control point is mostly left of and below the straight line
     out, down = 6 * uniform(count) - 1, 3 * uniform(count) - 1
-    middle_point = (base + left) / 2 - out, (bottom + middle) / 2 + down
-    way = [torch.stack(at, 1) for at in ((base, bottom - 1), middle_point, (left, middle - tilt / 2))]  # (N, 2) each
-    points = [(1 - t) ** 2 * way[0] + 2 * t * (1 - t) * way[1] + t**2 * way[2] for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    control = (base + left) / 2 - out, (bottom + middle) / 2 + down
+    curve = [torch.stack(at, 1) for at in ((base, bottom - 1), control, (left, middle - tilt / 2))]  # (N, 2) each
+    points = [
+        (1 - t) ** 2 * curve[0] + 2 * t * (1 - t) * curve[1] + t**2 * curve[2] for t in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
     for start, end in pairwise(point.unbind(1) for point in points):
         strokes = torch.maximum(strokes, line(start, end, looped))
     foot = (labels == 1) & (uniform(count) < ONES_WITH_FOOT)

@@ -119,7 +119,7 @@ def _lines(masks: Tensor, values: Tensor, lengths: Tensor, wanted: Tensor) -> tu
             lines = lines * (1 - _widened(band, 4))
             level = torch.maximum(level, _widened(typical * lines, 1))
             band = torch.maximum(band, _widened(lines, 1))
-    # a slanted line goes on in the rows beside, as far as one end
+    # a slanted line continues in neighbouring rows, up to one end
     covered, at_end = masks.sum(dim=2), torch.maximum(masks[:, :, :2].amax(dim=2), (masks * last).amax(dim=2))
     part = at_end * (covered >= 0.15 * lengths)
     for _ in range(2):
@@ -228,8 +228,10 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
 
 
 def _frame_lines(free: Tensor, kept: Tensor, found: Components, sheet: Sheet) -> Tensor:
-    """Cells of what is left of a frame: thin components along a side of the picture, where all ink along it is longer
-    than half of that side and than any digit, or much shorter. A 1 beside other digits is about as long as these.
+    """Cells of the remains of a frame: thin components along a side of the picture.
+
+    A 1 beside other digits is thin too, but about as long as these. So the ink along a side is a frame where it is
+    longer than the digits and than half of the side, or much shorter than the digits.
     """
     height, width = found.bottom - found.top, found.right - found.left
     thin = (torch.minimum(height, width) <= 0.15 * torch.maximum(height, width) + 1) & (free > 0)
@@ -249,7 +251,7 @@ def _frame_lines(free: Tensor, kept: Tensor, found: Components, sheet: Sheet) ->
 
 
 def _no_digit(length: Tensor, side: Tensor, longest: Tensor) -> Tensor:
-    """Whether a line along a side is too long or too short for a digit beside others, of which the longest is given."""
+    """Whether ink along a side of the picture is too long or too short for a digit; `longest`: of the other digits."""
     return (((length > 0.5 * side) & (length > 1.1 * longest)) | (length < 0.35 * longest)) & (longest > 0)
 
 
