@@ -48,13 +48,12 @@ def training(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def batchnorm(result: dict[str, Any]) -> str:
-    rows, modes = result["layers"], ("eval", "train")
-    kinds = [
-        (mode, dtype, compiled) for compiled in (False, True) for mode in modes for dtype in ("float32", "bfloat16")
-    ]
-    times = {(row["shape"], (row["mode"], row["dtype"], row["compiled"])): row["layers"] for row in rows}
-    heads = [f"{'compiled ' * compiled}{mode} {dtype}" for mode, dtype, compiled in kinds]
+def _layer_tables(result: dict[str, Any]) -> list[str]:
+    rows = result["layers"]
+    kinds = list(dict.fromkeys((row["compiled"], row["mode"], row["dtype"]) for row in rows))
+    kinds.sort(key=lambda kind: (kind[:2], kind[2] != "float32"))
+    times = {(row["shape"], (row["compiled"], row["mode"], row["dtype"])): row["layers"] for row in rows}
+    heads = [f"{'compiled ' * compiled}{mode} {dtype}" for compiled, mode, dtype in kinds]
     lines = ["| × torch | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for shape in dict.fromkeys(row["shape"] for row in rows):
         ours = [times[shape, kind]["CustomBatchNorm"]["times_torch"] for kind in kinds]
@@ -63,13 +62,22 @@ def batchnorm(result: dict[str, Any]) -> str:
     for name, layers in result["cases"].items():
         torchs, ours = layers["torch"]["milliseconds"], layers["CustomBatchNorm"]
         lines.append(f"| {name} | {torchs:.2f} ms | {ours['milliseconds']:.2f} ms | {ours['times_torch']:.2f} × |")
+    return lines
+
+
+def batchnorm(result: dict[str, Any]) -> str:
+    rows = result["layers"]
     naive = next(row["layers"]["naive"]["times_torch"] for row in rows if "naive" in row["layers"])
     excess = (row["layers"]["CustomBatchNorm"]["memory_in_x"] - row["layers"]["torch"]["memory_in_x"] for row in rows)
-    lines += [
-        "",
-        f"Memory during a call is at most {max(excess):.1f} sizes of x above torch's. A naive implementation,",
-    ]
-    return "\n".join([*lines, f"in five steps, takes {naive:.1f} × in the first case (train, float32)."])
+    memory = f"Memory during a call is at most {max(excess):.1f} sizes of x above torch's. A naive implementation,"
+    return "\n".join(
+        [*_layer_tables(result), "", memory, f"in five steps, takes {naive:.1f} × in the first case (train, float32)."]
+    )
+
+
+def batchnorm_cuda(result: dict[str, Any]) -> str:
+    where = f"On one {result['device']}, torch {result['machine']['torch']}, eager."
+    return "\n".join([*_layer_tables(result), "", where])
 
 
 def race(result: dict[str, Any]) -> str:
@@ -312,6 +320,7 @@ def convergence(_: dict[str, Any]) -> str:
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": training,
     "batchnorm": batchnorm,
+    "batchnorm_cuda": batchnorm_cuda,
     "race": race,
     "export": export,
     "int8": int8,
