@@ -12,8 +12,22 @@ from bnmodel.io import atomic_write
 RESULTS = Path(__file__).with_name("results")
 
 
+def processor() -> str:
+    """The processor's name and the vector instructions that torch uses on it."""
+    described = Path("/proc/cpuinfo")  # platform.processor() is empty on most Linux systems
+    lines = described.read_text().splitlines() if described.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def write(name: str, content: dict[str, Any]) -> None:
     """benchmarks/results/NAME.json, with what it was measured on."""
-    machine = {"cpu_threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
+    machine = {
+        "processor": processor(),
+        "cpu_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
     with atomic_write(RESULTS / f"{name}.json") as temporary:
         temporary.write_text(json.dumps({"machine": machine, **content}, indent=1) + "\n")

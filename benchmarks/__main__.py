@@ -1,7 +1,17 @@
-"""All benchmarks, one after the other, each in a process of its own; then the README's tables."""
+"""All benchmarks, one after the other, each in a process of its own; then the tables of the README and the docs.
 
+python -m benchmarks [--resume]
+
+Takes hours on two cores. `--resume` leaves out those that an interrupted run has finished.
+"""
+
+import argparse
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+from bnmodel.io import atomic_write
 
 COMMANDS = (
     "benchmarks.drawing",
@@ -9,6 +19,7 @@ COMMANDS = (
     "benchmarks.recogniser",
     "benchmarks.rounding",
     "benchmarks.int8",
+    "benchmarks.accuracy",
     "benchmarks.batchnorm",
     "benchmarks.augmentation",
     "benchmarks.race",
@@ -18,12 +29,40 @@ COMMANDS = (
     "benchmarks.app",
     "benchmarks.faults",
     "benchmarks.diagnosis",
+    "benchmarks.networks",
     "benchmarks.load",
     "benchmarks.fuzzing",
     "benchmarks.space",
+    "benchmarks.runtimes",
     "benchmarks.readme",
 )
+FINISHED = Path("build/benchmarks.txt")  # the commands that the last run has finished, a line each
+BUSY = 0.5  # load average from which times are not worth much
 
-for command in COMMANDS:
-    print(f"== python -m {command}", flush=True)
-    subprocess.run([sys.executable, "-m", *command.split()], check=True)
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--resume", action="store_true", help="leave out what an interrupted run has finished")
+    options = parser.parse_args()
+    finished = FINISHED.read_text().splitlines() if options.resume and FINISHED.exists() else []
+    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > BUSY:
+        print(f"Expected a quiet machine, received a load average of {load:.1f}: end other programs.", file=sys.stderr)
+    failed = []
+    for command in COMMANDS:
+        if command in finished:
+            continue
+        print(f"== python -m {command}", flush=True)
+        if subprocess.run([sys.executable, "-m", *command.split()], check=False).returncode:
+            failed.append(command)
+            continue
+        finished.append(command)
+        FINISHED.parent.mkdir(exist_ok=True)
+        with atomic_write(FINISHED) as temporary:
+            temporary.write_text("\n".join(finished) + "\n")
+    if failed:
+        sys.exit(f"Failed: {', '.join(failed)}. Their tables are those of an earlier run.")
+    FINISHED.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

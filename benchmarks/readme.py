@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import RESULTS, layout, networks
 from benchmarks.diagnosis.table import confusion_table, named_of_all
+from benchmarks.layer_tables import accuracy, batchnorm, batchnorm_cuda
 from benchmarks.runtimes.table import runtimes_table
 from bnmodel.experiments import convergence_sweep
 from bnmodel.experiments.claims import claims
@@ -46,38 +47,6 @@ def training(result: dict[str, Any]) -> str:
     for name, (run, to_target, times) in rows.items():
         lines.append(f"| {name} | {run['seconds_per_epoch']:.1f} | {to_target} | {times} |")
     return "\n".join(lines)
-
-
-def _layer_tables(result: dict[str, Any]) -> list[str]:
-    rows = result["layers"]
-    kinds = list(dict.fromkeys((row["compiled"], row["mode"], row["dtype"]) for row in rows))
-    kinds.sort(key=lambda kind: (kind[:2], kind[2] != "float32"))
-    times = {(row["shape"], (row["compiled"], row["mode"], row["dtype"])): row["layers"] for row in rows}
-    heads = [f"{'compiled ' * compiled}{mode} {dtype}" for compiled, mode, dtype in kinds]
-    lines = ["| × torch | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    for shape in dict.fromkeys(row["shape"] for row in rows):
-        ours = [times[shape, kind]["CustomBatchNorm"]["times_torch"] for kind in kinds]
-        lines.append(f"| {shape} | " + " | ".join(f"{ratio:.2f}" for ratio in ours) + " |")
-    lines += ["", "| | torch | CustomBatchNorm | × torch |", "|---|---|---|---|"]
-    for name, layers in result["cases"].items():
-        torchs, ours = layers["torch"]["milliseconds"], layers["CustomBatchNorm"]
-        lines.append(f"| {name} | {torchs:.2f} ms | {ours['milliseconds']:.2f} ms | {ours['times_torch']:.2f} × |")
-    return lines
-
-
-def batchnorm(result: dict[str, Any]) -> str:
-    rows = result["layers"]
-    naive = next(row["layers"]["naive"]["times_torch"] for row in rows if "naive" in row["layers"])
-    excess = (row["layers"]["CustomBatchNorm"]["memory_in_x"] - row["layers"]["torch"]["memory_in_x"] for row in rows)
-    memory = f"Memory during a call is at most {max(excess):.1f} sizes of x above torch's. A naive implementation,"
-    return "\n".join(
-        [*_layer_tables(result), "", memory, f"in five steps, takes {naive:.1f} × in the first case (train, float32)."]
-    )
-
-
-def batchnorm_cuda(result: dict[str, Any]) -> str:
-    where = f"On one {result['device']}, torch {result['machine']['torch']}, eager."
-    return "\n".join([*_layer_tables(result), "", where])
 
 
 def race(result: dict[str, Any]) -> str:
@@ -319,6 +288,7 @@ def convergence(_: dict[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": training,
+    "accuracy": accuracy,
     "batchnorm": batchnorm,
     "batchnorm_cuda": batchnorm_cuda,
     "race": race,
@@ -339,12 +309,25 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
+def machines(results: Path = RESULTS) -> str:
+    """Which results were measured on which processor, with which versions."""
+    measured: dict[tuple[str, ...], list[str]] = {}
+    for path in sorted(results.glob("*.json")):
+        machine = json.loads(path.read_text())["machine"]
+        key = machine.get("processor", "not recorded"), machine["torch"], machine["python"]
+        measured.setdefault(key, []).append(path.stem)
+    lines = ["| processor | torch | Python | results |", "|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(key)} | {', '.join(names)} |" for key, names in measured.items())])
+
+
 def filled(text: str, results: Path = RESULTS) -> str:
     """`text` with every table written anew whose result exists."""
     for name, table in TABLES.items():
         path = ELSEWHERE.get(name, results / f"{name}.json")
         if path.exists() and f"<!-- {name} -->" in text:
             text = _replaced(text, name, table(json.loads(path.read_text())))
+    if "<!-- machines -->" in text:
+        text = _replaced(text, "machines", machines(results))
     return _replaced(text, "layout", layout.listing(ROOT)) if "<!-- layout -->" in text else text
 
 
