@@ -34,7 +34,7 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor]:
     """Where the drawing is, (CELLS, CELLS) of 0 and 1, and above which contrast () it is drawing.
 
     Two thresholds are tried, a quarter and half of the pen's contrast; the upper one wins where the lower one takes in
-    ruled lines.
+    ruled lines: much more ink, or ink that reaches the border.
     """
     cells = found.contrast.view(80, 4, 320).amax(dim=1).view(80, 80, 4).amax(dim=2)  # (CELLS, CELLS)
     sheet = Sheet(found.rows.view(80, 4).amax(dim=1).sum(), found.columns.view(80, 4).amax(dim=1).sum())
@@ -44,7 +44,12 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor]:
     kept = without_lines(masks, cells, sheet)
     extent = _extent(kept * _inset(sheet, 0.08))
     lines = (masks - kept).sum(dim=(1, 2))
-    ruled = (extent[0] > 1.25 * extent[1]) | ((lines[0] > 1.5 * lines[1] + 8) & (extent[1] >= 0.8 * extent[0]))
+    at_border = (kept * (1 - _inset(sheet, 0.0, 1.0))).sum(dim=(1, 2))
+    ruled = (
+        (extent[0] > 1.25 * extent[1])
+        | ((lines[0] > 1.5 * lines[1] + 8) & (extent[1] >= 0.8 * extent[0]))
+        | ((at_border[0] >= 4) & (at_border[1] == 0))
+    )
     upper = ruled.to(cells.dtype)
     mask = mixed(upper, masks[1], masks[0])
     chosen = _choose(mask, mixed(upper, kept[1], kept[0]), cells, sheet)
@@ -72,11 +77,12 @@ def _pen(cells: Tensor, sheet: Sheet) -> Tensor:
     return mixed((inside > 0).to(cells.dtype), inside, strongest)
 
 
-def _inset(sheet: Sheet, margin: float) -> Tensor:
-    """1 inside the picture without a margin, as a share of its sides; (CELLS, CELLS)."""
+def _inset(sheet: Sheet, share: float, cells: float = 0.0) -> Tensor:
+    """1 inside the picture without a margin, as a share of its sides and in cells; (CELLS, CELLS)."""
     index = torch.arange(80, device=sheet.height.device)
-    row = (index >= margin * sheet.height) & (index < (1 - margin) * sheet.height)
-    column = (index >= margin * sheet.width) & (index < (1 - margin) * sheet.width)
+    top, left = share * sheet.height + cells, share * sheet.width + cells
+    row = (index >= top) & (index < sheet.height - top)
+    column = (index >= left) & (index < sheet.width - left)
     return (row[:, None] & column).to(torch.float32)
 
 
@@ -211,7 +217,7 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     touching = (found.top <= 0) | (found.left <= 0) | (found.bottom >= sheet.height) | (found.right >= sheet.width)
     free = size * kept * torch.logical_not(touching)  # (CELLS, CELLS)
     longest = torch.maximum(sheet.height, sheet.width)
-    free = free * (1 - _frame_lines(free, kept, found, sheet))
+    free = free * (1 - _frame_lines(free, mask - kept, kept, found, sheet))
     for _ in range(2):
         free = _without_ring(free, found, longest)
     largest = free.max()
@@ -227,32 +233,45 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     return mixed(enough.to(mask.dtype), parts, mask * drawing)
 
 
-def _frame_lines(free: Tensor, kept: Tensor, found: Components, sheet: Sheet) -> Tensor:
-    """Cells of the remains of a frame: thin components along a side of the picture.
+def _frame_lines(free: Tensor, lines: Tensor, kept: Tensor, found: Components, sheet: Sheet) -> Tensor:
+    """Cells of the remains of a frame: thin components along a side of the picture, or along the dropped `lines` there.
 
     A 1 beside other digits is thin too, but about as long as these. So the ink along a side is a frame where it is
-    longer than the digits and than half of the side, or much shorter than the digits.
+    longer than the digits and than half of the side, or much shorter than the digits. Ink along a bar of dropped lines
+    is the rest of a slanted bar, as of the table beside a sheet.
     """
     height, width = found.bottom - found.top, found.right - found.left
     thin = (torch.minimum(height, width) <= 0.15 * torch.maximum(height, width) + 1) & (free > 0)
     other = kept * (thin | (free <= 0))
     longest = torch.where(thin, 0.0, free).max()
     upright, lying = (thin & (height > width)).to(free.dtype), (thin & (width > height)).to(free.dtype)
-    lines = torch.zeros_like(free)
-    for beside in (found.left, sheet.width - found.right):
-        near = beside < 0.08 * sheet.width
-        length = _filled((other * near).amax(dim=1)).sum()
-        lines = torch.maximum(lines, upright * near * _no_digit(length, sheet.height, longest))
-    for beside in (found.top, sheet.height - found.bottom):
-        near = beside < 0.08 * sheet.height
-        length = _filled((other * near).amax(dim=0)).sum()
-        lines = torch.maximum(lines, lying * near * _no_digit(length, sheet.width, longest))
-    return lines
+    above, below = _bars(lines.sum(dim=1), sheet.height, sheet.width)
+    before, behind = _bars(lines.sum(dim=0), sheet.width, sheet.height)
+    beside_line = around(lines[None])[0]
+    remains = torch.zeros_like(free)
+    for distance, bar in ((found.left, before), (sheet.width - found.right, behind)):
+        near = other * (distance - bar < 0.08 * sheet.width)
+        length, against = _filled(near.amax(dim=1)).sum(), _filled((near * beside_line).amax(dim=1)).sum()
+        wedge = (bar > 0) & (against >= 0.6 * length)
+        remains = torch.maximum(remains, upright * near * (_no_digit(length, sheet.height, longest) | wedge))
+    for distance, bar in ((found.top, above), (sheet.height - found.bottom, below)):
+        near = other * (distance - bar < 0.08 * sheet.height)
+        length, against = _filled(near.amax(dim=0)).sum(), _filled((near * beside_line).amax(dim=0)).sum()
+        wedge = (bar > 0) & (against >= 0.6 * length)
+        remains = torch.maximum(remains, lying * near * (_no_digit(length, sheet.width, longest) | wedge))
+    return remains
 
 
 def _no_digit(length: Tensor, side: Tensor, longest: Tensor) -> Tensor:
     """Whether ink along a side of the picture is too long or too short for a digit; `longest`: of the other digits."""
     return (((length > 0.5 * side) & (length > 1.1 * longest)) | (length < 0.35 * longest)) & (longest > 0)
+
+
+def _bars(covered: Tensor, across: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """Cells of dropped lines in each of `across` rows, (CELLS,) → rows that they fill at the start and at the end."""
+    index = torch.arange(80, device=covered.device, dtype=covered.dtype)
+    other = (covered < 0.6 * length) & (index < across)
+    return torch.where(other, index, across).min(), across - 1 - torch.where(other, index, -1.0).max()
 
 
 def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:
@@ -273,7 +292,7 @@ def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:
         & ((ink * (column >= right - 4)).amax(dim=1).sum() >= tall)
     )
     within = free * inside
-    content = within.max() >= 0.25 * largest
+    content = within.max() >= 0.25 * torch.minimum(bottom - top, right - left)  # a row of cells is long
     return mixed((straight & content & (largest >= 0.5 * longest)).to(free.dtype), within, free)
 
 

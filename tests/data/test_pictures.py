@@ -9,7 +9,7 @@ from preprocessing_helpers import STROKES, drawn, painted, sketch
 from torch import Tensor, nn
 
 from bnmodel.data.advice import advice, measure
-from bnmodel.data.numbers import NumberReader, reading_order
+from bnmodel.data.numbers import NumberReader, in_company, reading_order
 
 SIDE = 200
 
@@ -118,6 +118,25 @@ def test_a_slanted_line_below_does_not_matter(name: str, left: int, rise: int, t
     assert (sketch(painted(ink))[0] - expected).abs().mean() < 0.03  # the line may take some of the foot
 
 
+def test_faint_squares_that_join_the_drawing_with_the_border_do_not_matter() -> None:
+    ink = drawn(STROKES["2"], SIDE)
+    expected, _ = sketch(painted(ink))
+    for place in range(15, SIDE, 24):
+        ink[place : place + 2, :120] = np.maximum(ink[place : place + 2, :120], 80)
+        ink[:120, place : place + 2] = np.maximum(ink[:120, place : place + 2], 80)
+    assert (sketch(painted(ink))[0] - expected).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("name", STROKES)
+@pytest.mark.parametrize("turns", range(4))
+def test_a_slanted_table_beside_the_sheet_does_not_matter(name: str, turns: int) -> None:
+    ink = drawn(STROKES[name], SIDE)
+    expected, _ = sketch(painted(ink))
+    for x in range(SIDE):
+        np.rot90(ink, turns)[: 6 + x // 20, x] = 255
+    torch.testing.assert_close(sketch(painted(ink))[0], expected, rtol=0, atol=1e-3)
+
+
 def test_a_line_of_one_pixel_survives_on_the_largest_canvas() -> None:
     canvas = torch.full((4096, 4096, 4), 255, dtype=torch.uint8)
     canvas[1000:3000, 2048, :3] = 0
@@ -178,6 +197,67 @@ def test_a_bar_apart_belongs_to_its_five(right: int) -> None:
     ink[40:50, 80 + right : 130 + right] = 255  # the bar
     ink[56:100, 80:90] = ink[92:100, 80:120] = ink[92:150, 112:122] = ink[142:150, 75:122] = 255
     assert reader(painted(ink))[0] == 1
+
+
+def test_the_halves_of_a_one_on_a_display_are_one_digit() -> None:
+    ink = row("25")
+    top, bottom = np.flatnonzero(ink.max(1))[[0, -1]]
+    middle = (top + bottom) // 2
+    one = np.zeros((len(ink), 40), np.uint8)
+    one[top + 8 : middle - 4, 16:24] = one[middle + 4 : bottom - 8, 14:22] = 255
+    assert reader(painted(np.concatenate((ink, one, np.zeros_like(one)), axis=1)))[0] == 3
+
+
+@pytest.mark.parametrize("names", ["2", "25", "7257"])
+def test_cells_of_a_form_around_the_digits_do_not_matter(names: str) -> None:
+    width, middle = 100, 60
+    ink = np.concatenate([drawn(STROKES[name], 84, (8, 8), (width, width)) for name in names], axis=1)
+    ink = np.pad(ink, 20)
+    for x in range(20, 21 + width * len(names), width):
+        ink[20:121, x : x + 3] = 255
+    ink[20:23, 20 : 23 + width * len(names)] = ink[118:121, 20 : 23 + width * len(names)] = 255
+    count, boxes, _ = reader(painted(ink))
+    assert count == len(names)
+    assert (boxes[: len(names), 1] < middle).all()
+    assert (boxes[: len(names), 2] - boxes[: len(names), 0] < 0.7 * width).all()
+
+
+def test_beside_a_sure_digit_a_doubted_one_is_more_likely_a_digit() -> None:
+    """0.27 of a 6 and the rest alike is a digit with 0.19 to 0.81; 15 to 1 for a digit makes it 0.19 · 15 to 0.81."""
+    doubted = torch.full((10,), 0.081).index_fill(0, torch.tensor([6]), 0.271)
+    sure = torch.zeros(10).index_fill(0, torch.tensor([3]), 1.0)
+    boxes = torch.zeros(8, 4)
+    boxes[:2] = torch.tensor([[0.0, 0, 30, 50], [50, 0, 80, 50]])
+    read = in_company(torch.cat((torch.stack((sure, doubted)), torch.zeros(6, 10))), boxes)
+    digit = 0.19 * 15 / (0.19 * 15 + 0.81)
+    torch.testing.assert_close(read[0], sure)
+    torch.testing.assert_close(read[1], doubted.sub(0.081).div(0.19).mul(digit) + 0.1 * (1 - digit))
+    assert not read[2:].any()
+
+
+@pytest.mark.parametrize(
+    ("other", "box"),
+    [
+        (0.5, [50.0, 0, 80, 50]),  # the neighbour is doubted too
+        (1.0, [50.0, 0, 80, 20]),  # of another size
+        (1.0, [0.0, 0, 0, 0]),  # there is none
+    ],
+)
+def test_without_such_a_neighbour_the_probabilities_stay(other: float, box: list[float]) -> None:
+    boxes = torch.zeros(8, 4)
+    boxes[0], boxes[1] = torch.tensor([0.0, 0, 30, 50]), torch.tensor(box)
+    probabilities = torch.zeros(8, 10)
+    probabilities[0], probabilities[1, 3] = 0.1, other
+    torch.testing.assert_close(in_company(probabilities, boxes), probabilities)
+
+
+def test_what_is_wider_than_high_stays_doubted_in_company() -> None:
+    boxes = torch.zeros(8, 4)
+    boxes[:2] = torch.tensor([[0.0, 0, 60, 50], [70, 0, 90, 50]])
+    probabilities = torch.zeros(8, 10)
+    probabilities[0] = torch.full((10,), 0.06).index_fill(0, torch.tensor([6]), 0.46)
+    probabilities[1, 3] = 1
+    torch.testing.assert_close(in_company(probabilities, boxes), probabilities)
 
 
 def test_lines_are_read_one_after_the_other() -> None:
