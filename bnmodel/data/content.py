@@ -48,7 +48,7 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor]:
     ruled = (
         (extent[0] > 1.25 * extent[1])
         | ((lines[0] > 1.5 * lines[1] + 8) & (extent[1] >= 0.8 * extent[0]))
-        | ((at_border[0] >= 4) & (at_border[1] == 0))
+        | ((at_border[0] >= 2) & (at_border[1] == 0))
     )
     upper = ruled.to(cells.dtype)
     mask = mixed(upper, masks[1], masks[0])
@@ -92,14 +92,14 @@ def _inset(sheet: Sheet, share: float, cells: float = 0.0) -> Tensor:
 def without_lines(masks: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     """Masks without the lines that reach from side to side; a stroke that crosses a line, or is stronger, stays.
 
-    Of a picture more than twice as long as wide, a line along it is rather a 1.
+    Of a picture more than twice as high as wide, an upright line is rather a 1.
     """
     count = masks.size(0)
     both = torch.cat((masks, masks.transpose(1, 2)))  # (2 · masks, CELLS, CELLS): lines along rows, along columns
     values = torch.cat((cells.expand_as(masks), cells.t().expand_as(masks)))
     sides = torch.stack((sheet.width, sheet.height))  # lengths of a line
     lengths = sides[:, None].expand(2, count).reshape(-1, 1)
-    wanted = (sides[:1] + sides[1:] - lengths) >= 0.5 * lengths
+    wanted = (torch.arange(2 * count, device=masks.device)[:, None] < count) | (sheet.width >= 0.5 * sheet.height)
     band, level = _lines(both, values, lengths, wanted)
     stays = torch.maximum(_crossing(both, band), (values > 1.35 * level[:, :, None]).to(masks.dtype))
     left = both * torch.maximum(stays, 1 - band[:, :, None])

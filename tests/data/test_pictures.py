@@ -208,6 +208,23 @@ def test_the_halves_of_a_one_on_a_display_are_one_digit() -> None:
     assert reader(painted(np.concatenate((ink, one, np.zeros_like(one)), axis=1)))[0] == 3
 
 
+@pytest.mark.parametrize("rise", [0, 4])
+def test_a_line_under_a_number_does_not_matter(rise: int) -> None:
+    ink = row("2572")
+    bottom, length = np.flatnonzero(ink.max(1))[-1], ink.shape[1]
+    for x in range(length):
+        top = bottom + 2 + x * rise // length
+        ink[top : top + 4, x] = 255
+    assert reader(painted(ink))[0] == 4
+
+
+def test_a_faint_rule_from_the_border_to_a_digit_does_not_take_it_away() -> None:
+    ink = row("2572")
+    middle = len(ink) // 2
+    ink[middle : middle + 16, :60] = np.maximum(ink[middle : middle + 16, :60], 80)
+    assert reader(painted(ink))[0] == 4
+
+
 @pytest.mark.parametrize("names", ["2", "25", "7257"])
 def test_cells_of_a_form_around_the_digits_do_not_matter(names: str) -> None:
     width, middle = 100, 60
