@@ -22,7 +22,7 @@ class NumberReader(nn.Module):
     padded with zeros. `count` is 0 for a blank canvas and -1 where there are more than 8 digits, which is then all.
     Pieces of ink that belong together are one digit, as the bar of a 5. Either of the two largest pieces is read as two
     or three digits where the network is surer of these; other pieces that are wider than a digit get no probability of
-    50 %.
+    50 %. A digit beside one that is read surely is doubted less, see `in_company`.
     """
 
     def __init__(self, network: nn.Module) -> None:
