@@ -12,7 +12,6 @@ from bnmodel.data.touching import best_way, edges, section_boxes, section_digits
 MOST = 8  # digits that are returned
 PARTS = 12  # pieces of ink that are looked at
 WIDE = 2  # of these, the largest, each of which may be up to three digits that touch
-COMPANY = 15.0  # times as likely a digit: 1 in 100 beside a digit is none, 15 in 100 of the network's training images
 
 
 class NumberReader(nn.Module):
@@ -22,7 +21,7 @@ class NumberReader(nn.Module):
     padded with zeros. `count` is 0 for a blank canvas and -1 where there are more than 8 digits, which is then all.
     Pieces of ink that belong together are one digit, as the bar of a 5. Either of the two largest pieces is read as two
     or three digits where the network is surer of these; other pieces that are wider than a digit get no probability of
-    50 %. A digit beside one that is read surely is doubted less, see `in_company`.
+    50 %.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -57,8 +56,7 @@ class NumberReader(nn.Module):
         too_many = (more & torch.logical_not(one)) | (total > 8)
         order = reading_order(place, counted) * torch.logical_not(too_many)  # (MOST, PARTS + 2 · WIDE + 1)
         count = torch.where(too_many, torch.full_like(total, -1), total)
-        place = order @ place
-        return count, place * found.step, in_company(order @ torch.cat((probabilities, single)), place)
+        return count, order @ place * found.step, order @ torch.cat((probabilities, single))
 
     def read(
         self, parts: Tensor, boxes: Tensor, pixel: Tensor, averaged: Tensor, together: Tensor
@@ -162,22 +160,6 @@ def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     used = group.amax(dim=1)
     numbers = torch.cat((torch.zeros_like(leader[:1]), leader + 1))[:, None]
     return extent * used[:, None], F.embedding(labels.long(), numbers)[:, :, 0]
-
-
-def in_company(probabilities: Tensor, boxes: Tensor) -> Tensor:
-    """Probabilities (MOST, 10) of the digits in these boxes (MOST, 4), given that there are others.
-
-    The network is trained to answer what is no digit with ten equal probabilities. Its answer is so a mixture of these
-    and of an answer for a digit. Beside another digit of about its height that is read surely, a piece is COMPANY
-    times as likely to be a digit as alone (Bayes' theorem). Pieces wider than high may be several digits.
-    """
-    height, width = boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]
-    alike = (height < 1.5 * height[:, None]) & (height[:, None] < 1.5 * height)
-    other = torch.eye(8, dtype=boxes.dtype, device=boxes.device) < 1
-    company = (alike & other & (probabilities.amax(dim=1) >= 0.9)).any(dim=1) & (width <= height)
-    least = probabilities.amin(dim=1, keepdim=True)
-    posterior = least + COMPANY * (probabilities - least)
-    return torch.where(company[:, None], posterior / posterior.sum(dim=1, keepdim=True).clamp(min=1e-6), probabilities)
 
 
 def reading_order(boxes: Tensor, present: Tensor) -> Tensor:

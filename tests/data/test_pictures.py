@@ -9,7 +9,7 @@ from preprocessing_helpers import STROKES, drawn, painted, sketch
 from torch import Tensor, nn
 
 from bnmodel.data.advice import advice, measure
-from bnmodel.data.numbers import NumberReader, in_company, reading_order
+from bnmodel.data.numbers import NumberReader, reading_order
 
 SIDE = 200
 
@@ -237,44 +237,6 @@ def test_cells_of_a_form_around_the_digits_do_not_matter(names: str) -> None:
     assert count == len(names)
     assert (boxes[: len(names), 1] < middle).all()
     assert (boxes[: len(names), 2] - boxes[: len(names), 0] < 0.7 * width).all()
-
-
-def test_beside_a_sure_digit_a_doubted_one_is_more_likely_a_digit() -> None:
-    """0.27 of a 6 and the rest alike is a digit with 0.19 to 0.81; 15 to 1 for a digit makes it 0.19 · 15 to 0.81."""
-    doubted = torch.full((10,), 0.081).index_fill(0, torch.tensor([6]), 0.271)
-    sure = torch.zeros(10).index_fill(0, torch.tensor([3]), 1.0)
-    boxes = torch.zeros(8, 4)
-    boxes[:2] = torch.tensor([[0.0, 0, 30, 50], [50, 0, 80, 50]])
-    read = in_company(torch.cat((torch.stack((sure, doubted)), torch.zeros(6, 10))), boxes)
-    digit = 0.19 * 15 / (0.19 * 15 + 0.81)
-    torch.testing.assert_close(read[0], sure)
-    torch.testing.assert_close(read[1], doubted.sub(0.081).div(0.19).mul(digit) + 0.1 * (1 - digit))
-    assert not read[2:].any()
-
-
-@pytest.mark.parametrize(
-    ("other", "box"),
-    [
-        (0.5, [50.0, 0, 80, 50]),  # the neighbour is doubted too
-        (1.0, [50.0, 0, 80, 20]),  # of another size
-        (1.0, [0.0, 0, 0, 0]),  # there is none
-    ],
-)
-def test_without_such_a_neighbour_the_probabilities_stay(other: float, box: list[float]) -> None:
-    boxes = torch.zeros(8, 4)
-    boxes[0], boxes[1] = torch.tensor([0.0, 0, 30, 50]), torch.tensor(box)
-    probabilities = torch.zeros(8, 10)
-    probabilities[0], probabilities[1, 3] = 0.1, other
-    torch.testing.assert_close(in_company(probabilities, boxes), probabilities)
-
-
-def test_what_is_wider_than_high_stays_doubted_in_company() -> None:
-    boxes = torch.zeros(8, 4)
-    boxes[:2] = torch.tensor([[0.0, 0, 60, 50], [70, 0, 90, 50]])
-    probabilities = torch.zeros(8, 10)
-    probabilities[0] = torch.full((10,), 0.06).index_fill(0, torch.tensor([6]), 0.46)
-    probabilities[1, 3] = 1
-    torch.testing.assert_close(in_company(probabilities, boxes), probabilities)
 
 
 def test_lines_are_read_one_after_the_other() -> None:
