@@ -358,6 +358,11 @@ def plain(words: str) -> str:
     return re.sub(r"<[^>]*>", "", words)
 
 
+def signed(number: str) -> str:
+    """With a minus sign for the hyphen: no line is broken after it, and it is as wide as a plus."""
+    return number.replace("-", "−")
+
+
 def done(solved: bool) -> str:
     """What ticks the tab's task, see `demo.page`."""
     return "<span data-done></span>" if solved else ""

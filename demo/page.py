@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
+from inspect import isgeneratorfunction
 from pathlib import Path as File
 from typing import Any
 
@@ -95,6 +96,7 @@ class Tab:
     ) -> None:
         """Keep `outputs` equal to `show(drawn, *shared, *inputs)`, for `at_once` visitors at a time: it needs memory.
 
+        A generator's first result is shown until the next.
         `shared`: controls of several tabs (see `demo.components.share`); their changes arrive as a new drawing does.
         """
         for control in inputs:
@@ -111,9 +113,19 @@ class Tab:
             except PageClosed:
                 return gr.skip()
 
+        def refresh_in_steps(url: str, model: str, *values: Any) -> Iterator[Any]:
+            steps = show(self.page.drawn(url, model), *values)
+            while True:
+                try:
+                    with WhilePageOpen():
+                        step = next(steps)
+                except (StopIteration, PageClosed):
+                    return
+                yield step
+
         gr.on(
             [self.ear.input, *(component.change for component in inputs)],  # type: ignore[attr-defined]
-            refresh,
+            refresh_in_steps if isgeneratorfunction(show) else refresh,
             [self.page.pad, self.page.model, *shared, *inputs],
             list(outputs),
             show_progress="minimal",  # style.css makes of it a fade, and only where the answer is slow

@@ -53,10 +53,12 @@ const chosen = () => tabs[names.indexOf(current)];
 
 function reveal() { // on a phone the list scrolls sideways
   if (!chosen()) return;
-  const strip = find('.path');
   const [from, to] = [strip, chosen()].map((part) => part.getBoundingClientRect());
   strip.scrollBy({ left: to.left - from.left - (from.width - to.width) / 2 });
 }
+
+const strip = find('.path');
+strip.addEventListener('scroll', () => strip.classList.toggle('is-scrolled', strip.scrollLeft > 4));
 
 function lead(name) {
   open(name);

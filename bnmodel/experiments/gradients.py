@@ -223,8 +223,8 @@ def figure(result: Gradients) -> Figure:
         for row, place in enumerate(result.places):
             _histogram(axes, result, row, column, top * (1.05 + 0.09 * row), LOOKS[place])
         axes.set(title=layer, xlabel="size of the gradient (log)", xlim=(-8, 2), ylim=(0, 1.35 * top))
+        axes.set_ylabel("share of the weights")
         plotting.ticks(axes.xaxis, powers, plotting.powers_of_ten(powers))
-    panels[0].set_ylabel("share of the weights")
     for axes, values, name, unit in (
         (panels[4], result.change, "gradient's change", "length of the change"),
         (panels[5], result.loss_along, "loss", "loss (nats)"),

@@ -280,8 +280,8 @@ def figure(result: Layer) -> Figure:
         plotting.stairs(axes, outputs, edges, fill=True, color=plotting.ROSE, alpha=0.5, linewidth=0, label="outputs")
         plotting.stairs(axes, inputs, edges, color=plotting.INK, linestyle="--", linewidth=1.4, label="inputs")
         axes.set(title=f"{title(name)}: std {std:.3g}", xlabel="value", yscale="log", ylim=(3e-6, 3))
+        axes.set_ylabel("share of the values (log)")
         _decades(axes, (-5, -3, -1))
-    panels[0].set_ylabel("share of the values (log)")
     panels[0].legend(loc="upper right")
     return drawn
 
@@ -302,9 +302,9 @@ def stack_figure(result: Stack) -> Figure:
             axes.plot(layers, _drawable(theory_std), ":", color=plotting.INK, zorder=3, label=f"_{label}, theory")
         axes.set(title=f"{title(name)}{_var(result.weight_scale[k])}", yscale="log", ylim=LIMITS, xlabel="layer")
         axes.set_xlim(0, len(layers) + 1)  # also if every curve is zero
+        axes.set_ylabel("standard deviation (log)")
         _decades(axes, (-6, -3, 0, 3, 6))
     panels[0].plot([], [], ":", color=plotting.INK, label="theory")
-    panels[0].set_ylabel("standard deviation (log)")
     panels[0].legend(loc="upper left")
     return drawn
 

@@ -23,7 +23,7 @@ from demo.components import (
 from demo.page import Drawn, Page
 
 QUESTION = "How much of a train-mode answer is luck?"
-TASK = "Find a batch size above 1 at which another digit never wins."
+TASK = "Find a batch size above 2 at which another digit never wins."
 HINT = """
 Look at how wide the histogram is: each of its batches holds your digit and others drawn at random. On the right, the
 band narrows towards eval mode's line as the batches grow.
@@ -62,7 +62,7 @@ def show(drawn: Drawn, size: int, seed: int) -> str:
     network = drawn.model.network
     result = batch_spread.run(network, drawn.digit, size, batches(network, size), seed, largest(network))
     words = in_words(result)
-    return sentence(words, drawn) + panels(batch_spread.figure(result), words) + done(size > 1 and not result.flipped)
+    return sentence(words, drawn) + panels(batch_spread.figure(result), words) + done(size > 2 and not result.flipped)
 
 
 def batches(network: nn.Module, size: int) -> int:

@@ -3,6 +3,7 @@
 import atexit
 import re
 import shutil
+from collections.abc import Iterator
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -14,13 +15,13 @@ import numpy as np
 
 from bnmodel.deploy import certificate
 from bnmodel.deploy.loading import FORMATS, Run, load_file
-from demo.components import check_own, done, fenced, fold, hint, picture, sentence, table, take_home
+from demo.components import check_own, fenced, fold, hint, picture, sentence, table, take_home
 from demo.models import Model
 from demo.page import Drawn, Page
 from export.bench import read_rows
 
 QUESTION = "Do the files that other apps load give the same answer?"
-TASK = "Choose the file that your app needs; its code is ready to copy."
+TASK = "Download the file that your app needs, and run the code below it."
 HINT = """
 Choose what the file takes and what runs it, download it, and copy its code. Then look across a row of the table below:
 three formats of one network, one answer.
@@ -50,7 +51,8 @@ TAKES = {
     "digits": "28×28 images",
 }
 CANVAS = """from PIL import Image
-canvas = np.array(Image.open("drawing.png").convert("RGBA"))  # uint8 (H, W, 4), saved from the pad
+# drawing.png: the pad's button “Save as PNG”, or any picture
+canvas = np.array(Image.open("drawing.png").convert("RGBA"))  # uint8 (H, W, 4)
 """
 INPUTS = {
     "sketch": CANVAS,
@@ -111,6 +113,11 @@ PROMISES = {
     "canvas": "as the network before export, on drawings of any size",
 }
 WITHOUT_NUMBERS = ("metadata", "batch norm folded")
+DOWNLOADED = """() => {
+    const done = Object.assign(document.createElement('span'), { hidden: true });
+    done.dataset.done = '';
+    document.getElementById('tab-export').append(done);
+}"""
 
 
 def build(page: Page) -> None:
@@ -129,7 +136,6 @@ def build(page: Page) -> None:
             )
             first = named[page.model.value]
             chosen = download(first[FIRST], "download-file", "primary")
-            sealed = download(first[certificate.FILE], "download-certificate")
         lines = gr.Markdown(elem_id="export-snippet")
         gr.Markdown(LOOK, elem_classes="look")
         shown = picture(330, "parity")
@@ -138,16 +144,19 @@ def build(page: Page) -> None:
             paths = named[page.find(model).name]
             return [download(paths.get(name)) for name in (file, certificate.FILE)]
 
+        chosen.click(None, None, None, js=DOWNLOADED, api_visibility="private")
+        gr.Markdown("### What is guaranteed, and what was measured")
+        sealed = download(first[certificate.FILE], "download-certificate")
         for control in (page.model, file):
             control.change(offer, [page.model, file], [chosen, sealed], api_visibility="private")
-        gr.Markdown("### What is guaranteed, and what was measured")
         promises = picture(400, "certificate")
         gr.Markdown("### How fast they answer, against the network before export")
         speed = picture(200, "speed")
         take_home("export")
         check_own("batch norms that were not folded")
         fold("The formula and the source", FORMULA)
-        tab.live(show, outputs=[shown, promises, speed])
+        tab.live(show, outputs=[shown])
+        tab.live(recorded, outputs=[promises, speed])
         tab.live(show_code, inputs=[file], outputs=[lines])
 
 
@@ -180,13 +189,18 @@ def snippet(drawn: Drawn, file: str) -> str:
 
 
 def show_code(drawn: Drawn, file: str) -> str:
-    return fenced(snippet(drawn, file)) + f"\n\n{done(file != FIRST)}"
+    return fenced(snippet(drawn, file))
 
 
-def show(drawn: Drawn) -> tuple[str, str, str]:
-    answers = {name: run(drawn.canvas)[0] for name, run in sketches(drawn.model.folder).items()}
-    difference = largest_difference(list(answers.values()))
+def show(drawn: Drawn) -> Iterator[str]:
+    """The answer of every format; first the app's own, while the other files are loaded."""
     whose = "the example" if drawn.is_example else "your drawing"
+    if drawn.model.folder not in _LOADED:
+        words = f"The ONNX file reads <b>{drawn.label}</b> on {whose}; loading the other two files …"
+        yield sentence(words, drawn) + side_by_side({"onnx": drawn.probabilities})
+    answers = {name: run(drawn.canvas)[0] for name, run in sketches(drawn.model.folder).items()}
+    answers["onnx"] = drawn.probabilities  # the app reads with this file
+    difference = largest_difference(list(answers.values()))
     words = (
         f"On {whose} the three files of <b>{escape(drawn.model.name)}</b> all read <b>{drawn.label}</b>; their "
         f"probabilities differ by at most "
@@ -194,10 +208,21 @@ def show(drawn: Drawn) -> tuple[str, str, str]:
         if len({int(p.argmax()) for p in answers.values()}) == 1
         else f"On {whose} the formats do not agree, which must not be: please report this drawing."
     )
-    head = ["Digit", *(f".{name}" for name in answers)]
-    rows = [[str(digit), *(f"{p[digit]:.7f}" for p in answers.values())] for digit in range(10)]
-    folder = drawn.model.folder
-    return sentence(words, drawn) + table(head, rows), certified(folder), timed(folder)
+    yield sentence(words, drawn) + side_by_side(answers)
+
+
+def recorded(drawn: Drawn) -> tuple[str, str]:
+    """What was measured when the files were made."""
+    return certified(drawn.model.folder), timed(drawn.model.folder)
+
+
+def side_by_side(answers: dict[str, np.ndarray]) -> str:
+    """(10,) probabilities by format, “…” for a format that is missing."""
+    rows = [
+        [str(digit), *(f"{answers[name][digit]:.7f}" if name in answers else "…" for name in FORMATS)]
+        for digit in range(10)
+    ]
+    return table(["Digit", *(f".{name}" for name in FORMATS)], rows)
 
 
 def largest_difference(answers: list[np.ndarray]) -> float:
@@ -205,10 +230,14 @@ def largest_difference(answers: list[np.ndarray]) -> float:
     return float(np.ptp(np.stack(answers), axis=0).max())
 
 
-@lru_cache(maxsize=8)
+_LOADED: dict[Path, dict[str, Run]] = {}
+
+
 def sketches(folder: Path) -> dict[str, Run]:
-    """The files that read a drawing, by format."""
-    return {name: load_file(folder / f"sketch.{name}").run for name in FORMATS}
+    """The files that read a drawing, by format, but for ONNX's: the app has it loaded. torch.export takes seconds."""
+    if folder not in _LOADED:
+        _LOADED[folder] = {name: load_file(folder / f"sketch.{name}").run for name in FORMATS if name != "onnx"}
+    return _LOADED[folder]
 
 
 @lru_cache(maxsize=8)

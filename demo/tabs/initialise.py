@@ -16,6 +16,7 @@ from demo.components import (
     picture,
     reshuffle_button,
     sentence,
+    signed,
     table,
     take_home,
     with_code,
@@ -69,9 +70,9 @@ def build(page: Page) -> None:
             activation = gr.Radio(list(ACTIVATIONS), value="relu", label="Activation", elem_id="init-activation")
             seed = reshuffle_button("init-reshuffle")
         with gr.Row(elem_classes="controls"):
-            mean = gr.Slider(-0.5, 0.5, 0, step=0.01, label="Mean (random normal)", elem_id="init-mean", min_width=150)
+            mean = gr.Slider(-0.5, 0.5, 0, step=0.01, label="Mean (normal)", elem_id="init-mean", min_width=150)
             std = gr.Slider(
-                0.01, 1.5, 1, step=0.01, label="Standard deviation (random normal)", elem_id="init-std", min_width=150
+                0.01, 1.5, 1, step=0.01, label="Std. deviation (normal)", elem_id="init-std", min_width=150
             )
             gain = gr.Slider(0.1, 3, 1, step=0.1, label="Gain (Glorot, He)", elem_id="init-gain", min_width=150)
         with gr.Row(elem_classes="controls"):
@@ -174,9 +175,11 @@ def shares(result: Stack) -> str:
 
 
 def short(factor: float) -> str:
-    """1.2e-5, not 1.2e-05."""
+    """0.12, and 1.2 · 10⁻⁵ beyond a thousandth or a thousand."""
+    if not factor or 1e-3 <= factor < 1e3:
+        return f"{factor:.2g}"
     mantissa, power = f"{factor:.1e}".split("e")
-    return f"{mantissa}e{int(power)}" if int(power) else mantissa
+    return f"{mantissa}\u00a0·\u00a010<sup>{signed(str(int(power)))}</sup>"
 
 
 def label(name: str) -> str:

@@ -20,6 +20,7 @@ from demo.components import (
     percent,
     picture,
     sentence,
+    signed,
     table,
     take_home,
     which,
@@ -156,7 +157,7 @@ def in_words(result: RunningStatistics) -> str:
     return (
         f"With momentum {result.momentum:g}, the average covers about the last <b>{covered}</b>. After "
         f"{len(result.batch_mean)} batches the running mean of channel {result.channel} of {result.norm} is "
-        f"{result.running_mean[-1]:.4f}, {error:.4f} from the precise mean; single batches vary by "
+        f"{signed(f'{result.running_mean[-1]:.4f}')}, {error:.4f} from the precise mean; single batches vary by "
         f"±{result.mean.batch_spread:.4f}."
     )
 
@@ -166,7 +167,7 @@ def approaches(result: RunningStatistics) -> str:
     rows = [
         (
             name,
-            f"{one.precise:.4g}",
+            signed(f"{one.precise:.4g}"),
             f"{one.batch_spread:.2g}",
             f"{counted(one.batches, len(result.batch_mean))} ({counted(one.batches_expected)})",
             f"{one.noise:.2g} ({one.noise_expected:.2g})",

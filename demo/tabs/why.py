@@ -78,9 +78,9 @@ def show(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int,
     if not result.norms:
         return sentence("This network has no batch norm: both modes are one. Choose another network.", drawn), ""
     where = f"{named(company)[0].upper()}{named(company)[1:]}: "
-    words = where + in_words(result.norms)
     view = result.norms[which(layer, len(result.norms))]
     shown = replace(result, norms=(view,))
+    words = where + in_words(result.norms, view)
     return (
         sentence(words, drawn)
         + panels(modes.figure(shown), f"Statistics and activations of {view.name}", narrow=True)
@@ -99,16 +99,24 @@ plotting.save(modes.feature_maps(result, norm={layer}), "maps.png")
 """
 
 
-def in_words(norms: tuple[NormView, ...]) -> str:
+def in_words(norms: tuple[NormView, ...], shown: NormView) -> str:
     """Where the batch's mean is furthest from the running one, in running standard deviations."""
-    where = max(norms, key=lambda view: float(np.abs(shifts(view)).max()))
-    channel = int(most_shifted(where, 1)[0])
-    shift = float(shifts(where)[channel])
+    channel, shift = furthest(shown)
     above, more = ("above", "more") if shift > 0 else ("below", "less")
-    return (
-        f"the mean that differs most is that of channel {channel} of <b>{escape(where.name)}</b>, {abs(shift):.2f} "
-        f"standard deviations {above} the running mean. There train mode subtracts {more} than eval mode."
+    words = (
+        f"in <b>{escape(shown.name)}</b> the mean of channel {channel} moves most, to {abs(shift):.2f} standard "
+        f"deviations {above} the running mean; there train mode subtracts {more} than eval mode."
     )
+    most = max(norms, key=lambda view: abs(furthest(view)[1]))
+    if most is not shown:
+        words += f" {escape(most.name)} has the largest shift of all norms, {abs(furthest(most)[1]):.2f}."
+    return words
+
+
+def furthest(view: NormView) -> tuple[int, float]:
+    """The most shifted channel, and its shift in running standard deviations."""
+    channel = int(most_shifted(view, 1)[0])
+    return channel, float(shifts(view)[channel])
 
 
 def layers(norms: tuple[NormView, ...], shown: NormView) -> str:

@@ -1,5 +1,6 @@
 """Batch norm computed with the numbers of this digit: one layer, one channel, one pixel, step by step."""
 
+import math
 from html import escape
 
 import gradio as gr
@@ -190,8 +191,9 @@ def in_words(result: WorkedExample, where: str) -> str:
 
 
 def short(value: float) -> str:
-    """Three decimals, or a power of ten where that would be 0."""
-    return f"{value:.3f}".replace("-", "−") if value == 0 or abs(value) >= 0.001 else f"{value:.2g}".replace("-", "−")
+    """Three decimals, and at least three digits that are not leading zeros: pupils compute with these numbers."""
+    decimals = max(3, 2 - math.floor(math.log10(abs(value)))) if value else 3
+    return (f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.2e}").replace("-", "−")
 
 
 # ---- maps

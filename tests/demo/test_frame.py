@@ -175,6 +175,20 @@ def test_in_teachers_mode_the_picture_begins_on_the_first_screen_of_a_projector(
     assert box["y"] <= 700
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1280, 900), (1920, 1080)])
+def test_in_teachers_mode_the_panels_of_a_figure_stand_side_by_side(
+    context: BrowserContext, app_url: str, width: int, height: int
+) -> None:
+    page = context.new_page()
+    page.set_viewport_size(ViewportSize(width=width, height=height))
+    open_app(page, f"{app_url}/?mode=teach")
+    for tab, count in (("Chance", 2), ("Why", 3)):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        panels = page.locator("#right .tabitem:visible .figure > svg")
+        expect(panels).to_have_count(count)
+        assert len({round(box["y"]) for panel in panels.all() if (box := panel.bounding_box())}) == 1
+
+
 def test_in_teachers_mode_the_notes_of_the_lesson_lead_to_the_tabs_and_print_alone(
     context: BrowserContext, app_url: str
 ) -> None:

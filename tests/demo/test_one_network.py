@@ -74,7 +74,7 @@ def test_every_tab_that_names_an_answer_names_the_pads(page: Page, name: str, mo
                 r">checkpoint</th><td>[^<]*</td><td>(\d) \(",
             ),
             "faults": (faults.show(drawn, 1), r"(?:still read as|instead of) (\d)"),
-            "export": (files.show(drawn)[0], r"all read <b>(\d)</b>"),
+            "export": (list(files.show(drawn))[-1], r"all read <b>(\d)</b>"),
         }
         for tab, (html, pattern) in shown.items():
             found = re.search(pattern, html)
