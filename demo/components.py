@@ -67,7 +67,7 @@ def batch_controls(page: Page, prefix: str = "") -> list[Component]:
     with gr.Row(elem_classes="controls"):
         choices = [("the batch that shows most", AUTO), *((KINDS[kind], kind) for kind in COMPANY)]
         kind = gr.Dropdown(
-            choices, value=AUTO, label="Other digits in the batch", elem_id=f"{prefix}kind", min_width=240
+            choices, value=AUTO, label="Other digits in the batch", elem_id=f"{prefix}kind", min_width=220
         )
         count = gr.Slider(
             0, 255, 31, step=1, label="How many", elem_id=f"{prefix}count", min_width=160, interactive=False

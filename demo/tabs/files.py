@@ -136,7 +136,7 @@ def build(page: Page) -> None:
             )
             first = named[page.model.value]
             chosen = download(first[FIRST], "download-file", "primary")
-        lines = gr.Markdown(elem_id="export-snippet")
+        lines = gr.Markdown(fenced(code_of(page.model.value, FIRST)), elem_id="export-snippet")
         gr.Markdown(LOOK, elem_classes="look")
         shown = picture(330, "parity")
 
@@ -146,18 +146,21 @@ def build(page: Page) -> None:
 
         chosen.click(None, None, None, js=DOWNLOADED, api_visibility="private")
         gr.Markdown("### What is guaranteed, and what was measured")
-        sealed = download(first[certificate.FILE], "download-certificate")
+        with gr.Row(elem_classes="controls"):
+            sealed = download(first[certificate.FILE], "download-certificate")
         for control in (page.model, file):
             control.change(offer, [page.model, file], [chosen, sealed], api_visibility="private")
         promises = picture(400, "certificate")
         gr.Markdown("### How fast they answer, against the network before export")
         speed = picture(200, "speed")
+        folder_at_first = page.find(page.model.value).folder
+        promises.value, speed.value = certified(folder_at_first), timed(folder_at_first)
         take_home("export")
         check_own("batch norms that were not folded")
         fold("The formula and the source", FORMULA)
-        tab.live(show, outputs=[shown])
-        tab.live(recorded, outputs=[promises, speed])
         tab.live(show_code, inputs=[file], outputs=[lines])
+        tab.live(recorded, outputs=[promises, speed])
+        tab.live(show, outputs=[shown])
 
 
 def exported(model: Model, folder: Path) -> dict[str, Path]:
@@ -181,9 +184,14 @@ def download(path: Path | None, elem_id: str | None = None, variant: Literal["pr
 
 
 def snippet(drawn: Drawn, file: str) -> str:
+    return code_of(drawn.model.name, file)
+
+
+def code_of(model: str, file: str) -> str:
+    """The code that reads with a file of the network `model`."""
     stem, form = file.split(".")
     runtime = "onnxruntime" if form == "onnx" else "torch"
-    call = CALLS[stem, form].format(file=f"{drawn.model.name}-{file}")
+    call = CALLS[stem, form].format(file=f"{model}-{file}")
     needed = ("numpy", *(() if stem == "digits" else ("pillow",)), runtime)
     return f"# pip install {' '.join(needed)}\nimport {'numpy as np, ' + runtime}\n{INPUTS[stem]}{call}"
 

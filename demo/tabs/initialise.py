@@ -71,9 +71,7 @@ def build(page: Page) -> None:
             seed = reshuffle_button("init-reshuffle")
         with gr.Row(elem_classes="controls"):
             mean = gr.Slider(-0.5, 0.5, 0, step=0.01, label="Mean (normal)", elem_id="init-mean", min_width=150)
-            std = gr.Slider(
-                0.01, 1.5, 1, step=0.01, label="Std. deviation (normal)", elem_id="init-std", min_width=150
-            )
+            std = gr.Slider(0.01, 1.5, 1, step=0.01, label="Std. deviation (normal)", elem_id="init-std", min_width=150)
             gain = gr.Slider(0.1, 3, 1, step=0.1, label="Gain (Glorot, He)", elem_id="init-gain", min_width=150)
         with gr.Row(elem_classes="controls"):
             width = gr.Slider(

@@ -26,6 +26,7 @@ from demo.components import (
     panels,
     picture,
     sentence,
+    signed,
     take_home,
     which,
     with_code,
@@ -272,7 +273,7 @@ def grid(result: WorkedExample, values: np.ndarray, limit: float, name: str, val
 def steps(result: WorkedExample) -> str:
     """The computation in lines, with the numbers put in."""
     digits, height, width = result.x.shape
-    gamma, beta, eps = short(result.gamma), short(result.beta), f"{result.eps:g}"
+    gamma, beta, eps = short(result.gamma), short(result.beta), signed(f"{result.eps:g}")
 
     def lines(step: Step, origin: str) -> list[str]:
         mean, var, hat = short(step.mean), short(step.var), short(step.normalized)

@@ -52,7 +52,7 @@ def build(page: Page) -> None:
         gr.Markdown(LOOK, elem_classes="look")
         with gr.Row(elem_classes="controls"):
             buttons = {name: gr.Button(title, elem_id=f"example-{name}") for name, title in NAMES.items()}
-        file = gr.File(label="ONNX file", file_types=[".onnx"], elem_id="your-model", height=130)
+        file = gr.File(label="ONNX file", elem_id="your-model", height=130)
         shown = picture(220, "inspection")
         code(CODE)
         fold("The command and the source", ABOUT)
@@ -74,11 +74,23 @@ def uploaded(file: dict[str, Any] | None) -> tuple[str, None]:
     if file is None:
         return "", None
     path = Path(file["path"])
+    name = file.get("orig_name") or path.name
+    if path.suffix != ".onnx":  # not deleted: it may be a picture that a tab still needs
+        return not_onnx(name), None
     try:
-        return report(path, file.get("orig_name") or path.name), None
+        return report(path, name), None
     finally:
-        if path.suffix == ".onnx":  # another one is a picture that a tab may still need
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def not_onnx(name: str) -> str:
+    """What to do with another file: most often a checkpoint of PyTorch."""
+    return (
+        f'<p class="sentence" aria-live="polite"><b>Not analysed.</b> {escape(os.path.basename(name))}: expected an '
+        "ONNX file, whose name ends in .onnx.</p><p>For a network in PyTorch, run <code>bnmodel.diagnose(model, "
+        "batches)</code>, or export it first: <code>torch.onnx.export(model.eval(), (example,), "
+        '"model.onnx")</code>. To have a picture read, drop it on the pad.</p>'
+    )
 
 
 def report(path: Path, name: str) -> str:

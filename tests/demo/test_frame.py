@@ -206,6 +206,19 @@ def test_in_teachers_mode_the_notes_of_the_lesson_lead_to_the_tabs_and_print_alo
     expect(page.get_by_role("tabpanel", name="Why")).to_be_visible()
 
 
+def test_on_a_phone_nothing_of_a_tab_shows_through_the_pad(context: BrowserContext, app_url: str) -> None:
+    page = context.new_page()
+    page.set_viewport_size(ViewportSize(width=390, height=844))
+    open_app(page, f"{app_url}/?tab=chance")
+    label = page.locator("#batch-size [data-testid=block-info]")
+    label.evaluate("label => scrollBy(0, label.getBoundingClientRect().top - 120)")
+    covered = """label => {
+        const { x, y, width, height } = label.getBoundingClientRect();
+        return !!document.elementFromPoint(x + width / 2, y + height / 2).closest('#left');
+    }"""
+    assert label.evaluate(covered)
+
+
 def test_the_head_does_not_overlap_at_any_width(context: BrowserContext, app_url: str) -> None:
     page = context.new_page()
     open_app(page, f"{app_url}/?mode=teach")

@@ -42,6 +42,14 @@ def test_a_picture_in_place_of_a_model_is_refused_and_not_deleted(tmp_path: Path
     assert path.exists()
 
 
+def test_whoever_brings_a_checkpoint_of_pytorch_is_told_how_to_export_it(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"weights")
+    html, _ = uploaded({"path": str(path), "orig_name": "<b>best.pt"})
+    assert "&lt;b&gt;best.pt: expected an ONNX file" in html
+    assert "torch.onnx.export(" in html
+
+
 def test_names_and_messages_of_a_file_are_escaped(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(b"no model")
@@ -55,4 +63,8 @@ def test_the_page_inspects_an_example_and_an_own_file(desktop: BrowserContext, a
     expect(page.locator("#inspection")).to_contain_text("training-mode", timeout=60_000)
     page.locator("#your-model input[type=file]").set_input_files(str(EXAMPLES / "sound.onnx"))
     expect(page.locator("#inspection")).to_contain_text("sound.onnx, with 2 batch norms, is sound", timeout=60_000)
+    page.locator("#your-model input[type=file]").set_input_files(
+        {"name": "best.pt", "mimeType": "application/octet-stream", "buffer": b"weights"}
+    )
+    expect(page.locator("#inspection")).to_contain_text("best.pt: expected an ONNX file")
     page.close()
