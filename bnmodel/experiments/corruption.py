@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEVERITIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+CLEAN = "clean"  # severity 0 of every kind, so that it is computed once
 SAMPLES, SAMPLES_OF_LARGE = 500, 100
 
 
@@ -91,14 +92,11 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
     batch_size = min(batch_size, samples(model))
     model = copy.deepcopy(model).eval()
     label = int(predict_log_probs(model, digit.view(1, 1, 28, 28)).argmax())
-    batched = with_batch_statistics(model)
     rows = []
     for severity in SEVERITIES:
         own = KINDS[kind](digit.view(1, 1, 28, 28), severity, torch.Generator().manual_seed(seed))
-        images = torch.cat((own, corrupted_sample(kind, severity, seed)[: batch_size - 1]))
-        with torch.inference_mode(), QuickPooling():
-            alone, among = model(own), batched(images)
-        rows.append((images[0, 0].numpy(), float(alone[0, label].exp()), float(among[0, label].exp())))
+        alone, among = answers(model, own, kind if severity else CLEAN, severity, batch_size, seed)
+        rows.append((own[0, 0].numpy(), float(alone[label]), float(among[label])))
     digits, eval_probability, train_probability = map(np.array, zip(*rows, strict=True))
     return Corruption(
         kind,
@@ -119,20 +117,35 @@ def samples(model: nn.Module) -> int:
     return SAMPLES_OF_LARGE if is_large(model) else SAMPLES
 
 
+@cache_by_content(32)
+def answers(
+    model: nn.Module, own: Tensor, kind: str, severity: float, batch_size: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Probabilities (10,) of `own`, (1, 1, 28, 28), in eval mode, and with the statistics of a batch."""
+    images = torch.cat((own, corrupted_sample(kind, severity, seed)[: batch_size - 1]))
+    with torch.inference_mode(), QuickPooling():
+        return model(own)[0].exp(), with_batch_statistics(model)(images)[0].exp()
+
+
 @lru_cache(maxsize=2 * len(SEVERITIES))
 def corrupted_sample(kind: str, severity: float, seed: int) -> Tensor:
     """500 corrupted test digits of the sample, (500, 1, 28, 28)."""
     images = load_sample(train=False).images[_order(seed)]
-    return KINDS[kind](images, severity, torch.Generator().manual_seed(seed))
+    return KINDS[kind](images, severity, torch.Generator().manual_seed(seed)) if kind != CLEAN else images
 
 
 def _order(seed: int) -> Tensor:
     return torch.randperm(len(load_sample(train=False)), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
 
 
-@cache_by_content(32)
 def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.ndarray:
     """(S,) on `samples` digits at each severity, with the statistics of batches of `batch_size`; 0: running ones."""
+    clean = _accuracies(model, CLEAN, SEVERITIES[:1], batch_size, seed)
+    return np.concatenate((clean, _accuracies(model, kind, SEVERITIES[1:], batch_size, seed)))
+
+
+@cache_by_content(64)
+def _accuracies(model: nn.Module, kind: str, severities: tuple[float, ...], batch_size: int, seed: int) -> np.ndarray:
     count = samples(model)
     size = batch_size
     labels = load_sample(train=False).labels[_order(seed)][:count]
@@ -140,7 +153,7 @@ def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.nd
     networks = {k: with_batch_statistics(model, k) for k in {at_once, count // size % at_once} if k} if size else {}
     shares = []
     with torch.inference_mode(), QuickPooling():  # predict_log_probs has its own batch size
-        for severity in SEVERITIES:
+        for severity in severities:
             parts = corrupted_sample(kind, severity, seed)[:count].split(size * at_once or CHUNK)
             answers = torch.cat([(networks[len(part) // size] if size else model)(part) for part in parts]).argmax(1)
             shares.append(float((answers == labels).float().mean()))
