@@ -30,6 +30,7 @@ from functools import lru_cache
 from html import escape
 from inspect import isgeneratorfunction
 from pathlib import Path as File
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -50,6 +51,7 @@ from demo.server.validation import refusal, shown
 from export.recogniser import Answer
 
 MOST_READ = 32  # drawings whose answers are kept, at 0.3 MB each
+LONGEST_TO_ANSWER = 10  # seconds that loading what is not yet needed waits for the first page
 DEFAULT = "robust"  # the network that answers at first, where it is there
 EXAMPLE = (
     716  # of the shipped test sample: a 1 that both networks read as another digit in train mode, among other ones
@@ -112,6 +114,8 @@ class Tab:
                     return show(self.page.drawn(url, model), *values)
             except PageClosed:
                 return gr.skip()
+            finally:
+                self.page.answered.set()
 
         def refresh_in_steps(url: str, model: str, *values: Any) -> Iterator[Any]:
             steps = show(self.page.drawn(url, model), *values)
@@ -146,17 +150,18 @@ class Page:
         self._kept = lru_cache(maxsize=MOST_READ)(self._read)
         self.model: gr.Dropdown
         self.pad: gr.HTML
+        self.answered = Event()  # a tab has its first answer
         self.shared: dict[str, list[Component]] = {}  # controls that several tabs read
 
     def warm_up(self) -> None:
-        """Load and run what the first answers need: the default network's first."""
+        """Load and run what the first page needs; after its answer, or a while, what the next ones need."""
         names = sorted(self.models, key=lambda name: name != DEFAULT)
+        self.read("", names[0])
+        self.answered.wait(LONGEST_TO_ANSWER)
         for name in names:
             self.read("", name)
-        import demo.svg  # noqa: F401 (for the pictures of all tabs but the first)
-
-        for name in names:
             self.models[name].recognizer.read_numbers(self.example)
+        import demo.svg  # noqa: F401 (for the pictures of all tabs but the first)
 
     def build_choice(self) -> None:
         """The choice of the network that everything on the page is about."""

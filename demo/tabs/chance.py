@@ -25,8 +25,8 @@ from demo.page import Drawn, Page
 QUESTION = "How much of a train-mode answer is luck?"
 TASK = "Find a batch size above 2 at which another digit never wins."
 HINT = """
-Look at how wide the histogram is: each of its batches holds your digit and others drawn at random. On the right, the
-band narrows towards eval mode's line as the batches grow.
+Look at how wide the histogram is: each of its batches holds your digit and others drawn at random. In the other
+panel the band narrows towards eval mode's line as the batches grow.
 """
 LOOK = """
 **A small batch is a small sample**: its mean and variance are estimates, and your digit's answer inherits their error.

@@ -24,7 +24,7 @@ from demo.page import Drawn, Page
 QUESTION = "When the input changes, which statistics are better: old ones or new ones?"
 TASK = "Find a setting in which the running statistics win by 2 points."
 HINT = """
-Look where the two curves separate. Left, test digits; right, your digit; all of them corrupted in the same way.
+Look where the two curves separate, first for test digits, then for yours; all are corrupted in the same way.
 """
 LOOK = """
 When **all images change in the same way**, as with faint ink, the batch's own statistics change with them and undo much

@@ -37,7 +37,7 @@ FULL = 0.995  # share of the values that the colours of the maps tell apart
 QUESTION = "What does train mode do to your digit on its way through the network?"
 TASK = "Choose a batch in which some mean is more than 1 standard deviation from the running mean."
 HINT = """
-Look at the left panel first: a **square** away from its **disc** is a mean of this batch that differs from the running
+Look at the first panel: a **square** away from its **disc** is a mean of this batch that differs from the running
 mean; a longer whisker is a larger spread. The batch is the one of *Your digit*.
 """
 LOOK = """

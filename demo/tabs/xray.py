@@ -12,8 +12,8 @@ from demo.page import Drawn, Page
 QUESTION = "What does the network see of your drawing?"
 TASK = "Draw a digit so small that less than 1 % of the sheet is ink: is it still read?"
 HINT = """
-Compare the sheet with the 28×28 numbers on the right, 0 for paper and 255 for full ink: that is all the network gets.
-Draw small, in a corner, or with a thin brush: the right side hardly changes.
+Compare the sheet with the 28×28 numbers that the network gets, 0 for paper and 255 for full ink: it sees nothing else.
+Draw small, in a corner, or with a thin brush: the numbers hardly change.
 """
 LOOK = """
 Whatever stands out from the **paper** is ink, so black on white and white on black are alike. The paper is estimated

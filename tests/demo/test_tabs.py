@@ -19,7 +19,7 @@ from benchmarks.running_app import SEVEN, act, draw, open_app
 from bnmodel import CustomBatchNorm, plotting
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.experiments import worked_example
-from bnmodel.experiments.modes import COMPANY, companions
+from bnmodel.experiments.modes import COMPANY, companions, custom_batchnorms
 from demo import components, svg
 from demo.app import CHECKPOINTS
 from demo.images import diverging, grey
@@ -33,6 +33,7 @@ from demo.tabs import (
     inputs,
     statistics,
     stopping,
+    why,
     worked_out,
     xray,
     your_digit,
@@ -134,6 +135,27 @@ def test_the_worked_out_numbers_are_those_of_the_experiment_at_the_pixel(frame: 
     assert values[3::2] == pytest.approx(steps[1], abs=1e-3)
     assert "data-done" not in page
     assert "data-done" in worked_out.show(drawn, 3, "random", 1, 2, 1, 7, 0, 0, -5, 5)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0.0, "0.000"), (-2.6221, "−2.622"), (0.004638, "0.00464"), (-0.0486, "−0.0486"), (3e-9, "3.00e−09")],
+)
+def test_small_numbers_keep_the_digits_that_pupils_need_to_compute_with_them(value: float, words: str) -> None:
+    assert worked_out.short(value) == words
+
+
+def test_factors_over_many_layers_are_told_as_powers_of_ten() -> None:
+    assert initialise.short(1.2e24) == "1.2\u00a0·\u00a010<sup>24</sup>"
+    assert initialise.short(1.2e-5).endswith("10<sup>−5</sup>")
+    assert initialise.short(0.25) == "0.25"
+
+
+def test_the_sentence_of_why_is_about_the_norm_that_is_shown(frame: Frame) -> None:
+    drawn = frame.drawn(None, "lecture")
+    for layer, name in enumerate(custom_batchnorms(drawn.model.network)):
+        shown, _ = why.show(drawn, 31, "inverted", 1, 0, layer, -1)
+        assert f"in <b>{name}</b> the mean of channel" in shown
 
 
 def test_the_first_look_finds_a_batch_that_changes_the_answer_and_names_it(frame: Frame) -> None:
