@@ -209,7 +209,8 @@ def test_in_teachers_mode_the_notes_of_the_lesson_lead_to_the_tabs_and_print_alo
 def test_on_a_phone_nothing_of_a_tab_shows_through_the_pad(context: BrowserContext, app_url: str) -> None:
     page = context.new_page()
     page.set_viewport_size(ViewportSize(width=390, height=844))
-    open_app(page, f"{app_url}/?tab=chance")
+    open_app(page, app_url)
+    page.get_by_role("tab", name="Chance", exact=True).click()
     label = page.locator("#batch-size [data-testid=block-info]")
     label.evaluate("label => scrollBy(0, label.getBoundingClientRect().top - 120)")
     covered = """label => {
