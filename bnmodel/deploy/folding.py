@@ -5,10 +5,12 @@ becomes (s·W)·x + (s·b + t); before one, (W·s)·x + (b + W·t) (layers.py). 
 keep channels apart (propagation.py). Only what is exact is folded.
 """
 
+import itertools
 import operator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -21,7 +23,7 @@ from bnmodel.deploy.layers import Layers
 from bnmodel.deploy.preflight import exportable
 from bnmodel.deploy.propagation import CannotFold, pull, push
 from bnmodel.deploy.reference import called
-from bnmodel.deploy.signature import FlatNetwork, arguments
+from bnmodel.deploy.signature import FlatNetwork, arguments, key_of, signature_of, with_tensors
 
 
 @dataclass(frozen=True)
@@ -56,26 +58,39 @@ def fold(module: nn.Module, example: Any, dynamic: Any = None) -> Folded:
     flat = FlatNetwork(network, given)
     captured = captured_on_one_path(flat, given, dynamic=dynamic)
     folded, kept = fold_graph(captured)
-    return Folded(_AsCalled(captured.graph, called(flat, given.tensors)), folded, kept)
+    return Folded(_AsCalled(captured.graph, flat, called(flat, given.tensors)), folded, kept)
 
 
 class _AsCalled(nn.Module):
     """A flat graph with the calling convention of the network that it was made from."""
 
-    def __init__(self, graph: fx.GraphModule, output: Any) -> None:
+    def __init__(self, graph: fx.GraphModule, network: FlatNetwork, output: Any) -> None:
         super().__init__()
         self.graph = graph
-        leaves, self._spec = pytree.tree_flatten(output)
-        self._places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        self._rest = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._output = with_tensors(output, itertools.repeat(torch.empty(0)))
+        self._signature = signature_of(network.model)
+        given = network.arguments
+        leaves = self._leaves(*given.bind(given.tensors))
+        paths = {id(leaf): path for path, leaf in leaves.items()}
+        self._inputs = {paths[id(tensor)]: name for tensor, name in zip(given.tensors, given.names, strict=True)}
+        self._others = {path: leaf for path, leaf in leaves.items() if path not in self._inputs}
         self.eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        leaves = list(self._rest)
-        for place, tensor in zip(self._places, self.graph(*tensors), strict=True):
-            leaves[place] = tensor
-        return pytree.tree_unflatten(leaves, self._spec)
+        """Raises: ValueError where an argument that is no input of the graph is not as in the example."""
+        leaves = self._leaves(args, kwargs)
+        tensors = [leaves.pop(path, None) for path in self._inputs]
+        if leaves != self._others or not all(isinstance(tensor, Tensor) for tensor in tensors):
+            fixed = "".join(f", and {path} = {value!r}" for path, value in self._others.items())
+            raise ValueError(f"expected tensors for {', '.join(self._inputs.values())}{fixed}, as in the example")
+        return with_tensors(self._output, iter(self.graph(*tensors)))
+
+    def _leaves(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Path, from the name of forward's parameter on → what is passed or the default."""
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        leaves, _ = pytree.tree_flatten_with_path(dict(bound.arguments))
+        return {".".join(map(key_of, path)): leaf for path, leaf in leaves}
 
 
 def fold_graph(captured: Captured) -> tuple[list[str], dict[str, str]]:

@@ -4,6 +4,7 @@ A network may take and return nested tuples, lists and dicts. Its exported files
 tensors: `FlatNetwork` stands between the two.
 """
 
+import copy
 import dataclasses
 import inspect
 import keyword
@@ -102,12 +103,17 @@ def _supported(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous()
 
 
+def signature_of(module: nn.Module) -> inspect.Signature:
+    """Of its forward; of any positional arguments where that has none."""
+    try:
+        return inspect.signature(module.forward)
+    except (TypeError, ValueError):
+        return inspect.Signature([inspect.Parameter("input", inspect.Parameter.VAR_POSITIONAL)])
+
+
 def _bound(module: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any], list[str]]:
     """Positional arguments, keyword arguments, and the names of forward's positional parameters."""
-    try:
-        signature = inspect.signature(module.forward)
-    except (TypeError, ValueError):
-        signature = inspect.Signature([inspect.Parameter("input", inspect.Parameter.VAR_POSITIONAL)])
+    signature = signature_of(module)
     parameters = [
         f"*{one.name}" if one.kind is one.VAR_POSITIONAL else one.name
         for one in signature.parameters.values()
@@ -136,7 +142,7 @@ def _required(parameter: inspect.Parameter) -> bool:
 
 def _input_name(path: tuple[Any, ...], parameters: list[str]) -> str:
     """(0 for args or 1 for kwargs, position or key, …) → the parameter's name and the path inside it."""
-    kind, place, *inside = [_key(part) for part in path]
+    kind, place, *inside = [key_of(part) for part in path]
     if kind == "1":
         return "_".join([place, *inside])
     position = int(place)
@@ -147,7 +153,7 @@ def _input_name(path: tuple[Any, ...], parameters: list[str]) -> str:
     return "_".join([starred, *([str(count)] if count else []), *inside])
 
 
-def _key(part: Any) -> str:
+def key_of(part: Any) -> str:
     for attribute in ("key", "idx", "name"):
         if hasattr(part, attribute):
             return str(getattr(part, attribute))
@@ -210,6 +216,26 @@ def named_tensors(output: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str
         raise ExportError(
             f"output {'_'.join(path)}: expected tensors in tuples, lists or dicts, received {type(output).__name__}"
         )
+
+
+def with_tensors(output: Any, tensors: Iterator[Any]) -> Any:
+    """The same containers with other tensors, in the order of `named_tensors`."""
+    if isinstance(output, Tensor):
+        return next(tensors)
+    if isinstance(output, Mapping):
+        copied: Any = copy.copy(output)
+        for key, value in output.items():
+            copied[key] = with_tensors(value, tensors)
+        return copied
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        copied = copy.copy(output)
+        for field in dataclasses.fields(output):
+            object.__setattr__(copied, field.name, with_tensors(getattr(output, field.name), tensors))
+        return copied
+    if isinstance(output, (tuple, list)):
+        parts = [with_tensors(value, tensors) for value in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+    return output
 
 
 def output_names(output: Any, asked: str | Sequence[str] | None, inputs: Sequence[str]) -> tuple[str, ...]:

@@ -1,6 +1,9 @@
 """Folding is exact: the folded copy answers as the network in eval mode, and only what cannot be folded is kept."""
 
 import copy
+import dataclasses
+from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -357,7 +360,35 @@ class Dictionary(nn.Module):
 
 def test_the_folded_network_is_called_as_the_network_is():
     model, batch = randomised(Dictionary()), {"x": torch.randn(3, 4)}
+    folded = fold(model, (batch,)).module
     with torch.no_grad():
-        expected, received = model(batch), fold(model, (batch,)).module(batch)
+        expected, received = model(batch), folded(batch)
     assert list(received) == ["scores", "same"]
     torch.testing.assert_close(received["scores"], expected["scores"])
+    with pytest.raises(ValueError, match=r"expected tensors for batch_x, and scale = 1.0, as in the example"):
+        folded(batch, scale=2.0)
+
+
+@dataclasses.dataclass
+class Scores:
+    scores: Tensor
+    hidden: Any = None
+
+
+class Named(OrderedDict[str, Any]):
+    """As the output of a transformers model, a dictionary with attributes."""
+
+
+class OwnContainers(Dictionary):
+    def forward(self, x: Tensor, shift: Tensor) -> Any:
+        return Named(first=Scores(self.net(x), [x, None, 3]), second=self.net(x + shift))
+
+
+def test_containers_of_an_own_class_are_returned_and_arguments_are_told_by_name():
+    model, x, shift = randomised(OwnContainers()), torch.randn(3, 4), torch.randn(3, 4)
+    folded = fold(model, {"x": x, "shift": shift}).module
+    with torch.no_grad():
+        expected, received = model(x, shift), folded(shift=shift, x=x)
+    assert (type(received), type(received["first"]), received["first"].hidden[1:]) == (Named, Scores, [None, 3])
+    torch.testing.assert_close(received["first"].scores, expected["first"].scores)
+    torch.testing.assert_close(received["second"], expected["second"])

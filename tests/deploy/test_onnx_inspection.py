@@ -232,6 +232,66 @@ def test_folding_into_a_dense_layer(tmp_path: Path, transposed: int) -> None:
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
 
 
+def without_shape(parsed: onnx.ModelProto) -> onnx.ModelProto:
+    for value in parsed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return parsed
+
+
+def old_format() -> onnx.ModelProto:
+    """IR version 3, in which every initialiser is an input as well."""
+    parsed = convolution(EVAL, statistics(), opset=8)
+    parsed.ir_version = 3
+    for tensor in parsed.graph.initializer:
+        parsed.graph.input.append(helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, list(tensor.dims)))
+    return parsed
+
+
+@pytest.mark.parametrize("build", [lambda: without_shape(convolution(EVAL, statistics())), old_format])
+def test_files_as_other_tools_write_them_are_read_and_folded(tmp_path: Path, build: Build) -> None:
+    path = saved(tmp_path, build())
+    inspection = inspect(path, fold_to=tmp_path / "folded.onnx")
+    assert inspection.sound
+    assert inspection.batch_invariance["checked"]
+    assert (inspection.folded or {})["batch_norms"] == 1
+
+
+def test_a_gemm_that_adds_a_matrix_is_no_neighbour_to_fold_into(tmp_path: Path) -> None:
+    parts = {"w": weights(5, 4), "c": weights(4, 4), **statistics()}
+    path = saved(tmp_path, model(f"h = Gemm(x, w, c)\n{EVAL}", parts, inputs="float[4,5] x", output="float[4,4] y"))
+    inspection = inspect(path, fold_to=tmp_path / "folded.onnx")
+    assert "unfolded" not in {finding.code for finding in inspection.findings}
+    assert (inspection.folded or {})["batch_norms"] == 0
+
+
+@pytest.mark.parametrize("read", ["h", "y"])
+def test_what_a_branch_reads_is_not_folded_away(tmp_path: Path, read: str) -> None:
+    """`h`: input of the norm, after a convolution; `y`: its output, before a convolution."""
+    branch = f"z = If (flag) <then_branch = yes () => (float[N,4,6,6] a) {{ a = Relu({read}) }}, "
+    branch += f"else_branch = no () => (float[N,4,6,6] b) {{ b = Neg({read}) }}>"
+    after = "o = Conv(y, v)\n" if read == "y" else ""
+    nodes = f"g = Conv(x, w)\nh = {'Identity' if read == 'h' else 'Relu'}(g)\n{EVAL}\n{after}{branch}"
+    nodes = nodes.replace("g = Conv(x, w)\nh = Identity(g)", "h = Conv(x, w)")
+    parts = {"w": weights(4, 3, 3, 3), "v": weights(2, 4, 1, 1), "flag": np.array(True), **statistics()}
+    parsed = model(nodes, parts, output="float[N,4,6,6] y, float[N,4,6,6] z" if read == "h" else "float[N,4,6,6] z")
+    inspection = inspect(saved(tmp_path, parsed), fold_to=tmp_path / "folded.onnx")
+    assert (inspection.folded or {})["batch_norms"] == 0
+
+
+def test_an_input_beside_the_batch_keeps_its_size(tmp_path: Path) -> None:
+    nodes = "a = Conv(x, w)\nh = Mul(a, scale)\n" + EVAL
+    parsed = model(nodes, {"w": weights(4, 3, 3, 3), **statistics()}, inputs="float[N,3,8,8] x, float[4,1,1] scale")
+    invariance = inspect(saved(tmp_path, parsed)).batch_invariance
+    assert invariance["checked"], invariance["reason"]
+
+
+def test_random_answers_are_not_called_batch_dependent(tmp_path: Path) -> None:
+    parsed = model("r = RandomNormalLike(x)\ny = Add(x, r)", {})
+    inspection = inspect(saved(tmp_path, parsed))
+    assert inspection.sound
+    assert inspection.batch_invariance["reason"] == "two runs on one input differ"
+
+
 def test_a_batch_norm_before_a_padded_convolution_is_kept(tmp_path: Path) -> None:
     nodes = "h = Relu(x)\n" + EVAL.replace("y =", "n =") + "\ny = Conv<pads=[1, 1, 1, 1]>(n, w)"
     path = saved(tmp_path, model(nodes, {"w": weights(4, 3, 3, 3)} | statistics(3)))

@@ -53,7 +53,7 @@ def _batch_statistics(found: list[rules.Found]) -> bool:
 def invariance_findings(graph: Graph, measured: running.Invariance, explained: bool) -> list[rules.Found]:
     """From what running showed, and from the reductions over the batch axis that explain it."""
     found = []
-    if measured.checked and measured.difference > running.TOLERANCE and not measured.random:
+    if measured.checked and measured.difference > running.TOLERANCE:
         difference = f"{measured.difference:.0%} of the largest output"
         message = f"the output for the same sample changes with the rest of its batch, by up to {difference}"
         found.append(rules.found("batch-dependent", "error", "", message, rules.INSTEAD))

@@ -1,8 +1,7 @@
 """Fold batch norms into the layer before or after them, exactly."""
 
 import numpy as np
-import onnx
-from graph import Graph, attribute, infer_ranks
+from graph import Graph, attribute, check, graphs, infer_ranks
 from onnx import ModelProto, NodeProto, numpy_helper
 
 Affine = tuple[np.ndarray, np.ndarray]  # y = scale · x + shift, float64 (C,)
@@ -59,9 +58,11 @@ def _weight(graph: Graph, node: NodeProto) -> np.ndarray | None:
         return None
     if node.op_type == "Gemm" and attribute(node, "transA", 0):
         return None
-    if len(node.input) > 2 and node.input[2] and graph.constant(node.input[2]) is None:
-        return None
     weight: np.ndarray | None = graph.constant(node.input[1])
+    if len(node.input) > 2 and node.input[2] and weight is not None:
+        bias = graph.constant(node.input[2])
+        if bias is None or bias.size not in (1, *bias.shape[-1:]):  # Gemm also adds a matrix
+            return None
     return weight
 
 
@@ -150,8 +151,6 @@ def _replace(model: ModelProto, graph: Graph, node: NodeProto, weight: np.ndarra
 
 def drop_unused(model: ModelProto) -> None:
     """Remove initialisers that no node uses any more."""
-    from graph import graphs
-
     used = {name for each in graphs(model.graph) for node in each.node for name in node.input}
     used |= {value.name for value in model.graph.output}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
@@ -162,4 +161,5 @@ def drop_unused(model: ModelProto) -> None:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     del model.graph.value_info[:]
-    onnx.checker.check_model(model)
+    model.ir_version = max(model.ir_version, 4)  # before, every initialiser was an input as well
+    check(model)

@@ -37,11 +37,23 @@ def load(path: Path, external_data: bool) -> ModelProto:
     )
     if custom:
         raise FileError(f"expected standard operators, received {', '.join(custom[:5])}; custom operators are refused")
+    check(model)
+    return model
+
+
+def check(model: ModelProto) -> None:
+    """Raise FileError where the model is not valid; inputs and outputs without a shape, which many files have, are."""
+    stated = [v.type.tensor_type for g in graphs(model.graph) for v in (*g.input, *g.output)]
+    unknown = [each for each in stated if each.elem_type and not each.HasField("shape")]
+    for each in unknown:
+        each.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
     except Exception as error:
         raise FileError(f"expected a valid ONNX model, received one that is not ({_first(error)})") from error
-    return model
+    finally:
+        for each in unknown:
+            each.ClearField("shape")
 
 
 def _load_external(model: ModelProto, path: Path, allowed: bool) -> None:
@@ -72,6 +84,13 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
                 yield from graphs(inner)
 
 
+def _read_inside(node: NodeProto) -> set[str]:
+    """Values that the graphs inside a node read: also those of the graph around it."""
+    inside = [inner for each in node.attribute for inner in ([each.g] if each.HasField("g") else each.graphs)]
+    read = {name for graph in inside for each in graphs(graph) for node in each.node for name in node.input}
+    return read | {value.name for graph in inside for value in graph.output}
+
+
 def tensors(graph: GraphProto) -> Iterator[TensorProto]:
     for each in graphs(graph):
         yield from each.initializer
@@ -98,7 +117,7 @@ class Graph:
         self.producers = {name: node for node in proto.node for name in node.output if name}
         self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in proto.node:
-            for name in node.input:
+            for name in (*node.input, *_read_inside(node)):
                 self.consumers[name].append(node)
         self.outputs = {value.name for value in proto.output}
         self._constants = {tensor.name: tensor for tensor in proto.initializer}

@@ -24,7 +24,6 @@ class Invariance:
     checked: bool
     reason: str = ""
     difference: float = 0.0  # relative to the largest output
-    random: bool = False  # two runs on the same input differ
     fixed: int | None = None  # the only batch size that it accepts
 
 
@@ -71,13 +70,15 @@ def _compare(model: ModelProto, inputs: list[Any], size: int, sizes: int, resiza
     rng = np.random.default_rng(seed)
     one = feed(inputs, size, sizes, rng, 1.0)
     company = feed(inputs, size, sizes, rng, 3.0)
+    batches = {value.name for value in inputs if _is_batch(value, inputs)}
+    company = {name: rows if name in batches else one[name] for name, rows in company.items()}
     other = {name: np.concatenate((one[name][:1], rows[1:])) for name, rows in company.items()}
     first, again, second = runner.run(names, one), runner.run(names, one), runner.run(names, other)
     per_sample = [
         k for k, array in enumerate(first) if isinstance(array, np.ndarray) and array.ndim and len(array) == size
     ]
     if resizable:  # an axis that happens to be as long as the batch does not count
-        alone = runner.run(names, {name: rows[:1] for name, rows in one.items()})
+        alone = runner.run(names, {name: rows[:1] if name in batches else rows for name, rows in one.items()})
         per_sample = [k for k in per_sample if isinstance(alone[k], np.ndarray) and len(alone[k]) == 1]
     if size == 1:
         return Invariance(False, "it accepts one sample at a time")
@@ -87,12 +88,15 @@ def _compare(model: ModelProto, inputs: list[Any], size: int, sizes: int, resiza
     if resizable:
         pairs += [(first[k][0], alone[k][0]) for k in per_sample]
     random = any(_difference(first[k], again[k]) > TOLERANCE for k in per_sample)
-    return Invariance(True, difference=max(_difference(a, b) for a, b in pairs), random=random)
+    difference = max(_difference(a, b) for a, b in pairs)
+    return Invariance(not random, "two runs on one input differ" if random else "", difference)
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> float:
+def _difference(a: Any, b: Any) -> float:
     """Largest difference relative to the largest value; labels and other whole numbers do not count."""
-    if a.dtype.kind != "f":
+    if isinstance(a, list) and isinstance(b, list):
+        return max(map(_difference, a, b), default=0.0) if len(a) == len(b) else float("inf")
+    if not isinstance(a, np.ndarray) or a.dtype.kind != "f":
         return 0.0
     a, b = a.astype(np.float64), b.astype(np.float64)
     if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
@@ -109,7 +113,9 @@ def feed(inputs: list[Any], size: int, sizes: int, rng: np.random.Generator, spr
         dims = _dims(value)
         choice = SIZES["image" if len(dims) in (4, 5) else "other"]
         free = choice[sizes % len(choice)]
-        shape = [size, *(dim if isinstance(dim, int) and dim > 0 else free for dim in dims[1:])]
+        shape = [dim if isinstance(dim, int) and dim > 0 else free for dim in dims]
+        if _is_batch(value, inputs):
+            shape[0] = size
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
         if dtype.kind == "b" or "mask" in value.name.lower():
             arrays[value.name] = np.ones(shape, dtype)
@@ -120,6 +126,13 @@ def feed(inputs: list[Any], size: int, sizes: int, rng: np.random.Generator, spr
         else:
             arrays[value.name] = (rng.random(shape) * spread + (spread - 1) / 2).astype(dtype)
     return arrays
+
+
+def _is_batch(value: Any, inputs: list[Any]) -> bool:
+    """Whether an input's first axis is the batch: it has no fixed size, or none of the inputs has another."""
+    fixed = [isinstance(dims[0], int) and dims[0] > 0 for each in inputs if (dims := _dims(each))]
+    dims = _dims(value)
+    return bool(dims) and (all(fixed) or not (isinstance(dims[0], int) and dims[0] > 0))
 
 
 def _inputs(model: ModelProto) -> list[Any]:
@@ -133,7 +146,7 @@ def _dims(value: Any) -> list[int | str]:
 
 def _fixed(inputs: list[Any]) -> int | None:
     """The batch size where it is the same number in all inputs, else None."""
-    sizes = {_dims(value)[0] for value in inputs}
+    sizes = {(_dims(value) or [""])[0] for value in inputs}
     size = sizes.pop() if len(sizes) == 1 else None
     return size if isinstance(size, int) and size > 0 else None
 
@@ -170,8 +183,8 @@ def largest_difference(a: ModelProto, b: ModelProto, seed: int = 0) -> tuple[flo
     reason: Exception | None = None
     for sizes in range(6):
         for size in {_fixed(inputs) or BATCH, 1}:
-            one = feed(inputs, size, sizes, np.random.default_rng(seed), 1.0)
             try:
+                one = feed(inputs, size, sizes, np.random.default_rng(seed), 1.0)
                 plain, own, other = (m.run(None, one) for m in (session(a, False), session(a), session(b)))
             except Exception as error:
                 reason = error
