@@ -23,6 +23,8 @@ WRAPPERS = {
     "OptimizedModule": "_orig_mod",
 }
 """Class of a wrapper → attribute that holds the wrapped network."""
+PASS_ON = ("QuantStub", "DeQuantStub", "QuantWrapper", "FloatFunctional")
+"""Of torch's quantisation: without effect until `prepare` adds observers, which are refused."""
 
 
 def exportable(module: nn.Module) -> nn.Module:
@@ -72,7 +74,7 @@ def _refuse_kinds(module: nn.Module) -> None:
         where, kind = name or "the network", type(part)
         if isinstance(part, torch.jit.ScriptModule):
             raise ExportError(f"{where}: scripted or traced ({kind.__name__}); pass the Python module it was made from")
-        if ".ao." in f"{kind.__module__}." or "quantiz" in kind.__module__:
+        if kind.__name__ not in PASS_ON and (".ao." in f"{kind.__module__}." or "quantiz" in kind.__module__):
             raise ExportError(
                 f"{where}: quantised, or prepared for it ({kind.__module__}.{kind.__name__}); export the float network "
                 "and quantise the exported file"

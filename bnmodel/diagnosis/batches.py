@@ -80,7 +80,8 @@ def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str
         return Batch(batch, batch[1] if pair else batch if isinstance(batch, Mapping) else None, samples)
     if isinstance(batch, (tuple, list)):
         if len(batch) == 1:
-            return Batch(batch[0], None, samples)
+            alone = isinstance(batch[0], (tuple, list))  # one argument that is a list
+            return Batch(tuple(batch) if alone else batch[0], None, samples)
         if wanted > 1 and isinstance(batch[0], Tensor) and len(batch) in (wanted, wanted + 1):
             return Batch(tuple(batch[:wanted]), batch[wanted] if len(batch) > wanted else None, samples)
         if pair and _are_images(*batch):  # as detectors take them: one argument

@@ -14,6 +14,8 @@ Norm: TypeAlias = _BatchNorm
 def named_batch_norms(model: nn.Module) -> dict[str, Norm]:
     """Qualified name → batch norm, in order of registration; a shared module appears once.
 
+    A subclass that keeps other running statistics than one mean and variance per channel is left out.
+
     Raises:
         ValueError: a lazy module has not been initialised, or batch norms are scripted: they cannot be looked into.
     """
@@ -23,7 +25,18 @@ def named_batch_norms(model: nn.Module) -> dict[str, Norm]:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule) and "BatchNorm" in module.original_name:
             raise ValueError(f"{name}: expected a Python module, received a scripted one; check it before scripting")
-    return {name: module for name, module in model.named_modules() if isinstance(module, Norm)}
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, Norm) and _is_per_channel(module)
+    }
+
+
+def _is_per_channel(norm: Norm) -> bool:
+    return all(each.shape == (norm.num_features,) for each in running_statistics(norm) or ())
+
+
+def takes(norm: nn.Module, x: Tensor) -> bool:
+    """Whether `x` has the layer's channels on axis 1; a subclass may rearrange its input itself."""
+    return x.dim() > 1 and x.size(1) == norm.num_features
 
 
 def running_statistics(norm: Norm) -> tuple[Tensor, Tensor] | None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnmodel.diagnosis.batches import Batch, Forward, call
-from bnmodel.diagnosis.batchnorms import Norm, running_statistics, scale_of
+from bnmodel.diagnosis.batchnorms import Norm, running_statistics, scale_of, takes
 from bnmodel.diagnosis.moments import Moments, Statistics, batch_moments
 
 HIGH_AMPLIFICATION = 100.0  # channels from here on are measured for their largest output
@@ -94,14 +94,18 @@ def borrowed(model: nn.Module) -> Iterator[None]:
 def before_each_call(
     norms: Mapping[str, nn.Module], hook: Callable[[str, int, Any, Tensor], None]
 ) -> Iterator[Counter[str]]:
-    """Call hook(name, number of this call, module, input) before each call of a norm; yield the counts, to clear."""
+    """Call hook(name, number of this call, module, input) before each call of a norm; yield the counts, to clear.
+
+    Calls of a subclass that has its channels elsewhere than on axis 1 are passed over.
+    """
     counts: Counter[str] = Counter()
 
     def called(name: str) -> Callable[..., None]:
         def pre_hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else next(iter(kwargs.values()))
-            hook(name, counts[name], module, x)
-            counts[name] += 1
+            if takes(module, x):
+                hook(name, counts[name], module, x)
+                counts[name] += 1
 
         return pre_hook
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from bnmodel.diagnosis import state
-from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, named_batch_norms, running_statistics, scale_of
+from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, named_batch_norms, running_statistics, scale_of, takes
 from bnmodel.diagnosis.moments import per_sample
 from bnmodel.diagnosis.observing import bare
 from bnmodel.findings import Finding
@@ -147,7 +147,7 @@ class Watch:
     @torch.no_grad()
     def _before_norm(self, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
         norm = self.norms[name]
-        if not args or not norm.training or args[0].numel() == 0:
+        if not args or not norm.training or not takes(norm, args[0]) or args[0].numel() == 0:
             return
         x = args[0].detach()
         count = batches_tracked(norm) if x.device.type == "cpu" else None

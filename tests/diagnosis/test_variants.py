@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.diagnosis import networks as zoo
 from benchmarks.diagnosis.faults import darker
-from bnmodel.diagnosis import Report, diagnose
+from bnmodel.diagnosis import Report, diagnose, recalibrate, watch
 from bnmodel.findings import Finding
 
 
@@ -120,3 +120,55 @@ def test_a_large_momentum_is_a_note_where_batches_are_large_enough(digits: zoo.D
     report = diagnose(model, digits.batches())
     assert report.sound
     assert [finding.code for finding in report.findings] == ["noisy-statistics"]
+
+
+class Halves(nn.BatchNorm2d):
+    """Ghost batch norm as it is often written: statistics of two halves of a batch in one buffer."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_buffer("running_mean", torch.zeros(2 * channels))
+        self.register_buffer("running_var", torch.ones(2 * channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = (each.view(2, -1).mean(0) for each in (self.running_mean, self.running_var))
+        return F.batch_norm(x, mean, var, self.weight, self.bias)
+
+
+class ChannelsLast(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(-1, 1)).movedim(1, -1)
+
+
+def test_a_subclass_that_is_no_norm_per_channel_of_axis_1_is_passed_over() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.ghost = nn.Conv2d(3, 4, 3), Halves(4)
+            self.b, self.last, self.plain = nn.Conv2d(4, 6, 3), ChannelsLast(6), nn.BatchNorm2d(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.b(self.ghost(self.a(x)))
+            return self.plain(self.last(y.movedim(1, -1)).movedim(-1, 1))
+
+    model, batches = Mixed(), [torch.randn(16, 3, 9, 9) for _ in range(4)]
+    with watch(model, every=1) as record:
+        model(batches[0])
+    assert {each.layer for each in record.measurements} == {"plain"}
+    model = recalibrate(model.eval(), batches)
+    report = diagnose(model, batches)
+    assert [finding for finding in report.findings if finding.severity != "note"] == []
+    assert {layer.name: layer.calls for layer in report.layers} == {"plain": 1, "last": 0}
+
+
+def test_a_single_argument_that_is_a_list_is_passed_as_one() -> None:
+    class Pyramid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, levels: list[Tensor]) -> list[Tensor]:
+            return [self.norm(level) for level in levels]
+
+    batches = [([torch.randn(8, 3, 8, 8), torch.randn(8, 3, 4, 4)],) for _ in range(4)]
+    assert diagnose(recalibrate(Pyramid().eval(), batches), batches).sound
