@@ -202,7 +202,7 @@ def _finding(
         "stale-statistics": f"{momentum} after {seen} batches explains {noise:.2f} σ",
         "different-data": "they fit the reference batches: these are different data",
         "noisy-statistics": f"{momentum} averages {averaged:.3g} batches",
-        "unconverged-average": f"{momentum}, {seen} batches: {initial_weight(norm):.0%} of the initial values remain",
+        "unconverged-average": f"{momentum}, {seen} batches: {100 * initial_weight(norm):.3g}% of the initial values remain",
     }[code]
     remedy = {
         "stale-statistics": state.RECALIBRATE,

@@ -103,12 +103,27 @@ class Scripted(Body):
         return self.activation(self.body(x))
 
 
+class ForQuantisation(Body):
+    """A float network with torch's stubs, as torchvision.models.quantization has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.dequant = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
+        self.sums = torch.ao.nn.quantized.FloatFunctional()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(self.quant(x))
+        return self.dequant(self.sums.add(y, y))
+
+
 def rectified(x: Tensor) -> Tensor:
     return x.relu()
 
 
+@pytest.mark.filterwarnings("ignore:torch.ao")
 @pytest.mark.parametrize(
-    "make", [Scripted, Product, StandardisedWeights, InstanceNorm, Autocast, Mapped, RarePools, Lock]
+    "make",
+    [ForQuantisation, Scripted, Product, StandardisedWeights, InstanceNorm, Autocast, Mapped, RarePools, Lock],
 )
 def test_all_formats_are_written_and_the_norm_is_folded(make, tmp_path):
     certify(make().eval(), X, tmp_path, formats=FORMATS)
