@@ -1,15 +1,18 @@
 """Copy a network, also where `copy.deepcopy` alone fails or leaves references to the original."""
 
 import copy
+import functools
 import io
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, MutableSequence
 from types import CellType, FunctionType, GeneratorType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from bnmodel.deploy.errors import ExportError, first_line
 
@@ -23,19 +26,28 @@ SHARED = (
     torch.jit.ScriptFunction,
 )
 """What cannot be copied, and that copies of a network share."""
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def detached_copy(module: nn.Module) -> nn.Module:
-    """`copy.deepcopy`, where tensors that hang on an autograd graph (weight_norm, pruning) are detached."""
+    """`copy.deepcopy`, where tensors that hang on an autograd graph (weight_norm, pruning) are detached.
+
+    What cannot be copied, and holds no part of the network, is shared.
+    """
     attributes = [value for part in module.modules() for value in vars(part).values()]
     memo: dict[int, Any] = {
         id(value): value.detach().clone() for value in attributes if isinstance(value, Tensor) and not value.is_leaf
     }
     memo |= {id(value): value for value in attributes if isinstance(value, SHARED)}
     try:
-        copied = copy.deepcopy(module, memo)
+        try:
+            before = dict(memo)
+            copied = copy.deepcopy(module, memo)
+        except Exception:
+            memo = before | {id(value): value for value in attributes if _cannot_be_copied(value)}
+            copied = copy.deepcopy(module, memo)
         for part in copied.modules():
-            _rebind(vars(part), memo)
+            _rebind(vars(part), memo, set())
         return copied
     except Exception as error:
         raise ExportError(
@@ -44,27 +56,60 @@ def detached_copy(module: nn.Module) -> nn.Module:
         ) from error
 
 
-def _rebind(functions: MutableMapping[Any, Any], memo: Mapping[int, Any]) -> None:
-    """Let hooks and replaced methods that close over parts of the network close over those of its copy.
+def unregistered(module: nn.Module) -> list[nn.Module]:
+    """Modules that a network holds in plain lists, tuples and dicts, where `to()` and `double()` do not reach them."""
+    registered = set(module.modules())
+    held = [leaf for part in registered for leaf in pytree.tree_leaves(list(vars(part).values()))]
+    found = {leaf for leaf in held if isinstance(leaf, nn.Module)} - registered
+    return list(found)
 
-    memo: id of what was copied → the copy. `copy.deepcopy` takes a function as it is.
+
+def _cannot_be_copied(value: Any) -> bool:
+    leaves = pytree.tree_leaves(value)
+    if not leaves or any(isinstance(leaf, (nn.Module, Tensor, *PLAIN)) for leaf in leaves):
+        return False
+    try:
+        copy.deepcopy(value)
+    except Exception:  # each type has its own
+        return True
+    return False
+
+
+def _rebind(values: MutableMapping[Any, Any] | MutableSequence[Any], memo: Mapping[int, Any], seen: set[int]) -> None:
+    """Let what refers to parts of the network, where `copy.deepcopy` takes it as it is, refer to those of its copy.
+
+    memo: id of what was copied → the copy.
     """
-    for key, value in functions.items():
-        if isinstance(value, FunctionType) and value.__closure__:
-            cells = [_rebound(cell, memo) for cell in value.__closure__]
-            if any(new is not old for new, old in zip(cells, value.__closure__, strict=True)):
-                copied = FunctionType(
-                    value.__code__, value.__globals__, value.__name__, value.__defaults__, tuple(cells)
-                )
-                copied.__kwdefaults__ = value.__kwdefaults__
-                functions[key] = copied
-        elif isinstance(value, OrderedDict):  # hooks
-            _rebind(value, memo)
+    seen.add(id(values))
+    for key, value in list(values.items() if isinstance(values, MutableMapping) else enumerate(values)):
+        if type(value) in (list, dict, OrderedDict):  # hooks are in an OrderedDict
+            if id(value) not in seen:
+                _rebind(value, memo, seen)
+        elif (rebound := _rebound(value, memo)) is not value:
+            values[key] = rebound
 
 
-def _rebound(cell: CellType, memo: Mapping[int, Any]) -> CellType:
+def _rebound(value: Any, memo: Mapping[int, Any]) -> Any:
+    """A function that closes over parts of the network, also within a partial, or a weak reference to one."""
+    if isinstance(value, FunctionType) and value.__closure__:
+        cells = [_rebound_cell(cell, memo) for cell in value.__closure__]
+        if all(new is old for new, old in zip(cells, value.__closure__, strict=True)):
+            return value
+        copied = FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, tuple(cells))
+        copied.__kwdefaults__ = value.__kwdefaults__
+        return copied
+    if isinstance(value, functools.partial):
+        inner = _rebound(value.func, memo)
+        return value if inner is value.func else functools.partial(inner, *value.args, **value.keywords)
+    if type(value) is weakref.ref and id(value()) in memo:
+        return weakref.ref(memo[id(value())])
+    return value
+
+
+def _rebound_cell(cell: CellType, memo: Mapping[int, Any]) -> CellType:
     try:
         content = cell.cell_contents
     except ValueError:  # not assigned yet
         return cell
-    return CellType(memo[id(content)]) if id(content) in memo else cell
+    new = memo[id(content)] if id(content) in memo else _rebound(content, memo)
+    return cell if new is content else CellType(new)

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from bnmodel.deploy.allowance import UNIT_ROUNDOFF
-from bnmodel.deploy.copying import detached_copy
+from bnmodel.deploy.copying import detached_copy, unregistered
 from bnmodel.deploy.errors import ExportError, first_line
 from bnmodel.deploy.signature import FlatNetwork, named_tensors
 
@@ -75,6 +75,8 @@ class Reference:
     def __init__(self, network: FlatNetwork) -> None:
         self.original = network
         self.network = detached_copy(network).double()
+        for part in unregistered(self.network):
+            part.double()
 
     def rounded(self, seed: int = 0) -> "Reference":
         """The same with every parameter and buffer moved up or down by twice the roundoff of the type that it had.

@@ -1,6 +1,8 @@
 """Networks that do what few do: all formats are written, and sizes vary only where the graph is the network's."""
 
+import functools
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -93,6 +95,34 @@ class Lock(Body):
             return self.body(x)
 
 
+class Event(Body):
+    """It holds what cannot be copied within what could be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event, self.random = threading.Event(), torch.Generator()
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert not self.event.is_set()
+        return self.body(x)
+
+
+class Indirect(Body):
+    """It reaches its layers through closures and a weak reference, and one that is not registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = {
+            "all": [lambda x: self.conv(x), functools.partial(lambda x, scale: self.norm(x) * scale, scale=2)]
+        }
+        self.itself, self.hidden = weakref.ref(self), (nn.Conv2d(4, 4, 1),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps["all"]:
+            x = step(x)
+        return self.hidden[0](self.itself().after(x))
+
+
 class Scripted(Body):
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +153,19 @@ def rectified(x: Tensor) -> Tensor:
 @pytest.mark.filterwarnings("ignore:torch.ao")
 @pytest.mark.parametrize(
     "make",
-    [ForQuantisation, Scripted, Product, StandardisedWeights, InstanceNorm, Autocast, Mapped, RarePools, Lock],
+    [
+        ForQuantisation,
+        Scripted,
+        Product,
+        StandardisedWeights,
+        InstanceNorm,
+        Autocast,
+        Mapped,
+        RarePools,
+        Lock,
+        Event,
+        Indirect,
+    ],
 )
 def test_all_formats_are_written_and_the_norm_is_folded(make, tmp_path):
     certify(make().eval(), X, tmp_path, formats=FORMATS)
