@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from bnmodel.deploy.nodes import named_arguments, shape
+from bnmodel.deploy.nodes import named_arguments, operator_name, shape
 
 aten = torch.ops.aten
 
@@ -19,7 +19,7 @@ def canonicalize(graph: fx.Graph) -> None:
         if node.op != "call_function":
             continue
         if node.target is operator.getitem and node.args[1] == 0:
-            plain = _plain_batch_norm(graph, node) or _plain_maximum(graph, node)
+            plain = _plain_batch_norm(graph, node) or _plain_maximum(graph, node) or _only_part(node)
             if plain is not None:
                 node.replace_all_uses_with(plain)
                 graph.erase_node(node)
@@ -36,6 +36,11 @@ def canonicalize(graph: fx.Graph) -> None:
                 _without_divisor(graph, node)
         elif short == "instance_norm" and not named_arguments(node)["use_input_stats"]:  # with running statistics
             node.target, node.args = aten.batch_norm.default, (*node.args[:5], False, *node.args[6:8], False)
+        elif short == "batch_norm" and named_arguments(node)["training"] and shape(node.args[0])[0] == 1:
+            _normalised_by_sample(graph, node)
+        elif short == "cat" and len(node.args[0]) == 1:
+            node.replace_all_uses_with(node.args[0][0])
+            graph.erase_node(node)
         elif short == "rrelu" and not (given := named_arguments(node))["training"]:
             slope = (given["lower"] + given["upper"]) / 2
             node.target, node.args, node.kwargs = aten.leaky_relu.default, (node.args[0], slope), {}
@@ -60,6 +65,38 @@ def _plain_batch_norm(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         plain = graph.call_function(aten.batch_norm.default, args)
     plain.meta = {**source.meta, "val": node.meta["val"]}
     return plain
+
+
+def _only_part(node: fx.Node) -> fx.Node | None:
+    """What is split into one part."""
+    parts = node.args[0]
+    assert isinstance(parts, fx.Node)
+    split = operator_name(parts) in ("chunk", "split", "split_with_sizes", "tensor_split")
+    return parts.all_input_nodes[0] if split and len(parts.meta["val"]) == 1 else None
+
+
+def _normalised_by_sample(graph: fx.Graph, node: fx.Node) -> None:
+    """Batch norm with batch statistics of (1, N·C, …), as it is used for adaptive instance norm, written out."""
+    given = named_arguments(node)
+    x = given["input"]
+    axes = [axis for axis in range(len(shape(x))) if axis != 1]
+
+    def per_channel(value: fx.Node) -> fx.Node:
+        for _ in axes[1:]:
+            value = _call(graph, aten.unsqueeze.default, value, -1)
+        return value
+
+    with graph.inserting_before(node):
+        centred = _call(graph, aten.sub.Tensor, x, _call(graph, aten.mean.dim, x, axes, True))
+        var = _call(graph, aten.mean.dim, _call(graph, aten.mul.Tensor, centred, centred), axes, True)
+        inverse = _call(graph, aten.rsqrt.default, _call(graph, aten.add.Tensor, var, given["eps"]))
+        result = _call(graph, aten.mul.Tensor, centred, inverse)
+        if given["weight"] is not None:
+            result = _call(graph, aten.mul.Tensor, result, per_channel(given["weight"]))
+        if given["bias"] is not None:
+            result = _call(graph, aten.add.Tensor, result, per_channel(given["bias"]))
+    node.replace_all_uses_with(result)
+    graph.erase_node(node)
 
 
 def _plain_maximum(graph: fx.Graph, node: fx.Node) -> fx.Node | None:

@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from bnmodel import CustomBatchNorm
-from bnmodel.deploy.copying import detached_copy
+from bnmodel.deploy.copying import detached_copy, unregistered
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.nodes import branch_of, layer_name, named_arguments, operator_name
 from bnmodel.nn.dropout import Dropout
@@ -48,6 +48,8 @@ def exportable(module: nn.Module) -> nn.Module:
     copied = detached_copy(module)
     with suppress(NotImplementedError):  # the module of an ExportedProgram has the mode that it was exported in
         copied.eval()
+    for part in unregistered(copied):
+        _refuse_train_mode(part, "a layer that is not registered (hold it in an nn.ModuleList or nn.ModuleDict), ")
     for name, norm in named_norms(copied).items():
         _refuse_statistics(name, norm)
     return copied.requires_grad_(False).cpu()
@@ -108,14 +110,14 @@ def _has(tensor: Tensor, finite: bool) -> bool:
     return bool(tensor.isnan().any() if finite else not tensor.isfinite().all())
 
 
-def _refuse_train_mode(module: nn.Module) -> None:
+def _refuse_train_mode(module: nn.Module, where: str = "") -> None:
     for name, part in module.named_modules():
         active = isinstance(part, (*NORMS, nn.modules.instancenorm._InstanceNorm, nn.RReLU)) or (
             isinstance(part, (_DropoutNd, Dropout)) and part.p > 0
         )
         if part.training and active:
             raise ExportError(
-                f"{name}: {type(part).__name__} in train mode, while the network is in eval mode; "
+                f"{where}{name}: {type(part).__name__} in train mode, while the network is in eval mode; "
                 f"call eval() on the network before the export"
             )
 

@@ -4,12 +4,12 @@ A copy in `double()` is not enough where a network casts by itself (`x.float()`,
 `InFloat64` replaces every floating type below float64 while the network runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -69,6 +69,11 @@ def float64() -> Any:
         torch.set_default_dtype(before)
 
 
+def _tensors(network: nn.Module, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
+    yield from network.named_parameters(remove_duplicate=remove_duplicate)
+    yield from network.named_buffers(remove_duplicate=remove_duplicate)
+
+
 class Reference:
     """`network` in float64, as a function from a list of tensors to a list of float64 (or integer) tensors."""
 
@@ -85,9 +90,10 @@ class Reference:
         """
         moved = Reference(self.original)
         generator = torch.Generator().manual_seed(seed)
-        before = [*self.original.parameters(), *self.original.buffers()]
+        before = dict(_tensors(self.original, remove_duplicate=False))
         with torch.no_grad():
-            for old, new in zip(before, [*moved.network.parameters(), *moved.network.buffers()], strict=True):
+            for name, new in _tensors(moved.network):  # double() gives each of two layers that share a buffer its own
+                old = before[name]
                 unit = UNIT_ROUNDOFF.get(str(old.dtype).removeprefix("torch."))
                 if unit is not None and new.is_floating_point():
                     signs = torch.randint(0, 2, new.shape, generator=generator) * 2 - 1

@@ -87,6 +87,15 @@ def sparse() -> nn.Module:
     return network
 
 
+class InList(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [conv()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[0](x)
+
+
 def quantised() -> nn.Module:
     from torch.ao.quantization import FakeQuantize
 
@@ -117,6 +126,7 @@ X = torch.rand(3, 3, 6, 6)
         (lambda: nn.Sequential(nn.LazyConv2d(4, 3)).eval(), r"0\.weight.*uninitialised.*run one batch"),
         (lambda: torch.jit.script(conv().eval()), "the network: scripted.*pass the Python module"),
         (lambda: nn.Sequential(torch.jit.script(conv())).eval(), "0: scripted"),
+        (lambda: InList().eval(), r"not registered.*nn\.ModuleList.*BatchNorm2d in train mode"),
         (sparse, r"^0\.weight \(torch\.sparse_coo\): expected dense weights.*to_dense"),
         (quantised, r"^1: quantised, or prepared for it .*FakeQuantize.*export the float network"),
         (lambda: "not a network", r"expected a torch\.nn\.Module, received str"),
