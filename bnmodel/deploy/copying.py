@@ -36,7 +36,9 @@ def detached_copy(module: nn.Module) -> nn.Module:
     """
     attributes = [value for part in module.modules() for value in vars(part).values()]
     memo: dict[int, Any] = {
-        id(value): value.detach().clone() for value in attributes if isinstance(value, Tensor) and not value.is_leaf
+        id(leaf): leaf.detach().clone()
+        for leaf in pytree.tree_leaves(attributes)
+        if isinstance(leaf, Tensor) and not leaf.is_leaf
     }
     memo |= {id(value): value for value in attributes if isinstance(value, SHARED)}
     try:
@@ -46,7 +48,9 @@ def detached_copy(module: nn.Module) -> nn.Module:
         except Exception:
             memo = before | {id(value): value for value in attributes if _cannot_be_copied(value)}
             copied = copy.deepcopy(module, memo)
-        for part in copied.modules():
+        modes = {name: part.training for name, part in module.named_modules()}
+        for name, part in copied.named_modules():
+            part.training = modes.get(name, part.training)  # which a subclass of GraphModule does not copy
             _rebind(vars(part), memo, set())
         return copied
     except Exception as error:

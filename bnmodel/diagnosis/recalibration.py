@@ -1,13 +1,13 @@
 """Population statistics for every batch norm, layer after layer (precise BN, Wu & Johnson 2021, section 3)."""
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bnmodel.diagnosis.batches import Batch, Forward, call, read_batches, required_inputs, tensors
+from bnmodel.deploy.copying import detached_copy
+from bnmodel.diagnosis.batches import Batch, Forward, call, read_batches, required_inputs
 from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, named_batch_norms, running_statistics
 from bnmodel.diagnosis.deviation import expected_in_training
 from bnmodel.diagnosis.moments import Moments, Statistics
@@ -47,10 +47,11 @@ def recalibrate(
 
     Raises:
         ValueError: no batches, or an input is not finite. In place, layers before that one are changed already.
+        ExportError: the model cannot be copied; with `inplace` it need not be.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
-    result = model if inplace else _copied(model)
+    result = model if inplace else detached_copy(model)
     inner = bare(result)
     norms = named_batch_norms(result)
     with random_state_kept():
@@ -79,13 +80,6 @@ def recalibrate(
         if count == 0:  # else the layer would count as never updated
             norms[name].num_batches_tracked.add_(len(given))  # type: ignore[union-attr]
     return result
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """A deep copy, also of a model that holds tensors with a graph, such as its last features: these are detached."""
-    held = (value for module in model.modules() for value in vars(module).values())
-    memo: dict[int, Any] = {id(t): t.detach().clone() for value in held for t in tensors(value) if not t.is_leaf}
-    return copy.deepcopy(model, memo)
 
 
 def _track(norms: Iterable[Norm]) -> None:

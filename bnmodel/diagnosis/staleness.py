@@ -198,11 +198,12 @@ def _finding(
         averaged = float(seen or 1)
     else:
         averaged = (2 - norm.momentum) / norm.momentum if norm.momentum else float("inf")
+    remaining = f"{100 * initial_weight(norm):.3g}% of the initial values remain"
     why = {
         "stale-statistics": f"{momentum} after {seen} batches explains {noise:.2f} σ",
         "different-data": "they fit the reference batches: these are different data",
         "noisy-statistics": f"{momentum} averages {averaged:.3g} batches",
-        "unconverged-average": f"{momentum}, {seen} batches: {100 * initial_weight(norm):.3g}% of the initial values remain",
+        "unconverged-average": f"{momentum}, {seen} batches: {remaining}",
     }[code]
     remedy = {
         "stale-statistics": state.RECALIBRATE,

@@ -4,6 +4,7 @@ import functools
 import math
 import threading
 import weakref
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import bnmodel
 from bnmodel.deploy import ExportError, certify, fold, load
 from bnmodel.deploy.axes import dynamic_axes
 from bnmodel.deploy.formats import torchscript
@@ -206,6 +208,32 @@ def test_all_formats_are_written_and_the_norm_is_folded(make, tmp_path):
     metadata = load(tmp_path).metadata
     assert len(metadata["batch_norms_folded"]) == (2 if make is SharedStatistics else 1)
     assert metadata["batch_norms_not_folded"] == {}
+
+
+def features(network: nn.Module) -> nn.Module:
+    """A GraphModule whose `copy.deepcopy` is in train mode."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    return create_feature_extractor(network, {"norm": "features"}).eval()
+
+
+def test_a_network_whose_copy_is_in_train_mode_is_compared_with_itself_in_eval_mode(tmp_path):
+    network = features(nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4))))
+    network.norm.running_mean.fill_(3)
+    certify(network, X, tmp_path, formats="torchscript")
+    with torch.no_grad():
+        expected = network(X)["features"].numpy()
+    np.testing.assert_allclose(load(tmp_path)(X.numpy())["features"], expected, rtol=1e-5, atol=1e-5)
+    assert not bnmodel.recalibrate(network, [X]).training
+
+
+def test_a_network_whose_rounding_is_as_large_as_its_answers_is_refused(tmp_path):
+    class Chaotic(Body):
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.body(x) * 1e9).sin()
+
+    with pytest.raises(ExportError, match=r"answers in float32 and in float64 differ by \d+% of the largest"):
+        certify(Chaotic().eval(), X, tmp_path)
 
 
 class Extremes(Body):
