@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import bnmodel
 from bnmodel.deploy import ExportError, certify, fold, load
 from bnmodel.deploy.axes import dynamic_axes
+from bnmodel.deploy.certificate import models
 from bnmodel.deploy.formats import torchscript
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.deploy.signature import arguments
@@ -221,6 +222,7 @@ def test_a_network_whose_copy_is_in_train_mode_is_compared_with_itself_in_eval_m
     network = features(nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4))))
     network.norm.running_mean.fill_(3)
     certify(network, X, tmp_path, formats="torchscript")
+    assert max(models(tmp_path)["model"].yardsticks[0].error) < 1e-5
     with torch.no_grad():
         expected = network(X)["features"].numpy()
     np.testing.assert_allclose(load(tmp_path)(X.numpy())["features"], expected, rtol=1e-5, atol=1e-5)
