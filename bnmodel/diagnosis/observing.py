@@ -91,6 +91,16 @@ def borrowed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def _out_of_inference_mode() -> Iterator[None]:
+    """Where forward is decorated with it, as tensors that are made in this mode cannot be added to outside."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@contextmanager
 def before_each_call(
     norms: Mapping[str, nn.Module], hook: Callable[[str, int, Any, Tensor], None]
 ) -> Iterator[Counter[str]]:
@@ -104,7 +114,8 @@ def before_each_call(
         def pre_hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else next(iter(kwargs.values()))
             if takes(module, x):
-                hook(name, counts[name], module, x)
+                with _out_of_inference_mode():
+                    hook(name, counts[name], module, x)
                 counts[name] += 1
 
         return pre_hook

@@ -172,3 +172,15 @@ def test_a_single_argument_that_is_a_list_is_passed_as_one() -> None:
 
     batches = [([torch.randn(8, 3, 8, 8), torch.randn(8, 3, 4, 4)],) for _ in range(4)]
     assert diagnose(recalibrate(Pyramid().eval(), batches), batches).sound
+
+
+def test_a_forward_in_inference_mode_is_checked() -> None:
+    class Predictor(nn.Sequential):
+        @torch.inference_mode()
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)
+
+    model = Predictor(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    batches = [torch.randn(16, 5) for _ in range(6)]
+    assert diagnose(recalibrate(model, batches), batches).sound
+    assert [finding.code for finding in diagnose(model, batches).findings] == ["never-updated"]
