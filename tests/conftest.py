@@ -39,9 +39,26 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def desktop(browser: Browser) -> BrowserContext:
-    """One browser window for many tests, which share no more than its cache."""
-    return browser.new_context(viewport={"width": 1280, "height": 900})
+def window(browser: Browser, app_url: str) -> BrowserContext:
+    """One browser window for the whole session, with its cache.
+
+    Its first page stays open: pages of the same site share its process and compiled scripts.
+    """
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.new_page().goto(f"{app_url}/health")
+    return context
+
+
+@pytest.fixture
+def desktop(window: BrowserContext) -> Iterator[BrowserContext]:
+    """The window of a new visitor: nothing stored, no page of another test, no permission."""
+    yield window
+    first, *opened = window.pages
+    for page in opened:
+        page.close()
+    first.evaluate("localStorage.clear()")
+    window.clear_cookies()
+    window.clear_permissions()
 
 
 @pytest.fixture

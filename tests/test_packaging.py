@@ -43,9 +43,10 @@ def distributions() -> dict[str, str]:
     """Import name → distribution, from the installed files: what packages_distributions() lacks in Python 3.10."""
     owners = {}
     for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"]  # once: each access parses a file
         for file in distribution.files or []:
             if file.suffix in (".py", ".so", ".pyd") and "tests" not in file.parts[0]:
-                owners.setdefault(file.parts[0].partition(".")[0], distribution.metadata["Name"])
+                owners.setdefault(file.parts[0].partition(".")[0], name)
     return owners
 
 
