@@ -2,11 +2,47 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from benchmarks.running_app import CHROMIUM_ARGS, Served, chromium_path, open_app, serve_logged, watch_errors
+
+# The files that take longest, in turn. They come first, or pytest-xdist would end with one process waiting for another.
+LONGEST = (
+    "demo/test_frame.py",
+    "demo/test_tabs.py",
+    "demo/test_app.py",
+    "demo/test_live_training.py",
+    "demo/test_pad.py",
+    "demo/test_url_state.py",
+    "export/test_pipeline.py",
+    "examples/test_examples.py",
+    "examples/test_browser_example.py",
+    "test_lint_and_types.py",
+    "demo/test_digits.py",
+    "demo/test_lesson.py",
+    "demo/test_cancellation.py",
+    "diagnosis/test_checkup.py",
+    "training/test_surviving_kills.py",
+    "training/test_distributed.py",
+    "deploy/test_certify.py",
+    "test_packaging.py",
+    "demo/test_space.py",
+    "benchmarks/test_drawing.py",
+    "test_damaged.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist's own order, by the number of tests of a file
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from benchmarks.running_app import ONE, ROOT, SEVEN, act, draw, open_app
 from demo.api import read_canvas
@@ -138,14 +138,13 @@ def test_two_visitors_do_not_see_each_other(browser: Browser, app_url: str) -> N
 
 @pytest.mark.parametrize("width", [1280, 768, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nothing_is_cut_off_in_either_theme(browser: Browser, app_url: str, width: int, theme: str) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 844})
-    page = context.new_page()
+def test_nothing_is_cut_off_in_either_theme(desktop: BrowserContext, app_url: str, width: int, theme: str) -> None:
+    page = desktop.new_page()
+    page.set_viewport_size({"width": width, "height": 844})
     open_app(page, f"{app_url}/?__theme={theme}")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     text = page.evaluate("getComputedStyle(document.querySelector('#head h1')).color")
     assert (sum(map(int, re.findall(r"\d+", text)[:3])) > 384) == (theme == "dark")
-    context.close()
 
 
 def test_no_request_leaves_this_machine(browser: Browser, app_url: str) -> None:

@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from benchmarks.running_app import ONE, SEVEN, act, answer, draw, open_app
 from bnmodel.data import load_sample
@@ -143,9 +143,10 @@ def test_boxes_show_the_digits_and_a_click_chooses_the_one_that_the_tabs_ask_abo
     expect(page.locator(".pad-box")).to_have_count(0)
 
 
-def test_the_chosen_digit_survives_a_reload_and_is_in_the_link(browser: Browser, app_url: str) -> None:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
+def test_the_chosen_digit_survives_a_reload_and_is_in_the_link(
+    browser: Browser, desktop: BrowserContext, app_url: str
+) -> None:
+    page = desktop.new_page()
     open_app(page, app_url)
     draw(page, LEFT_SEVEN)
     draw(page, RIGHT_ONE)
@@ -161,7 +162,6 @@ def test_the_chosen_digit_survives_a_reload_and_is_in_the_link(browser: Browser,
     expect(other.locator(SENTENCE)).to_have_text(said)
     expect(other.locator(".pad-words")).to_have_text(re.compile("The tabs use the 7"))
     other.context.close()
-    context.close()
 
 
 def test_the_code_of_a_tab_reads_the_chosen_digit(page: Page, recognizer: Recognizer) -> None:

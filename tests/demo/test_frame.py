@@ -96,7 +96,7 @@ def test_axe_finds_nothing_serious_in_any_tab(context: BrowserContext, app_url: 
 # notes a change of the width, after what follows it in head.js
 RESIZED = """() => {
     let timer;
-    addEventListener('resize', () => { clearTimeout(timer); timer = setTimeout(() => { window.resized = true; }, 400); });
+    addEventListener('resize', () => { clearTimeout(timer); timer = setTimeout(() => { resized = true; }, 400); });
 }"""
 # of a place on the page, or of all of it: what is serious, and where
 AXE = """async place => {

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from benchmarks.running_app import SEVEN, answer, draw
 
@@ -72,9 +72,10 @@ def test_the_ten_minutes_of_the_lesson_need_no_mouse(page: Page) -> None:
         ("worked-out", "&kind=blurred&count=5&worked-gamma=2"),
     ],
 )
-def test_a_link_to_a_step_reproduces_its_sentence_exactly(browser: Browser, app_url: str, tab: str, query: str) -> None:
-    pages = [browser.new_context(viewport={"width": 1280, "height": 900}).new_page() for _ in range(2)]
-    first, other = pages
+def test_a_link_to_a_step_reproduces_its_sentence_exactly(
+    browser: Browser, desktop: BrowserContext, app_url: str, tab: str, query: str
+) -> None:
+    first, other = desktop.new_page(), browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     first.goto(f"{app_url}/?tab={tab}{query}")
     first.wait_for_selector(SENTENCE)
     draw(first, SEVEN)
@@ -83,5 +84,4 @@ def test_a_link_to_a_step_reproduces_its_sentence_exactly(browser: Browser, app_
     said = first.locator(SENTENCE).inner_text()
     other.goto(f"{first.url}#drawing={first.evaluate('drawingCode()')}")
     expect(other.locator(SENTENCE)).to_have_text(said)
-    for page in pages:
-        page.context.close()
+    other.context.close()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from torch import nn
 
 from benchmarks.running_app import SEVEN, act, draw, open_app
@@ -331,15 +331,13 @@ COLOURS = """text => {
 }"""
 
 
-def test_the_text_of_a_figure_is_legible_in_either_theme(browser: Browser, app_url: str) -> None:
+def test_the_text_of_a_figure_is_legible_in_either_theme(desktop: BrowserContext, app_url: str) -> None:
     for theme in ("light", "dark"):
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        page = context.new_page()
+        page = desktop.new_page()
         open_app(page, f"{app_url}/?__theme={theme}")
         choose_tab(page, "Corruption")
         colour, paper = page.locator("#corruption .figure text >> nth=0").evaluate(COLOURS)
         assert contrast(colour, paper) > 7, theme
-        context.close()
 
 
 def contrast(one: str, other: str) -> float:

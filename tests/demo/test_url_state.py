@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from benchmarks.running_app import open_app
 from bnmodel.deploy.loading import FORMATS
@@ -35,7 +35,6 @@ from demo.tabs import (
 )
 from tests.demo.test_tabs import PICTURES, choose_tab
 
-WINDOW = {"width": 1280, "height": 900}
 PATIENCE = 30_000  # ms, for a page that is opened anew
 
 
@@ -231,10 +230,11 @@ def test_every_tab_can_be_copied_as_a_link_and_reset_where_it_has_controls(page:
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_a_copied_link_is_the_address_and_the_button_says_so(browser: Browser, app_url: str, allowed: bool) -> None:
-    context = browser.new_context(viewport=WINDOW)  # type: ignore[arg-type]
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page = context.new_page()
+def test_a_copied_link_is_the_address_and_the_button_says_so(
+    desktop: BrowserContext, app_url: str, allowed: bool
+) -> None:
+    desktop.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = desktop.new_page()
     if not allowed:  # as without https
         page.add_init_script("navigator.clipboard.writeText = () => Promise.reject()")
     open_app(page, app_url)
@@ -246,4 +246,3 @@ def test_a_copied_link_is_the_address_and_the_button_says_so(browser: Browser, a
     expect(page.locator("[data-do=link]:visible")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == f"{app_url}/?count=5&kind=one+class"
     expect(page.locator("[data-do=link]:visible")).to_have_text("Copy link")
-    context.close()
