@@ -88,7 +88,7 @@ def test_axe_finds_nothing_serious_in_any_tab(context: BrowserContext, app_url: 
         for theme, width in (("dark", 390), ("light", 1280)):  # the theme is a class, and the width is CSS's
             page.evaluate("dark => { resized = false; document.body.classList.toggle('dark', dark); }", theme == "dark")
             page.set_viewport_size(ViewportSize(width=width, height=900))
-            page.wait_for_function("resized", polling=50)
+            page.wait_for_function("resized", polling=50, timeout=PATIENCE)
             found = page.evaluate(AXE, place)
             assert not found, (tab.inner_text(), theme, width, found)
 
