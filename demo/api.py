@@ -14,7 +14,8 @@ from torch import Tensor
 
 from bnmodel.experiments import modes
 from bnmodel.experiments.batch_spread import run as run_spread
-from bnmodel.experiments.modes import COMPANY, MAX_COMPANIONS
+from bnmodel.experiments.company import COMPANY, MAX_COMPANIONS
+from bnmodel.experiments.company import companions as draw_companions
 from demo.models import Model
 from demo.server.validation import is_number, refusal, shown
 from export.recogniser import Number
@@ -92,7 +93,7 @@ def build_api(reader: Model, model: Model) -> None:
         label = whole("digit_class", digit_class, 0, 9)
         seed = whole("seed", seed, 0, MAX_SEED)
         digit = read_digit(path_of(image), model)
-        company = modes.companions(kind, count, seed, digit, label)
+        company = draw_companions(kind, count, seed, digit, label)
         result = modes.compare(model.network, digit, company)
         return {
             "label_eval": int(result.eval_probabilities.argmax()),

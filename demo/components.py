@@ -13,8 +13,8 @@ import gradio as gr
 from gradio.components import Component
 from torch import Tensor
 
-from bnmodel.experiments import modes
-from bnmodel.experiments.modes import COMPANY, Company, companions
+from bnmodel.experiments.batch_statistics import custom_batchnorms
+from bnmodel.experiments.company import COMPANY, Company, companions, most_telling
 from bnmodel.plotting import percent
 from demo import url_state
 from demo.page import EXAMPLE, Drawn, Page
@@ -131,7 +131,7 @@ def asked(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> tuple[C
     """The company that the controls ask for; and where it was looked for, whether it changes the answer."""
     if kind != AUTO:
         return Company(kind, count, label if kind == "one class" else None, seed), None
-    return modes.most_telling(drawn.model.network, drawn.digit, seed)
+    return most_telling(drawn.model.network, drawn.digit, seed)
 
 
 def company(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> Tensor:
@@ -166,7 +166,7 @@ def layer_controls(page: Page, prefix: str = "") -> list[Component]:
     running mean.
     """
     norms = {
-        name: [(norm, layer.num_features) for norm, layer in modes.custom_batchnorms(model.network).items()]
+        name: [(norm, layer.num_features) for norm, layer in custom_batchnorms(model.network).items()]
         for name, model in page.models.items()
     }
     names = norms[page.model.value] or [("none", 1)]
@@ -292,11 +292,14 @@ def digit_in_code(drawn: Drawn) -> str:
 
 
 def company_in_code(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> str:
-    """The line that makes the rest of the batch."""
+    """The lines that make the rest of the batch."""
     chosen, _ = asked(drawn, count, kind, label, seed)
     of_class = f", label={chosen.label}" if chosen.label is not None else ""
     arguments = f'"{chosen.kind}", {chosen.count}, {chosen.seed}, digit{of_class}'
-    return f"company = modes.companions({arguments})  # {named(chosen)}\n"
+    return f"""from bnmodel.experiments.company import companions
+
+company = companions({arguments})  # {named(chosen)}
+"""
 
 
 def picture(height: int, name: str) -> gr.HTML:

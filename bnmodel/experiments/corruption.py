@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
+from bnmodel.experiments.batch_statistics import with_batch_statistics
 from bnmodel.experiments.blur import gaussian_blur
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.cost import CHUNK, is_large
-from bnmodel.experiments.modes import with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
 

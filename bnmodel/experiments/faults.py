@@ -9,8 +9,8 @@ import numpy as np
 from torch import nn
 
 from bnmodel import plotting
+from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.cost import accuracy
-from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.experiments.running_statistics import batch_statistics, running_average, with_statistics
 from bnmodel.training.history import History
 

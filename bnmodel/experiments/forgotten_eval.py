@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from bnmodel import CustomBatchNorm, plotting
+from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.cost import accuracy, scored_digits
-from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.training.evaluation import predict_log_probs
 
 if TYPE_CHECKING:

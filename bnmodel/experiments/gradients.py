@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import Digits, load_sample
-from bnmodel.experiments.modes import custom_batchnorms
+from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.nn.init import initialize
 from bnmodel.nn.models import SimpleCNN, SimpleCNNConfig

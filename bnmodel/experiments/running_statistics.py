@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
+from bnmodel.experiments.batch_statistics import custom_batchnorms, unbiased_statistics, with_batch_statistics
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.cost import CHUNK, accuracy, is_large, scored_digits
-from bnmodel.experiments.modes import custom_batchnorms, unbiased_statistics, with_batch_statistics
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.training.evaluation import predict_log_probs
 

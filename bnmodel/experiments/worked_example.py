@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from bnmodel import plotting
+from bnmodel.experiments.batch_statistics import custom_batchnorms, norm_inputs, with_batch_statistics
 from bnmodel.experiments.cache import cache_by_content
-from bnmodel.experiments.modes import custom_batchnorms, norm_inputs, with_batch_statistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,9 @@ from functools import lru_cache
 import gradio as gr
 
 from bnmodel.experiments import faults, forgotten_eval
+from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.faults import Fault
 from bnmodel.experiments.forgotten_eval import MAX_CALLS, ForgottenEval
-from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.training.history import HISTORY, History
 from demo.components import (
     check_own,

@@ -3,7 +3,8 @@
 import gradio as gr
 
 from bnmodel.experiments import modes, running_statistics
-from bnmodel.experiments.modes import custom_batchnorms
+from bnmodel.experiments.batch_statistics import custom_batchnorms
+from bnmodel.experiments.company import companions
 from bnmodel.experiments.running_statistics import RunningStatistics
 from demo.components import (
     MOST_SHIFTED,
@@ -120,7 +121,7 @@ def place(
         return norm, last, f" {norm} has channels 0 to {last}; {last} is shown."
     if channel == MOST_SHIFTED:
         chosen, _ = asked(drawn, count, kind, label, seed)
-        others = modes.companions(chosen.kind, chosen.count, chosen.seed, drawn.digit, chosen.label)
+        others = companions(chosen.kind, chosen.count, chosen.seed, drawn.digit, chosen.label)
         view = modes.compare(drawn.model.network, drawn.digit, others).norms[list(norms).index(norm)]
         return norm, int(modes.most_shifted(view, 1)[0]), f" It is the channel shifted most {named(chosen)}."
     return norm, channel, ""

@@ -7,7 +7,8 @@ import gradio as gr
 import numpy as np
 
 from bnmodel.experiments import modes
-from bnmodel.experiments.modes import NormView, companions, most_shifted, shifts
+from bnmodel.experiments.company import companions
+from bnmodel.experiments.modes import NormView, most_shifted, shifts
 from demo.components import (
     AUTO,
     asked,

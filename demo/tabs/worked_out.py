@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from bnmodel.experiments import worked_example
-from bnmodel.experiments.modes import custom_batchnorms
+from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.worked_example import Grouping, Step, WorkedExample
 from demo.components import (
     MOST_SHIFTED,
@@ -173,7 +173,7 @@ def snippet(
     result, _ = work_out(drawn.model.network, drawn, others, layer, channel, gamma, beta, eps, pixel)
     width = result.x.shape[2]
     return f"""
-{digit_in_code(drawn)}from bnmodel.experiments import modes, worked_example
+{digit_in_code(drawn)}from bnmodel.experiments import worked_example
 {company_in_code(drawn, count, kind, label, seed)}result = worked_example.run(
     model, digit, company, norm="{result.norm}", channel={result.channel}, pixel={result.row * width + result.column},
     gamma={result.gamma:.6g}, beta={result.beta:.6g}, eps={result.eps:g},

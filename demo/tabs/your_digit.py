@@ -5,7 +5,8 @@ from html import escape
 import gradio as gr
 import numpy as np
 
-from bnmodel.experiments.modes import Company, companions, train_probabilities
+from bnmodel.experiments.company import Company, companions
+from bnmodel.experiments.modes import train_probabilities
 from demo.components import (
     asked,
     batch_controls,

@@ -19,7 +19,8 @@ from benchmarks.running_app import SEVEN, act, draw, open_app
 from bnmodel import CustomBatchNorm, plotting
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.experiments import worked_example
-from bnmodel.experiments.modes import COMPANY, companions, custom_batchnorms
+from bnmodel.experiments.batch_statistics import custom_batchnorms
+from bnmodel.experiments.company import COMPANY, companions
 from demo import components, svg
 from demo.app import CHECKPOINTS
 from demo.images import diverging, grey

@@ -14,8 +14,8 @@ from benchmarks.running_app import ROOT
 from bnmodel import SimpleCNN, load_checkpoint
 from bnmodel.data import load_sample
 from bnmodel.experiments import corruption
+from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.cache import cache_by_content
-from bnmodel.experiments.modes import custom_batchnorms
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.experiments.running_statistics import approach, running_average
 

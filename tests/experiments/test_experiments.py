@@ -16,6 +16,8 @@ from bnmodel.__main__ import main
 from bnmodel.data import load_sample
 from bnmodel.experiments import batch_spread, catalogue, corruption, faults, forgotten_eval, modes
 from bnmodel.experiments import running_statistics as statistics
+from bnmodel.experiments.batch_statistics import custom_batchnorms, with_batch_statistics
+from bnmodel.experiments.company import COMPANY, companions, most_telling
 from bnmodel.training.evaluation import evaluate
 from bnmodel.training.history import Epoch, History
 from demo import svg
@@ -27,14 +29,14 @@ DIGIT = load_sample(train=False).images[5, 0]  # a 1
 def with_torch_norms(model: nn.Module, train: bool) -> nn.Module:
     """The same network with torch's own batch norms, in the given mode, and dropout off."""
     changed = copy.deepcopy(model).eval()
-    for name, norm in modes.custom_batchnorms(model).items():
+    for name, norm in custom_batchnorms(model).items():
         changed.set_submodule(name, norm.to_torch().train(train))
     return changed
 
 
-@pytest.mark.parametrize("kind", modes.COMPANY)
+@pytest.mark.parametrize("kind", COMPANY)
 def test_both_answers_are_those_of_torchs_own_batch_norm_in_either_mode(kind):
-    company = modes.companions(kind, 20, 3, DIGIT, label=7)
+    company = companions(kind, 20, 3, DIGIT, label=7)
     result = modes.compare(NETWORK, DIGIT, company)
     batch = torch.cat((DIGIT[None, None], company))
     with torch.no_grad():
@@ -45,7 +47,7 @@ def test_both_answers_are_those_of_torchs_own_batch_norm_in_either_mode(kind):
 
 
 def test_the_statistics_shown_are_those_of_the_batch_computed_by_hand():
-    company = modes.companions("random", 10, 0, DIGIT)
+    company = companions("random", 10, 0, DIGIT)
     first = modes.compare(NETWORK, DIGIT, company).norms[0]
     with torch.no_grad():
         x = NETWORK.block1(torch.cat((DIGIT[None, None], company)))[1].double()  # what the first norm receives
@@ -56,23 +58,23 @@ def test_the_statistics_shown_are_those_of_the_batch_computed_by_hand():
 
 
 def test_alone_a_digit_is_normalised_by_its_own_statistics():
-    alone = modes.compare(NETWORK, DIGIT, modes.companions("random", 0, 0, DIGIT))
+    alone = modes.compare(NETWORK, DIGIT, companions("random", 0, 0, DIGIT))
     np.testing.assert_allclose(alone.norms[0].batch_mean, alone.norms[0].train_input.mean((1, 2)), atol=1e-6)
     assert alone.company.shape == (0, 28, 28)
 
 
 def test_copies_of_the_digit_change_nothing_against_being_alone():
-    copies = modes.compare(NETWORK, DIGIT, modes.companions("copies", 9, 0, DIGIT))
-    alone = modes.compare(NETWORK, DIGIT, modes.companions("copies", 0, 0, DIGIT))
+    copies = modes.compare(NETWORK, DIGIT, companions("copies", 9, 0, DIGIT))
+    alone = modes.compare(NETWORK, DIGIT, companions("copies", 0, 0, DIGIT))
     np.testing.assert_allclose(copies.train_probabilities, alone.train_probabilities, atol=1e-5)
 
 
 def test_company_of_one_class_is_of_that_class_and_inverted_company_is_its_negative():
     sample = load_sample(train=True)
     fives = sample.images[sample.labels == 5]
-    chosen = modes.companions("one class", 30, 1, DIGIT, label=5)
+    chosen = companions("one class", 30, 1, DIGIT, label=5)
     assert all((image == fives).flatten(1).all(1).any() for image in chosen)
-    random, inverted = (modes.companions(kind, 8, 2, DIGIT) for kind in ("random", "inverted"))
+    random, inverted = (companions(kind, 8, 2, DIGIT) for kind in ("random", "inverted"))
     assert torch.equal(inverted, 1 - random)
 
 
@@ -86,12 +88,12 @@ def test_company_of_one_class_is_of_that_class_and_inverted_company_is_its_negat
 )
 def test_impossible_company_is_refused_in_words(arguments, message):
     with pytest.raises(ValueError, match=message):
-        modes.companions(*arguments)
+        companions(*arguments)
 
 
 @pytest.mark.parametrize("count", [0, 1, 31])
 def test_the_train_mode_answer_alone_is_that_of_the_comparison(count):
-    company = modes.companions("random", count, 0, DIGIT)
+    company = companions("random", count, 0, DIGIT)
     expected = modes.compare(NETWORK, DIGIT, company).train_probabilities
     np.testing.assert_allclose(modes.train_probabilities(NETWORK, DIGIT, company), expected, rtol=1e-5, atol=1e-7)
 
@@ -101,8 +103,8 @@ def test_the_train_mode_answer_alone_is_that_of_the_comparison(count):
 def test_many_batches_at_once_are_normalised_as_one_by_one(batches, size):
     images = load_sample(train=True).images[: batches * size]
     with torch.no_grad():
-        together = modes.with_batch_statistics(NETWORK, batches)(images)
-        alone = torch.cat([modes.with_batch_statistics(NETWORK)(batch) for batch in images.split(size)])
+        together = with_batch_statistics(NETWORK, batches)(images)
+        alone = torch.cat([with_batch_statistics(NETWORK)(batch) for batch in images.split(size)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
@@ -216,7 +218,7 @@ def test_full_inversion_is_the_negative_and_full_contrast_loss_leaves_a_twentiet
 
 def everything() -> dict:
     return {
-        "modes": modes.compare(NETWORK, DIGIT, modes.companions("noise", 5, 1, DIGIT)),
+        "modes": modes.compare(NETWORK, DIGIT, companions("noise", 5, 1, DIGIT)),
         "batch_spread": batch_spread.run(NETWORK, DIGIT, 2, batches=5),
         "running_statistics": statistics.run(NETWORK, DIGIT, steps=5),
         "forgotten_eval": forgotten_eval.run(NETWORK, DIGIT, calls=3),
@@ -270,11 +272,11 @@ def test_the_most_telling_company_flips_the_answer_where_it_says_so_and_is_the_s
     images = load_sample(train=False).images
     found = 0
     for digit in images[[5, 14, 716, 900], 0]:
-        company, flips = modes.most_telling(NETWORK, digit)
-        again = modes.companions(company.kind, company.count, company.seed, digit, company.label)
+        company, flips = most_telling(NETWORK, digit)
+        again = companions(company.kind, company.count, company.seed, digit, company.label)
         result = modes.compare(NETWORK, digit, again)
         assert flips == (result.train_probabilities.argmax() != result.eval_probabilities.argmax())
-        assert modes.most_telling(NETWORK, digit) == (company, flips)
+        assert most_telling(NETWORK, digit) == (company, flips)
         found += flips
     assert found  # 716 was chosen as one that flips
 
@@ -282,6 +284,6 @@ def test_the_most_telling_company_flips_the_answer_where_it_says_so_and_is_the_s
 def test_where_no_company_flips_the_answer_the_one_that_lowers_it_most_is_told():
     network = copy.deepcopy(NETWORK)
     network.dense2.bias.data[1] += 1e6  # always a 1
-    company, flips = modes.most_telling(network, DIGIT)
+    company, flips = most_telling(network, DIGIT)
     assert not flips
-    assert company.kind in modes.COMPANY
+    assert company.kind in COMPANY

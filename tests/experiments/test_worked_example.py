@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from bnmodel import CustomBatchNorm, SimpleCNN, SimpleCNNConfig, load_checkpoint
 from bnmodel.data import load_sample
 from bnmodel.experiments import modes, worked_example
+from bnmodel.experiments.batch_statistics import custom_batchnorms
+from bnmodel.experiments.company import companions
 
 NETWORK = load_checkpoint("checkpoints/lecture").model
 DIGIT = load_sample(train=False).images[5, 0]  # a 1
-COMPANY = modes.companions("random", 7, 0, DIGIT)
+COMPANY = companions("random", 7, 0, DIGIT)
 
 
 class OneNorm(nn.Module):
@@ -57,7 +59,7 @@ def test_every_step_is_what_one_computes_by_hand():
 
 @pytest.mark.parametrize("norm", ["block1.norm", "block2.norm"])
 def test_the_output_maps_are_what_torchs_layer_answers_in_either_mode(norm):
-    layer = modes.custom_batchnorms(NETWORK)[norm]
+    layer = custom_batchnorms(NETWORK)[norm]
     x = worked_example.layer_inputs(NETWORK, DIGIT, COMPANY)[norm]
     result = worked_example.run(NETWORK, DIGIT, COMPANY, norm, channel=4)
     for train, step in ((True, result.batch), (False, result.running)):

@@ -1,0 +1,70 @@
+"""The batch norms of a network, and copies of it whose batch norms use batch statistics as in train mode."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from bnmodel.nn.batchnorm import CustomBatchNorm, batch_norm
+
+
+def custom_batchnorms(model: nn.Module) -> dict[str, CustomBatchNorm]:
+    """The batch norms of `model`, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, CustomBatchNorm)}
+
+
+def with_batch_statistics(model: nn.Module, batches: int = 1) -> nn.Module:
+    """A copy of `model` in eval mode whose batch norms use batch statistics.
+
+    Args:
+        batches: the input is the concatenation of this many batches of equal size, each with its own statistics.
+    """
+    changed = copy.deepcopy(model).eval()
+    for name, norm in custom_batchnorms(changed).items():
+        changed.set_submodule(name, _BatchStatistics(norm, batches))
+    return changed
+
+
+def unbiased_statistics(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Means and unbiased variances, (batches, C) each, of the last call of a network of `with_batch_statistics`."""
+    norms = {name: norm for name, norm in network.named_modules() if isinstance(norm, _BatchStatistics)}
+    return {name: (norm.mean, norm.var * (norm.count / (norm.count - 1))) for name, norm in norms.items()}
+
+
+class _BatchStatistics(nn.Module):
+    """After a call: `mean` and biased `var`, (batches, C), and the `count` of values per batch and channel."""
+
+    mean: Tensor
+    var: Tensor
+    count: int
+
+    def __init__(self, norm: CustomBatchNorm, batches: int) -> None:
+        super().__init__()
+        self.gamma, self.beta, self.eps, self.batches = norm.gamma, norm.beta, norm.eps, batches
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.batches == 1:
+            y, mean, var = batch_norm(x, self.gamma, self.beta, eps=self.eps)
+            self.mean, self.var, self.count = mean[None], var[None], x.numel() // x.size(1)
+            return y
+        # `batch_norm` with an axis for the batch, without a copy to (N, B·C, …): (B·N, C, H·W) → (B, N, C, H·W)
+        batches = (x if x.dim() > 2 else x[:, :, None]).unflatten(0, (self.batches, -1)).flatten(3)
+        count, norm = batches.size(1) * batches.size(3), torch.linalg.vector_norm
+        mean = batches.sum(3, keepdim=True).sum(1, keepdim=True) / count  # (B, 1, C, 1)
+        centred = batches - mean
+        var = norm(norm(centred, dim=3, keepdim=True), dim=1, keepdim=True).square() / count
+        self.mean, self.var, self.count = mean.flatten(1), var.flatten(1), count
+        scale = torch.rsqrt(var + self.eps)
+        if self.gamma is not None:
+            scale = scale * self.gamma[:, None]
+        shift = torch.zeros_like(scale) if self.beta is None else self.beta[:, None]
+        return torch.addcmul(shift, centred, scale, out=centred).view_as(x)
+
+
+def norm_inputs(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Log-probabilities (N, 10), and the input of each batch norm by name. Registers hooks: pass a private copy."""
+    inputs: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (CustomBatchNorm, _BatchStatistics)):
+            module.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0]))
+    return model(images), inputs
