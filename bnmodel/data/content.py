@@ -10,15 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnmodel.data.ink import Ink, mixed
+from bnmodel.data.ruled_lines import Sheet, around, without_lines
 
 CELLS = 80  # per side; a cell is 4 × 4 working pixels
-
-
-class Sheet(NamedTuple):
-    """Size of the picture in cells, float32 ()."""
-
-    height: Tensor
-    width: Tensor
 
 
 class Components(NamedTuple):
@@ -84,90 +78,6 @@ def _inset(sheet: Sheet, share: float, cells: float = 0.0) -> Tensor:
     row = (index >= top) & (index < sheet.height - top)
     column = (index >= left) & (index < sheet.width - left)
     return (row[:, None] & column).to(torch.float32)
-
-
-# --- lines from side to side -----------------------------------------------------------------------------------------
-
-
-def without_lines(masks: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
-    """Masks without the lines that reach from side to side; a stroke that crosses a line, or is stronger, stays.
-
-    Of a picture more than twice as high as wide, an upright line is rather a 1.
-    """
-    count = masks.size(0)
-    both = torch.cat((masks, masks.transpose(1, 2)))  # (2 · masks, CELLS, CELLS): lines along rows, along columns
-    values = torch.cat((cells.expand_as(masks), cells.t().expand_as(masks)))
-    sides = torch.stack((sheet.width, sheet.height))  # lengths of a line
-    lengths = sides[:, None].expand(2, count).reshape(-1, 1)
-    wanted = (torch.arange(2 * count, device=masks.device)[:, None] < count) | (sheet.width >= 0.5 * sheet.height)
-    band, level = _lines(both, values, lengths, wanted)
-    stays = torch.maximum(_crossing(both, band), (values > 1.35 * level[:, :, None]).to(masks.dtype))
-    left = both * torch.maximum(stays, 1 - band[:, :, None])
-    return torch.minimum(left[:count], left[count:].transpose(1, 2))
-
-
-def _lines(masks: Tensor, values: Tensor, lengths: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of each mask that hold a line, 0 or 1, and its mean contrast, (masks, CELLS) both."""
-    index = torch.arange(80, device=masks.device)
-    last = ((index >= lengths - 2) & (index < lengths))[:, None]
-    thick, strong = masks, values * masks
-    band, level = torch.zeros_like(masks[:, :, 0]), torch.zeros_like(masks[:, :, 0])
-    for tilt in range(3):  # rows that the line is allowed to rise or fall, and no more than it does
-        if tilt > 0:
-            thick, strong = _highest_of_rows(thick), _highest_of_rows(strong)
-        covered = thick.sum(dim=2)
-        ends = thick[:, :, :2].amax(dim=2) * (thick * last).amax(dim=2)
-        lines = ((covered >= 0.92 * lengths) & (ends > 0) & wanted).to(masks.dtype)
-        typical = strong.sum(dim=2) / covered.clamp(min=1)
-        if tilt == 0:
-            band, level = lines, typical * lines
-        else:
-            lines = lines * (1 - _widened(band, 4))
-            level = torch.maximum(level, _widened(typical * lines, 1))
-            band = torch.maximum(band, _widened(lines, 1))
-    # a slanted line continues in neighbouring rows, up to one end
-    covered, at_end = masks.sum(dim=2), torch.maximum(masks[:, :, :2].amax(dim=2), (masks * last).amax(dim=2))
-    part = at_end * (covered >= 0.15 * lengths)
-    for _ in range(2):
-        band, level = torch.maximum(band, part * _widened(band, 1)), torch.maximum(level, part * _widened(level, 1))
-    return band, level
-
-
-def _crossing(masks: Tensor, band: Tensor) -> Tensor:
-    """1 where there is ink both over and under a band of rows, at most 8 rows away and a column aside."""
-    index = torch.arange(80, device=masks.device, dtype=masks.dtype)
-    apart = index[:, None] - index
-    passed = band @ (apart <= 0).to(masks.dtype)  # rows of a band down to each row
-    between = passed[:, :, None] - passed[:, None]
-    # of a row within a band: the rows outside from which only the band separates it
-    above = (apart >= 0) & (apart <= 8) & (between >= apart)
-    below = (apart <= 0) & (apart >= -8) & (between <= apart + 1)
-    sides = torch.cat((above.to(masks.dtype), below.to(masks.dtype)))
-    reached = sides @ (masks * (1 - band[:, :, None])).repeat(2, 1, 1)
-    framed = F.pad((reached > 0).to(masks.dtype), (1, 1))
-    near = _highest(framed[:, :, :-2], framed[:, :, 1:-1], framed[:, :, 2:])
-    return torch.minimum(near[: masks.size(0)], near[masks.size(0) :])
-
-
-def _widened(lines: Tensor, by: int) -> Tensor:
-    """(n, CELLS) → maximum over the neighbours up to `by` away."""
-    return F.max_pool2d(lines[:, None, None], (1, 2 * by + 1), 1, (0, by))[:, 0, 0] if by > 0 else lines
-
-
-def _highest_of_rows(masks: Tensor) -> Tensor:
-    """Maximum of each cell and the ones above and below."""
-    framed = F.pad(masks, (0, 0, 1, 1))
-    return _highest(framed[:, :-2], framed[:, 1:-1], framed[:, 2:])
-
-
-def around(masks: Tensor) -> Tensor:
-    """(n, h, w) → maximum of each cell and its 8 neighbours; PyTorch's own pooling is 20 times slower."""
-    rows = F.pad(_highest_of_rows(masks), (1, 1))
-    return _highest(rows[:, :, :-2], rows[:, :, 1:-1], rows[:, :, 2:])
-
-
-def _highest(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
-    return torch.maximum(torch.maximum(first, second), third)
 
 
 # --- connected components --------------------------------------------------------------------------------------------
@@ -249,16 +159,16 @@ def _frame_lines(free: Tensor, lines: Tensor, kept: Tensor, found: Components, s
     before, behind = _bars(lines.sum(dim=0), sheet.width, sheet.height)
     beside_line = around(lines[None])[0]
     remains = torch.zeros_like(free)
-    for distance, bar in ((found.left, before), (sheet.width - found.right, behind)):
-        near = other * (distance - bar < 0.08 * sheet.width)
-        length, against = _filled(near.amax(dim=1)).sum(), _filled((near * beside_line).amax(dim=1)).sum()
+    for ink, distance, bar, side, across, axis in (
+        (upright, found.left, before, sheet.height, sheet.width, 1),
+        (upright, sheet.width - found.right, behind, sheet.height, sheet.width, 1),
+        (lying, found.top, above, sheet.width, sheet.height, 0),
+        (lying, sheet.height - found.bottom, below, sheet.width, sheet.height, 0),
+    ):
+        near = other * (distance - bar < 0.08 * across)
+        length, against = _filled(near.amax(dim=axis)).sum(), _filled((near * beside_line).amax(dim=axis)).sum()
         wedge = (bar > 0) & (against >= 0.6 * length)
-        remains = torch.maximum(remains, upright * near * (_no_digit(length, sheet.height, longest) | wedge))
-    for distance, bar in ((found.top, above), (sheet.height - found.bottom, below)):
-        near = other * (distance - bar < 0.08 * sheet.height)
-        length, against = _filled(near.amax(dim=0)).sum(), _filled((near * beside_line).amax(dim=0)).sum()
-        wedge = (bar > 0) & (against >= 0.6 * length)
-        remains = torch.maximum(remains, lying * near * (_no_digit(length, sheet.width, longest) | wedge))
+        remains = torch.maximum(remains, ink * near * (_no_digit(length, side, longest) | wedge))
     return remains
 
 

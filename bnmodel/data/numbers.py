@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnmodel.data.content import around, components, enlarge, find_content
+from bnmodel.data.content import components, enlarge, find_content
 from bnmodel.data.ink import InkFinder
 from bnmodel.data.preprocessing import digit_of, ink_box, reduced
+from bnmodel.data.ruled_lines import around
 from bnmodel.data.touching import best_way, edges, section_boxes, section_digits
 
 MOST = 8  # digits that are returned

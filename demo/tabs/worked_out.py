@@ -194,7 +194,7 @@ def in_words(result: WorkedExample, where: str) -> str:
 def short(value: float) -> str:
     """Three decimals, and at least three digits that are not leading zeros: pupils compute with these numbers."""
     decimals = max(3, 2 - math.floor(math.log10(abs(value)))) if value else 3
-    return (f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.2e}").replace("-", "−")
+    return signed(f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.2e}")
 
 
 # ---- maps
