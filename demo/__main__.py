@@ -1,9 +1,12 @@
 """python -m demo"""
 
 import gc
+from unittest.mock import patch
 
 if __name__ == "__main__":
     gc.disable()  # until the app is built, which creates no garbage worth the second that collecting takes
+    with patch("inspect.getfile", side_effect=OSError):
+        import gradio  # noqa: F401 (which would write type stubs of its components: a third of its import)
     from demo.app import main
 
     main()

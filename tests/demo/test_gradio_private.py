@@ -9,10 +9,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import gradio as gr
 import httpx
 import pytest
+from gradio import component_meta
 from gradio.utils import get_upload_folder
 
 from benchmarks.running_app import ROOT
@@ -114,3 +116,10 @@ def test_no_other_module_of_the_server_imports_a_private_module_of_gradio() -> N
     assert len(files) > 3
     assert [file.name for file in files if imported(file) & set(PRIVATE)] == []
     assert [file.name for file in files if "._queue" in file.read_text()] == []
+
+
+def test_a_component_gets_no_type_stub_where_its_source_is_not_found() -> None:  # demo/__main__.py
+    with patch("inspect.getfile", side_effect=OSError) as asked, patch.object(component_meta, "create_pyi") as written:
+        type("Component", (gr.HTML,), {})
+    asked.assert_called_once()
+    written.assert_not_called()
