@@ -1,4 +1,6 @@
-from demo.app import main
+"""Start the app. A Hugging Face Space runs this file."""
+
+import runpy
 
 if __name__ == "__main__":
-    main()
+    runpy.run_module("demo", run_name="__main__")

@@ -28,11 +28,11 @@ from demo.pad import example_digits
 T = TypeVar("T")
 Kind = Callable[[random.Random, Target], Iterator[Case]]
 KINDS: dict[str, tuple[Kind, int]] = {  # with the number of requests
+    "edges": (calls.edges, 60),  # first: what valid requests load is no harm that the hostile ones do
     "images": (calls.images, 500),
     "arguments": (calls.arguments, 500),
     "by name": (calls.by_name, 250),
     "tabs": (calls.tabs, 1100),
-    "edges": (calls.edges, 60),
     "pad": (calls.pad, 600),
     "mcp": (calls.mcp, 150),
     "unread": (calls.unread, 100),
