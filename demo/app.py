@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from demo import scripts
 from demo.api import build_api
 from demo.head import TITLE, build_head
 from demo.page import Page
@@ -108,7 +109,7 @@ def launch_options(app: gr.Blocks) -> dict[str, Any]:
         "server_name": os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else "127.0.0.1"),
         "theme": Paper(),
         "css_paths": [HERE / "style.css", HERE / "tabs.css"],
-        "head": f"<style>{(HERE / 'screen.css').read_text(encoding='utf-8')}</style>",
+        "head": f"<style>{(HERE / 'screen.css').read_text(encoding='utf-8')}</style>{scripts.to_head()}",
         "footer_links": ["api"],
         "max_file_size": LARGEST_FILE,
         "state_session_capacity": MOST_SESSIONS,

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -18,6 +17,7 @@ from bnmodel.experiments.company import COMPANY, Company, companions, most_telli
 from bnmodel.plotting import percent
 from demo import url_state
 from demo.page import EXAMPLE, Drawn, Page
+from demo.scripts import on_mount
 from demo.server.gradio_private import current_blocks
 from demo.server.live_training import WAITING
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["percent"]  # with what is defined here
-HERE = Path(__file__).parent
-TOUCH_JS = (HERE / "touch.js").read_text(encoding="utf-8")
-TAKE_HOME_JS = (HERE / "take_home.js").read_text(encoding="utf-8")
 MAX_SEED = 2**31 - 1
 AUTO = "auto"  # the company is looked for
 MOST_SHIFTED = -1  # the channel whose mean is furthest from the running mean
@@ -310,7 +307,7 @@ def picture(height: int, name: str) -> gr.HTML:
         elem_classes="picture",
         min_height=height,
         apply_default_css=False,
-        js_on_load=TOUCH_JS,
+        js_on_load=on_mount("touch"),
     )
 
 
@@ -335,7 +332,7 @@ def take_home(name: str) -> None:
     )
     gr.HTML(
         f'<p class="take-home" data-name="{escape(name)}">Save what is shown as {buttons}</p>',
-        js_on_load=TAKE_HOME_JS,
+        js_on_load=on_mount("take_home"),
         apply_default_css=False,
     )
 

@@ -46,6 +46,7 @@ from demo.images import as_ink, enlarge
 from demo.models import Model, load_models
 from demo.pad import build_pad, drawing
 from demo.path import Path, Step
+from demo.scripts import on_mount
 from demo.server.cancellation import PageClosed, WhilePageOpen
 from demo.server.validation import refusal, shown
 from export.recogniser import Answer
@@ -56,7 +57,6 @@ DEFAULT = "robust"  # the network that answers at first, where it is there
 EXAMPLE = (
     716  # of the shipped test sample: a 1 that both networks read as another digit in train mode, among other ones
 )
-TAB_JS = (File(__file__).parent / "tab.js").read_text(encoding="utf-8")
 RESET = '<button type="button" data-do="reset" title="Reset this tab’s controls">Reset</button>'
 LINK = (
     '<button type="button" data-do="link" title="A link to this tab with its controls and your drawing">'
@@ -194,7 +194,7 @@ class Page:
         name = url_state.slug(title)
         self.path.add(Step(name, title, question, bool(task)))
         with gr.Tab(title, id=name, elem_id=f"tab-{name}") as item:
-            ear = gr.HTML(js_on_load=TAB_JS, apply_default_css=False, elem_classes="question")
+            ear = gr.HTML(js_on_load=on_mount("tab"), apply_default_css=False, elem_classes="question")
             tab = Tab(self, name, ear)
             yield tab
         tools = f"{RESET if tab.controls or tab.shared else ''}{LINK}{SPOKEN}"
