@@ -20,6 +20,7 @@ from demo.api import build_api
 from demo.head import TITLE, build_head
 from demo.page import Page
 from demo.path import Group, build_next, build_path
+from demo.server.gradio_private import without_servers
 from demo.server.memory import keep_returning_freed_memory
 from demo.server.middleware import RequestGuard
 from demo.server.request_body import LARGEST_FILE
@@ -135,7 +136,8 @@ def tell(request: Request, error: Exception) -> JSONResponse:
 def main() -> None:
     torch.set_num_threads(1)  # answers are small and visitors many: threads of one answer would only wait for others
     page = Page(CHECKPOINTS)
-    app = _build(page)
+    with without_servers():
+        app = _build(page)
     gc.freeze()  # what is there now stays: to go through all of it again takes half a second out of an answer
     gc.enable()  # see __main__.py
     threading.Thread(target=page.warm_up, daemon=True).start()  # while the browser loads the page

@@ -4,12 +4,16 @@ Gradio has no public way to ask whether a session or an event exists, whether th
 where uploads are kept.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
+from unittest.mock import patch
 
 import gradio as gr
 from gradio.blocks import BlockFunction
 from gradio.context import Context, LocalContext
 from gradio.data_classes import FileData
+from gradio.routes import App
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 __all__ = [
@@ -21,6 +25,7 @@ __all__ = [
     "has_session",
     "has_unread_answer",
     "is_uploaded",
+    "without_servers",
 ]
 
 
@@ -56,3 +61,10 @@ def current_blocks() -> gr.Blocks:
 def is_uploaded(path: str) -> bool:
     """Whether `path` lies in the folder of uploaded files. Gradio would fetch "http://…", wherever it lies."""
     return "\0" not in path and "://" not in path and is_in_or_equal(path, get_upload_folder())
+
+
+@contextmanager
+def without_servers() -> Iterator[None]:
+    """Where an app is built, Gradio makes three servers for it; `launch` replaces them by the one that serves."""
+    with patch.object(App, "create_app"):
+        yield

@@ -15,11 +15,19 @@ import gradio as gr
 import httpx
 import pytest
 from gradio import component_meta
+from gradio.routes import App
 from gradio.utils import get_upload_folder
 
 from benchmarks.running_app import ROOT
 from demo.server import gradio_private
-from demo.server.gradio_private import Event, current_event, has_session, has_unread_answer, is_uploaded
+from demo.server.gradio_private import (
+    Event,
+    current_event,
+    has_session,
+    has_unread_answer,
+    is_uploaded,
+    without_servers,
+)
 
 PRIVATE = ("gradio.blocks", "gradio.context", "gradio.data_classes", "gradio.utils", "gradio.routes", "gradio.queueing")
 
@@ -40,14 +48,19 @@ class Waiting:
         return "done"
 
 
-@pytest.fixture
-def waiting() -> Iterator[tuple[Waiting, str]]:
-    app = Waiting()
+def launch(blocks: gr.Blocks) -> str:
+    """Its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    app.blocks.launch(server_port=port, prevent_thread_lock=True, quiet=True, ssr_mode=False)
-    yield app, f"http://127.0.0.1:{port}/gradio_api"
+    blocks.launch(server_port=port, prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def waiting() -> Iterator[tuple[Waiting, str]]:
+    app = Waiting()
+    yield app, f"{launch(app.blocks)}/gradio_api"
     app.go_on.set()
     app.blocks.close()
 
@@ -123,3 +136,15 @@ def test_a_component_gets_no_type_stub_where_its_source_is_not_found() -> None: 
         type("Component", (gr.HTML,), {})
     asked.assert_called_once()
     written.assert_not_called()
+
+
+def test_an_app_that_was_built_without_servers_serves() -> None:
+    with without_servers():
+        with gr.Blocks(title="Built without servers") as blocks:
+            gr.Button()
+        blocks.queue()
+    assert not isinstance(blocks.app, App)
+    try:
+        assert "Built without servers" in httpx.get(launch(blocks)).text
+    finally:
+        blocks.close()
