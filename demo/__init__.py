@@ -1,1 +1,1 @@
-"""The Gradio app: a drawing pad, and tabs that ask questions of the digit drawn on it."""
+"""The Gradio app: a drawing pad, and tabs with experiments on the digit drawn on it."""

@@ -1,4 +1,4 @@
-"""Named endpoints for programs: gradio_client, plain HTTP and MCP alike. `docs/http-api.md` shows how to call them."""
+"""Named endpoints for gradio_client, plain HTTP and MCP. `docs/http-api.md` shows how to call them."""
 
 import threading
 import warnings
@@ -18,15 +18,15 @@ from bnmodel.experiments.company import COMPANY, MAX_COMPANIONS
 from bnmodel.experiments.company import companions as draw_companions
 from demo.models import Model
 from demo.server.validation import is_number, refusal, shown
+from demo.shared_controls import MAX_SEED
 from export.recogniser import Number
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # of PIL's; another of them starts a program
-MOST_PIXELS = 50_000_000  # 200 MB while it is decoded
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # not EPS, for which PIL starts a program
+MOST_PIXELS = 50_000_000  # 200 MB when decoded
 LONGEST_SIDE = 2048  # pixels; larger images are reduced to this
 SHORTEST_SIDE = 8
 AT_ONCE = 4  # calls of all three endpoints together
-DECODING = threading.Lock()  # one image at a time: many large ones would need more memory than there is
-MAX_SEED = 2**31 - 1
+DECODING = threading.Lock()  # one image at a time, to limit memory
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `read_canvas` refuses such an image
 IMAGE = (
     "an image file of any mode, size and polarity: dark on light, light on dark or transparent; over MCP a data: URL"
@@ -44,15 +44,15 @@ COMPARE_MODES = (
     'digits. Returns {"label_eval", "label_train", "probabilities_eval", "probabilities_train"}.'
 )
 BATCH_SPREAD = (
-    f"How much chance is in a train-mode answer: the digit in {IMAGE}, in 100 random batches of `batch_size` "
+    f"How much a train-mode answer depends on chance: the digit in {IMAGE}, in 100 random batches of `batch_size` "
     '(1 … 256). Returns {"label": the answer in eval mode, "eval_probability", "flipped": share of the batches in '
     'which another digit wins, "quantiles": {batch size: 10 %, 50 % and 90 % quantile of the label\'s probability}}.'
 )
 SPREAD_BATCHES = 100
 
 
-def build_api(reader: Model, model: Model) -> None:
-    """/predict, answered by `reader`; /compare_modes and /batch_spread, by `model`."""
+def build_api(model: Model) -> None:
+    """Add /predict, /compare_modes and /batch_spread, answered by `model`."""
 
     def predict(image: dict[str, Any] | None) -> dict[str, Any]:
         """Arguments as MCP clients see them.
@@ -61,8 +61,8 @@ def build_api(reader: Model, model: Model) -> None:
             image: the picture; over MCP as a data: URL ("data:image/png;base64,…"), http URLs are refused
         """
         canvas, scale = read_image(path_of(image))
-        answer = reader.recognizer.read(canvas)
-        number = Number(()) if answer.blank else reader.recognizer.read_numbers(canvas)
+        answer = model.recognizer.read(canvas)
+        number = Number(()) if answer.blank else model.recognizer.read_numbers(canvas)
         several = number.too_many or len(number.digits) > 1
         return {
             "label": None if several else answer.label,
@@ -120,19 +120,20 @@ def build_api(reader: Model, model: Model) -> None:
             "quantiles": dict(zip(map(str, result.sizes), result.quantiles.tolist(), strict=True)),
         }
 
+    kind = gr.Textbox("random", visible=False, label="kind")
     _endpoint("predict", PREDICT, predict, [])
     _endpoint(
         "compare_modes",
         COMPARE_MODES,
         compare_modes,
-        [_number("companions", 31), _text("kind", "random"), _number("digit_class", 1), _number("seed", 0)],
+        [_number("companions", 31), kind, _number("digit_class", 1), _number("seed", 0)],
     )
     _endpoint("batch_spread", BATCH_SPREAD, batch_spread, [_number("batch_size", 32), _number("seed", 0)])
 
 
 def _endpoint(name: str, description: str, answer: Callable[..., Any], others: list[Component]) -> None:
-    """An endpoint that takes an image and `others`; nothing of it is seen on the page."""
-    # gr.File, not gr.Image, which opens the file itself and words its own errors; gr.api would take any path
+    """Add an endpoint that takes an image and `others`; its components are not on the page."""
+    # gr.Image would open the file and word its own errors; gr.api would accept any path
     image = gr.File(type="filepath", visible=False, label="image")
     result = gr.JSON(visible=False, label="answer")
     gr.Button(visible=False).click(
@@ -148,7 +149,7 @@ def _endpoint(name: str, description: str, answer: Callable[..., Any], others: l
 
 
 def path_of(image: dict[str, Any] | None) -> str | None:
-    """Gradio's description of an uploaded file → where it lies."""
+    """The path in Gradio's description of an uploaded file."""
     return image["path"] if image else None
 
 
@@ -156,15 +157,11 @@ def _number(label: str, value: int) -> gr.Number:
     return gr.Number(value, visible=False, label=label)
 
 
-def _text(label: str, value: str) -> gr.Textbox:
-    return gr.Textbox(value, visible=False, label=label)
-
-
 def whole(name: str, value: Any, low: int, high: int) -> int:
     """`value` as an integer in low … high.
 
     Raises:
-        gr.Error: it is none.
+        gr.Error: `value` is anything else.
     """
     if not is_number(value) or value != value // 1 or not low <= value <= high:
         raise refusal(
@@ -174,10 +171,10 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
 
 
 def read_digit(path: str | None, model: Model) -> Tensor:
-    """An image file → float32 (28, 28), what the network sees of it.
+    """What the network sees of an image file: float32 (28, 28).
 
     Raises:
-        gr.Error: no sound image, or a blank one.
+        gr.Error: the image cannot be read, or is blank.
     """
     answer = model.recognizer.read(read_canvas(path))
     if answer.blank:
@@ -186,34 +183,37 @@ def read_digit(path: str | None, model: Model) -> Tensor:
 
 
 def read_canvas(path: str | None) -> np.ndarray:
-    """As `read_image`, without the scale."""
+    """The canvas of `read_image`."""
     return read_image(path)[0]
 
 
 def read_image(path: str | None) -> tuple[np.ndarray, float]:
-    """An image file of any mode → uint8 (H, W, 4) RGBA, sides of 8 … 2048; and pixels of the image per pixel of it.
+    """Read an image file of any mode as uint8 (H, W, 4) RGBA with sides of 8 … 2048.
+
+    Returns:
+        The canvas, and how many times larger the image was.
 
     Raises:
-        gr.Error: none, not an image, damaged, too large or too small.
+        gr.Error: no file, not an image, or one that is damaged, too large or too small.
     """
     if path is None:
         raise refusal("image: expected an image file, received none; pass one with gradio_client.handle_file(path)")
     try:
         with DECODING, Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError  # PIL itself does so for more than thrice as many
+                raise Image.DecompressionBombError  # PIL does so from 179 million pixels on
             longest = max(image.size)
             canvas = _to_rgba(image)
     except Image.DecompressionBombError as error:
         raise refusal(
-            f"image: expected at most {MOST_PIXELS / 1e6:.0f} million pixels, received more, as a decompression bomb; "
+            f"image: expected at most {MOST_PIXELS / 1e6:.0f} million pixels, received more (a decompression bomb?); "
             "reduce it"
         ) from error
-    except Exception as error:  # PIL raises this for one damage and that for another
-        received = type(error).__name__ if str(path) in str(error) else error  # no path of this machine to the outside
+    except Exception as error:  # PIL raises many kinds
+        received = type(error).__name__ if str(path) in str(error) else error  # reveal no path of this machine
         raise refusal(
-            f"image: expected a PNG, JPEG or the like, received what cannot be read as an image ({received}); "
-            f"save it again, as PNG for example"
+            f"image: expected a PNG, JPEG or the like, received a file that is no readable image ({received}); "
+            f"save it again, for example as PNG"
         ) from error
     height, width = canvas.shape[:2]
     if min(height, width) < SHORTEST_SIDE:
@@ -225,10 +225,10 @@ def read_image(path: str | None) -> tuple[np.ndarray, float]:
 
 
 def _to_rgba(image: Image.Image) -> np.ndarray:
-    """An opened image → uint8 (H, W, 4), upright and no longer than LONGEST_SIDE."""
+    """An opened image as uint8 (H, W, 4), upright, its sides at most LONGEST_SIDE."""
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))  # keeps the aspect ratio, never enlarges
-    image = ImageOps.exif_transpose(image)  # as a phone was held
-    if image.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel, which PIL's conversion would cut off at 255
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):  # 16 or 32 bits per pixel, which PIL's conversion would clip at 255
         values = np.nan_to_num(np.asarray(image, np.float64))
         span = float(np.ptp(values))
         image = Image.fromarray(((values - values.min()) * (255 / span if span else 0)).astype(np.uint8))

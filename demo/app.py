@@ -1,4 +1,4 @@
-"""The page: the pad at the left, the tabs at the right."""
+"""The app: builds the page, with the pad on the left and the tabs on the right, and launches it."""
 
 import gc
 import os
@@ -58,9 +58,9 @@ PATH = (
     ),
     Group("Ship it", "The network as files for other apps, and what is guaranteed of them.", (files,)),
 )
-SPACE_PORT = 7860  # where a Space is looked for
-MOST_WAITING = 256  # calls in the queue; further ones hear that it is full
-MOST_SESSIONS = 100  # visitors whose controls Gradio remembers, at 0.4 MB each; it forgets whom it heard of longest ago
+SPACE_PORT = 7860  # which Hugging Face expects
+MOST_WAITING = 256  # calls in the queue; further ones are refused
+MOST_SESSIONS = 100  # visitors whose controls Gradio remembers, at 0.4 MB each; it drops the least recent
 
 
 def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
@@ -69,7 +69,7 @@ def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
 
 
 def _build(page: Page) -> gr.Blocks:
-    hour = 3600  # seconds, how often and from what age on uploaded files are deleted
+    hour = 3600  # seconds; every hour, uploaded files older than an hour are deleted
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(hour, hour)) as app:
         with gr.Row(elem_id="head"):
             build_head()
@@ -88,22 +88,21 @@ def _build(page: Page) -> gr.Blocks:
                             tab.build(page)
                 path.value = page.path.to_html()
                 build_next()
-        default = page.find(page.model.value)
-        build_api(default, default)
+        build_api(page.find(page.model.value))
     app.queue(max_size=MOST_WAITING, api_open=False)
     return cast(gr.Blocks, app)
 
 
 def damaged(unsound: dict[str, str]) -> str:
-    """Which models are missing from the choice, and why."""
+    """An alert (HTML) that names the models left out and the reasons."""
     reasons = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in unsound.items())
     return f'<div role="alert">Left out, since their files are damaged:<ul>{reasons}</ul></div>'
 
 
 def launch_options(app: gr.Blocks) -> dict[str, Any]:
-    """On this machine only, unless GRADIO_SERVER_NAME says otherwise; a Hugging Face Space is reached from outside.
+    """Arguments of `launch`: listen on this machine only, unless GRADIO_SERVER_NAME is set or it is a Space.
 
-    No `allowed_paths`: what is not uploaded, or given out by a tab, cannot be read. `/health` answers while it runs.
+    Without `allowed_paths` only uploads and files offered by a tab can be read. `/health` answers while the app runs.
     """
     on_space = "SPACE_ID" in os.environ
     options: dict[str, Any] = {
@@ -114,10 +113,10 @@ def launch_options(app: gr.Blocks) -> dict[str, Any]:
         "footer_links": ["api"],
         "max_file_size": LARGEST_FILE,
         "state_session_capacity": MOST_SESSIONS,
-        "run_history": False,  # it would keep runs at Hugging Face
+        "run_history": False,  # would be kept at Hugging Face
         "app_kwargs": {
             "middleware": [Middleware(RequestGuard, blocks=app)],
-            "exception_handlers": {gr.Error: tell},
+            "exception_handlers": {gr.Error: error_response},
             "routes": [Route("/health", lambda request: JSONResponse({"status": "ok"}))],
         },
         "share": False,
@@ -128,8 +127,8 @@ def launch_options(app: gr.Blocks) -> dict[str, Any]:
     return options | ({"server_port": int(os.environ.get("GRADIO_SERVER_PORT", SPACE_PORT))} if on_space else {})
 
 
-def tell(request: Request, error: Exception) -> JSONResponse:
-    """An error that is meant for the visitor and no event's: one of the pad's."""
+def error_response(request: Request, error: Exception) -> JSONResponse:
+    """The message of a gr.Error that was raised outside an event, by the pad's server function."""
     return JSONResponse({"detail": str(getattr(error, "message", ""))}, 400)
 
 

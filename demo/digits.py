@@ -1,6 +1,6 @@
-"""The digits of a sheet that has several: found, chosen, and each put on a sheet of its own.
+"""Several digits on one sheet: find them, choose one, and put each on a sheet of its own.
 
-The network reads one digit at a time. What the pad says of a digit and what the tabs are asked about is the same sheet.
+The network reads one digit at a time; pad and tabs get the same sheet of the chosen digit.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ import numpy as np
 from export.recogniser import Answer, Recognizer
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
-MARGIN = 0.15  # paper kept around a digit, in its longer sides
-WIDE = 0.95  # a piece of ink wider than this, in its heights, may be two digits that touch
-SPECK = 0.02  # smallest piece of ink that counts, in areas of the largest
+MARGIN = 0.15  # paper kept around a digit, as a share of its longer side
+WIDE = 0.95  # a piece of ink wider than this share of its height may be two touching digits
+SPECK = 0.02  # smallest piece of ink that counts, as a share of the largest one's area
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Found:
 
 
 def find(recognizer: Recognizer, canvas: np.ndarray, answer: Answer) -> tuple[list[Found], bool]:
-    """The digits of a sheet in reading order, none unless there are several; and whether there are too many.
+    """The digits of a sheet in reading order, empty unless there are several; and whether there are too many.
 
-    `answer`: what `recognizer` makes of the sheet as one digit.
+    `answer`: that of `recognizer` to the whole sheet as one digit.
     """
     if answer.blank or not may_be_several(canvas):
         return [], False
@@ -41,12 +41,12 @@ def find(recognizer: Recognizer, canvas: np.ndarray, answer: Answer) -> tuple[li
 
 
 def may_be_several(canvas: np.ndarray) -> bool:
-    """Whether it is worth looking for several digits: not where a drawing is one narrow piece of ink."""
+    """Whether to look for several digits: on any picture, and on a drawing unless it is one narrow piece of ink."""
     from scipy import ndimage  # slow to import
 
     alpha = canvas[..., 3]
     if alpha.min() > 0:
-        return True  # a picture: what is ink in it takes longer to find out
+        return True
     pieces, count = ndimage.label(alpha > 127, np.ones((3, 3)))
     if not count:
         return False
@@ -58,7 +58,7 @@ def may_be_several(canvas: np.ndarray) -> bool:
 
 
 def alone(canvas: np.ndarray, boxes: Sequence[Box], chosen: int) -> np.ndarray:
-    """The sheet with the chosen digit only: the others become paper, and so does all that is not near it."""
+    """The sheet with the chosen digit only: the other digits, and whatever is not near it, become paper."""
     height, width = canvas.shape[:2]
     left, top, right, bottom = _pixels(boxes[chosen], height, width)
     margin = round(MARGIN * max(right - left, bottom - top))
@@ -80,7 +80,7 @@ def alone(canvas: np.ndarray, boxes: Sequence[Box], chosen: int) -> np.ndarray:
 
 
 def nearest(boxes: Sequence[Box], point: tuple[float, float]) -> int:
-    """The digit that a point lies in, or is closest to."""
+    """Index of the box that contains `point`, or else is closest to it."""
     x, y = point
 
     def distance(box: Box) -> tuple[float, float]:
@@ -92,6 +92,6 @@ def nearest(boxes: Sequence[Box], point: tuple[float, float]) -> int:
 
 
 def _pixels(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
-    """A box that may lie a little off the sheet → whole pixels of it, at least one each way."""
+    """`box` in whole pixels, clipped to the sheet, at least one pixel wide and high."""
     left, top = min(max(0, int(box[0])), width - 1), min(max(0, int(box[1])), height - 1)
     return left, top, min(width, max(left + 1, int(np.ceil(box[2])))), min(height, max(top + 1, int(np.ceil(box[3]))))

@@ -1,13 +1,13 @@
-// A drawing as a short text: for the link, and for the browser to remember. Runs before pad.js, in the same scope.
-// Version byte, then one mark after the other: an example, a picture's file, a stroke of the brush or of the eraser, at
-// last the place of the chosen digit.
+// A drawing as a short text, for links and for the browser's storage. Runs before pad.js, in the same scope.
+// A version byte, then the marks: an example, a picture's file, strokes of the brush or the eraser; at the end the
+// position of the chosen digit.
 
 const LONGEST_CODE = 16000; // characters
 const MOST_POINTS = 20000; // of all strokes together
 const VERSION = 1;
 const [EXAMPLE, PICTURE, BRUSH, ERASER, CHOICE] = [1, 2, 3, 4, 5];
 
-// marks → text, or '' where it would be too long. Points are whole half pixels, widths half per cents.
+// marks → text, or '' if it would be too long. Points are in half pixels, widths in half per cents.
 function encodeDrawing(marks) {
   const bytes = [VERSION];
   const number = (n) => {
@@ -40,7 +40,7 @@ function encodeDrawing(marks) {
   return code.length > LONGEST_CODE ? '' : code;
 }
 
-// text → marks without their pictures. Throws where it is no such text.
+// text → marks without their pictures. Throws a RangeError if the text is not valid.
 function decodeDrawing(code, examples) {
   if (code.length > LONGEST_CODE || !/^[\w-]+$/.test(code)) throw new RangeError('not a drawing');
   const bytes = Uint8Array.from(atob(code.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0));

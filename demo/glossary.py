@@ -8,7 +8,7 @@ from demo.url_state import slug
 
 @dataclass(frozen=True)
 class Term:
-    """`also`: other words for it, which the page recognises as well."""
+    """`also`: synonyms and plurals, which the page links as well."""
 
     name: str
     meaning: str
@@ -31,7 +31,7 @@ TERMS = (
     ),
     Term("batch statistics", "Mean and variance of a channel over the images and positions of one batch."),
     Term("calibration", "Agreement of stated and actual certainty: of the answers at 90 %, nine in ten are right."),
-    Term("channel", "One of the feature maps that a layer puts out; batch norm treats each by itself.", ("channels",)),
+    Term("channel", "One of the feature maps of a layer; batch norm normalises each by itself.", ("channels",)),
     Term(
         "condition number",
         "Largest curvature of a loss divided by the smallest. The larger it is, the more gradient descent zigzags.",
@@ -60,7 +60,7 @@ TERMS = (
     ),
     Term("learning rate η", "How far each training step goes along the gradient.", ("learning rate", "learning rates")),
     Term("logit", "A network’s output for one class before softmax turns all of them into probabilities.", ("logits",)),
-    Term("loss", "What training makes smaller; here −log of the probability given to the right digit, in nats."),
+    Term("loss", "What training minimises; here −log of the probability given to the right digit, in nats."),
     Term(
         "momentum",
         "Of batch norm: the weight of the newest batch in the running statistics, 0.1 in PyTorch. Some libraries mean "

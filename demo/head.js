@@ -1,4 +1,4 @@
-// Teacher's mode, the notes of the lesson, the glossary, and the words that lead to it. Gradio runs this once, with: element.
+// Teacher's mode, lesson notes, glossary, and the links of terms to it. Gradio runs this once, with: element.
 
 const find = (selector) => element.querySelector(selector);
 
@@ -116,7 +116,7 @@ function linkAll() {
   }
 }
 
-// What is wider than the page can be scrolled with the keyboard.
+// Link the terms, and let the keyboard scroll whatever is wider than the page.
 function tend() {
   linkAll();
   for (const table of document.querySelectorAll('.table, #right pre')) {

@@ -1,4 +1,4 @@
-"""The top of the page: what it is about, the teacher's mode with the notes of the lesson, the glossary."""
+"""The top of the page: title, teacher's mode with lesson notes, glossary."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from demo import glossary
 
 HEAD_JS = (Path(__file__).parent / "head.js").read_text(encoding="utf-8")
 TITLE = "What batch normalisation does to your digit"
-LEAD = "Draw one: a network reads it, and the tabs show what batch norm does to it inside the network."
+LEAD = "Draw a digit: a network reads it, and the tabs show what batch norm does to it inside the network."
 LESSON = Path(__file__).parents[1] / "docs" / "lesson.md"
 
 

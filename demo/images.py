@@ -1,4 +1,4 @@
-"""Pictures between the browser, PIL and arrays."""
+"""Conversions between data URLs, PIL images and arrays."""
 
 import base64
 import io
@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 CANVAS_SIDE = 280  # pixels, what the pad sends
-LONGEST_DATA_URL = 1_000_000  # characters; a pad's PNG has some 10,000
+LONGEST_DATA_URL = 1_000_000  # characters; the pad's PNG has about 10,000
 
 
 def decode_canvas(url: str) -> np.ndarray:
     """The pad's PNG data URL → uint8 (280, 280, 4) RGBA.
 
     Raises:
-        ValueError: something else.
+        ValueError: anything else.
     """
     prefix = "data:image/png;base64,"
     if not isinstance(url, str) or not url.startswith(prefix) or len(url) > LONGEST_DATA_URL:
@@ -24,10 +24,10 @@ def decode_canvas(url: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(base64.b64decode(url[len(prefix) :])), formats=["PNG"]) as image:
             if image.size != (CANVAS_SIDE, CANVAS_SIDE):
-                raise ValueError(f"of {image.width}×{image.height} pixels")
+                raise ValueError(f"{image.width}×{image.height} pixels")
             return np.array(image.convert("RGBA"))
-    except Exception as error:  # PIL raises this for one damage and that for another
-        what = "none at all" if isinstance(error, UnidentifiedImageError) else f"one that cannot be read: {error}"
+    except Exception as error:  # PIL raises many kinds
+        what = "another format" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(
             f"drawing: expected a PNG of {CANVAS_SIDE}×{CANVAS_SIDE} pixels, received {what}; draw it again"
         ) from error
@@ -38,7 +38,7 @@ def png_url(pixels: np.ndarray) -> str:
     return _png_url(pixels.shape, pixels.tobytes())
 
 
-@lru_cache(maxsize=4096)  # the same companions are shown to everybody
+@lru_cache(maxsize=4096)  # visitors see the same companions
 def _png_url(shape: tuple[int, ...], content: bytes) -> str:
     buffer = io.BytesIO()
     pixels = np.frombuffer(content, np.uint8).reshape(shape)
@@ -53,7 +53,7 @@ def grey(digit: np.ndarray) -> np.ndarray:
 
 
 def as_ink(digit: np.ndarray) -> np.ndarray:
-    """float (28, 28), ink bright → uint8 (28, 28, 4): dark ink on nothing, as the pad draws it."""
+    """float (28, 28), ink bright → uint8 (28, 28, 4), dark ink on a transparent sheet, as the pad draws it."""
     ink = np.zeros((*digit.shape, 4), np.uint8)
     ink[..., :3] = (0x14, 0x17, 0x1C)
     ink[..., 3] = grey(digit)
@@ -66,7 +66,7 @@ def enlarge(pixels: np.ndarray) -> np.ndarray:
 
 
 def diverging(values: np.ndarray, limit: float) -> np.ndarray:
-    """float (H, W) in ±limit → uint8 (H, W, 4): green above 0, purple below, the stronger the less transparent."""
+    """float (H, W) in ±limit → uint8 (H, W, 4): green above 0, purple below, opaque at ±limit, transparent at 0."""
     shares = np.clip(values / max(limit, 1e-9), -1, 1)[..., None]
     colour = np.where(shares > 0, (0x00, 0x9E, 0x73), (0xB0, 0x5A, 0xB8))
     return np.concatenate((colour, 255 * np.abs(shares)), axis=-1).astype(np.uint8)

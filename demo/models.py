@@ -1,4 +1,4 @@
-"""The checkpoint folders that the app offers: those whose files are sound."""
+"""Load the checkpoint folders that the app offers; damaged ones are left out."""
 
 import logging
 from dataclasses import dataclass
@@ -28,17 +28,20 @@ class Model:
 
 
 def load_models(checkpoints: Path) -> tuple[dict[str, Model], dict[str, str]]:
-    """Every exported model below `checkpoints`, by name; and of those that are damaged, by name, what is wrong.
+    """Load every exported model below `checkpoints`.
+
+    Returns:
+        The sound models by name, and what is wrong with the damaged ones by name.
 
     Raises:
-        FileNotFoundError: none of them is sound.
+        FileNotFoundError: no model is sound.
     """
     sound, unsound = {}, {}
     for folder in available(checkpoints):
         try:
             sound[folder.name] = load_model(folder)
         except (CheckpointError, ExportError) as error:
-            unsound[folder.name] = str(error).replace(f"{checkpoints}/", "")  # where it is, is not the visitors' affair
+            unsound[folder.name] = str(error).replace(f"{checkpoints}/", "")  # visitors do not see the path
             logging.getLogger(__name__).warning("%s is left out: %s", folder.name, error)
     if not sound:
         damaged = "; ".join(unsound.values())
@@ -50,10 +53,10 @@ def load_models(checkpoints: Path) -> tuple[dict[str, Model], dict[str, str]]:
 
 
 def load_model(folder: Path) -> Model:
-    """One folder; every file that the app will read is read.
+    """Load one folder, and read every file that the app will need.
 
     Raises:
-        CheckpointError, ExportError: a file is missing, damaged or another than the certificate says.
+        CheckpointError, ExportError: a file is missing, damaged or not the one in the certificate.
     """
     broken = [check for check in certificate.intact(folder) if not check.passed]
     if broken:

@@ -1,17 +1,16 @@
 // The drawing pad. Gradio runs this once, when the component mounts, with: element, props, server.
-// It asks the server for answers while the pen moves, one request at a time, and at pen-up sets `props.value` to a
-// PNG data URL (280×280 RGBA, '' when blank) and tells the page with a 'digit' event.
+// It asks the server for answers while the pen moves, one request at a time. At pen-up it sets `props.value` to a PNG
+// data URL (280×280 RGBA, '' when blank) and sends a 'digit' event to the page.
 
 const SIDE = 560; // canvas pixels a side, whatever the density of the screen
 const EXPORT = 280; // pixels a side of what the network gets
 const PAUSE = 120; // ms between two answers while drawing
 const RETRY = 2000; // ms until a server that did not answer is asked again
-const TAP = 8; // canvas pixels: a stroke that stays within is a tap
-const NEAR = 1.5; // canvas pixels: a closer point of a stroke adds nothing
-const LARGEST_PICTURE = 11000; // bytes, so that a link can carry it
+const TAP = 8; // canvas pixels; a shorter stroke is a tap
+const NEAR = 1.5; // canvas pixels; closer points of a stroke are skipped
 const STORE = 'bnmodel-drawing';
-const DOUBTFUL = 0.5; // an answer less likely than this may be none
-const GUESS = 0.2; // a less likely one is no better than chance
+const DOUBTFUL = 0.5; // less probable answers are shown as "?"
+const GUESS = 0.2; // less probable answers are not even named as a guess
 const INK = '#14171c';
 const CHALK = '#f7f7f4'; // on a dark picture
 
@@ -30,10 +29,10 @@ let marks = [];
 let undone = [];
 let paper = null; // [r, g, b, a] of the picture underneath
 let stroke = null; // the one being drawn
-let before = {}; // what beginning it has changed
+let before = {}; // the state before it, to restore after a tap
 let erasing = false;
-let chosen = null; // [x, y] in half canvas pixels: of several digits the one there
-let found = []; // the digits on the sheet where there are several
+let chosen = null; // [x, y] in canvas pixels, a point of the chosen one of several digits
+let found = []; // the digits on the sheet if there are several
 
 // ---- drawing
 
@@ -118,7 +117,7 @@ function widen(step) {
   brush.value = Number(brush.value) + step;
 }
 
-// In half pixels, as a link has them: so that it shows the same picture
+// Rounded to half pixels, as in a link, so that a link shows the same picture
 function place(event) {
   const box = sheet.getBoundingClientRect();
   const shares = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
@@ -171,7 +170,7 @@ function choose({ box: [left, top, right, bottom] }) {
   changed();
 }
 
-// In shares of the sheet: the digit that was chosen, or else the one drawn last
+// In shares of the sheet: the chosen digit, or else the centre of the last stroke
 function point() {
   if (chosen) return chosen.map((at) => at / SIDE);
   const { points } = marks.at(-1) ?? {};
@@ -210,166 +209,7 @@ function save() {
   download(page.toDataURL('image/png'), 'drawing.png');
 }
 
-// ---- a picture instead of a drawing
-
-const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
-
-// [r, g, b, a] that fills the sheet around a picture: its border's median colour; where that is transparent, white, or
-// black under light ink
-function background(picture) {
-  const n = 32;
-  const small = new OffscreenCanvas(n, n).getContext('2d');
-  small.drawImage(picture, 0, 0, n, n);
-  const pixels = small.getImageData(0, 0, n, n).data;
-  const all = [...Array(n * n).keys()];
-  const edge = all.filter((i) => i < n || i >= n * n - n || i % n === 0 || i % n === n - 1);
-  const colour = [0, 1, 2, 3].map((c) => median(edge.map((i) => pixels[4 * i + c])));
-  if (colour[3] > 128) return colour;
-  const inked = all.filter((i) => pixels[4 * i + 3] > 16);
-  const light = inked.reduce((sum, i) => sum + pixels[4 * i] + pixels[4 * i + 1] + pixels[4 * i + 2], 0);
-  return light > 384 * inked.length ? [20, 23, 28, 255] : [255, 255, 255, 255];
-}
-
-// The part `box` [x, y, width, height] of a bitmap, turned by quarters, as a sheet small enough for a link
-async function picture(original, turns = 0, box = [0, 0, original.width, original.height]) {
-  const colour = background(original);
-  const page = new OffscreenCanvas(EXPORT, EXPORT);
-  const on = page.getContext('2d');
-  on.fillStyle = `rgb(${colour.slice(0, 3)})`;
-  on.fillRect(0, 0, EXPORT, EXPORT);
-  on.imageSmoothingQuality = 'high';
-  on.translate(EXPORT / 2, EXPORT / 2);
-  on.rotate((turns * Math.PI) / 2);
-  const [, , width, height] = box;
-  const scale = EXPORT / Math.max(width, height);
-  const [across, down] = [width * scale, height * scale];
-  on.drawImage(original, ...box, -across / 2, -down / 2, across, down);
-  let file = await page.convertToBlob({ type: 'image/png' });
-  for (let quality = 0.9; file.size > LARGEST_PICTURE && quality > 0; quality -= 0.15) {
-    file = await page.convertToBlob({ type: 'image/jpeg', quality });
-  }
-  return {
-    picture: await createImageBitmap(file), // what the link will show, not what it was made of
-    paper: [...colour.slice(0, 3), 255],
-    file: new Uint8Array(await file.arrayBuffer()),
-    original, turns, box,
-  };
-}
-
-async function load(blob) {
-  let original;
-  try {
-    original = await createImageBitmap(blob);
-  } catch {
-    refuse();
-    return;
-  }
-  showPicture(await picture(original));
-}
-
-function refuse() {
-  say('This file is not an image that the browser can read. Try a PNG or a JPEG.');
-  find('.pad-spoken').textContent = find('.pad-words').textContent;
-}
-
-function showPicture(mark) {
-  add(mark);
-  repaint();
-  changed();
-}
-
-async function loadExample(example) {
-  showPicture(await withPicture({ example }));
-}
-
-// A mark as it was decoded → with its picture
-async function withPicture(mark) {
-  if (mark.points) return mark;
-  if (mark.file) {
-    const original = await createImageBitmap(new Blob([mark.file]));
-    return { ...mark, picture: original, original, turns: 0, box: [0, 0, original.width, original.height] };
-  }
-  const file = await (await fetch(examples[mark.example].dataset.example)).blob();
-  return { ...mark, picture: await createImageBitmap(file) };
-}
-
-function take(files) {
-  const all = [...(files ?? [])];
-  const image = all.find((file) => file.type.startsWith('image/')) ?? all.find((file) => !file.type);
-  if (image) load(image);
-  else if (all.length) refuse();
-}
-
-// ---- rotate and crop the picture underneath, whatever is drawn on it
-
-const below = () => marks.slice(Math.max(0, base())).find((mark) => mark.original);
-
-async function rotate() {
-  const { original, turns, box } = below() ?? {};
-  if (original) showPicture(await picture(original, (turns + 1) % 4, box));
-}
-
-const frameOf = find('.pad-crop');
-let part = [0.2, 0.2, 0.6]; // left, top and side of the crop, in shares of the sheet
-
-function crop(on) {
-  frameOf.hidden = !on;
-  find('[data-do=crop]').setAttribute('aria-pressed', on);
-  find('[data-do=crop]').textContent = on ? 'Crop here' : 'Crop';
-  if (!on) return;
-  shape();
-  frameOf.focus({ preventScroll: true });
-}
-
-function shape() {
-  const side = Math.max(0.1, Math.min(1, part[2]));
-  part = [Math.max(0, Math.min(1 - side, part[0])), Math.max(0, Math.min(1 - side, part[1])), side];
-  const [left, top, width] = part.map((share) => `${100 * share}%`);
-  Object.assign(frameOf.style, { left, top, width, height: width });
-}
-
-// The square `part` of the sheet → the box of the original behind it
-async function cropped() {
-  const mark = below();
-  crop(false);
-  sheet.focus({ preventScroll: true });
-  if (!mark) return;
-  const { original, turns, box } = mark;
-  const longer = Math.max(box[2], box[3]);
-  let [x, y] = [part[0] + part[2] / 2 - 0.5, part[1] + part[2] / 2 - 0.5]; // of its centre, from the sheet's
-  for (let turn = 0; turn < turns; turn += 1) [x, y] = [y, -x];
-  const side = part[2] * longer;
-  const centre = [box[0] + box[2] / 2 + x * longer, box[1] + box[3] / 2 + y * longer];
-  showPicture(await picture(original, turns, [centre[0] - side / 2, centre[1] - side / 2, side, side]));
-}
-
-let held = null; // pointer and part when a drag began
-function drag(event) {
-  const box = frameOf.parentElement.getBoundingClientRect();
-  const at = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-  if (event.type === 'pointerdown') {
-    frameOf.setPointerCapture(event.pointerId);
-    held = { at, part: [...part], resizes: at[0] > part[0] + 0.75 * part[2] && at[1] > part[1] + 0.75 * part[2] };
-  } else if (event.type === 'pointermove' && held) {
-    const by = [at[0] - held.at[0], at[1] - held.at[1]];
-    part = held.resizes ? [held.part[0], held.part[1], held.part[2] + Math.max(...by)]
-      : [held.part[0] + by[0], held.part[1] + by[1], held.part[2]];
-    shape();
-  } else held = null;
-}
-
-frameOf.addEventListener('keydown', (event) => {
-  const by = { ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02] }[event.key];
-  if (event.key === 'Escape') crop(false);
-  else if (event.key === 'Enter') cropped();
-  else if (by) {
-    part = event.shiftKey ? [part[0], part[1], part[2] + by[0] + by[1]] : [part[0] + by[0], part[1] + by[1], part[2]];
-    shape();
-  } else return;
-  event.preventDefault();
-});
-
-// ---- what the browser remembers, and what a link brings
+// ---- the drawing in the browser's storage and in links
 
 window.drawingCode = () => {
   const from = base();
@@ -381,7 +221,7 @@ window.drawingCode = () => {
 function remember() {
   try {
     sessionStorage.setItem(STORE, window.drawingCode());
-  } catch {} // not allowed here, or full: then a reload begins anew
+  } catch {} // not allowed here, or full: then a reload loses the drawing
 }
 
 async function restore() {
@@ -396,7 +236,7 @@ async function restore() {
     const decoded = decodeDrawing(code, examples.length);
     const choice = decoded.at(-1)?.choice;
     const restored = await Promise.all(decoded.filter((mark) => !mark.choice).map(withPicture));
-    if (stroke) return; // somebody is drawing already
+    if (stroke) return; // the visitor is drawing already
     marks.push(...(marks.length ? [{}] : []), ...restored);
     chosen = choice ?? null;
     repaint();
@@ -420,8 +260,8 @@ function changed() {
   find('.pad-edit').hidden = !below();
   find('[data-do=undo]').setAttribute('aria-disabled', !marks.length);
   find('[data-do=redo]').setAttribute('aria-disabled', !undone.length);
-  if (!stroke) remember(); // before the answer, which may come after a reload
-  if (!stroke || !running) answer(); // what is finished does not wait for the answer to an unfinished stroke
+  if (!stroke) remember(); // before the answer, since a reload may come first
+  if (!stroke || !running) answer(); // a finished drawing does not wait for the answer to an unfinished stroke
 }
 
 async function answer() {
@@ -449,7 +289,7 @@ function settle(url, failed) {
   find('.pad').dataset.settled = version;
   props.value = url;
   document.body.classList.toggle('has-drawing', Boolean(url));
-  document.body.classList.toggle('is-stale', failed); // the tabs still show the drawing before
+  document.body.classList.toggle('is-stale', failed); // the tabs still show an earlier drawing
   clearTimeout(retry);
   if (failed) retry = setTimeout(changed, RETRY);
   else document.dispatchEvent(new CustomEvent('digit'));
@@ -554,9 +394,8 @@ sheet.addEventListener('keydown', (event) => {
   action();
 });
 
-const actions = { undo, redo, erase, clear, save, rotate, crop: () => (frameOf.hidden ? crop(true) : cropped()) };
+const actions = { undo, redo, erase, clear, save };
 Object.entries(actions).forEach(([name, action]) => find(`[data-do=${name}]`).addEventListener('click', action));
-['pointerdown', 'pointermove', 'pointerup', 'pointercancel'].forEach((name) => frameOf.addEventListener(name, drag));
 
 const more = find('[data-do=examples]');
 const unfold = (open) => {
@@ -580,20 +419,7 @@ examples.forEach((button, example) => {
   });
 });
 
-const chooser = find('.pad-file input');
-chooser.addEventListener('change', () => {
-  take(chooser.files);
-  chooser.value = '';
-});
-const frame = find('.pad-sheet');
-['dragenter', 'dragover', 'dragleave', 'drop'].forEach((name) => frame.addEventListener(name, (event) => {
-  event.preventDefault();
-  event.stopPropagation();
-  frame.classList.toggle('is-target', name === 'dragenter' || name === 'dragover');
-  if (name === 'drop') take(event.dataTransfer.files);
-}));
-document.addEventListener('paste', (event) => take(event.clipboardData?.files));
-document.addEventListener('click', ({ target }) => { // beside the code of a tab: what the tab is about
+document.addEventListener('click', ({ target }) => { // the button above the code of a tab
   if (target.dataset?.do === 'save-digit') download(props.value, 'digit.png');
 });
 document.addEventListener('model', (event) => {

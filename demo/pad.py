@@ -1,8 +1,8 @@
-"""The drawing pad: our own canvas, with the live answer beneath it, in Gradio's HTML component.
+"""The drawing pad: a canvas with the live answer below it, in Gradio's HTML component.
 
-Its value is the drawing as a PNG data URL (280×280 RGBA), "" while it is blank. While the pen moves, its script calls
-`recognize` directly; at pen-up it sets the value and the page hears of it (see `demo.page`). Of several digits the
-value is the sheet of the chosen one.
+Its value is the drawing as a PNG data URL (280×280 RGBA), "" while it is blank; of several digits, the sheet of the
+chosen one. While the pen moves, its script calls `recognize` directly; at pen-up it sets the value and notifies the
+page (see `demo.page`).
 """
 
 import base64
@@ -21,22 +21,25 @@ from demo.server.validation import is_number, refusal, shown
 from export.recogniser import SURE, Answer, Recognizer
 
 HERE = Path(__file__).parent
-EXAMPLE = 1  # which digit of each class, counted from 0
+EXAMPLE = 1  # index of the example within its class
 
 
 def build_pad(
     find: Callable[[str], Recognizer], read: Callable[[Any, str], tuple[np.ndarray, Answer]], model: str
 ) -> gr.HTML:
-    """The pad. `find` returns the recogniser of a model's name, `read` its answer to a value of the pad, and the sheet.
+    """Build the pad.
 
-    `model` is the name of the first one.
+    Args:
+        find: model name → recogniser.
+        read: value of the pad and model name → sheet and answer.
+        model: name of the model at first.
     """
 
     def recognize(request: Any) -> dict[str, Any]:
         """{"canvas": data URL, "model": name, "at": [x, y] or null} → what the pad shows. Called by pad.js.
 
         Raises:
-            gr.Error: something else, or a model that is not there.
+            gr.Error: an invalid request, or an unknown model.
         """
         if not isinstance(request, dict) or not isinstance(request.get("model"), str):
             raise refusal(f"drawing: expected a canvas and a model's name, received {shown(request)}; reload the page")
@@ -48,7 +51,9 @@ def build_pad(
         elem_id="pad",
         html_template=(HERE / "pad.html").read_text(encoding="utf-8"),
         css_template=(HERE / "pad.css").read_text(encoding="utf-8"),
-        js_on_load="\n".join((HERE / name).read_text(encoding="utf-8") for name in ("drawing.js", "pad.js")),
+        js_on_load="\n".join(
+            (HERE / name).read_text(encoding="utf-8") for name in ("drawing.js", "pad.js", "picture.js")
+        ),
         apply_default_css=False,
         server_functions=[recognize],
         examples=[{"label": label, "url": png_url(as_ink(digit))} for label, digit in enumerate(example_digits())],
@@ -57,7 +62,7 @@ def build_pad(
 
 
 def reply(recognizer: Recognizer, canvas: np.ndarray, answer: Answer, at: tuple[float, float] | None) -> dict[str, Any]:
-    """What the pad shows of a drawing and the `answer` to it; of several digits, about the one closest to `at`.
+    """What the pad shows for a drawing and its `answer`; of several digits, for the one closest to `at`.
 
     `digits` is empty unless there are several; `canvas` is then the sheet of the `chosen` one, for the tabs. `advice`:
     why there is no sure answer, "" where there is one.
@@ -92,10 +97,10 @@ def _is_sure(answer: Answer) -> bool:
 
 
 def point(at: Any) -> tuple[float, float] | None:
-    """What the pad sent → a point in shares of the sheet; None where nothing is chosen.
+    """Check a point sent by the pad, in shares of the sheet; None if no digit is chosen.
 
     Raises:
-        gr.Error: something else came.
+        gr.Error: anything else.
     """
     if at is None:
         return None
@@ -105,10 +110,10 @@ def point(at: Any) -> tuple[float, float] | None:
 
 
 def drawing(url: Any) -> np.ndarray:
-    """What the pad sent → uint8 (280, 280, 4) RGBA.
+    """Decode a drawing sent by the pad: uint8 (280, 280, 4) RGBA.
 
     Raises:
-        gr.Error: something else came.
+        gr.Error: anything else.
     """
     try:
         return decode_canvas(url)

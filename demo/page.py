@@ -1,8 +1,8 @@
-"""What a tab gets to work with: the digit on the pad, the chosen network, and a place on the page.
+"""The frame around the tabs: the digit on the pad, the chosen network, and how a tab is built.
 
 One network answers on the whole page: `Page.model` is the choice at the top, `Drawn.model` what a tab receives.
 
-A tab is a file in `demo/tabs` with one function, and one line in `PATH` in `demo/app.py`, where its group is chosen:
+A tab is a file in `demo/tabs` with a function `build`, and an entry in a group of `PATH` in `demo/app.py`:
 
     def build(page: Page) -> None:
         with page.tab("Title", "The question that this tab asks?", task="Make the answer flip.") as tab:
@@ -12,14 +12,13 @@ A tab is a file in `demo/tabs` with one function, and one line in `PATH` in `dem
 
     def show(drawn: Drawn, strength: float) -> str: ...
 
-`live` calls `show` when the tab is first seen, when its inputs change, and when the digit or the network has changed,
-but only while the tab is visible, one call at a time, and at last with the newest values; when the page is closed it
-ends. Nothing in a `Drawn` may be changed: the network is shared by everybody. Every input can be reset, and stands in
-the address (`demo.url_state`).
+`live` calls `show` when the tab is first shown and whenever its inputs, the digit or the network change, but only while
+the tab is visible: one call at a time, the last one with the newest values. Closing the page ends the call. A `Drawn`
+must not be modified: all visitors share the network. Every input can be reset, and is part of the address
+(`demo.url_state`).
 
-The task is done as soon as an element with the attribute `data-done` is anywhere in the tab: let `show` return it when
-the condition holds, for example `<span data-done></span>`. The page then ticks the task, and remembers it in the
-browser. A tab without a task has no tick.
+A task is done as soon as the tab contains an element with the attribute `data-done`, as `demo.components.done` returns.
+The page then ticks the task, and remembers it in the browser.
 """
 
 import json
@@ -37,7 +36,6 @@ import gradio as gr
 import numpy as np
 import torch
 from gradio.components import Component
-from gradio.context import Context
 from torch import Tensor
 
 from bnmodel.data import load_sample
@@ -48,15 +46,14 @@ from demo.pad import build_pad, drawing
 from demo.path import Path, Step
 from demo.scripts import on_mount
 from demo.server.cancellation import PageClosed, WhilePageOpen
+from demo.server.gradio_private import current_blocks
 from demo.server.validation import refusal, shown
 from export.recogniser import Answer
 
 MOST_READ = 32  # drawings whose answers are kept, at 0.3 MB each
-LONGEST_TO_ANSWER = 10  # seconds that loading what is not yet needed waits for the first page
-DEFAULT = "robust"  # the network that answers at first, where it is there
-EXAMPLE = (
-    716  # of the shipped test sample: a 1 that both networks read as another digit in train mode, among other ones
-)
+LONGEST_TO_ANSWER = 10  # seconds that `warm_up` waits for a tab's first answer
+DEFAULT = "robust"  # the network chosen at first, if it is there
+EXAMPLE = 716  # index in the test sample: a 1 that both networks misread in train mode in a batch of ones
 RESET = '<button type="button" data-do="reset" title="Reset this tab’s controls">Reset</button>'
 LINK = (
     '<button type="button" data-do="link" title="A link to this tab with its controls and your drawing">'
@@ -67,7 +64,7 @@ SPOKEN = '<span class="hidden-text" role="status"></span>'
 
 @dataclass(frozen=True)
 class Drawn:
-    """The digit a tab is asked about. `is_example`: nothing is drawn yet, this one stands in."""
+    """The digit that a tab shows. `is_example`: nothing is drawn yet, and this is the example."""
 
     canvas: np.ndarray  # uint8 (H, W, 4) RGBA
     digit: Tensor  # float32 (28, 28) in [0, 1], what the network saw
@@ -81,7 +78,7 @@ class Drawn:
 
 
 class Tab:
-    """A tab under construction; `ear` fires when the visible tab has to be drawn anew."""
+    """A tab under construction; the `input` event of `ear` fires when the visible tab has to be updated."""
 
     def __init__(self, page: "Page", name: str, ear: gr.HTML) -> None:
         self.page, self.name, self.ear = page, name, ear
@@ -96,10 +93,11 @@ class Tab:
         at_once: int = 4,
         shared: Sequence[Component] = (),
     ) -> None:
-        """Keep `outputs` equal to `show(drawn, *shared, *inputs)`, for `at_once` visitors at a time: it needs memory.
+        """Keep `outputs` equal to `show(drawn, *shared, *inputs)`; of a generator, each result replaces the last.
 
-        A generator's first result is shown until the next.
-        `shared`: controls of several tabs (see `demo.components.share`); their changes arrive as a new drawing does.
+        Args:
+            at_once: how many calls may run at the same time; fewer for those that need much memory.
+            shared: controls of several tabs (`demo.shared_controls`); their changes arrive as a new drawing does.
         """
         for control in inputs:
             control.elem_id = control.elem_id or f"{self.name}-{url_state.slug(str(control.label))}"
@@ -132,7 +130,7 @@ class Tab:
             refresh_in_steps if isgeneratorfunction(show) else refresh,
             [self.page.pad, self.page.model, *shared, *inputs],
             list(outputs),
-            show_progress="minimal",  # style.css makes of it a fade, and only where the answer is slow
+            show_progress="minimal",  # style.css turns it into a fade, for slow answers only
             trigger_mode="always_last",
             concurrency_limit=at_once,
             api_visibility="private",
@@ -140,10 +138,10 @@ class Tab:
 
 
 class Page:
-    """The frame around the tabs. Built inside `gr.Blocks`; holds no value of any user."""
+    """The frame around the tabs. Built inside `gr.Blocks`; holds no values of visitors."""
 
     def __init__(self, checkpoints: File) -> None:
-        """Load every sound model below `checkpoints`; FileNotFoundError where there is none."""
+        """Load every sound model below `checkpoints`; FileNotFoundError if there is none."""
         self.models, self.unsound = load_models(checkpoints)
         self.example = enlarge(as_ink(load_sample(train=False).images[EXAMPLE, 0].numpy()))
         self.path = Path()
@@ -154,7 +152,7 @@ class Page:
         self.shared: dict[str, list[Component]] = {}  # controls that several tabs read
 
     def warm_up(self) -> None:
-        """Load and run what the first page needs; after its answer, or a while, what the next ones need."""
+        """Load and run what the first answer needs; after it, or after LONGEST_TO_ANSWER, what later ones need."""
         names = sorted(self.models, key=lambda name: name != DEFAULT)
         self.read("", names[0])
         self.answered.wait(LONGEST_TO_ANSWER)
@@ -164,33 +162,28 @@ class Page:
         import demo.svg  # noqa: F401 (for the pictures of all tabs but the first)
 
     def build_choice(self) -> None:
-        """The choice of the network that everything on the page is about."""
+        """The choice of the network, for the whole page."""
         names = list(self.models)
         self.model = gr.Dropdown(
             names, value=DEFAULT if DEFAULT in names else names[0], label="Network", elem_id="model", scale=0
         )
-        root = Context.root_block
-        assert root is not None
-        url_state.start(root)
-        url_state.note("", [self.model])
-        url_state.restore(root, "", [self.model])
+        url_state.start(current_blocks())
+        self.note_shared([self.model])
 
     def build_pad(self) -> None:
-        """The pad, which stays in sight beside every tab."""
+        """The pad, beside every tab."""
         self.pad = build_pad(lambda name: self.find(name).recognizer, self.read, self.model.value)
         tell = "name => { document.dispatchEvent(new CustomEvent('model', { detail: name })); }"
         self.model.change(None, [self.model], js=tell, api_visibility="private")  # the pad answers, then tells the tabs
 
     def note_shared(self, controls: list[Component]) -> None:
-        """Controls that belong to several tabs stand in the address of each."""
-        root = Context.root_block
-        assert root is not None
+        """Keep controls that several tabs share in the address, whichever tab is open."""
         url_state.note("", controls)
-        url_state.restore(root, "", controls)
+        url_state.restore(current_blocks(), "", controls)
 
     @contextmanager
     def tab(self, title: str, question: str, task: str = "") -> Iterator[Tab]:
-        """A tab with its question as a heading and its task; what is made inside the `with` follows below."""
+        """A tab with its question as a heading and its task; components made inside the `with` follow below."""
         name = url_state.slug(title)
         self.path.add(Step(name, title, question, bool(task)))
         with gr.Tab(title, id=name, elem_id=f"tab-{name}") as item:
@@ -201,11 +194,10 @@ class Page:
         ear.value = f'<h2 tabindex="-1">{escape(question)}</h2><div class="tools">{tools}</div>' + (
             f'<p class="task" data-tab="{name}"><b>Try it</b> {escape(task)}</p>' if task else ""
         )
-        root, tabs = Context.root_block, item.parent
-        assert root is not None
+        tabs = item.parent
         assert isinstance(tabs, gr.Tabs)
-        tabs.overflow_behavior = "wrap"  # every tab in sight on a phone too, rather than in a menu
-        url_state.restore(root, name, tab.controls, [tabs])
+        tabs.overflow_behavior = "wrap"  # path.js clicks the tabs, so that none may move to a menu
+        url_state.restore(current_blocks(), name, tab.controls, [tabs])
         item.select(None, js=f"() => {{ urlState.show({name!r}); }}", api_visibility="private")
         if tab.controls:  # its button, see tab.js
             defaults = f"() => urlState.defaults({name!r})"
@@ -220,10 +212,10 @@ class Page:
         return self.models[name]
 
     def read(self, url: Any, name: str) -> tuple[np.ndarray, Answer]:
-        """The pad's value as a sheet, the example for "", and a network's answer to it: for the pad and all tabs once.
+        """The pad's value as a sheet (the example for "") and a network's answer to it, cached for pad and tabs.
 
         Raises:
-            gr.Error: no drawing, or no such network.
+            gr.Error: an invalid drawing, or an unknown network.
         """
         if not isinstance(url, str):
             raise refusal(f"drawing: expected a PNG data URL, received {shown(url)}; draw it again")
@@ -234,7 +226,7 @@ class Page:
         return canvas, self.find(name).recognizer.read(canvas)
 
     def drawn(self, url: str | None, name: str) -> Drawn:
-        """The pad's value → the digit, or an example while there is none."""
+        """The digit on the pad, or the example while it is blank."""
         model = self.find(name)
         canvas, answer = self.read(url or "", name)
         is_example = not url or answer.blank

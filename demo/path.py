@@ -1,4 +1,4 @@
-"""The path through the tabs: five groups in teaching order, with a tick per solved task, and what comes next."""
+"""The list of tabs: five groups in teaching order, with a tick per solved task, and a button to the next tab."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,28 +40,26 @@ class Path:
         self.groups.append((group, []))
 
     def add(self, step: Step) -> None:
-        if not self.groups:
-            self.begin(Group("", "", ()))
         self.groups[-1][1].append(step)
 
     def to_html(self) -> str:
-        """The list of tabs. Gradio's own, which knows no groups, is hidden and clicked by path.js."""
+        """The list of tabs. Gradio's own, which has no groups, is hidden; path.js clicks it."""
         groups = "".join(_group(number, *group) for number, group in enumerate(self.groups, 1))
         return (
             f'<nav class="path" aria-label="Tabs">{groups}</nav>'
             '<p class="aim"><span data-aim></span> <span class="progress" data-progress></span></p>'
-            '<p id="stale" role="alert">No answer from the server: what is shown here is an earlier drawing’s.</p>'
+            '<p id="stale" role="alert">No answer from the server: these are the results for an earlier drawing.</p>'
             '<span class="hidden-text" role="status"></span>'
         )
 
 
 def build_path() -> gr.HTML:
-    """The list of tabs; its value is set once they are built."""
+    """The place of the list; its value is set once the tabs are built."""
     return gr.HTML(js_on_load=PATH_JS, apply_default_css=False, elem_id="path")
 
 
 def build_next() -> gr.HTML:
-    """The way to the next tab, below the tabs."""
+    """The place of the button to the next tab; path.js makes it."""
     ready = "document.dispatchEvent(new CustomEvent('next', { detail: element }))"
     return gr.HTML("<span></span>", js_on_load=ready, apply_default_css=False, elem_id="next")
 

@@ -1,6 +1,6 @@
-"""What a page reads out of a figure: the values to touch, and the legend of all its panels.
+"""Values and legends of matplotlib figures, for touch.js and the page.
 
-plotly, which Gradio can show, would do this too, with 4.6 MB of script before the first figure; this is 3 KB.
+plotly, which Gradio supports, would load 4.6 MB of script before the first figure; touch.js has 7 KB.
 """
 
 import re
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-MOST_POINTS = 120  # of a curve; more are closer together than a finger or a mouse can tell apart
+MOST_POINTS = 120  # per curve; more could not be pointed at separately
 DASHES = {"--": "5 3", ":": "1.5 3", "-.": "6 3 1.5 3"}
 MARKERS = {
     "o": '<circle cx="11" cy="5" r="3"/>',
@@ -32,9 +32,10 @@ def series(axes: Axes) -> list[dict[str, Any]]:
     for line, name in _lines(axes):
         x, y = (np.asarray(values, float) for values in line.get_data())
         transform = line.get_transform()
-        if len(x) == 2 and transform != axes.transData:  # axhline, axvline: in shares of the axes one way
+        if len(x) == 2 and transform != axes.transData:  # axhline or axvline
             continue
-        if not len(x) or (len(x) > 3 and (x[0:4:2] == x[1:4:2]).all()):  # the outline of `stairs`, which adds points
+        is_outline = len(x) > 3 and (x[0:4:2] == x[1:4:2]).all()  # of `plotting.stairs`, which adds points
+        if not len(x) or is_outline:
             continue
         every = max(1, len(x) // MOST_POINTS)
         places = transform.transform(np.column_stack((x, y)))
@@ -69,7 +70,7 @@ def number(value: float, share: bool = False) -> str:
 
 
 def legend(figure: Figure, on_page: dict[str, str]) -> str:
-    """One legend (HTML) of all panels, in the page's colours. The panels lose theirs."""
+    """One legend (HTML) for all panels, in the page's colours. Removes the panels' own legends."""
     entries: dict[str, Any] = {}
     title = ""
     for axes in figure.axes:
@@ -90,7 +91,7 @@ def legend(figure: Figure, on_page: dict[str, str]) -> str:
 
 
 def _lines(axes: Axes) -> list[tuple[Line2D, str]]:
-    """The lines with their names; those that are parts of error bars bear the bars' name, or are left out."""
+    """The lines and their names; of error bars only the central line, under the bars' name."""
     bars = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
     named = {container.lines[0]: str(container.get_label()) for container in bars}
     parts = set(chain.from_iterable(container.lines[1] for container in bars))
@@ -98,12 +99,12 @@ def _lines(axes: Axes) -> list[tuple[Line2D, str]]:
 
 
 def _shown(label: str) -> str:
-    """matplotlib's own labels (“_child3”) are none."""
+    """`label` without a leading underscore; "" for matplotlib's own labels, such as “_child3”."""
     return "" if re.fullmatch(r"_child\d+|_container\d+|_nolegend_", label) else label.removeprefix("_")
 
 
 def _sample(handle: Any, on_page: dict[str, str]) -> str:
-    """What an entry of the legend looks like in the picture, 22×10."""
+    """The symbol of a legend entry, a 22×10 <svg>."""
     if isinstance(handle, ErrorbarContainer):
         handle = handle.lines[0]
     line = isinstance(handle, Line2D)

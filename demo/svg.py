@@ -1,8 +1,7 @@
-"""Figures on a page, as inline SVG in the page's colours and font: whole, or one <svg> a panel.
+"""Figures as inline SVG in the page's colours and font, one <svg> per panel.
 
-INK becomes `currentColor` and the two modes `--eval` and `--train`, so that a picture follows its page's light or dark
-theme. Somebody waits for a panel: its scales (grid, ticks, numbers, labels) are written here, since matplotlib, which
-draws the rest, takes longer for them than for all else together.
+INK becomes `currentColor`, EVAL and TRAIN become `--eval` and `--train`, so that a picture follows the light or dark
+theme. Grid, ticks, numbers and labels are written here, since matplotlib takes longer for them than for all the rest.
 """
 
 import hashlib
@@ -30,6 +29,7 @@ ON_PAGE = {
     INK: "currentColor",
 }
 TICK, GAP = 3.5, 7.0  # points: how long a tick is, and how far from the axes its number
+TITLE, EM = 11.0, 0.54  # points, a title's font size; and the width of a character in font sizes
 DIGIT = 6.0  # points, the width of one in a tick's number
 LINE = 14.0  # points, the height of a line of text
 
@@ -41,16 +41,17 @@ def to_svg(figure: Figure, description: str) -> str:
 
 
 def to_legend_and_panels(figure: Figure, description: str) -> tuple[str, str]:
-    """`to_panels` without legends, whose values can be touched (see touch.js); before it, one legend of them all."""
+    """One legend (HTML) for all panels, and the panels of `to_panels` without theirs."""
     legend = readings.legend(figure, ON_PAGE)
     return legend, to_panels(figure, description)
 
 
 def to_panels(figure: Figure, description: str) -> str:
-    """The same, one <svg> a panel, so that a page can wrap them: side by side on a wide screen, stacked on a phone.
+    """One inline <svg> per panel, so that a page can place them side by side or, on a phone, below each other.
 
-    Their boxes leave the same room around the axes, so that these stay aligned wherever the panels come to lie.
-    `figure` is laid out anew, with the room reckoned from the number of characters, and loses its scales.
+    All boxes leave the same room around their axes, so that these stay aligned. Modifies `figure`: it is laid out anew,
+    with the room estimated from the number of characters, and loses its scales. The first <svg> has the `description`
+    for screen readers.
     """
     margins = _lay_out(figure)
     for axes in figure.axes:
@@ -58,7 +59,7 @@ def to_panels(figure: Figure, description: str) -> str:
         axes.yaxis.set_visible(False)
     *parts, rest = re.split(r"(?=\n  <g id=)|(?=\n </g>\n)", _content(figure))
     panels = [part for part in parts if re.match(r'\n  <g id="\w*axes_', part)]
-    clips = rest[len("\n </g>\n") :]  # shared by all, kept in the first
+    clips = rest[len("\n </g>\n") :]  # shared by all panels, kept in the first
     texts = [description, *[""] * (len(panels) - 1)]
     return "".join(
         _svg(_box(axes, margins), _scales(axes, margins[0]) + panel + (clips if text else ""), text, _values(axes))
@@ -73,12 +74,13 @@ def _svg(box: str, content: str, description: str, values: str = "") -> str:
 
 
 def _values(axes: Axes) -> str:
-    """What touch.js shows, and take_home.js saves: the values of every curve and where their points are."""
+    """An attribute with the values of every curve and the places of its points, for touch.js and take_home.js."""
     curves = [
         {
             "name": one["name"],
             "points": [
-                [*(float(f"{v:.6g}") for v in (x, y)), *_rounded(axes, px, py)] for x, y, px, py in one["points"]
+                [float(f"{x:.6g}"), float(f"{y:.6g}"), *(round(place, 1) for place in _points(axes, px, py))]
+                for x, y, px, py in one["points"]
             ],
         }
         for one in readings.series(axes)
@@ -94,20 +96,9 @@ def _values(axes: Axes) -> str:
         "ticks": [[place, str(name)] for place, name in names.items() if not _is_number(str(name))],
         "curves": curves,
     }
-    return f" data-values='{_attribute(json.dumps(content, ensure_ascii=False))}'" if curves else ""
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")
-
-
-def _attribute(text: str) -> str:
-    """Between single quotes: JSON has many double ones."""
-    return escape(text, quote=False).replace("'", "&#39;")
-
-
-def _rounded(axes: Axes, x: float, y: float) -> list[float]:
-    return [round(place, 1) for place in _points(axes, x, y)]
+    # single quotes around it, since JSON has many double ones
+    text = escape(json.dumps(content, ensure_ascii=False), quote=False).replace("'", "&#39;")
+    return f" data-values='{text}'" if curves else ""
 
 
 def _is_number(text: str) -> bool:
@@ -119,7 +110,7 @@ def _is_number(text: str) -> bool:
 
 
 def _content(figure: Figure) -> str:
-    """What is inside the <svg>: text as text, the page's colours, and ids that no other picture has."""
+    """The content of the <svg>: text as text, the page's colours, and ids that are unique on the page."""
     buffer = io.StringIO()
     with plot_style(), rc_context({"svg.fonttype": "none"}):
         canvas = FigureCanvasSVG(figure)  # savefig would draw everything twice
@@ -129,13 +120,13 @@ def _content(figure: Figure) -> str:
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # it would style the whole page
     for colour, on_page in ON_PAGE.items():
         svg = svg.replace(colour, on_page)
-    # a picture in a hidden tab would otherwise lend its clip paths to this one
+    # otherwise it would use the clip paths of a picture in a hidden tab
     own = "f" + hashlib.blake2b(svg.encode(), digest_size=4).hexdigest()
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\1{own}_", svg)
 
 
 def _lay_out(figure: Figure) -> tuple[float, float, float, float]:
-    """Place all axes and titles. The room around each axes in points: left, right, bottom, top."""
+    """Place all axes and titles. Returns the room around each axes in points: left, right, bottom, top."""
     drawn = figure.axes
     widest = [max(len(label) for axes in drawn for label in ["", *_labels(axis(axes))]) for axis in (_x, _y)]
     named = [any(axis(axes).get_label_text() for axes in drawn) for axis in (_x, _y)]
@@ -154,7 +145,9 @@ def _lay_out(figure: Figure) -> tuple[float, float, float, float]:
         x = left + place.colspan.start * (left + across + right)
         y = height - (place.rowspan.start + 1) * (top + up + bottom) + bottom
         axes.set_position((x / width, y / height, across / width, up / height))
-        axes.set_title(axes.get_title(loc="left"), loc="left", y=1.0)
+        title = axes.get_title(loc="left")
+        fitting = (across + right) / (EM * max(1, len(title)))  # or a phone would cut it off
+        axes.set_title(title, loc="left", y=1.0, fontsize=min(TITLE, fitting))
     return left, right, bottom, top
 
 
@@ -173,7 +166,7 @@ def _labels(axis: Axis) -> list[str]:
 
 
 def _scales(axes: Axes, left: float) -> str:
-    """Grid, ticks, numbers and labels of one axes, behind what it shows. `left`: the room at its left, in points."""
+    """Grid, ticks, numbers and labels of one axes as SVG. `left`: the room on its left, in points."""
     x0, y0, x1, y1 = _rectangle(axes)
     grid, ticks, texts = "", "", ""
     for x, label in _ticks(axes, axes.xaxis, x0, x1):
@@ -196,7 +189,7 @@ def _scales(axes: Axes, left: float) -> str:
 
 
 def _ticks(axes: Axes, axis: Axis, first: float, last: float) -> Iterator[tuple[float, str]]:
-    """Where the ticks within an axis are, in points, and their numbers."""
+    """The places in points and the labels of the ticks from `first` to `last`."""
     transform = axes.get_xaxis_transform() if axis is axes.xaxis else axes.get_yaxis_transform()
     for place, label in zip(axis.get_majorticklocs(), _labels(axis), strict=True):
         x, y = _points(axes, *transform.transform((place, 0) if axis is axes.xaxis else (0, place)))
@@ -214,7 +207,7 @@ def _text(x: float, y: float, text: str, anchor: str, turned: bool = False) -> s
 
 
 def _box(axes: Axes, margins: tuple[float, float, float, float]) -> str:
-    """The viewBox of one axes and the room around it; of its whole place, which an equal aspect may not fill."""
+    """The viewBox of one axes with the room around it; an equal aspect may leave part of it empty."""
     left, right, bottom, top = margins
     figure, place = axes.get_figure(), axes.get_position(original=True)
     assert isinstance(figure, Figure)

@@ -1,5 +1,5 @@
-// The ear of a tab. The page says 'digit' when the drawing or the model has changed; the tab's heading hears it and
-// passes it on as its 'input' event, but only while it is visible: a hidden tab catches up when it is shown.
+// The heading of a tab. When the page sends 'digit', since the drawing or the model has changed, it triggers its 'input'
+// event, but only while it is visible: a hidden tab catches up when it is shown.
 let stale = true;
 const refresh = () => {
   if (!stale || !element.offsetParent) return;
@@ -12,7 +12,7 @@ document.addEventListener('digit', () => {
 });
 new ResizeObserver(refresh).observe(element); // shown, hidden, or only just built
 
-// Beside the heading: the controls as at first (the 'clear' event), and a link to them as they are now.
+// The buttons beside the heading: reset the controls (the 'clear' event), and copy a link.
 element.addEventListener('click', async ({ target }) => {
   if (target.dataset.do === 'reset') trigger('clear');
   if (target.dataset.do !== 'link') return;
@@ -25,7 +25,7 @@ element.addEventListener('click', async ({ target }) => {
   setTimeout(() => say('Copy link', ''), 2000);
 });
 
-// The task is done once anything in the tab says so.
+// The task is done once the tab contains an element with data-done.
 const task = element.querySelector('.task');
 const panel = element.closest('[role=tabpanel]');
 const solved = () => {

@@ -1,4 +1,4 @@
-// The pictures of a tab as a PNG or an SVG, their values as CSV or JSON: of what is on the page, made in the browser.
+// Save the pictures of a tab as PNG or SVG and their values as CSV or JSON, made in the browser from the page.
 const NS = 'http://www.w3.org/2000/svg';
 const PAINTED = ['fill', 'fill-opacity', 'stroke', 'stroke-width', 'stroke-opacity', 'stroke-dasharray', 'opacity',
   'font-size', 'font-weight', 'text-anchor', 'dominant-baseline', 'vector-effect', 'image-rendering', 'visibility'];
@@ -38,15 +38,14 @@ function drawText(node, dx, dy) {
   }).join('');
 }
 
-// Where a colour is transparent, its neighbours' colours fade: SVG would mix in black.
-let gradientId;
+// A transparent stop takes its neighbours' colours, since SVG would mix in black. Returns the definition and its paint.
 function gradient(image) {
   const colours = image.match(/rgba?\([^)]*\)/g);
   const clear = (colour) => /rgba\(.*, 0\)/.test(colour);
   const stops = colours.flatMap((colour, k) => (clear(colour) ? [colours[k - 1], colours[k + 1]] : [colour]).filter(Boolean).map((paint) =>
     `<stop offset="${k / (colours.length - 1)}" stop-color="${paint}" stop-opacity="${clear(colour) ? 0 : 1}"/>`));
-  gradientId = `gradient-${colours.join().replace(/\W+/g, '-')}`;
-  return `<linearGradient id="${gradientId}">${stops.join('')}</linearGradient>`;
+  const id = `gradient-${colours.join().replace(/\W+/g, '-')}`;
+  return [`<linearGradient id="${id}">${stops.join('')}</linearGradient>`, `fill="url(#${id})"`];
 }
 
 function drawBox(style, box, dx, dy) {
@@ -55,7 +54,10 @@ function drawBox(style, box, dx, dy) {
   const frame = (paint) => `<rect x="${x}" y="${y}" width="${width}" height="${height}" rx="${Math.min(radius, height / 2)}" ${paint}/>`;
   let drawn = '';
   if (!/rgba\(.*, 0\)|transparent/.test(style.backgroundColor)) drawn += frame(`fill="${style.backgroundColor}"`);
-  if (style.backgroundImage.startsWith('linear-gradient(to right')) drawn += gradient(style.backgroundImage) + frame(`fill="url(#${gradientId})"`);
+  if (style.backgroundImage.startsWith('linear-gradient(to right')) {
+    const [definition, paint] = gradient(style.backgroundImage);
+    drawn += definition + frame(paint);
+  }
   if (parseFloat(style.outlineWidth) && style.outlineStyle !== 'none') {
     drawn += frame(`fill="none" stroke="${style.outlineColor}" stroke-width="${style.outlineWidth}"`);
   }
@@ -70,7 +72,7 @@ function drawSvg(svg, box, dx, dy) {
   const parts = svg.querySelectorAll('*');
   copy.querySelectorAll('*').forEach((part, k) => {
     const style = getComputedStyle(parts[k]);
-    // what is defined to be used elsewhere inherits there what it does not set itself
+    // a definition inherits, where it is used, whatever it does not set itself
     const painted = parts[k].closest('defs') ? PAINTED.filter((name) => parts[k].style.getPropertyValue(name)) : PAINTED;
     part.setAttribute('style', painted.map((name) => `${name}: ${style.getPropertyValue(name)}`).join('; '));
   });
@@ -85,7 +87,7 @@ function drawSvg(svg, box, dx, dy) {
 
 function draw(node, dx, dy) {
   if (node.nodeType === Node.TEXT_NODE) return drawText(node, dx, dy);
-  if (!(node instanceof Element) || node.matches('.wrap, .hidden-text, .spoken, script, style')) return '';
+  if (!(node instanceof Element) || node.matches('.wrap, .hidden-text, script, style')) return '';
   const style = getComputedStyle(node);
   const box = node.getBoundingClientRect();
   if (style.display === 'none' || style.visibility === 'hidden') return '';
@@ -124,7 +126,7 @@ function picture() {
   };
 }
 
-// Without what sticks to the window's edge, or is shown because somebody points at it.
+// Call `make` while nothing sticks to the edge of the window
 function still(make) {
   document.body.classList.add('saving');
   try {
@@ -188,7 +190,7 @@ function csv() {
 
 function save(blob, ending) {
   const link = Object.assign(document.createElement('a'), { href: URL.createObjectURL(blob) });
-  link.download = `${network()}-${element.dataset.name ?? element.querySelector('[data-name]').dataset.name}.${ending}`;
+  link.download = `${network()}-${element.querySelector('[data-name]').dataset.name}.${ending}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

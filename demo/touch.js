@@ -1,5 +1,5 @@
-// The values of a tab's picture under the mouse, a finger or the arrow keys, and one channel highlighted in all pictures.
-// `svg[data-values]`: a figure's panel (demo/svg.py). `[data-grid]`: a channel's map. `[data-tip]`: a text of its own.
+// Show the values of a tab's picture at the mouse, finger or arrow keys, and highlight a channel in all pictures.
+// `svg[data-values]`: a panel of a figure (demo/svg.py). `[data-grid]`: the map of a channel. `[data-tip]`: a text.
 const tip = document.querySelector('.tip') ?? document.body.appendChild(
   Object.assign(document.createElement('div'), { className: 'tip', hidden: true }));
 const NS = 'http://www.w3.org/2000/svg';
@@ -28,7 +28,7 @@ function values(svg) {
   return read.get(svg);
 }
 
-// Every curve's point nearest to `at` (in the panel's points) from side to side, as [[curve, point], …].
+// The points closest to `at`, an x coordinate of the panel, at most one per curve: [{ name, point }, …]
 function nearest({ curves }, at) {
   const all = curves.flatMap(({ name, points }) => points.map((point) => ({ name, point })));
   const first = all.reduce((a, b) => (Math.abs(b.point[2] - at) < Math.abs(a.point[2] - at) ? b : a));

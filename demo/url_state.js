@@ -1,5 +1,5 @@
-// The tab and its settings in the address, so that they can be handed on. Run once, when the page opens; the names are
-// those of demo/url_state.py. Foreign parameters (__theme, …) stay as they are.
+// The tab and its controls in the address, so that a link restores them. Runs once, when the page opens;
+// demo/url_state.py calls its functions. Other parameters (__theme, …) stay as they are.
 
 const asked = new URLSearchParams(location.search);
 const groups = new Map(); // of controls, by the name of their tab: {controls: {key: {value, …}}, values: {key: value}}
@@ -7,13 +7,9 @@ let first; // tab
 let visible;
 let timer;
 
-// The value that `text` asks of a control; undefined where it means none.
+// The value of a control that `text` stands for; undefined if it is not valid.
 function read(text, control) {
   if (text === null) return undefined;
-  if (control.many) {
-    const parts = text.split(',');
-    return control.choices.filter((choice) => parts.includes(String(choice)));
-  }
   if (control.choices) return control.choices.find((choice) => String(choice) === text);
   const number = text.trim() === '' ? NaN : Number(text);
   if (!Number.isFinite(number)) return undefined;
@@ -36,7 +32,7 @@ function link() {
       if (String(value) !== String(control.value)) state.set(key, value);
     }
   }
-  return address.href.replaceAll('%2C', ',');
+  return address.href;
 }
 
 function write() {

@@ -1,6 +1,6 @@
-"""A tab's settings as a link: `?tab=gradients&grad-steps=10` opens that tab with that control set.
+"""The controls of a tab in the address: `?tab=gradients&grad-steps=10` opens that tab with that control set.
 
-Everything happens in the browser (`url_state.js`). Settings that differ from the defaults are in the address, which is
+Everything happens in the browser (`url_state.js`). The address has the settings that differ from the defaults, and is
 read when the page opens. Unknown keys and choices are ignored; numbers are clamped to their range. A control's key is
 its `elem_id`.
 """
@@ -19,7 +19,7 @@ URL_STATE_JS = (Path(__file__).parent / "url_state.js").read_text(encoding="utf-
 
 
 def start(root: gr.Blocks) -> None:
-    """Once a page, before all else of this file."""
+    """Load url_state.js. Call it once, before the other functions of this file."""
     root.load(None, js=f"() => {{ {URL_STATE_JS} }}", api_visibility="private")
 
 
@@ -36,34 +36,30 @@ def note(name: str, controls: Sequence[Component]) -> None:
 
 
 def restore(root: gr.Blocks, name: str, controls: Sequence[Component], tabs: Sequence[BlockContext] = ()) -> None:
-    """What the address asks of `controls`, when the page opens; and of `tabs`, a list of one, to show tab `name`."""
+    """When the page opens, set `controls` as the address says, and let `tabs` (one or none) show the tab `name`."""
     described = json.dumps(describe(controls))
     outputs = [*tabs, *controls]
     root.load(None, None, outputs, js=f"() => urlState.open({name!r}, {described})", api_visibility="private")
 
 
 def describe(controls: Sequence[Component]) -> dict[str, dict[str, Any]]:
-    """Key → default value, and what else it may be: a range of numbers, or choices (`many`: any number of them)."""
+    """Key → default value, and its range or choices."""
     described: dict[str, dict[str, Any]] = {}
     for control in controls:
-        value = control.value
         if isinstance(control, gr.Slider | gr.Number):
             step = control.step if isinstance(control, gr.Slider) else 1 if control.precision == 0 else None
             about = {"minimum": control.minimum, "maximum": control.maximum, "step": step}
-        elif isinstance(control, gr.Checkbox):
-            about = {"choices": [False, True]}
         else:
-            many = isinstance(control, gr.CheckboxGroup) or bool(getattr(control, "multiselect", False))
-            about = {"choices": [choice for _, choice in control.choices], "many": many}  # type: ignore[attr-defined]
-        described[key(control)] = {"value": value, **about}
+            about = {"choices": [choice for _, choice in control.choices]}  # type: ignore[attr-defined]
+        described[key(control)] = {"value": control.value, **about}
     return described
 
 
 def key(control: Component) -> str:
-    """What a control is called in the address.
+    """The name of a control in the address.
 
     Raises:
-        ValueError: it has no elem_id.
+        ValueError: the control has no elem_id.
     """
     if not control.elem_id:
         raise ValueError(f"{control}: expected an elem_id, received none; give it one, or a label")

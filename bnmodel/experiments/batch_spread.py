@@ -125,7 +125,7 @@ def figure(result: BatchSpread) -> Figure:
     curve.axhline(result.eval_probability, color=plotting.EVAL, label="eval mode")
     curve.axvline(result.batch_size, color=plotting.INK, linestyle=":", linewidth=1)
     curve.set(
-        title="all batch sizes",
+        title=f"batches of {result.sizes[0]} to {result.sizes[-1]}",
         xlabel="batch size, digits (log)",
         ylabel=probability,
         xscale="log",

@@ -1,6 +1,6 @@
-"""Stop computing for a page that was closed.
+"""Stop the computation of an event whose page was closed.
 
-Gradio drops the calls of a closed page that still wait in its queue, but lets running ones run to their end.
+Gradio drops the waiting calls of a closed page, but lets running ones finish.
 """
 
 from typing import Any
@@ -18,10 +18,10 @@ class PageClosed(Exception):
 class WhilePageOpen(TorchFunctionMode):
     """Within `with WhilePageOpen():` every torch function raises PageClosed once the page of the event is closed.
 
-    So experiments need no cancellation code: the longest torch function takes half a second.
+    So experiments need no cancellation code; the longest torch function takes half a second.
 
     Raises:
-        PageClosed: catch it outside; its traceback keeps the tensors alive.
+        PageClosed: catch it outside the function that holds the tensors, since its traceback keeps them alive.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class WhilePageOpen(TorchFunctionMode):
         self.event = current_event()
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # `no_grad` calls torch on exit: stopped there, this thread would stay without gradients
+        # `no_grad` calls torch on exit; an exception there would leave gradients disabled in this thread
         if self.event is not None and not self.event.alive and function is not torch._C._set_grad_enabled:
             raise PageClosed
         return function(*args, **(kwargs or {}))

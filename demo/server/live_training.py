@@ -1,8 +1,8 @@
 """Live trainings on the page: a few run at once, further ones wait in Gradio's queue.
 
-A training is a generator whose every `next` takes at most an epoch. Gradio runs it in a worker thread, limits how many
-run (`concurrency_limit`), and closes it after the epoch under way when its page is closed. “Stop” sets a flag that is
-read after every step. Gradio's own `cancels` is not used: a cancellation arrives late and may end the next training.
+A training is a generator that trains for at most an epoch per step. Gradio runs it in a worker thread, limits how many
+run at once (`concurrency_limit`), and closes it after the current step when its page is closed. “Stop” sets a flag that
+is read after every step. Gradio's `cancels` is not used: a cancellation arrives late and may end the next training.
 """
 
 import threading
@@ -14,10 +14,10 @@ from typing import Any, Generic, Literal, TypeVar
 import gradio as gr
 from gradio.components import Component
 
-MAX_TRAININGS = 3  # at once, over all visitors: they share one core
-PICTURE_INTERVAL = 0.3  # seconds: drawing takes time from the training
-WAITING = '<p class="waiting">Press “Train live”, and the curves grow here.</p>'
-MOST_RUNS = 3  # earlier runs drawn beside the present one
+MAX_TRAININGS = 3  # at once, over all visitors, who share one core
+PICTURE_INTERVAL = 0.3  # seconds between two pictures, since drawing takes time from the training
+WAITING = '<p class="waiting">Press “Train live” to draw the curves here.</p>'
+MOST_RUNS = 3  # earlier runs drawn with the current one
 State = Literal["waiting", "training", "paused", "stopped", "finished"]
 T = TypeVar("T")
 _running: set[object] = set()
@@ -25,9 +25,9 @@ _turn = threading.Lock()
 
 
 class Run(Generic[T]):
-    """A training: `steps`, of which each `pictures()` takes `most` at most (None: all).
+    """A training: the generator `steps`, of which each call of `pictures` takes at most `most` steps (None: all).
 
-    It begins as "waiting". `pictures` takes steps while it is "training"; a "paused" one keeps its steps open.
+    It begins in the state "waiting"; a "paused" one can go on.
     """
 
     def __init__(self, steps: Generator[T], most: int | None = None) -> None:
@@ -35,20 +35,20 @@ class Run(Generic[T]):
         self.latest: T | None = None
         self.state: State = "waiting"
         self.pausing = False
-        self.picture = WAITING  # of the end, where it was stopped
+        self.picture = WAITING  # the last one, if it was stopped
         self._lock = threading.Lock()
 
     def go_on(self, most: int | None = None) -> None:
-        """Let the next `pictures()` continue a paused training."""
+        """Let the next call of `pictures` continue a paused training."""
         self._change("paused", "waiting")
         self.most = most
 
     def pause(self) -> None:
-        """Pause after the step under way."""
+        """Pause after the current step."""
         self.pausing = True
 
     def stop(self) -> None:
-        """End it: at once, or after the step under way."""
+        """End it now, or after the current step."""
         with self._lock:
             idle = self.state in ("waiting", "paused")
             if self.state != "finished":
@@ -57,9 +57,9 @@ class Run(Generic[T]):
             self.steps.close()
 
     def pictures(self) -> Iterator[tuple[T, State]]:
-        """Every PICTURE_INTERVAL the latest step as "training", and the last one as "finished" or "paused".
+        """Every PICTURE_INTERVAL the latest step and "training"; at the end the last one and "finished" or "paused".
 
-        Nothing where it is not "waiting"; nothing further once it is stopped.
+        Yields nothing unless the state is "waiting", and nothing more once it is "stopped".
         """
         if not self._change("waiting", "training"):
             return
@@ -88,7 +88,7 @@ class Run(Generic[T]):
             yield self.latest, self.state
 
     def _change(self, before: State, after: State) -> bool:
-        """Set the state to `after` if it is `before`; whether it was."""
+        """Set the state to `after` if it is `before`. Returns whether it was."""
         with self._lock:
             fits = self.state == before
             if fits:
@@ -98,18 +98,18 @@ class Run(Generic[T]):
 
 @dataclass(eq=False)
 class Runs(Generic[T]):
-    """The trainings of one page: the one that its buttons control, and the last steps of those before."""
+    """The trainings of one page: the one that its buttons control, and the last steps of earlier ones."""
 
     now: Run[T] | None = None
     earlier: tuple[T, ...] = ()
 
     def keep(self) -> None:
-        """Count the training among the earlier ones."""
+        """Add the training's last step to the earlier ones."""
         if self.now is not None and self.now.latest is not None:
             self.earlier = (*self.earlier, self.now.latest)[-MOST_RUNS:]
 
     def buttons(self) -> list[gr.Button]:
-        """Which of the `buttons` can be pressed now."""
+        """Updates of `buttons`: which of them can be pressed now."""
         state = self.now.state if self.now is not None else "finished"
         going = state in ("waiting", "training")
         paused = state == "paused"
@@ -124,7 +124,7 @@ class Runs(Generic[T]):
 
 
 def _one_at_a_time(steps: Iterator[T]) -> Iterator[T]:
-    """`steps`, never two of different trainings at once: together they would keep the GIL from everybody else."""
+    """`steps`, one training at a time: several would keep the GIL from the other threads."""
     while True:
         with _turn:
             step = next(steps, None)
@@ -165,9 +165,13 @@ def wire(
     draw: Callable[[T, State, Sequence[T]], str],
     networks: int,
 ) -> None:
-    """Let the `buttons` control trainings; `shown` gets `draw(step, state, earlier runs)`.
+    """Let the `buttons` control trainings.
 
-    `networks`: how many steps of `stream(*inputs)` make an epoch; the first step is before any.
+    Args:
+        pressed: the buttons of `buttons`.
+        inputs: arguments of `stream`, which starts a training.
+        shown: receives `draw(step, state, earlier runs)`.
+        networks: how many steps of a training make an epoch; its first step precedes the first epoch.
     """
     train, pause, go_on, step, stop, clear = pressed
     page: gr.State = gr.State(Runs())  # each session gets a copy, which its events share
@@ -212,7 +216,7 @@ def wire(
                 if state == "finished":
                     runs.keep()
                 yield [draw(latest, state, before), *runs.buttons()]
-        # again, since a picture on its way may have arrived after the answer to “Stop”
+        # again, since a picture may have arrived after the answer to “Stop”
         ended = run is not None and run is runs.now and run.state == "stopped"
         yield [run.picture if run is not None and ended else gr.skip(), *runs.buttons()]
 
@@ -239,7 +243,7 @@ def wire(
         runs.earlier = ()
         return runs.buttons()
 
-    # into sight; a training that is drawn where nobody looks is none
+    # scroll the figure into view
     look = f"""() => {{
         document.getElementById({shown.elem_id!r})?.scrollIntoView({{ block: 'nearest', behavior: 'smooth' }});
     }}"""

@@ -1,6 +1,6 @@
-"""Give freed memory back to the system.
+"""Return freed memory to the operating system.
 
-glibc keeps what was freed within each thread's heap: after large images in many threads, half a gigabyte and more.
+glibc keeps freed memory in each thread's heap: half a gigabyte and more after large images in many threads.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ EVERY = 20.0  # seconds
 
 
 def return_freed_memory() -> bool:
-    """Give back what is free now; False if the C library is not glibc."""
+    """Return what is free now. False if the C library is not glibc."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is None:
         return False
@@ -21,7 +21,7 @@ def return_freed_memory() -> bool:
 
 
 def keep_returning_freed_memory() -> None:
-    """Do so for the rest of this process, in a thread of its own."""
+    """Call `return_freed_memory` every EVERY seconds, in a daemon thread."""
 
     def repeat() -> None:
         while return_freed_memory():

@@ -41,7 +41,7 @@ class RequestGuard:
             return
         upload = scope["path"] == f"{API}upload"
         try:
-            # completely, before Gradio sees it: an upload that breaks off would leave a file behind
+            # read it completely before Gradio does, where an interrupted upload would leave a file behind
             with tempfile.SpooledTemporaryFile(max_size=LARGEST_JSON) as body:
                 await read(Request(scope, receive), body, LARGEST_UPLOAD if upload else LARGEST_JSON)
                 check_request(scope)
@@ -56,7 +56,7 @@ class RequestGuard:
             pass
 
     def _check_stream(self, scope: Scope) -> None:
-        """Only who has called something may listen: Gradio would fail in the middle of its answer."""
+        """Refuse to stream answers to a session or an event that does not exist: Gradio would fail while answering."""
         path = scope["path"]
         if scope["method"] == "GET" and path == f"{API}queue/data":
             session = Request(scope).query_params.get("session_hash", "")
@@ -69,10 +69,10 @@ class RequestGuard:
 
     def _check_body(self, path: str, body: Any) -> None:
         if path.startswith(f"{API}mcp"):
-            return  # MCP tools call the app as any program does, and so come by here again
+            return  # MCP tools call the app over HTTP, so their calls are checked as well
         if not isinstance(body, dict):
             raise refused(400, "body", "a JSON object", body, "see docs/http-api.md")
-        if body.get("session_hash") == "":  # Gradio takes it for none, and for one
+        if body.get("session_hash") == "":  # Gradio treats it as missing in one place and as a session in another
             raise refused(400, "session_hash", "at least one character", "", "leave it out")
         if path.startswith(f"{API}component_server"):
             number = body.get("component_id")

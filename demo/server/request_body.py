@@ -1,4 +1,4 @@
-"""Limits of a request's body: its size, the number and depth of its values, the number of its files."""
+"""Limits of a request's body: size, number and depth of values, number of files."""
 
 import json
 import math
@@ -37,9 +37,9 @@ async def read(request: Request, body: IO[bytes], largest: int) -> None:
     """Copy the request's body into `body` and rewind it.
 
     Raises:
-        Refused: it is larger. Up to ten times `largest` are read and dropped first, or the client would not see the
-            answer.
-        ClientDisconnect: it breaks off.
+        Refused: it has more than `largest` bytes. Up to ten times as many are read and dropped first, or the client
+            would not see the answer.
+        ClientDisconnect: the request ends early.
     """
     size = 0
     async for chunk in request.stream():
@@ -116,9 +116,7 @@ def _children(value: Any) -> list[Any]:
 
 
 def _check_scalar(value: Any) -> None:
-    if isinstance(value, float) and not math.isfinite(
-        value
-    ):  # Python's JSON has NaN and infinity, the standard has not
+    if isinstance(value, float) and not math.isfinite(value):  # Python accepts NaN and infinity, JSON does not
         raise refused(400, "body", "finite numbers", value, "leave it out")
     if isinstance(value, str) and not value.isascii():
         try:

@@ -1,4 +1,4 @@
-"""Whether a control may have a value. Gradio checks part of it, and answers some wrong values with a traceback."""
+"""Check the values that controls receive. Gradio checks only part of them, and answers some with a traceback."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def check(component: Component, value: Any) -> None:
 
     Raises:
         ValueError: what was expected, what was received, and the remedy.
-        TypeError: this kind of component is unknown here.
+        TypeError: a kind of component that is not handled here.
     """
     name = label_of(component)
     if isinstance(component, gr.Slider | gr.Number):
@@ -35,7 +35,7 @@ def check(component: Component, value: Any) -> None:
         _check_text(name, LONGEST_DATA_URL if isinstance(component, gr.HTML) else LONGEST_TEXT, value)
     elif isinstance(component, gr.File):
         _check_file(name, value)
-    elif not isinstance(component, gr.State):  # whose value Gradio takes from the session, whatever is sent
+    elif not isinstance(component, gr.State):  # Gradio takes its value from the session
         raise TypeError(f"{component}: expected a known kind of control; add it to demo/server/validation.py")
 
 
@@ -46,9 +46,7 @@ def label_of(component: Component) -> str:
 def _check_number(name: str, component: gr.Slider | gr.Number, value: Any) -> None:
     low, high = component.minimum, component.maximum
     if low is None and high is None and not isinstance(value, list | dict):
-        return  # of an endpoint, which checks it: `demo.api.whole`
-    if value is None and isinstance(component, gr.Number) and component.visible is True:
-        return  # an emptied field
+        return  # a number of an endpoint, which `demo.api.whole` checks
     whole = component.precision == 0 or (isinstance(component, gr.Slider) and component.step == 1)
     if (
         not is_number(value)
@@ -62,12 +60,12 @@ def _check_number(name: str, component: gr.Slider | gr.Number, value: Any) -> No
 
 
 def is_number(value: Any) -> bool:
-    """A finite number; a bool is none."""
+    """Whether `value` is a finite number and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _check_choice(name: str, choices: Sequence[Any], value: Any) -> None:
-    # JavaScript sends 1.0 as 1; but True is no 1, and 4.0 no batch size
+    # JavaScript sends 1.0 as 1, so a whole number may stand for a float; True must not pass as 1, nor 4.0 as 4
     if not any(value == choice and (type(value) is type(choice) or type(value) is int) for choice in choices):
         options = ", ".join(map(str, choices))
         raise ValueError(f"{name}: expected one of {options}, received {shown(value)}; send one of these")
@@ -97,9 +95,9 @@ def _check_file(name: str, value: Any) -> None:
 
 
 def shown(value: Any, longest: int = 80) -> str:
-    """`value` as an error may quote it."""
+    """`value` for an error message, cut off after `longest` characters."""
     try:
         text = repr(value)
-    except ValueError:  # a whole number of too many digits
+    except ValueError:  # Python does not convert integers of thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= longest else f"{text[:longest]}…"

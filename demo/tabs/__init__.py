@@ -1,1 +1,1 @@
-"""One file a tab, one tab an idea: controls and wiring, no computation. Each has a `build(page)`."""
+"""The tabs, one per file: controls and wiring, no computation. Each has a `build(page)`."""

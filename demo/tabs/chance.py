@@ -6,21 +6,10 @@ from torch import nn
 from bnmodel.experiments import batch_spread
 from bnmodel.experiments.batch_spread import SIZES, BatchSpread
 from bnmodel.experiments.cost import is_large
-from demo.components import (
-    code,
-    digit_in_code,
-    done,
-    fold,
-    hint,
-    panels,
-    percent,
-    picture,
-    reshuffle_button,
-    sentence,
-    take_home,
-    with_code,
-)
+from bnmodel.plotting import percent
+from demo import components as ui
 from demo.page import Drawn, Page
+from demo.shared_controls import reshuffle_button
 
 QUESTION = "How much of a train-mode answer is luck?"
 TASK = "Find a batch size above 2 at which another digit never wins."
@@ -36,50 +25,54 @@ of 2 and of 256.
 FORMULA = r"""
 $$\operatorname{Var}[\hat\mu_B] \approx \frac{\sigma^2}{n_\text{eff}}, \qquad n_\text{eff} \le B \cdot H \cdot W$$
 
-The error of a batch's mean falls with the square root of what it averages; pixels of one image are alike, so that the
-number of *images* is what counts most. The whole batch is drawn without repetition out of 1,000 training digits.
+The error of a batch's mean falls with the square root of the number of values it averages; pixels of one image are
+alike, so the number of *images* counts most. The other digits are drawn without repetition from 1,000 training digits.
 
 Source: `bnmodel/experiments/batch_spread.py`.
 """
-MOST_DIGITS, MOST_OF_LARGE = 3200, 512  # in all batches of the chosen size together: somebody is waiting
+MOST_DIGITS, MOST_OF_LARGE = 3200, 512  # in all batches of the chosen size together, to limit the time
 
 
 def build(page: Page) -> None:
     with page.tab("Chance", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         with gr.Row(elem_classes="controls"):
             size = gr.Radio(list(SIZES), value=2, label="Batch size", elem_id="batch-size", min_width=320)
             seed = reshuffle_button("chance-reshuffle")
-        shown = picture(510, "chance")
-        take_home("chance")
+        shown = ui.picture(510, "chance")
+        ui.take_home("chance")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code(reads_digit=True)
-        fold("The formula and the source", FORMULA)
-        tab.live(with_code(show, snippet), inputs=[size, seed], outputs=[shown, lines])
+        lines = ui.code(reads_digit=True)
+        ui.fold("The formula and the source", FORMULA)
+        tab.live(ui.with_code(show, snippet), inputs=[size, seed], outputs=[shown, lines])
 
 
 def show(drawn: Drawn, size: int, seed: int) -> str:
     network = drawn.model.network
     result = batch_spread.run(network, drawn.digit, size, batches(network, size), seed, largest(network))
     words = in_words(result)
-    return sentence(words, drawn) + panels(batch_spread.figure(result), words) + done(size > 2 and not result.flipped)
+    return (
+        ui.sentence(words, drawn)
+        + ui.panels(batch_spread.figure(result), words)
+        + ui.done(size > 2 and not result.flipped)
+    )
 
 
 def batches(network: nn.Module, size: int) -> int:
-    """How many of one size: fewer, the larger batches and network are."""
+    """How many batches of one size: fewer, the larger they and the network are."""
     least, digits = (8, MOST_OF_LARGE) if is_large(network) else (20, MOST_DIGITS)
     return max(least, min(200, digits // size))
 
 
 def largest(network: nn.Module) -> int:
-    """Batch size at which the curve ends."""
+    """The largest batch size of the curve."""
     return 128 if is_large(network) else 256
 
 
 def snippet(drawn: Drawn, size: int, seed: int) -> str:
     network = drawn.model.network
     return f"""
-{digit_in_code(drawn)}from bnmodel.experiments import batch_spread
+{ui.digit_in_code(drawn)}from bnmodel.experiments import batch_spread
 result = batch_spread.run(
     model, digit, batch_size={size}, batches={batches(network, size)}, seed={seed}, largest={largest(network)}
 )

@@ -1,4 +1,4 @@
-"""Does batch norm converge faster, stand higher rates, care less about the initialiser? Measured, and trained live."""
+"""Training with and without batch norm: recorded runs over rates and initialisers, and live trainings."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,24 +16,11 @@ from bnmodel.experiments.convergence_sweep import LEARNED, Cell, Sweep, by_setti
 from bnmodel.experiments.gradients import LOOKS, PLACES
 from bnmodel.experiments.initialization import title
 from bnmodel.nn.init import INITIALIZERS
-from demo.components import (
-    code,
-    done,
-    fenced,
-    fold,
-    hint,
-    live_picture,
-    panels,
-    percent,
-    picture,
-    plain,
-    reshuffle_button,
-    sentence,
-    table,
-    take_home,
-)
+from bnmodel.plotting import percent
+from demo import components as ui
 from demo.page import Drawn, Page
 from demo.server.live_training import State, buttons, wire
+from demo.shared_controls import reshuffle_button
 
 QUESTION = "Does a network learn faster and more reliably with batch norm?"
 TASK = "Find a setting in which both networks with batch norm reach 90 % and the one without does not."
@@ -43,9 +30,9 @@ in the same order; only the batch norm differs. This tab needs no drawing.
 """
 LIVE = """
 ### Train it now, live
-Trains now, on 1,000 digits instead of 48,000; expect lower accuracy. Learning rate and initialiser are those above;
-**epochs** and **reshuffle** (other initial weights, another order of the digits) affect live trainings only. Finished
-runs stay, pale and numbered, for comparison.
+The networks are trained now, on 1,000 digits instead of 48,000; expect lower accuracy. Learning rate and initialiser
+are those above; **epochs** and **reshuffle** (other initial weights, another order of the digits) affect live trainings
+only. Finished runs stay, pale and numbered, for comparison.
 """
 MAPS = """
 ### Every setting at once
@@ -82,7 +69,7 @@ WORDS = {
 def build(page: Page) -> None:
     choices = [(title(name), name) for name in INITIALIZERS]
     with page.tab("Convergence", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         with gr.Row(elem_classes="controls"):
             rate = gr.Dropdown(
                 [(f"{one:g}", one) for one in RATES],
@@ -95,19 +82,19 @@ def build(page: Page) -> None:
             initializer = gr.Dropdown(
                 choices, value="he_normal", label="Initialiser", elem_id="conv-init", min_width=150
             )
-        curves = picture(400, "convergence")
+        curves = ui.picture(400, "convergence")
         gr.Markdown(LIVE, elem_classes="look")
         with gr.Row(elem_classes="controls"):
             epochs = gr.Slider(5, MOST_EPOCHS, 10, step=1, label="Epochs", elem_id="conv-epochs", min_width=120)
             seed = reshuffle_button("conv-reshuffle")
         with gr.Row(elem_classes="controls"):
             pressed = buttons("conv")
-        live = live_picture("conv-live")
+        live = ui.live_picture("conv-live")
         gr.Markdown(MAPS, elem_classes="look")
-        maps = picture(1170, "maps-of-rates")
-        take_home("convergence")
-        lines = code()
-        fold("The formula and the source", FORMULA)
+        maps = ui.picture(1170, "maps-of-rates")
+        ui.take_home("convergence")
+        lines = ui.code()
+        ui.fold("The formula and the source", FORMULA)
         tab.live(show, inputs=[rate, initializer], outputs=[curves, maps])
         inputs = [rate, initializer, epochs, seed]
         tab.live(show_code, inputs=inputs, outputs=[lines])
@@ -115,10 +102,10 @@ def build(page: Page) -> None:
 
 
 def show(drawn: Drawn, rate: float, initializer: str) -> tuple[str, str]:
-    """What was recorded of this setting."""
+    """The recorded curves and maps, with this setting marked."""
     try:
         return recorded(initializer, rate), recorded_maps(initializer, rate)
-    except DataError as error:  # trainings go on without
+    except DataError as error:  # live trainings work without the records
         reason = str(error).replace(f"{convergence_sweep.SWEEP_FILE.parent}/", "")
         return f'<p class="sentence" role="alert">{escape(reason)}</p>', ""
 
@@ -134,7 +121,7 @@ plotting.save(convergence_sweep.figure(convergence_sweep.read()), "maps.png")
 
 
 def show_code(drawn: Drawn, *values: Any) -> str:
-    return fenced(snippet(drawn, *values))
+    return ui.fenced(snippet(drawn, *values))
 
 
 @lru_cache
@@ -145,8 +132,8 @@ def sweep() -> Sweep:
 @lru_cache(maxsize=64)
 def recorded(initializer: str, rate: float) -> str:
     words = in_words(sweep(), initializer, rate)
-    figure = panels(convergence_sweep.curves_figure(sweep(), initializer, rate), words)
-    return sentence(words) + figure + done(only_with_norm(sweep(), initializer, rate))
+    figure = ui.panels(convergence_sweep.curves_figure(sweep(), initializer, rate), words)
+    return ui.sentence(words) + figure + ui.done(only_with_norm(sweep(), initializer, rate))
 
 
 @lru_cache(maxsize=64)
@@ -181,7 +168,7 @@ def in_cell(cells: Sequence[Cell], framed: bool) -> str:
     style = f"{CELL}; background: color-mix(in srgb, {PAINT[place]} {100 * strength(accuracy):.0f}%, transparent)"
     style += "; outline: 2px solid; outline-offset: -2px" if framed else ""
     text = "×" if accuracy is None else f"{100 * accuracy:.1f}"
-    tip = f"{title(cells[0].initializer)}, rate {cells[0].rate:g}, {LOOKS[place][2]}: {plain(outcome(cells))}"
+    tip = f"{title(cells[0].initializer)}, rate {cells[0].rate:g}, {LOOKS[place][2]}: {ui.plain(outcome(cells))}"
     return f'<td style="{style}" data-tip="{tip}">{f"<b>{text}</b>" if (accuracy or 0) >= LEARNED else text}</td>'
 
 
@@ -206,14 +193,14 @@ def in_words(sweep: Sweep, initializer: str, rate: float) -> str:
 
 
 def only_with_norm(sweep: Sweep, initializer: str, rate: float) -> bool:
-    """Whether a setting is learned with batch norm only."""
+    """Whether both networks with batch norm learn with a setting, and the one without does not."""
     settings = by_setting(sweep)
     learned = {place: (mean_accuracy(settings[place, initializer, rate]) or 0) >= LEARNED for place in PLACES}
     return all(learned[place] == (place != "none") for place in PLACES)
 
 
 def in_claims(sweep: Sweep) -> str:
-    """The lecture's three claims: each with its numbers, and whether they bear it out."""
+    """The lecture's three claims with their numbers, and whether they hold (HTML)."""
     titles = (
         "The lecture’s claim, and whether it holds here",
         f"After {sweep.steps} steps",
@@ -241,12 +228,12 @@ def in_interval(measure: Measure, place: str) -> str:
 def draw(result: Convergence, state: State, earlier: Sequence[Convergence] = ()) -> str:
     """The live curves so far, and the earlier runs (HTML)."""
     words = progress(result, state)
-    figure = panels(convergence.figure(result, earlier), words)
-    return sentence(words, spoken=state != "training") + figure + (runs(result, earlier) if earlier else "")
+    figure = ui.panels(convergence.figure(result, earlier), words)
+    return ui.sentence(words, spoken=state != "training") + figure + (runs(result, earlier) if earlier else "")
 
 
 def runs(result: Convergence, earlier: Sequence[Convergence]) -> str:
-    """Every run in a line: its setting, and where it got."""
+    """A table with the setting and the final accuracies of every run."""
     rows = []
     for number, run in enumerate((*earlier, result), 1):
         ends = [
@@ -255,7 +242,7 @@ def runs(result: Convergence, earlier: Sequence[Convergence]) -> str:
         ]
         name = f"{number}: {title(run.initializer)}, rate {run.rate:g}, seed {run.seed}"
         rows.append((f"{name}{' (now)' if run is result else ''}", str(max(len(c.epochs) for c in run.curves)), *ends))
-    return table(("Run", "Epochs", *(LOOKS[place][2] for place in PLACES)), rows)
+    return ui.table(("Run", "Epochs", *(LOOKS[place][2] for place in PLACES)), rows)
 
 
 def progress(result: Convergence, state: State) -> str:

@@ -1,23 +1,12 @@
-"""Corrupted digits: where a batch's own statistics help, and where they hurt."""
+"""Corrupted digits: accuracy with running and with batch statistics."""
 
 import gradio as gr
 import numpy as np
 
 from bnmodel.experiments import corruption
 from bnmodel.experiments.corruption import KINDS, Corruption
-from demo.components import (
-    code,
-    digit_in_code,
-    done,
-    fold,
-    hint,
-    panels,
-    percent,
-    picture,
-    sentence,
-    take_home,
-    with_code,
-)
+from bnmodel.plotting import percent
+from demo import components as ui
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
 
@@ -51,7 +40,7 @@ BATCH_SIZES = (2, 5, 10, 50, 100, 500)
 
 def build(page: Page) -> None:
     with page.tab("Corruption", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         with gr.Row(elem_classes="controls"):
             kind = gr.Radio(list(KINDS), value="contrast", label="Corruption", elem_id="corruption-kind")
             batch_size = gr.Dropdown(
@@ -62,23 +51,25 @@ def build(page: Page) -> None:
                 scale=0,
                 elem_id="corruption-batch-size",
             )
-        shown = picture(600, "corruption")
-        take_home("corruption")
+        shown = ui.picture(600, "corruption")
+        ui.take_home("corruption")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code(reads_digit=True)
-        fold("The formula and the source", FORMULA)
-        tab.live(with_code(show, snippet), inputs=[kind, batch_size], outputs=[shown, lines])
+        lines = ui.code(reads_digit=True)
+        ui.fold("The formula and the source", FORMULA)
+        tab.live(ui.with_code(show, snippet), inputs=[kind, batch_size], outputs=[shown, lines])
 
 
 def show(drawn: Drawn, kind: str, batch_size: int) -> str:
     result = corruption.run(drawn.model.network, drawn.digit, kind, batch_size)
     words = in_words(result)
-    return sentence(words, drawn) + strip(result) + panels(corruption.figure(result), words) + done(loses(result))
+    return (
+        ui.sentence(words, drawn) + strip(result) + ui.panels(corruption.figure(result), words) + ui.done(loses(result))
+    )
 
 
 def snippet(drawn: Drawn, kind: str, batch_size: int) -> str:
     return f"""
-{digit_in_code(drawn)}from bnmodel.experiments import corruption
+{ui.digit_in_code(drawn)}from bnmodel.experiments import corruption
 result = corruption.run(model, digit, kind="{kind}", batch_size={batch_size})
 print(result.eval_accuracy, result.train_accuracy)
 plotting.save(corruption.figure(result), "corruption.png")

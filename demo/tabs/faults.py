@@ -1,4 +1,4 @@
-"""What goes wrong in practice: eval() forgotten, and three other classic faults."""
+"""Faults in practice: a forgotten eval(), and three others."""
 
 from functools import lru_cache
 
@@ -8,21 +8,9 @@ from bnmodel.experiments import faults, forgotten_eval
 from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.faults import Fault
 from bnmodel.experiments.forgotten_eval import MAX_CALLS, ForgottenEval
+from bnmodel.plotting import percent
 from bnmodel.training.history import HISTORY, History
-from demo.components import (
-    check_own,
-    code,
-    digit_in_code,
-    done,
-    fold,
-    hint,
-    panels,
-    percent,
-    picture,
-    sentence,
-    take_home,
-    with_code,
-)
+from demo import components as ui
 from demo.models import Model
 from demo.page import Drawn, Page
 
@@ -44,7 +32,7 @@ LOOK_OTHERS = """
 **Best weights kept by reference:** `best = model.state_dict()` is not a copy; what is “restored” is the last epoch.
 **Statistics not saved:** plain attributes are missing from the checkpoint, and the loaded network starts at mean 0 and
 deviation 1. **Momentum inverted:** PyTorch's 0.1 is the weight of the *new* batch; in other libraries momentum is the
-weight of the old average. Confused, the average jumps after every batch.
+weight of the old average. If the two are confused, the average jumps with every batch.
 """
 FORMULA = """
 The forgotten `eval()` predicts your digit alone, again and again; dropout stays off, to show batch norm's part alone.
@@ -63,19 +51,20 @@ Source: `bnmodel/experiments/forgotten_eval.py`, `bnmodel/experiments/faults.py`
 
 def build(page: Page) -> None:
     with page.tab("Faults", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         with gr.Row(elem_classes="controls"):
-            calls = gr.Slider(1, MAX_CALLS, 10, step=1, label="Predictions in train mode", elem_id="calls")
-        shown = picture(370, "forgotten")
+            calls = gr.Slider(1, MAX_CALLS, 50, step=1, label="Predictions in train mode", elem_id="calls")
+        shown = ui.picture(370, "forgotten")
         gr.Markdown(LOOK, elem_classes="look")
         gr.Markdown(OTHERS)
         gr.Markdown(LOOK_OTHERS, elem_classes="look")
-        others = picture(250, "faults")
-        take_home("faults")
-        check_own("these faults")
-        lines = code(reads_digit=True)
-        fold("The formula and the source", FORMULA)
-        tab.live(with_code(show, snippet), inputs=[calls], outputs=[shown, lines], at_once=1)  # of 0.4 GB, for robust
+        others = ui.picture(250, "faults")
+        ui.take_home("faults")
+        ui.check_own("these faults")
+        lines = ui.code(reads_digit=True)
+        ui.fold("The formula and the source", FORMULA)
+        # at_once: each needs 0.4 GB for robust
+        tab.live(ui.with_code(show, snippet), inputs=[calls], outputs=[shown, lines], at_once=1)
         tab.live(show_others, outputs=[others], at_once=1)
 
 
@@ -83,9 +72,9 @@ def show(drawn: Drawn, calls: int) -> str:
     result = forgotten_eval.run(drawn.model.network, drawn.digit, calls)
     words = in_words(result)
     return (
-        sentence(words, drawn)
-        + panels(forgotten_eval.figure(result), words, narrow=True)
-        + done(int(result.answers[-1]) != result.label)
+        ui.sentence(words, drawn)
+        + ui.panels(forgotten_eval.figure(result), words, narrow=True)
+        + ui.done(int(result.answers[-1]) != result.label)
     )
 
 
@@ -95,7 +84,7 @@ def show_others(drawn: Drawn) -> str:
 
 def snippet(drawn: Drawn, calls: int) -> str:
     return f"""
-{digit_in_code(drawn)}from bnmodel.experiments import faults, forgotten_eval
+{ui.digit_in_code(drawn)}from bnmodel.experiments import faults, forgotten_eval
 result = forgotten_eval.run(model, digit, calls={calls})
 plotting.save(forgotten_eval.figure(result), "forgotten.png")
 found = [faults.statistics_not_saved(model), faults.momentum_inverted(model)]
@@ -104,7 +93,7 @@ plotting.save(faults.figure(found), "faults.png")
 
 
 def lost(result: ForgottenEval) -> float:
-    """Accuracy at the end, below that of the right network."""
+    """How far the accuracy has fallen at the end, as a share."""
     return result.right_accuracy - float(result.accuracy[-1])
 
 
@@ -127,4 +116,6 @@ def other_faults(model: Model) -> str:
         found += [faults.statistics_not_saved(model.network), faults.momentum_inverted(model.network)]
     if not found:
         return "<p>This network has no batch norm and no history of its training: none of these faults can occur.</p>"
-    return panels(faults.figure(found), "; ".join(f"{fault.name}: wrong beside right" for fault in found), narrow=True)
+    return ui.panels(
+        faults.figure(found), "; ".join(f"{fault.name}: wrong beside right" for fault in found), narrow=True
+    )

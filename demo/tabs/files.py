@@ -1,4 +1,4 @@
-"""The exported files: what is promised of them, whether they agree on this drawing, and the files themselves."""
+"""The exported files: downloads, code, their answers to this drawing, and what is guaranteed of them."""
 
 import atexit
 import re
@@ -15,7 +15,7 @@ import numpy as np
 
 from bnmodel.deploy import certificate
 from bnmodel.deploy.loading import FORMATS, Run, load_file
-from demo.components import check_own, fenced, fold, hint, picture, sentence, table, take_home
+from demo import components as ui
 from demo.models import Model
 from demo.page import Drawn, Page
 from export.bench import read_rows
@@ -23,15 +23,15 @@ from export.bench import read_rows
 QUESTION = "Do the files that other apps load give the same answer?"
 TASK = "Download the file that your app needs, and run the code below it."
 HINT = """
-Choose what the file takes and what runs it, download it, and copy its code. Then look across a row of the table below:
-three formats of one network, one answer.
+Choose a file by its input and runtime, download it, and copy its code. Then look across a row of the table below: three
+formats of one network, one answer.
 """
 LOOK = """
-The batch norms are folded into their neighbours, and the preprocessing is inside. For C++, Node and the browser, see
-the folder `examples` of the repository.
+The files contain the preprocessing, and the batch norms are folded into neighbouring layers. For C++, Node and the
+browser, see the folder `examples` of the repository.
 
 ### The same answer from every file
-What differs in the last places is the rounding of three runtimes, far too small to change an answer.
+The last decimals differ because each runtime rounds differently; that is far too small to change an answer.
 """
 FORMULA = r"""
 $$|y_\text{file} - y| \le \max\left(4\,e_c,\; 4\,\bar e_c,\; 16\,u\,m_c\right)$$
@@ -61,41 +61,30 @@ INPUTS = {
 images[0, 0, 4:24, 13:15] = 1
 """,
 }
-CALLS = {
-    ("sketch", "onnx"): """session = onnxruntime.InferenceSession("{file}")
-probabilities, digit, ink = session.run(None, {{"canvas": canvas}})
+LOADS = {
+    "onnx": 'session = onnxruntime.InferenceSession("{file}")',
+    "torchscript": 'model = torch.jit.load("{file}")',
+    "pt2": 'model = torch.export.load("{file}").module()',
+}
+ONNX_CALLS = {
+    "sketch": """probabilities, digit, ink = session.run(None, {"canvas": canvas})
 print(probabilities.argmax(), probabilities.max())
 """,
-    ("numbers", "onnx"): """session = onnxruntime.InferenceSession("{file}")
-count, boxes, probabilities = session.run(None, {{"canvas": canvas}})  # -1: more than eight
+    "numbers": """count, boxes, probabilities = session.run(None, {"canvas": canvas})  # -1: more than eight
 print(probabilities[: max(count, 0)].argmax(1), boxes[: max(count, 0)])
 """,
-    ("digits", "onnx"): """session = onnxruntime.InferenceSession("{file}")
-(log_probs,) = session.run(None, {{"images": images}})
+    "digits": """(log_probs,) = session.run(None, {"images": images})
 print(log_probs.argmax(1), np.exp(log_probs).max(1))
 """,
-    ("sketch", "torchscript"): """model = torch.jit.load("{file}")
-probabilities, digit, ink = model(torch.from_numpy(canvas))
+}
+TORCH_CALLS = {
+    "sketch": """probabilities, digit, ink = model(torch.from_numpy(canvas))
 print(int(probabilities.argmax()), float(probabilities.max()))
 """,
-    ("numbers", "torchscript"): """model = torch.jit.load("{file}")
-count, boxes, probabilities = model(torch.from_numpy(canvas))  # -1: more than eight
+    "numbers": """count, boxes, probabilities = model(torch.from_numpy(canvas))  # -1: more than eight
 print(probabilities[: max(int(count), 0)].argmax(1), boxes[: max(int(count), 0)])
 """,
-    ("digits", "torchscript"): """model = torch.jit.load("{file}")
-log_probs = model(torch.from_numpy(images))
-print(log_probs.argmax(1), log_probs.exp().max(1).values)
-""",
-    ("sketch", "pt2"): """model = torch.export.load("{file}").module()
-probabilities, digit, ink = model(torch.from_numpy(canvas))
-print(int(probabilities.argmax()), float(probabilities.max()))
-""",
-    ("numbers", "pt2"): """model = torch.export.load("{file}").module()
-count, boxes, probabilities = model(torch.from_numpy(canvas))  # -1: more than eight
-print(probabilities[: max(int(count), 0)].argmax(1), boxes[: max(int(count), 0)])
-""",
-    ("digits", "pt2"): """model = torch.export.load("{file}").module()
-log_probs = model(torch.from_numpy(images))
+    "digits": """log_probs = model(torch.from_numpy(images))
 print(log_probs.argmax(1), log_probs.exp().max(1).values)
 """,
 }
@@ -125,7 +114,7 @@ def build(page: Page) -> None:
     atexit.register(folder.cleanup)
     named = {name: exported(model, Path(folder.name)) for name, model in page.models.items()}
     with page.tab("Export", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         with gr.Row(elem_classes="controls"):
             file = gr.Dropdown(
                 [(f"{TAKES[stem]}, {RUNTIMES[form]}", f"{stem}.{form}") for stem in TAKES for form in RUNTIMES],
@@ -136,9 +125,9 @@ def build(page: Page) -> None:
             )
             first = named[page.model.value]
             chosen = download(first[FIRST], "download-file", "primary")
-        lines = gr.Markdown(fenced(code_of(page.model.value, FIRST)), elem_id="export-snippet")
+        lines = gr.Markdown(ui.fenced(code_of(page.model.value, FIRST)), elem_id="export-snippet")
         gr.Markdown(LOOK, elem_classes="look")
-        shown = picture(330, "parity")
+        shown = ui.picture(330, "parity")
 
         def offer(model: str, file: str) -> list[gr.DownloadButton]:
             paths = named[page.find(model).name]
@@ -150,21 +139,21 @@ def build(page: Page) -> None:
             sealed = download(first[certificate.FILE], "download-certificate")
         for control in (page.model, file):
             control.change(offer, [page.model, file], [chosen, sealed], api_visibility="private")
-        promises = picture(400, "certificate")
+        promises = ui.picture(400, "certificate")
         gr.Markdown("### How fast they answer, against the network before export")
-        speed = picture(200, "speed")
+        speed = ui.picture(200, "speed")
         folder_at_first = page.find(page.model.value).folder
         promises.value, speed.value = certified(folder_at_first), timed(folder_at_first)
-        take_home("export")
-        check_own("batch norms that were not folded")
-        fold("The formula and the source", FORMULA)
+        ui.take_home("export")
+        ui.check_own("batch norms that were not folded")
+        ui.fold("The formula and the source", FORMULA)
         tab.live(show_code, inputs=[file], outputs=[lines])
         tab.live(recorded, outputs=[promises, speed])
         tab.live(show, outputs=[shown])
 
 
 def exported(model: Model, folder: Path) -> dict[str, Path]:
-    """Copies of the model's files in `folder`, with its name in theirs: {"sketch.onnx": …/robust-sketch.onnx, …}."""
+    """Copy the model's files to `folder` under its name: {"sketch.onnx": …/robust-sketch.onnx, …}."""
     names = [*(f"{stem}.{form}" for stem in TAKES for form in FORMATS), certificate.FILE]
     copies = {}
     for name in names:
@@ -175,7 +164,7 @@ def exported(model: Model, folder: Path) -> dict[str, Path]:
 
 
 def download(path: Path | None, elem_id: str | None = None, variant: Literal["primary", "secondary"] = "secondary"):  # type: ignore[no-untyped-def]
-    """A link that says what it is; without `elem_id`, an update of one."""
+    """A download button with the file's name and size; without `elem_id`, an update of one."""
     size = path.stat().st_size if path else 0
     shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
     label = f"Download {path.name} ({shown})" if path else "Not exported"
@@ -190,14 +179,14 @@ def snippet(drawn: Drawn, file: str) -> str:
 def code_of(model: str, file: str) -> str:
     """The code that reads with a file of the network `model`."""
     stem, form = file.split(".")
-    runtime = "onnxruntime" if form == "onnx" else "torch"
-    call = CALLS[stem, form].format(file=f"{model}-{file}")
+    runtime, calls = ("onnxruntime", ONNX_CALLS) if form == "onnx" else ("torch", TORCH_CALLS)
+    load = LOADS[form].format(file=f"{model}-{file}")
     needed = ("numpy", *(() if stem == "digits" else ("pillow",)), runtime)
-    return f"# pip install {' '.join(needed)}\nimport {'numpy as np, ' + runtime}\n{INPUTS[stem]}{call}"
+    return f"# pip install {' '.join(needed)}\nimport numpy as np, {runtime}\n{INPUTS[stem]}{load}\n{calls[stem]}"
 
 
 def show_code(drawn: Drawn, file: str) -> str:
-    return fenced(snippet(drawn, file))
+    return ui.fenced(snippet(drawn, file))
 
 
 def show(drawn: Drawn) -> Iterator[str]:
@@ -205,7 +194,7 @@ def show(drawn: Drawn) -> Iterator[str]:
     whose = "the example" if drawn.is_example else "your drawing"
     if drawn.model.folder not in _LOADED:
         words = f"The ONNX file reads <b>{drawn.label}</b> on {whose}; loading the other two files …"
-        yield sentence(words, drawn) + side_by_side({"onnx": drawn.probabilities})
+        yield ui.sentence(words, drawn) + side_by_side({"onnx": drawn.probabilities})
     answers = {name: run(drawn.canvas)[0] for name, run in sketches(drawn.model.folder).items()}
     answers["onnx"] = drawn.probabilities  # the app reads with this file
     difference = largest_difference(list(answers.values()))
@@ -214,9 +203,9 @@ def show(drawn: Drawn) -> Iterator[str]:
         f"probabilities differ by at most "
         f"<b>{difference:.1e}</b>."
         if len({int(p.argmax()) for p in answers.values()}) == 1
-        else f"On {whose} the formats do not agree, which must not be: please report this drawing."
+        else f"The files disagree on {whose}. This is a bug: please report it with the drawing."
     )
-    yield sentence(words, drawn) + side_by_side(answers)
+    yield ui.sentence(words, drawn) + side_by_side(answers)
 
 
 def recorded(drawn: Drawn) -> tuple[str, str]:
@@ -230,7 +219,7 @@ def side_by_side(answers: dict[str, np.ndarray]) -> str:
         [str(digit), *(f"{answers[name][digit]:.7f}" if name in answers else "…" for name in FORMATS)]
         for digit in range(10)
     ]
-    return table(["Digit", *(f".{name}" for name in FORMATS)], rows)
+    return ui.table(["Digit", *(f".{name}" for name in FORMATS)], rows)
 
 
 def largest_difference(answers: list[np.ndarray]) -> float:
@@ -242,7 +231,7 @@ _LOADED: dict[Path, dict[str, Run]] = {}
 
 
 def sketches(folder: Path) -> dict[str, Run]:
-    """The files that read a drawing, by format, but for ONNX's: the app has it loaded. torch.export takes seconds."""
+    """The sketch files by format, except ONNX, which the app has loaded. torch.export's takes seconds to load."""
     if folder not in _LOADED:
         _LOADED[folder] = {name: load_file(folder / f"sketch.{name}").run for name in FORMATS if name != "onnx"}
     return _LOADED[folder]
@@ -250,7 +239,7 @@ def sketches(folder: Path) -> dict[str, Run]:
 
 @lru_cache(maxsize=8)
 def certified(folder: Path) -> str:
-    """certificate.json, a line per promise."""
+    """certificate.json as a table, one row per promise."""
     measured = certificate.read(folder / certificate.FILE)["measured"]
     promises: dict[str, list[dict[str, Any]]] = {}
     for check in measured:
@@ -266,11 +255,11 @@ def certified(folder: Path) -> str:
                 "" if name in WITHOUT_NUMBERS and kept == len(checks) else worst(checks),
             )
         )
-    return table(("Promise", "Kept", "Measured"), rows)
+    return ui.table(("Promise", "Kept", "Measured"), rows)
 
 
 def timed(folder: Path) -> str:
-    """bench.json, a line per runtime: one thread, three batch sizes."""
+    """bench.json as a table, one row per runtime: one thread, three batch sizes."""
     rows = [row for row in read_rows(folder) if row["threads"] == 1]
     if not rows:
         return f"<p>Not timed yet: <code>python -m export bench checkpoints/{folder.name}</code></p>"
@@ -280,7 +269,7 @@ def timed(folder: Path) -> str:
         cell = f"{row['times_eager']:.1f} × · {row['images_per_s']:,.0f} digits/s"
         lines.setdefault(row["runtime"], []).append(cell)
     head = ["One thread", *(f"batch {batch}" for batch in batches)]
-    return table(head, [[runtime, *cells] for runtime, cells in lines.items()])
+    return ui.table(head, [[runtime, *cells] for runtime, cells in lines.items()])
 
 
 def worst(checks: list[dict[str, Any]]) -> str:

@@ -8,21 +8,10 @@ from bnmodel.experiments import gradients
 from bnmodel.experiments.gradients import ALONG, MOST_STEPS, Gradients
 from bnmodel.experiments.initialization import title
 from bnmodel.nn.init import INITIALIZERS
-from demo.components import (
-    code,
-    done,
-    fold,
-    hint,
-    panels,
-    percent,
-    picture,
-    reshuffle_button,
-    sentence,
-    table,
-    take_home,
-    with_code,
-)
+from bnmodel.plotting import percent
+from demo import components as ui
 from demo.page import Drawn, Page
+from demo.shared_controls import reshuffle_button
 
 QUESTION = "What does batch norm do to the gradients?"
 TASK = "Find a setting in which a step changes the gradient relatively more with batch norm (after) than without."
@@ -36,8 +25,8 @@ from the 5&nbsp;% to the 95&nbsp;% quantile. **At step 0 only batch norm makes t
 Glorot, where the gradients without batch norm are smallest. The last two panels take steps of growing size along the
 gradient: how much the gradient has changed there, and the loss.
 
-*Does the gradient stay valid over longer steps with batch norm?* The table tells: the change relative to its length. In
-this small network not always, and it depends on the initialiser: reshuffle, set 10 steps, and compare He with Glorot.
+*Does the gradient stay valid over longer steps with batch norm?* The table gives its change relative to its length. In
+this small network the answer depends on the initialiser: reshuffle, set 10 steps, and compare He with Glorot.
 """
 FORMULA = r"""
 $$\text{predictiveness}(\eta) = \big\lVert \nabla L(\theta) - \nabla L\big(\theta - \eta \nabla L(\theta)\big)
@@ -45,8 +34,8 @@ $$\text{predictiveness}(\eta) = \big\lVert \nabla L(\theta) - \nabla L\big(\thet
 
 The lecture explains batch norm by “internal covariate shift”, inputs of a layer that change while it learns. Santurkar
 et al. measured that shift and found it no smaller with batch norm; what became smaller was this change of the gradient
-(in a deep VGG network, in the course of training). It is over all parameters. Dropout is off; the steps are plain SGD,
-each on the next 32 digits of the sample.
+(in a deep VGG network, in the course of training). The norm is over all parameters. Dropout is off; the steps are plain
+SGD, each on the next 32 digits of the sample.
 
 Source: `bnmodel/experiments/gradients.py`. Santurkar et al. 2018, [arXiv 1805.11604](https://arxiv.org/abs/1805.11604).
 """
@@ -57,7 +46,7 @@ WORDS = {"none": "no batch norm", "before": "before the activation", "after": "a
 def build(page: Page) -> None:
     choices = [(title(name), name) for name in INITIALIZERS]
     with page.tab("Gradients", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         with gr.Row(elem_classes="controls"):
             initializer = gr.Dropdown(
                 choices, value="he_normal", label="Initialiser", elem_id="grad-init", min_width=140
@@ -75,12 +64,12 @@ def build(page: Page) -> None:
                 elem_id="gradients-learning-rate",
             )
             seed = reshuffle_button("grad-reshuffle")
-        shown = picture(740, "gradients")
-        take_home("gradients")
+        shown = ui.picture(740, "gradients")
+        ui.take_home("gradients")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code()
-        fold("The formula and the source", FORMULA)
-        tab.live(with_code(show, snippet), inputs=[initializer, std, steps, rate, seed], outputs=[shown, lines])
+        lines = ui.code()
+        ui.fold("The formula and the source", FORMULA)
+        tab.live(ui.with_code(show, snippet), inputs=[initializer, std, steps, rate, seed], outputs=[shown, lines])
 
 
 def snippet(drawn: Drawn, initializer: str, std: float, steps: int, rate: float, seed: int) -> str:
@@ -95,16 +84,16 @@ plotting.save(gradients.figure(result), "gradients.png")
 """
 
 
-def show(drawn: Drawn, initializer: str, std: float, steps: int, rate: float, seed: int) -> str:
-    return comparison(initializer, std, steps, rate, seed)
+def show(drawn: Drawn, *settings: str | float) -> str:
+    return comparison(*settings)
 
 
 @lru_cache(maxsize=64)  # it does not depend on the digit
 def comparison(initializer: str, std: float, steps: int, rate: float, seed: int) -> str:
     result = gradients.run(initializer, steps, rate, BATCH, std=std, seed=seed)
     words = in_words(result)
-    picture = panels(gradients.figure(result), words, narrow=True)
-    return sentence(words) + picture + numbers(result) + done(rougher(result))
+    picture = ui.panels(gradients.figure(result), words, narrow=True)
+    return ui.sentence(words) + picture + numbers(result) + ui.done(rougher(result))
 
 
 def rougher(result: Gradients) -> bool:
@@ -129,7 +118,7 @@ def in_words(result: Gradients) -> str:
 
 
 def numbers(result: Gradients) -> str:
-    """Of each network: how long the gradient is, and what a step of the chosen rate makes of it and of the loss."""
+    """A table of the gradient's length and of its change, and of the loss, after a step of the chosen rate."""
     at = 1 + ALONG.index(1.0)
     rows = [
         (
@@ -148,4 +137,4 @@ def numbers(result: Gradients) -> str:
         "Relative change",
         "Loss (nats)",
     )
-    return table(head, rows)
+    return ui.table(head, rows)

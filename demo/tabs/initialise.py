@@ -1,27 +1,15 @@
-"""Six initialisers side by side: one layer, and a stack of up to thirty, without and with batch norm."""
+"""Six initialisers compared: on one layer, and on a stack of up to thirty, without and with batch norm."""
 
 from functools import lru_cache
 
 import gradio as gr
 
 from bnmodel.experiments import initialization
-from bnmodel.experiments.initialization import ACTIVATIONS, Layer, Stack
-from demo.components import (
-    code,
-    done,
-    fold,
-    hint,
-    panels,
-    percent,
-    picture,
-    reshuffle_button,
-    sentence,
-    signed,
-    table,
-    take_home,
-    with_code,
-)
+from bnmodel.experiments.initialization import ACTIVATIONS, Layer, Stack, title
+from bnmodel.plotting import percent
+from demo import components as ui
 from demo.page import Drawn, Page
+from demo.shared_controls import reshuffle_button
 
 QUESTION = "Where should the weights start?"
 TASK = "Find the standard deviation with which random normal keeps the spread of the inputs, within 20 %."
@@ -65,7 +53,7 @@ Source: `bnmodel/experiments/initialization.py`, `bnmodel/nn/init.py`. Glorot & 
 
 def build(page: Page) -> None:
     with page.tab("Initialise", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         with gr.Row(elem_classes="controls"):
             activation = gr.Radio(list(ACTIVATIONS), value="relu", label="Activation", elem_id="init-activation")
             seed = reshuffle_button("init-reshuffle")
@@ -80,20 +68,20 @@ def build(page: Page) -> None:
             samples = gr.Dropdown(
                 [1, 10, 100, 1000], value=100, label="Samples", min_width=90, scale=0, elem_id="initialise-samples"
             )
-        layer = picture(450, "one-layer")
+        layer = ui.picture(450, "one-layer")
         gr.Markdown(LOOK, elem_classes="look")
-        hint(HINT_STACK)
+        ui.hint(HINT_STACK)
         with gr.Row(elem_classes="controls"):
             depth = gr.Slider(
                 1, 30, 30, step=1, label="Depth (layers of 100 units)", elem_id="init-depth", min_width=160
             )
-        stack = picture(820, "stack")
-        take_home("initialise")
+        stack = ui.picture(820, "stack")
+        ui.take_home("initialise")
         gr.Markdown(LOOK_STACK, elem_classes="look")
-        lines = code()
-        fold("The formula and the source", FORMULA)
+        lines = ui.code()
+        ui.fold("The formula and the source", FORMULA)
         shared = [activation, mean, std, gain, seed]
-        tab.live(with_code(show, snippet), inputs=[*shared, width, samples, depth], outputs=[layer, stack, lines])
+        tab.live(ui.with_code(show, snippet), inputs=[*shared, width, samples, depth], outputs=[layer, stack, lines])
 
 
 def show(
@@ -125,28 +113,28 @@ def layer_picture(activation: str, width: int, samples: int, mean: float, std: f
     result = initialization.run(activation, width, samples, mean, std, gain, seed)
     words = layer_in_words(result)
     spread = float(result.output_std[result.initializers.index("random_normal")])
-    found = done(abs(spread - result.input_std) < result.input_std / 5)
-    return sentence(words) + panels(initialization.figure(result), words, narrow=True) + found
+    found = ui.done(abs(spread - result.input_std) < result.input_std / 5)
+    return ui.sentence(words) + ui.panels(initialization.figure(result), words, narrow=True) + found
 
 
 @lru_cache(maxsize=32)
 def stack_picture(activation: str, depth: int, mean: float, std: float, gain: float, seed: int) -> str:
     result = initialization.stack(activation, depth, samples=50, mean=mean, std=std, gain=gain, seed=seed)
     words = stack_in_words(result)
-    picture = panels(initialization.stack_figure(result), words, narrow=True)
-    return sentence(words) + picture + shares(result)
+    picture = ui.panels(initialization.stack_figure(result), words, narrow=True)
+    return ui.sentence(words) + picture + shares(result)
 
 
 def layer_in_words(result: Layer) -> str:
     spread = ", ".join(
-        f"{std:.3g} from {label(name)}"
+        f"{std:.3g} from {title(name)}"
         for name, std in zip(result.initializers, result.output_std, strict=True)
         if not name.endswith("uniform")
     )
     worst = int(result.saturated.argmax())
     return (
         f"Inputs of standard deviation {result.input_std:.2f} become outputs of {spread}. Most are saturated with "
-        f"{label(result.initializers[worst])}: {percent(result.saturated[worst])}."
+        f"{title(result.initializers[worst])}: {percent(result.saturated[worst])}."
     )
 
 
@@ -163,13 +151,13 @@ def stack_in_words(result: Stack) -> str:
 
 
 def shares(result: Stack) -> str:
-    """Saturated and dead in the last layer."""
+    """A table of the shares of saturated activations and dead units in the last layer."""
     rows = [
-        (label(name), *(percent(share[k, norm, -1]) for norm in (0, 1) for share in (result.saturated, result.dead)))
+        (title(name), *(percent(share[k, norm, -1]) for norm in (0, 1) for share in (result.saturated, result.dead)))
         for k, name in enumerate(result.initializers)
     ]
     head = ("In the last layer", "saturated", "dead units", "saturated, batch norm", "dead units, batch norm")
-    return table(head, rows)
+    return ui.table(head, rows)
 
 
 def short(factor: float) -> str:
@@ -177,8 +165,4 @@ def short(factor: float) -> str:
     if not factor or 1e-3 <= factor < 1e3:
         return f"{factor:.2g}"
     mantissa, power = f"{factor:.1e}".split("e")
-    return f"{mantissa}\u00a0·\u00a010<sup>{signed(str(int(power)))}</sup>"
-
-
-def label(name: str) -> str:
-    return initialization.title(name)
+    return f"{mantissa}\u00a0·\u00a010<sup>{ui.signed(str(int(power)))}</sup>"

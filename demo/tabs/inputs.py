@@ -1,4 +1,4 @@
-"""Input normalisation: two bowls, two paths."""
+"""Input normalisation: gradient descent on raw and on normalised inputs."""
 
 from functools import lru_cache
 
@@ -6,19 +6,8 @@ import gradio as gr
 
 from bnmodel.experiments import input_normalization
 from bnmodel.experiments.input_normalization import MOST_STEPS, InputNormalization
-from demo.components import (
-    code,
-    done,
-    fold,
-    hint,
-    panels,
-    percent,
-    picture,
-    sentence,
-    table,
-    take_home,
-    with_code,
-)
+from bnmodel.plotting import percent
+from demo import components as ui
 from demo.page import Drawn, Page
 
 QUESTION = "Why should inputs have mean 0 and variance 1?"
@@ -48,7 +37,7 @@ Source: `bnmodel/experiments/input_normalization.py`. LeCun et al. 1998, *Effici
 
 def build(page: Page) -> None:
     with page.tab("Inputs", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         with gr.Row(elem_classes="controls"):
             scale = gr.Slider(0.2, 5, 3, step=0.1, label="Scale of input 2", elem_id="in-scale", min_width=150)
             offset = gr.Slider(0, 4, 1, step=0.1, label="Offset", elem_id="in-offset", min_width=150)
@@ -67,28 +56,20 @@ def build(page: Page) -> None:
                 scale=0,
                 elem_id="inputs-batch",
             )
-        shown = picture(1010, "inputs")
-        take_home("inputs")
+        shown = ui.picture(1010, "inputs")
+        ui.take_home("inputs")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code()
-        fold("The formula and the source", FORMULA)
+        lines = ui.code()
+        ui.fold("The formula and the source", FORMULA)
         tab.live(
-            with_code(show, snippet),
+            ui.with_code(show, snippet),
             inputs=[scale, offset, correlation, share, momentum, steps, batch_size],
             outputs=[shown, lines],
         )
 
 
-def snippet(
-    drawn: Drawn,
-    scale: float,
-    offset: float,
-    correlation: float,
-    share: float,
-    momentum: float,
-    steps: int,
-    batch_size: int,
-) -> str:
+def snippet(drawn: Drawn, *settings: float) -> str:
+    scale, offset, correlation, share, momentum, steps, batch_size = settings
     return f"""
 from bnmodel import plotting
 from bnmodel.experiments import input_normalization
@@ -101,17 +82,8 @@ plotting.save(input_normalization.figure(result), "inputs.png")
 """
 
 
-def show(
-    drawn: Drawn,
-    scale: float,
-    offset: float,
-    correlation: float,
-    share: float,
-    momentum: float,
-    steps: int,
-    batch_size: int,
-) -> str:
-    return bowls(scale, offset, correlation, share, momentum, steps, batch_size)
+def show(drawn: Drawn, *settings: float) -> str:
+    return bowls(*settings)
 
 
 @lru_cache(maxsize=64)  # it does not depend on the digit
@@ -120,8 +92,8 @@ def bowls(
 ) -> str:
     result = input_normalization.run(scale, offset, correlation, share, momentum, steps, batch_size)
     words = in_words(result)
-    picture = panels(input_normalization.figure(result), words)
-    return sentence(words) + picture + numbers(result) + done(result.raw.condition_number < 1.1)
+    picture = ui.panels(input_normalization.figure(result), words)
+    return ui.sentence(words) + picture + numbers(result) + ui.done(result.raw.condition_number < 1.1)
 
 
 def in_words(result: InputNormalization) -> str:
@@ -151,4 +123,4 @@ def numbers(result: InputNormalization) -> str:
         for name, descent in (("raw", result.raw), ("normalised", result.normalized))
     ]
     head = ("Inputs", "Condition number", "Largest stable rate", "Rate taken", "Steps", "Same sign")
-    return table(head, rows)
+    return ui.table(head, rows)

@@ -1,33 +1,16 @@
-"""One batch, a running average, a cumulative one, or the precise statistics of a population."""
+"""Statistics for inference: of one batch, a running average, a cumulative average, or precise statistics."""
+
+from typing import Any
 
 import gradio as gr
 
 from bnmodel.experiments import modes, running_statistics
 from bnmodel.experiments.batch_statistics import custom_batchnorms
-from bnmodel.experiments.company import companions
 from bnmodel.experiments.running_statistics import RunningStatistics
-from demo.components import (
-    MOST_SHIFTED,
-    asked,
-    check_own,
-    code,
-    digit_in_code,
-    done,
-    fold,
-    hint,
-    layer_controls,
-    named,
-    panels,
-    percent,
-    picture,
-    sentence,
-    signed,
-    table,
-    take_home,
-    which,
-    with_code,
-)
+from bnmodel.plotting import percent
+from demo import components as ui
 from demo.page import Drawn, Page
+from demo.shared_controls import MOST_SHIFTED, draw_company, layer_controls, named, norm_and_channel
 
 QUESTION = "Which mean and variance should a network keep for later?"
 TASK = "Choose a momentum with which the noise is less than a tenth of σ."
@@ -56,7 +39,7 @@ BATCH_SIZES = (2, 4, 8, 16, 32, 64)
 
 def build(page: Page) -> None:
     with page.tab("Statistics", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         layer, channel = layer_controls(page, "stat-")
         with gr.Row(elem_classes="controls"):
             momentum = gr.Slider(0.01, 1, 0.1, step=0.01, label="Momentum", elem_id="momentum", min_width=160)
@@ -68,14 +51,14 @@ def build(page: Page) -> None:
                 scale=0,
                 elem_id="statistics-batch-size",
             )
-        shown = picture(810, "statistics")
-        take_home("statistics")
-        check_own("statistics that were never updated")
+        shown = ui.picture(810, "statistics")
+        ui.take_home("statistics")
+        ui.check_own("statistics that were never updated")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code(reads_digit=True)
-        fold("The formula and the source", FORMULA)
+        lines = ui.code(reads_digit=True)
+        ui.fold("The formula and the source", FORMULA)
         tab.live(
-            with_code(show, snippet),
+            ui.with_code(show, snippet),
             inputs=[momentum, batch_size],
             outputs=[shown, lines],
             at_once=1,  # 0.6 GB, for robust
@@ -83,68 +66,43 @@ def build(page: Page) -> None:
         )
 
 
-def show(
-    drawn: Drawn,
-    count: int,
-    kind: str,
-    label: int,
-    seed: int,
-    layer: int | None,
-    channel: int,
-    momentum: float,
-    batch_size: int,
-) -> str:
-    """`count` to `seed` are the batch that tabs share; `layer` counts the network's norms from 0 on."""
+def show(drawn: Drawn, *values: Any) -> str:
+    *place, momentum, batch_size = values
     if not custom_batchnorms(drawn.model.network):
-        return sentence("This network has no batch norm.", drawn)
-    norm, number, told = place(drawn, count, kind, label, seed, layer, channel)
-    result = running_statistics.run(drawn.model.network, drawn.digit, momentum, batch_size, norm=norm, channel=number)
-    words = in_words(result) + told
-    picture = panels(running_statistics.figure(result, accuracy=False), words)
+        return ui.sentence("This network has no batch norm.", drawn)
+    norm, channel, note = find(drawn, *place)
+    result = running_statistics.run(drawn.model.network, drawn.digit, momentum, batch_size, norm=norm, channel=channel)
+    words = in_words(result) + note
+    picture = ui.panels(running_statistics.figure(result, accuracy=False), words)
     return (
-        sentence(words, drawn)
+        ui.sentence(words, drawn)
         + picture
         + approaches(result)
         + kinds(result)
-        + done(result.mean.noise < 0.1 * result.mean.batch_spread)
+        + ui.done(result.mean.noise < 0.1 * result.mean.batch_spread)
     )
 
 
-def place(
-    drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int | None, channel: int
-) -> tuple[str, int, str]:
-    """The norm's name and the channel; and where it is not the one asked for, why."""
-    norms = custom_batchnorms(drawn.model.network)
-    norm = list(norms)[which(layer, len(norms))]
-    last = norms[norm].num_features - 1
-    if channel > last:
-        return norm, last, f" {norm} has channels 0 to {last}; {last} is shown."
+def find(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int, channel: int) -> tuple[str, int, str]:
+    """The norm's name, the channel, and a note if it is not the one asked for."""
+    network = drawn.model.network
+    norm, channel, note = norm_and_channel(network, layer, channel)
     if channel == MOST_SHIFTED:
-        chosen, _ = asked(drawn, count, kind, label, seed)
-        others = companions(chosen.kind, chosen.count, chosen.seed, drawn.digit, chosen.label)
-        view = modes.compare(drawn.model.network, drawn.digit, others).norms[list(norms).index(norm)]
-        return norm, int(modes.most_shifted(view, 1)[0]), f" It is the channel shifted most {named(chosen)}."
-    return norm, channel, ""
+        company, others, _ = draw_company(drawn, count, kind, label, seed)
+        view = next(view for view in modes.compare(network, drawn.digit, others).norms if view.name == norm)
+        channel, note = int(modes.most_shifted(view, 1)[0]), f" It is the channel shifted most {named(company)}."
+    return norm, channel, note
 
 
-def snippet(
-    drawn: Drawn,
-    count: int,
-    kind: str,
-    label: int,
-    seed: int,
-    layer: int | None,
-    channel: int,
-    momentum: float,
-    batch_size: int,
-) -> str:
+def snippet(drawn: Drawn, *values: Any) -> str:
+    *place, momentum, batch_size = values
     if not custom_batchnorms(drawn.model.network):
         return "# this network has no batch norm"
-    norm, number, _ = place(drawn, count, kind, label, seed, layer, channel)
+    norm, channel, _ = find(drawn, *place)
     return f"""
-{digit_in_code(drawn)}from bnmodel.experiments import running_statistics
+{ui.digit_in_code(drawn)}from bnmodel.experiments import running_statistics
 result = running_statistics.run(
-    model, digit, momentum={momentum:g}, batch_size={batch_size}, norm="{norm}", channel={number}
+    model, digit, momentum={momentum:g}, batch_size={batch_size}, norm="{norm}", channel={channel}
 )
 print(result.effective_batches, result.accuracy)
 plotting.save(running_statistics.figure(result), "statistics.png")
@@ -158,17 +116,17 @@ def in_words(result: RunningStatistics) -> str:
     return (
         f"With momentum {result.momentum:g}, the average covers about the last <b>{covered}</b>. After "
         f"{len(result.batch_mean)} batches the running mean of channel {result.channel} of {result.norm} is "
-        f"{signed(f'{result.running_mean[-1]:.4f}')}, {error:.4f} from the precise mean; single batches vary by "
+        f"{ui.signed(f'{result.running_mean[-1]:.4f}')}, {error:.4f} from the precise mean; single batches vary by "
         f"±{result.mean.batch_spread:.4f}."
     )
 
 
 def approaches(result: RunningStatistics) -> str:
-    """How fast and how noisily the running mean and variance come to the precise ones."""
+    """A table of how fast and how noisily the running mean and variance approach the precise ones."""
     rows = [
         (
             name,
-            signed(f"{one.precise:.4g}"),
+            ui.signed(f"{one.precise:.4g}"),
             f"{one.batch_spread:.2g}",
             f"{counted(one.batches, len(result.batch_mean))} ({counted(one.batches_expected)})",
             f"{one.noise:.2g} ({one.noise_expected:.2g})",
@@ -176,7 +134,7 @@ def approaches(result: RunningStatistics) -> str:
         for name, one in (("running mean", result.mean), ("running variance", result.variance))
     ]
     head = ("Measured (theory)", "Precise value", "σ of single batches", "Batches until within σ", "Noise")
-    return table(head, rows)
+    return ui.table(head, rows)
 
 
 def counted(batches: int | None, seen: int = 0) -> str:
@@ -184,9 +142,11 @@ def counted(batches: int | None, seen: int = 0) -> str:
 
 
 def kinds(result: RunningStatistics) -> str:
-    """What each kind of statistics is worth: accuracy, and the answer to this digit."""
+    """A table of the accuracy, and the answer to this digit, with each kind of statistics."""
     rows = [
         (kind, f"{100 * result.accuracy[kind]:.1f} %", f"{p.argmax()} ({percent(p.max())})")
         for kind, p in result.probabilities.items()
     ]
-    return table(("Statistics in eval mode", f"Accuracy, {result.digits:,} test digits", "Answer to this digit"), rows)
+    return ui.table(
+        ("Statistics in eval mode", f"Accuracy, {result.digits:,} test digits", "Answer to this digit"), rows
+    )

@@ -1,4 +1,4 @@
-"""Against overfitting: early stopping on the recorded training, dropout and weight decay on a live one."""
+"""Overfitting: early stopping in the recorded training, dropout and weight decay in a live one."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,22 +10,10 @@ import gradio as gr
 from bnmodel.experiments import early_stopping
 from bnmodel.experiments.convergence import MOST_EPOCHS
 from bnmodel.experiments.early_stopping import MOST_PATIENCE, Regularised, Stopped
-from demo.components import (
-    code,
-    done,
-    fenced,
-    fold,
-    hint,
-    live_picture,
-    panels,
-    picture,
-    reshuffle_button,
-    sentence,
-    table,
-    take_home,
-)
+from demo import components as ui
 from demo.page import Drawn, Page
 from demo.server.live_training import State, buttons, wire
+from demo.shared_controls import reshuffle_button
 
 QUESTION = "When does a network begin to overfit?"
 TASK = "Find the shortest patience that still keeps the best epoch of all."
@@ -41,7 +29,7 @@ LIVE = """
 ### Overfit on purpose, live
 **The gap** between the two losses is overfitting: the network reads the digits it has seen better than others. With
 only 1,000 digits the plain network soon knows all of them: its train loss approaches 0, its validation loss does not.
-*Look at both lines, not at the gap alone:* in this small network, dropout and weight decay raise the train loss more
+*Look at both lines, not only at the gap:* in this small network, dropout and weight decay raise the train loss more
 than they lower the validation loss, and the gap also closes if nothing is learned.
 """
 FORMULA = r"""
@@ -49,8 +37,8 @@ Stop once $\min_{i \le t} L_i$ has not fallen for $t - \arg\min = \text{patience
 the activations in training and divides the others by $1 - p$; weight decay shrinks the weights in every step,
 $w \leftarrow w - \eta\,(\nabla L + \lambda w)$, here with $\eta = 0.1$, and γ and β of the batch norms as well.
 
-Both losses of the live trainings are taken in eval mode at the end of each epoch, dropout off: so they differ in the
-digits only. In the recorded training the train loss is an epoch's mean *with* dropout, hence above the other.
+Both losses of the live trainings are computed in eval mode, without dropout, at the end of each epoch, so they differ
+only in the digits. In the recorded training the train loss is an epoch's mean *with* dropout, hence the higher one.
 
 Sources: `bnmodel/experiments/early_stopping.py`; Prechelt 1998, *Early Stopping — But When?*; Srivastava et al. 2014,
 *Dropout*; Krogh & Hertz 1991, *A Simple Weight Decay Can Improve Generalization*.
@@ -60,12 +48,12 @@ DECAYS = (0.0, 0.0001, 0.001, 0.003, 0.01, 0.03, 0.1)
 
 def build(page: Page) -> None:
     with page.tab("Stopping", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         with gr.Row(elem_classes="controls"):
             patience = gr.Slider(
                 1, MOST_PATIENCE, 5, step=1, label="Patience (epochs)", elem_id="stop-patience", min_width=150
             )
-        shown = picture(480, "stopping")
+        shown = ui.picture(480, "stopping")
         gr.Markdown(LOOK, elem_classes="look")
         gr.Markdown(LIVE, elem_classes="look")
         with gr.Row(elem_classes="controls"):
@@ -83,10 +71,10 @@ def build(page: Page) -> None:
         caption = gr.HTML(elem_id="stop-caption", apply_default_css=False)
         with gr.Row(elem_classes="controls"):
             pressed = buttons("stop")
-        live = live_picture("stop-live")
-        take_home("stopping")
-        lines = code()
-        fold("The formula and the source", FORMULA)
+        live = ui.live_picture("stop-live")
+        ui.take_home("stopping")
+        lines = ui.code()
+        ui.fold("The formula and the source", FORMULA)
         tab.live(show, inputs=[patience], outputs=[shown])
         inputs = [dropout, decay, epochs, seed]
         tab.live(describe, inputs=inputs, outputs=[caption])
@@ -110,18 +98,18 @@ plotting.save(early_stopping.gap_figure(live), "gap.png")
 
 
 def show_code(drawn: Drawn, *values: Any) -> str:
-    return fenced(snippet(drawn, *values))
+    return ui.fenced(snippet(drawn, *values))
 
 
 @lru_cache(maxsize=128)
 def recorded(folder: Path, patience: int) -> str:
     result = early_stopping.of_checkpoint(folder, patience)
     words = in_words(result)
-    return sentence(words) + panels(early_stopping.figure(result), words) + done(shortest(folder, result))
+    return ui.sentence(words) + ui.panels(early_stopping.figure(result), words) + ui.done(shortest(folder, result))
 
 
 def shortest(folder: Path, result: Stopped) -> bool:
-    """Whether the best epoch is kept, and with less patience would not be."""
+    """Whether the best epoch is kept, and would not be with less patience."""
     if result.kept != result.lowest:
         return False
     return result.patience == 1 or early_stopping.of_checkpoint(folder, result.patience - 1).kept != result.lowest
@@ -156,19 +144,21 @@ def describe(drawn: Drawn, dropout: float, decay: float, epochs: int, seed: int)
 def draw(result: Regularised, state: State, earlier: Sequence[Regularised] = ()) -> str:
     """The live curves so far, and the earlier runs (HTML)."""
     words = progress(result, state)
-    figure = panels(early_stopping.gap_figure(result, earlier), words)
-    return sentence(words, spoken=state != "training") + figure + (runs(result, earlier) if earlier else "")
+    figure = ui.panels(early_stopping.gap_figure(result, earlier), words)
+    return ui.sentence(words, spoken=state != "training") + figure + (runs(result, earlier) if earlier else "")
 
 
 def runs(result: Regularised, earlier: Sequence[Regularised]) -> str:
-    """Every run in a line: its setting, and the losses of the network with dropout and weight decay."""
+    """A table with the setting of every run and the losses of its network with dropout and weight decay."""
     rows = []
     for number, run in enumerate((*earlier, result), 1):
         name = f"{number}: dropout {run.dropout:g}, weight decay {run.weight_decay:g}, seed {run.seed}"
         curve, train = run.curves[1], run.train_losses[1]
         losses = (f"{train[-1]:.3f}", f"{curve.epochs[-1].validation_loss:.3f}") if train else ("", "")
         rows.append((f"{name}{' (now)' if run is result else ''}", str(len(train)), *losses))
-    return table(("Run, with dropout and weight decay", "Epochs", "Train loss (nats)", "Validation loss (nats)"), rows)
+    return ui.table(
+        ("Run, with dropout and weight decay", "Epochs", "Train loss (nats)", "Validation loss (nats)"), rows
+    )
 
 
 def progress(result: Regularised, state: State) -> str:

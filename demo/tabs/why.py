@@ -1,40 +1,21 @@
-"""Why the modes differ: what each batch norm subtracts and divides by, and what it passes on."""
+"""Why the modes differ: the statistics that each batch norm uses, and its output."""
 
 from dataclasses import replace
 from html import escape
+from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from bnmodel.experiments import modes
-from bnmodel.experiments.company import companions
 from bnmodel.experiments.modes import NormView, most_shifted, shifts
-from demo.components import (
-    AUTO,
-    asked,
-    batch_controls,
-    check_own,
-    code,
-    company_in_code,
-    digit_in_code,
-    done,
-    fold,
-    hint,
-    layer_controls,
-    named,
-    panels,
-    picture,
-    sentence,
-    table,
-    take_home,
-    which,
-    with_code,
-)
+from demo import components as ui
 from demo.images import diverging, png_url
 from demo.page import Drawn, Page
+from demo.shared_controls import batch_controls, company_in_code, draw_company, layer_controls, named, which
 
 MAPS = 32
-FULL = 0.995  # share of the values that the colours of the maps tell apart
+FULL = 0.995  # quantile of the absolute values that gets the full colour
 QUESTION = "What does train mode do to your digit on its way through the network?"
 TASK = "Choose a batch in which some mean is more than 1 standard deviation from the running mean."
 HINT = """
@@ -58,50 +39,53 @@ Source: `bnmodel/experiments/modes.py`.
 
 def build(page: Page) -> None:
     with page.tab("Why", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         batch = batch_controls(page, "why-")
         layer, channel = layer_controls(page, "why-")
-        shown = picture(600, "why")
-        maps = picture(200, "maps")
+        shown = ui.picture(600, "why")
+        maps = ui.picture(200, "maps")
         maps.apply(None, None, [channel], js="() => window.touched.channel", api_visibility="private")
-        take_home("why")
-        check_own("batch statistics at prediction time")
+        ui.take_home("why")
+        ui.check_own("batch statistics at prediction time")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code(reads_digit=True)
-        fold("The formula and the source", FORMULA)
-        tab.live(with_code(show, snippet), outputs=[shown, maps, lines], shared=[*batch, layer, channel])
+        lines = ui.code(reads_digit=True)
+        ui.fold("The formula and the source", FORMULA)
+        tab.live(ui.with_code(show, snippet), outputs=[shown, maps, lines], shared=[*batch, layer, channel])
 
 
-def show(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int, channel: int) -> tuple[str, str]:
-    company, _ = asked(drawn, count, kind, label, seed)
-    others = companions(company.kind, company.count, company.seed, drawn.digit, company.label)
+def show(drawn: Drawn, *values: Any) -> tuple[str, str]:
+    *batch, layer, channel = values
+    company, others, flips = draw_company(drawn, *batch)
     result = modes.compare(drawn.model.network, drawn.digit, others)
     if not result.norms:
-        return sentence("This network has no batch norm: both modes are one. Choose another network.", drawn), ""
+        return ui.sentence(
+            "This network has no batch norm: both modes are the same. Choose another network.", drawn
+        ), ""
     where = f"{named(company)[0].upper()}{named(company)[1:]}: "
     view = result.norms[which(layer, len(result.norms))]
     shown = replace(result, norms=(view,))
     words = where + in_words(result.norms, view)
     return (
-        sentence(words, drawn)
-        + panels(modes.figure(shown), f"Statistics and activations of {view.name}", narrow=True)
+        ui.sentence(words, drawn)
+        + ui.panels(modes.figure(shown), f"Statistics and activations of {view.name}", narrow=True)
         + layers(result.norms, view)
-        + done(kind != AUTO and max(float(np.abs(shifts(one)).max()) for one in result.norms) > 1),
+        + ui.done(flips is None and max(float(np.abs(shifts(one)).max()) for one in result.norms) > 1),
         feature_maps(view, channel),
     )
 
 
-def snippet(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int, channel: int) -> str:
+def snippet(drawn: Drawn, *values: Any) -> str:
+    *batch, layer, _ = values
     return f"""
-{digit_in_code(drawn)}from bnmodel.experiments import modes
-{company_in_code(drawn, count, kind, label, seed)}result = modes.compare(model, digit, company)
+{ui.digit_in_code(drawn)}from bnmodel.experiments import modes
+{company_in_code(drawn, *batch)}result = modes.compare(model, digit, company)
 plotting.save(modes.figure(result), "why.png")
 plotting.save(modes.feature_maps(result, norm={layer}), "maps.png")
 """
 
 
 def in_words(norms: tuple[NormView, ...], shown: NormView) -> str:
-    """Where the batch's mean is furthest from the running one, in running standard deviations."""
+    """The largest shift of a batch mean from the running mean, in running standard deviations."""
     channel, shift = furthest(shown)
     above, more = ("above", "more") if shift > 0 else ("below", "less")
     words = (
@@ -121,7 +105,7 @@ def furthest(view: NormView) -> tuple[int, float]:
 
 
 def layers(norms: tuple[NormView, ...], shown: NormView) -> str:
-    """Every norm in a line."""
+    """A table of all norms."""
     rows = []
     for view in norms:
         distance = np.abs(shifts(view))
@@ -143,13 +127,13 @@ def layers(norms: tuple[NormView, ...], shown: NormView) -> str:
         "Largest shift",
         "Median σ of the batch",
     )
-    return table(head, rows)
+    return ui.table(head, rows)
 
 
 def feature_maps(view: NormView, chosen: int) -> str:
-    """The MAPS most shifted channels of the digit behind one norm, eval mode above train mode, on one scale."""
+    """The output of one norm for the digit: the MAPS most shifted channels, eval above train mode, on one scale."""
     values = np.abs(np.concatenate((view.eval_output.ravel(), view.train_output.ravel())))
-    limit = max(float(np.quantile(values, FULL)), 1e-9)  # the largest alone would leave most maps pale
+    limit = max(float(np.quantile(values, FULL)), 1e-9)  # with the maximum most maps would be pale
     order = most_shifted(view, MAPS).tolist()
     if 0 <= chosen < len(view.running_mean) and chosen not in order:
         order = [chosen, *order[:-1]]
@@ -172,5 +156,5 @@ def feature_maps(view: NormView, chosen: int) -> str:
 
 
 def scale(limit: float) -> str:
-    """The colours of the maps and what they mean."""
+    """The colour scale of the maps."""
     return f'<span class="scale"><span>≤ −{limit:.2g}</span><i></i><span>≥ {limit:.2g}</span></span>'

@@ -1,11 +1,12 @@
-"""What the preprocessing makes of a drawing: ink, its box, and the 28×28 numbers that the network gets."""
+"""Preprocessing of a drawing: its ink, the box around it, and the 28×28 numbers that the network gets."""
 
 import gradio as gr
 import numpy as np
 import torch
 
 from bnmodel.data.preprocessing import BOX, SIZE, ink_box, ink_map
-from demo.components import code, done, fold, hint, percent, picture, sentence, take_home, with_code
+from bnmodel.plotting import percent
+from demo import components as ui
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
 
@@ -19,14 +20,13 @@ LOOK = """
 Whatever stands out from the **paper** is ink, so black on white and white on black are alike. The paper is estimated
 from its surroundings at each place, so uneven light does not matter. Frames and ruled lines are left out. The **box**
 around the ink is scaled to 20×20, keeping its shape, and its **centre of mass** (the cross) moves to the middle of
-28×28. A slanted digit stays slanted, and a 1 keeps its foot: the network has to cope with that.
+28×28. A slanted digit stays slanted, and a 1 keeps its foot: the network has to handle that.
 """
 FORMULA = r"""
 $$\text{digit} = R \cdot \text{ink} \cdot C^\top, \quad R \in \mathbb R^{28 \times H},\; C \in \mathbb R^{28 \times W}$$
 
 Each row of $R$ and $C$ averages the canvas over the footprint of one digit pixel, which scales, moves and antialiases
-at once. MNIST was made this way (LeCun et al. 1998, §III-A), and it is part of the exported model: no app has to do it
-again.
+at once. MNIST was made this way (LeCun et al. 1998, §III-A). The exported model contains this step.
 
 Source: `bnmodel/data/preprocessing.py`.
 """
@@ -34,13 +34,13 @@ Source: `bnmodel/data/preprocessing.py`.
 
 def build(page: Page) -> None:
     with page.tab("X-ray", QUESTION, task=TASK) as tab:
-        hint(HINT)
-        shown = picture(660, "xray")
-        take_home("x-ray")
+        ui.hint(HINT)
+        shown = ui.picture(660, "xray")
+        ui.take_home("x-ray")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code(reads_digit=True)
-        fold("The formula and the source", FORMULA)
-        tab.live(with_code(show, snippet), outputs=[shown, lines])
+        lines = ui.code(reads_digit=True)
+        ui.fold("The formula and the source", FORMULA)
+        tab.live(ui.with_code(show, snippet), outputs=[shown, lines])
 
 
 def snippet(drawn: Drawn) -> str:
@@ -63,12 +63,13 @@ def show(drawn: Drawn) -> str:
         f"{percent(covered)} of this sheet is ink. Its box of {width:.0f} × {height:.0f} pixels becomes "
         f"{width / scale:.0f} × {height / scale:.0f}, and the network sees <b>784 numbers</b>."
     )
+    sheet = f'<img src="{png_url(drawn.canvas)}" alt="The drawing">'
     boxed = _ink(ink.numpy(), (top, bottom, left, right))
     return (
-        f'{sentence(words, drawn)}<div class="xray"><div class="steps">'
-        f"{_step('Sheet', _canvas(drawn.canvas))}{_step('Ink and its box', boxed)}"
+        f'{ui.sentence(words, drawn)}<div class="xray"><div class="steps">'
+        f"{_step('Sheet', sheet)}{_step('Ink and its box', boxed)}"
         f"</div>{_step('What the network sees, 0 to 255', numbers(drawn.digit.numpy()))}</div>"
-        f"{done(not drawn.is_example and covered < 0.01)}"
+        f"{ui.done(not drawn.is_example and covered < 0.01)}"
     )
 
 
@@ -76,12 +77,8 @@ def _step(caption: str, content: str) -> str:
     return f"<figure><figcaption>{caption}</figcaption>{content}</figure>"
 
 
-def _canvas(canvas: np.ndarray) -> str:
-    return f'<img src="{png_url(canvas)}" alt="The drawing">'
-
-
 def _ink(ink: np.ndarray, box: tuple[float, float, float, float]) -> str:
-    """(H, W) in [0, 1] as brightness, with its box and its centre of mass."""
+    """(H, W) in [0, 1] as brightness, with its `box` (top, bottom, left, right) and its centre of mass."""
     top, bottom, left, right = box
     height, width = ink.shape
     rows, columns = ink.sum(1), ink.sum(0)

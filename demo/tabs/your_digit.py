@@ -1,32 +1,18 @@
-"""The same digit in eval and in train mode, among other digits of one's choice."""
+"""The answers to one digit in eval and in train mode, with chosen other digits in its batch."""
 
 from html import escape
+from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from bnmodel.experiments.company import Company, companions
+from bnmodel.experiments.company import Company
 from bnmodel.experiments.modes import train_probabilities
-from demo.components import (
-    asked,
-    batch_controls,
-    check_own,
-    code,
-    company_in_code,
-    digit_in_code,
-    done,
-    fold,
-    hint,
-    named,
-    percent,
-    picture,
-    presets,
-    sentence,
-    take_home,
-    with_code,
-)
+from bnmodel.plotting import percent
+from demo import components as ui
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
+from demo.shared_controls import batch_controls, company_in_code, draw_company, named, presets
 
 SHOWN = 37  # thumbnails at most; style.css keeps room for these and one more
 
@@ -49,8 +35,8 @@ Per channel, over the batch and all positions. In **eval** mode $\mu, \sigma^2$ 
 checkpoint; in **train** mode they are those of the $1 + n$ digits of this batch. Dropout is off on both sides, so that
 the statistics are the only difference.
 
-*The batch that shows most* is looked for: one other digit of each class, seven of each class, then 31 random, blurred,
-inverted or blank sheets, and noise. The search stops at the first kind that changes the answer.
+*The batch that shows most* is searched for: one other digit of each class, seven of each class, then 7 and 31 random or
+blurred digits, blank sheets, inverted digits and noise. The search stops once the answer changes clearly.
 
 Source: `bnmodel/nn/batchnorm.py` (the layer), `bnmodel/experiments/modes.py` (this comparison). Ioffe & Szegedy 2015,
 [arXiv 1502.03167](https://arxiv.org/abs/1502.03167).
@@ -59,39 +45,38 @@ Source: `bnmodel/nn/batchnorm.py` (the layer), `bnmodel/experiments/modes.py` (t
 
 def build(page: Page) -> None:
     with page.tab("Your digit", QUESTION, task=TASK) as tab:
-        hint(HINT)
+        ui.hint(HINT)
         batch = batch_controls(page)
         presets(batch)
-        shown = picture(520, "modes")
-        take_home("your-digit")
-        check_own("answers that depend on the batch")
+        shown = ui.picture(520, "modes")
+        ui.take_home("your-digit")
+        ui.check_own("answers that depend on the batch")
         gr.Markdown(LOOK, elem_classes="look")
-        lines = code(reads_digit=True)
-        fold("The formula and the source", FORMULA)
-        tab.live(with_code(show, snippet), outputs=[shown, lines], shared=batch)
+        lines = ui.code(reads_digit=True)
+        ui.fold("The formula and the source", FORMULA)
+        tab.live(ui.with_code(show, snippet), outputs=[shown, lines], shared=batch)
 
 
-def show(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> str:
-    company, flips = asked(drawn, count, kind, label, seed)
-    others = companions(company.kind, company.count, company.seed, drawn.digit, company.label)
+def show(drawn: Drawn, *batch: Any) -> str:
+    company, others, flips = draw_company(drawn, *batch)
     train = train_probabilities(drawn.model.network, drawn.digit, others)
     return (
-        f"{sentence(in_words(drawn, train, company, flips), drawn)}{paired_bars(drawn.probabilities, train)}"
+        f"{ui.sentence(in_words(drawn, train, company, flips), drawn)}{paired_bars(drawn.probabilities, train)}"
         f"{thumbnails(drawn, others[: SHOWN - 1, 0].numpy(), company)}"
-        f"{done(flips is None and train.argmax() != drawn.label)}"
+        f"{ui.done(flips is None and train.argmax() != drawn.label)}"
     )
 
 
-def snippet(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> str:
+def snippet(drawn: Drawn, *batch: Any) -> str:
     return f"""
-{digit_in_code(drawn)}from bnmodel.experiments import modes
-{company_in_code(drawn, count, kind, label, seed)}result = modes.compare(model, digit, company)
+{ui.digit_in_code(drawn)}from bnmodel.experiments import modes
+{company_in_code(drawn, *batch)}result = modes.compare(model, digit, company)
 print(result.eval_probabilities, result.train_probabilities)
 """
 
 
 def in_words(drawn: Drawn, train: np.ndarray, company: Company, flips: bool | None) -> str:
-    """Both answers; and of a batch that was looked for, whether it changes the answer."""
+    """Both answers, and whether a batch that was searched for changes the answer."""
     where = named(company)
     verb = "also says" if train.argmax() == drawn.label else "says"
     told = (
@@ -121,7 +106,7 @@ def paired_bars(left: np.ndarray, right: np.ndarray) -> str:
 
 
 def _cell(mode: str, probabilities: np.ndarray, digit: int) -> str:
-    """A bar; its number is left out where it would be 0 %, but told."""
+    """A bar; a number that would be 0 % is for screen readers only."""
     p = float(probabilities[digit])
     top = " top" if probabilities.argmax() == digit else ""
     number = percent(p) if p >= 0.005 else f'<span class="hidden-text">{percent(p)}</span>'

@@ -1,4 +1,4 @@
-"""The check-up of an ONNX file that a visitor brings: what its batch norms would do in another app."""
+"""The check-up of a visitor's ONNX file: whether its batch norms are in the right mode."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import gradio as gr
 from bnmodel.deploy import ExportError, Inspection, inspect
 from bnmodel.deploy.sandbox import Limits
 from bnmodel.findings import CODES, Finding
-from demo.components import code, fold, picture
+from demo import components as ui
 from demo.page import Page
 from demo.server.request_body import LARGEST_FILE
 
@@ -44,6 +44,8 @@ norms folded. For a network in PyTorch: `bnmodel diagnose`.
 
 Source: `bnmodel/deploy/onnx_inspection.py`.
 """
+# one file at a time, since each may take gigabytes
+SHARED: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "inspection", "show_progress": "minimal"}
 
 
 def build(page: Page) -> None:
@@ -53,16 +55,12 @@ def build(page: Page) -> None:
         with gr.Row(elem_classes="controls"):
             buttons = {name: gr.Button(title, elem_id=f"example-{name}") for name, title in NAMES.items()}
         file = gr.File(label="ONNX file", elem_id="your-model", height=130)
-        shown = picture(220, "inspection")
-        code(CODE)
-        fold("The command and the source", ABOUT)
+        shown = ui.picture(220, "inspection")
+        ui.code(CODE)
+        ui.fold("The command and the source", ABOUT)
         for name, button in buttons.items():
-            button.click(_example(name), None, [shown], api_visibility="private", **_SHARED)
-        file.upload(uploaded, [file], [shown, file], api_visibility="private", preprocess=False, **_SHARED)
-
-
-# One file at a time: each may take gigabytes.
-_SHARED: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "inspection", "show_progress": "minimal"}
+            button.click(_example(name), None, [shown], api_visibility="private", **SHARED)
+        file.upload(uploaded, [file], [shown, file], api_visibility="private", preprocess=False, **SHARED)
 
 
 def _example(name: str) -> Callable[[], str]:
@@ -84,35 +82,28 @@ def uploaded(file: dict[str, Any] | None) -> tuple[str, None]:
 
 
 def not_onnx(name: str) -> str:
-    """What to do with another file: most often a checkpoint of PyTorch."""
-    return (
-        f'<p class="sentence" aria-live="polite"><b>Not analysed.</b> {escape(os.path.basename(name))}: expected an '
-        "ONNX file, whose name ends in .onnx.</p><p>For a network in PyTorch, run <code>bnmodel.diagnose(model, "
-        "batches)</code>, or export it first: <code>torch.onnx.export(model.eval(), (example,), "
-        '"model.onnx")</code>. To have a picture read, drop it on the pad.</p>'
+    """What to do with another file, most often a PyTorch checkpoint."""
+    expected = f"{escape(os.path.basename(name))}: expected an ONNX file, whose name ends in .onnx."
+    return ui.sentence(f"<b>Not analysed.</b> {expected}") + (
+        "<p>For a network in PyTorch, run <code>bnmodel.diagnose(model, batches)</code>, or export it first: "
+        '<code>torch.onnx.export(model.eval(), (example,), "model.onnx")</code>. To have a picture read, drop it on '
+        "the pad.</p>"
     )
 
 
 def report(path: Path, name: str) -> str:
-    """What `inspect` says of a file, as HTML."""
+    """The findings of `inspect` (HTML)."""
     try:
         inspection = inspect(path, external_data=False, limits=LIMITS)
     except ExportError as error:
         words = str(error).replace(path.name, os.path.basename(name))
-        return f'<p class="sentence" aria-live="polite"><b>Not analysed.</b> {escape(words)}</p>'
-    done = "" if inspection.sound else "<span data-done></span>"
-    return f'<p class="sentence" aria-live="polite">{_in_words(inspection, name)}</p>{done}{_findings(inspection)}'
+        return ui.sentence(f"<b>Not analysed.</b> {escape(words)}")
+    return ui.sentence(_in_words(inspection, name)) + ui.done(not inspection.sound) + _findings(inspection)
 
 
 def _in_words(inspection: Inspection, name: str) -> str:
     count = inspection.batch_norms
-    norms = (
-        "no batch norm (never there, or folded)"
-        if not count
-        else "1 batch norm"
-        if count == 1
-        else f"{count} batch norms"
-    )
+    norms = f"{count} batch norm{'' if count == 1 else 's'}" if count else "no batch norm (or only folded ones)"
     errors = sum(finding.severity == "error" for finding in inspection.findings)
     verdict = "is <b>sound</b>" if not errors else f"is <b>not sound</b>: {errors} error{'' if errors == 1 else 's'}"
     invariance = inspection.batch_invariance

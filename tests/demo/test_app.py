@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from benchmarks.running_app import ONE, ROOT, SEVEN, act, draw, open_app
+from bnmodel.experiments.company import COMPANY
 from demo.api import read_canvas
 from demo.app import CHECKPOINTS
 from demo.page import DEFAULT
@@ -57,7 +58,7 @@ def test_the_first_look_shows_an_example_and_says_so(page: Page) -> None:
     expect(page.locator(".sentence")).to_contain_text("Eval mode says 1")
 
 
-def test_other_company_changes_the_answer_in_train_mode_and_never_that_in_eval_mode(page: Page) -> None:
+def test_other_companions_change_the_answer_in_train_mode_and_never_in_eval_mode(page: Page) -> None:
     first = bars(page, TRAIN)
     draw(page, ONE)
     train = wait_for_other_bars(page, TRAIN, first)
@@ -96,7 +97,7 @@ def pad_bars(page: Page) -> list[float]:
     return page.locator(ON_PAD).evaluate_all("all => all.map(bar => Number(bar.style.getPropertyValue('--p')))")
 
 
-def test_the_class_can_be_chosen_only_where_the_company_is_of_one_class(page: Page) -> None:
+def test_the_class_can_be_chosen_only_for_companions_of_one_class(page: Page) -> None:
     choose(page, "#kind", "all of one class")
     expect(page.locator("#class input")).to_be_enabled()
     choose(page, "#kind", "noise")
@@ -136,13 +137,10 @@ def test_two_visitors_do_not_see_each_other(browser: Browser, app_url: str) -> N
         page.context.close()
 
 
-@pytest.mark.parametrize("width", [1280, 768, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nothing_is_cut_off_in_either_theme(desktop: BrowserContext, app_url: str, width: int, theme: str) -> None:
+def test_the_address_chooses_the_theme(desktop: BrowserContext, app_url: str, theme: str) -> None:
     page = desktop.new_page()
-    page.set_viewport_size({"width": width, "height": 844})
     open_app(page, f"{app_url}/?__theme={theme}")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
     text = page.evaluate("getComputedStyle(document.querySelector('#head h1')).color")
     assert (sum(map(int, re.findall(r"\d+", text)[:3])) > 384) == (theme == "dark")
 
@@ -315,6 +313,13 @@ def test_the_snippets_of_the_documentation_work(
     done = subprocess.run([*command, code], cwd=digit_file.parent, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert words in done.stdout
+
+
+def test_the_documentation_lists_every_kind_of_companions() -> None:
+    text = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
+    listed = re.search(r"`kind` is one of (.*?)\.", text, re.DOTALL)
+    assert listed is not None
+    assert re.findall("`(.*?)`", listed[1]) == list(COMPANY)
 
 
 def test_every_parameter_of_a_tool_is_described_over_mcp(app_url: str) -> None:

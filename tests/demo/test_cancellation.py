@@ -1,4 +1,4 @@
-"""A page closed while it waits: what waits is never computed, and what runs ends. One that stays is answered."""
+"""Closed pages: waiting calls are dropped, and running ones end. Open pages are answered."""
 
 import contextvars
 import gc
@@ -31,7 +31,7 @@ MODES = 4  # steps that only put a mode back
 
 @dataclass
 class Work:
-    """In place of a tab's: a computation without end, of which one runs at a time."""
+    """An endless computation in place of a tab's; one runs at a time."""
 
     begun: list[str] = field(default_factory=list)  # for which sessions
     ended: list[str] = field(default_factory=list)
@@ -79,7 +79,7 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
 
 
 class Visitor:
-    """What the page is to the server: asks for the tab Faults, and listens until it leaves."""
+    """A page as the server sees it: asks for the tab Faults, and listens until it is closed."""
 
     def __init__(self, crowd: Crowd, session: str) -> None:
         place = crowd.app.config["components"]
@@ -110,7 +110,7 @@ def wait_until(true: Callable[[], object], what: str) -> None:
         time.sleep(0.01)
 
 
-def test_who_leaves_is_not_computed_for_and_the_next_in_the_queue_has_his_turn(
+def test_the_calls_of_a_closed_page_end_and_the_next_page_gets_its_turn(
     crowd: Crowd, capfd: pytest.CaptureFixture[str]
 ) -> None:
     first = Visitor(crowd, "first")
@@ -129,7 +129,7 @@ def test_who_leaves_is_not_computed_for_and_the_next_in_the_queue_has_his_turn(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_what_was_computed_with_is_freed_at_once(crowd: Crowd) -> None:
+def test_the_tensors_of_a_cancelled_call_are_freed_at_once(crowd: Crowd) -> None:
     gc.collect()
     gc.disable()  # what only a collection would find may lie there for long
     try:
@@ -142,7 +142,7 @@ def test_what_was_computed_with_is_freed_at_once(crowd: Crowd) -> None:
         gc.enable()
 
 
-def test_a_visitor_who_stays_is_computed_for_to_the_end(crowd: Crowd) -> None:
+def test_an_open_page_gets_its_whole_answer(crowd: Crowd) -> None:
     first = Visitor(crowd, "first")
     wait_until(lambda: crowd.work.begun == ["first"], "the first is computed for")
     Visitor(crowd, "second").leave()
@@ -153,7 +153,7 @@ def test_a_visitor_who_stays_is_computed_for_to_the_end(crowd: Crowd) -> None:
     assert "all of it" in again.stream.read().decode()
 
 
-def test_who_has_heard_the_answer_may_listen_again_for_the_next(crowd: Crowd) -> None:
+def test_a_page_may_listen_again_after_an_answer(crowd: Crowd) -> None:
     crowd.work.over = True
     first = Visitor(crowd, "first")
     assert "all of it" in first.stream.read().decode()
@@ -162,7 +162,7 @@ def test_who_has_heard_the_answer_may_listen_again_for_the_next(crowd: Crowd) ->
     assert "all of it" in first.stream.read().decode()
 
 
-def test_a_question_answered_before_the_page_knows_its_number_is_no_error_in_chromium(
+def test_an_answer_before_the_page_knows_the_events_number_is_no_error_in_chromium(
     crowd: Crowd, browser: Browser
 ) -> None:
     page = browser.new_page()
@@ -187,7 +187,7 @@ def test_a_question_answered_before_the_page_knows_its_number_is_no_error_in_chr
     page.close()
 
 
-def test_a_closed_page_is_not_computed_for_any_longer_in_chromium(crowd: Crowd, browser: Browser) -> None:
+def test_the_calls_of_a_closed_page_end_in_chromium(crowd: Crowd, browser: Browser) -> None:
     context = browser.new_context()
     pages = [context.new_page() for _ in range(2)]
     errors = [watch_errors(page) for page in pages]
@@ -209,7 +209,7 @@ def test_a_closed_page_is_not_computed_for_any_longer_in_chromium(crowd: Crowd, 
 
 
 class Steps(TorchFunctionMode):
-    """Counts those of torch, and closes the page of `event` after `last`."""
+    """Counts torch functions, and closes the page of `event` after `last`."""
 
     def __init__(self, event: SimpleNamespace, last: int) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class Steps(TorchFunctionMode):
 
 @pytest.fixture(scope="module")
 def drawn() -> Drawn:
-    """What nobody drew before, so that nothing is remembered of it."""
+    """A new digit, so that nothing about it is cached."""
     digit = torch.rand(28, 28, generator=torch.Generator().manual_seed(20))
     return Drawn(np.zeros((28, 28, 4), np.uint8), digit, np.full(10, 0.1), False, load_model(CHECKPOINTS / "lecture"))
 
@@ -239,7 +239,7 @@ def drawn() -> Drawn:
         (corruption.show, ("noise", 50)),
     ],
 )
-def test_a_tab_ends_at_the_next_step_of_torch_once_nobody_waits(
+def test_a_tab_stops_at_the_next_torch_function_once_its_page_is_closed(
     show: Callable[..., Any], controls: tuple[Any, ...], drawn: Drawn
 ) -> None:
     event = SimpleNamespace(alive=True)

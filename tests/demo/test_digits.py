@@ -83,7 +83,7 @@ def test_the_nearest_digit_is_chosen(point: tuple[float, float], digit: int) -> 
 
 
 @pytest.mark.parametrize("at", [[0.5], [0.5, "x"], [10**400, 0], [math.nan, 0], {"x": 1}, "0.5,0.5", True])
-def test_a_place_that_is_none_is_refused_in_words(at: Any) -> None:
+def test_an_invalid_point_is_refused_in_words(at: Any) -> None:
     with pytest.raises(gr.Error, match="at: expected two numbers from -1 to 2, received"):
         pad.point(at)
 
@@ -119,7 +119,7 @@ LEFT_SEVEN = [(0.55 * x - 0.05, y) for x, y in SEVEN]
 RIGHT_ONE = [(x + 0.28, y) for x, y in ONE]
 
 
-def test_boxes_show_the_digits_and_a_click_chooses_the_one_that_the_tabs_ask_about(page: Page) -> None:
+def test_boxes_show_the_digits_and_a_click_chooses_the_one_for_the_tabs(page: Page) -> None:
     draw(page, LEFT_SEVEN)
     expect(page.locator(".pad-box")).to_have_count(0)
     draw(page, RIGHT_ONE)

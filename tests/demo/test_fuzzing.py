@@ -1,4 +1,4 @@
-"""Strangers at the app: a few hundred of the hostile requests of `python -m benchmarks.fuzzing`, and the limits."""
+"""A few hundred of the hostile requests of `python -m benchmarks.fuzzing`, and the limits of requests."""
 
 import re
 import secrets
@@ -24,7 +24,7 @@ NUMBERS = {  # requests of each kind
 
 @pytest.fixture(scope="module")
 def attacked(app: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Attack, list[str]]]:
-    """The app after all attacks, and who called the server that nobody may call."""
+    """The app after all attacks, and the calls that another server received."""
     secret, canary = secrets.token_hex(16), tmp_path_factory.mktemp("canary") / "canary.png"
     canary.write_bytes(encoded(seven(), "PNG") + secret.encode())
     with listening() as (listener, visits):
@@ -36,13 +36,13 @@ def attacked(app: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.mark.parametrize("name", PROPERTIES, ids=str)
-def test_this_holds_of_every_hostile_request(attacked: tuple[Attack, list[str]], name: Property) -> None:
+def test_no_hostile_request_breaks_the_property(attacked: tuple[Attack, list[str]], name: Property) -> None:
     attack, _ = attacked
     assert sum(answers.total() for answers in attack.report.answers.values()) == sum(NUMBERS.values()) + 20
     assert attack.report.broken[name] == [], PROPERTIES[name]
 
 
-def test_nobody_makes_the_app_call_another_server(attacked: tuple[Attack, list[str]]) -> None:
+def test_no_request_makes_the_app_call_another_server(attacked: tuple[Attack, list[str]]) -> None:
     _, visits = attacked
     assert visits == []
 

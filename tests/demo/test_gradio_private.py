@@ -1,6 +1,6 @@
-"""The private parts of Gradio that demo/server/gradio_private.py relies on are what it takes them for.
+"""The private parts of Gradio that demo/server/gradio_private.py relies on work as it expects.
 
-A failure here after an upgrade of Gradio says what has changed; mend gradio_private.py, then the version in
+A failure after an upgrade of Gradio shows what has changed: mend gradio_private.py, then the version in
 requirements.txt.
 """
 

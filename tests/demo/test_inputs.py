@@ -1,4 +1,4 @@
-"""What visitors and programs send becomes a digit, a number or a sentence as it should."""
+"""Inputs of visitors and programs: numbers, images and drawings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 from benchmarks.fuzzing.files import encoded, seven
 from benchmarks.fuzzing.values import upload
 from bnmodel.experiments.modes import NormView
+from bnmodel.plotting import percent
 from demo.api import read_canvas, whole
 from demo.app import CHECKPOINTS
-from demo.components import percent
 from demo.images import CANVAS_SIDE, png_url
 from demo.page import Page
 from demo.tabs.why import in_words

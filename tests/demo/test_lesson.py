@@ -1,4 +1,4 @@
-"""The lesson of docs/lesson.md, walked through without a mouse; and links to its steps."""
+"""The lesson of docs/lesson.md with the keyboard only, and links to its steps."""
 
 import re
 
@@ -54,10 +54,10 @@ def test_the_ten_minutes_of_the_lesson_need_no_mouse(page: Page) -> None:
     expect(page.locator(SENTENCE)).to_contain_text(f"row {int(row[1]) + 1},")
 
     open_by_arrows(page, "Faults")
-    expect(page.locator(SENTENCE)).to_contain_text("After 10 predictions")
+    expect(page.locator(SENTENCE)).to_contain_text("After 50 predictions")
     step_to(page, "#calls input[type=range]")
     page.keyboard.press("ArrowRight")
-    expect(page.locator(SENTENCE)).to_contain_text("After 11 predictions")
+    expect(page.locator(SENTENCE)).to_contain_text("After 51 predictions")
 
     step_to(page, "#next button", 40)
     page.keyboard.press("Enter")

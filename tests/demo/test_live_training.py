@@ -1,4 +1,4 @@
-"""Live trainings: a few at once, closed when they are stopped or their page is."""
+"""Live trainings: a few at once, closed when they are stopped or their page is closed."""
 
 import re
 import socket
@@ -70,7 +70,7 @@ def test_a_failing_training_no_longer_counts_as_running() -> None:
     assert len(live_training._running) == 0
 
 
-def test_a_pause_keeps_the_training_open_and_it_goes_on_where_it_was(no_interval: None) -> None:
+def test_a_paused_training_continues_where_it_was(no_interval: None) -> None:
     steps = Steps(5)
     run: Run[int] = Run(steps(), most=2)
     assert list(run.pictures()) == [(1, "training"), (2, "paused")]
@@ -80,7 +80,7 @@ def test_a_pause_keeps_the_training_open_and_it_goes_on_where_it_was(no_interval
     assert (run.state, steps.closed) == ("finished", True)
 
 
-def test_one_asked_to_pause_does_so_after_the_step_under_way(no_interval: None) -> None:
+def test_a_training_pauses_after_the_current_step(no_interval: None) -> None:
     run: Run[int] = Run(Steps()())
     shown = run.pictures()
     assert next(shown) == (1, "training")
@@ -89,7 +89,7 @@ def test_one_asked_to_pause_does_so_after_the_step_under_way(no_interval: None) 
     assert len(live_training._running) == 0  # it takes nobody's place
 
 
-def test_one_that_is_stopped_before_it_begins_takes_no_step() -> None:
+def test_a_training_stopped_before_it_begins_takes_no_step() -> None:
     steps = Steps()
     run: Run[int] = Run(steps())
     run.stop()
@@ -97,7 +97,7 @@ def test_one_that_is_stopped_before_it_begins_takes_no_step() -> None:
     assert (run.state, steps.taken) == ("stopped", 0)
 
 
-def test_one_that_is_stopped_shows_nothing_more_and_is_closed(no_interval: None) -> None:
+def test_a_stopped_training_shows_nothing_more_and_is_closed(no_interval: None) -> None:
     steps = Steps()
     run: Run[int] = Run(steps())
     shown = run.pictures()
@@ -115,7 +115,7 @@ def test_a_training_has_one_follower(no_interval: None) -> None:
     assert list(shown) == [(2, "training"), (2, "finished")]
 
 
-def test_the_buttons_are_those_of_the_present_training() -> None:
+def test_the_buttons_are_those_of_the_current_training() -> None:
     old: Run[int] = Run(Steps()())
     runs = Runs(old)
     old.stop()
@@ -239,7 +239,7 @@ def train(page: Page) -> None:
 BUSY = f"Busy: {MAX_TRAININGS} trainings are running here; yours starts when one of them ends."
 
 
-def test_one_more_than_may_train_is_told_that_it_waits_and_starts_when_a_page_is_closed(
+def test_a_training_too_many_waits_says_so_and_starts_when_a_page_is_closed(
     pages: list[Page], trainer: Trainer
 ) -> None:
     *others, last = pages
@@ -253,7 +253,7 @@ def test_one_more_than_may_train_is_told_that_it_waits_and_starts_when_a_page_is
     assert len(trainer.closed) == 1
 
 
-def test_one_that_waits_can_be_stopped_before_it_begins(pages: list[Page], trainer: Trainer) -> None:
+def test_a_waiting_training_can_be_stopped_before_it_begins(pages: list[Page], trainer: Trainer) -> None:
     *others, last = pages
     for page in others:
         train(page)
@@ -270,7 +270,7 @@ def test_one_that_waits_can_be_stopped_before_it_begins(pages: list[Page], train
     assert len(trainer.begun) == MAX_TRAININGS + 1
 
 
-def test_a_stopped_training_is_closed_says_how_far_it_came_and_can_be_started_again(
+def test_a_stopped_training_is_closed_says_how_far_it_got_and_can_be_started_again(
     alone: Page, trainer: Trainer
 ) -> None:
     page = alone
@@ -355,7 +355,7 @@ def test_epoch_by_epoch_with_a_pause_and_a_second_run_beside_the_first(browser: 
     context.close()
 
 
-def test_the_room_for_the_live_curves_is_there_before_they_are(desktop: BrowserContext, app_url: str) -> None:
+def test_the_height_of_the_live_curves_is_reserved(desktop: BrowserContext, app_url: str) -> None:
     page = open_training(desktop, app_url)
     below = page.locator("#maps-of-rates")
     page.wait_for_selector("#maps-of-rates table")

@@ -17,7 +17,7 @@ def resident() -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
-def test_what_was_freed_is_given_back_although_the_end_of_the_heap_is_in_use() -> None:
+def test_freed_memory_is_returned_although_the_end_of_the_heap_is_in_use() -> None:
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
     libc.free.argtypes = [ctypes.c_void_p]

@@ -1,4 +1,4 @@
-"""Hosted: the front matter of a Space, and a start from the files of the container with what is required alone."""
+"""Hosting: the front matter of a Space, and a start from the container's files with only the required packages."""
 
 import importlib.metadata
 import os
@@ -58,7 +58,7 @@ def test_the_spaces_gradio_is_one_that_the_requirements_allow() -> None:
     assert FRONT["sdk_version"] in gradio.specifier
 
 
-def test_it_is_reached_from_outside_on_a_space_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_app_can_be_reached_from_outside_only_on_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID"):
         monkeypatch.delenv(name, raising=False)
     assert launch_options(gr.Blocks())["server_name"] == "127.0.0.1"

@@ -1,13 +1,9 @@
-"""The tabs beside the pad: what they show is right, follows the drawing, and stays its visitor's own."""
+"""The tabs: their numbers are right, follow the drawing, and are not mixed up between visitors."""
 
 import copy
-import csv
-import html
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,16 +13,17 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from torch import nn
 
 from benchmarks.running_app import SEVEN, act, draw, open_app, watch_errors
-from bnmodel import CustomBatchNorm, plotting
+from bnmodel import CustomBatchNorm
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.experiments import worked_example
 from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.company import COMPANY, companions
-from demo import components, svg
+from demo import components, worked_html
 from demo.app import CHECKPOINTS
 from demo.images import diverging, grey
 from demo.page import Drawn
 from demo.page import Page as Frame
+from demo.shared_controls import AUTO
 from demo.tabs import (
     convergence,
     files,
@@ -113,7 +110,7 @@ def test_a_channel_that_is_not_there_is_replaced_in_words(frame: Frame) -> None:
     assert told in statistics.show(drawn, 1, "random", 1, 0, 0, 99, 0.1, 2)
 
 
-@pytest.mark.parametrize("batch", [(31, components.AUTO, 1, 0), (31, "inverted", 1, 0)])
+@pytest.mark.parametrize("batch", [(31, AUTO, 1, 0), (31, "inverted", 1, 0)])
 def test_the_most_shifted_channel_is_the_same_in_every_tab(frame: Frame, batch: tuple[int, str, int, int]) -> None:
     drawn = frame.drawn(None, "lecture")
     in_worked = re.search(r"Channel (\d+) of", worked_out.show(drawn, *batch, 1, -1, 1, 0, -5, -1))
@@ -144,7 +141,7 @@ def test_the_worked_out_numbers_are_those_of_the_experiment_at_the_pixel(frame: 
     [(0.0, "0.000"), (-2.6221, "−2.622"), (0.004638, "0.00464"), (-0.0486, "−0.0486"), (3e-9, "3.00e−09")],
 )
 def test_small_numbers_keep_the_digits_that_pupils_need_to_compute_with_them(value: float, words: str) -> None:
-    assert worked_out.short(value) == words
+    assert worked_html.short(value) == words
 
 
 def test_factors_over_many_layers_are_told_as_powers_of_ten() -> None:
@@ -161,34 +158,11 @@ def test_the_sentence_of_why_is_about_the_norm_that_is_shown(frame: Frame) -> No
 
 
 def test_the_first_look_finds_a_batch_that_changes_the_answer_and_names_it(frame: Frame) -> None:
-    shown = your_digit.show(frame.drawn(None, "robust"), 31, components.AUTO, 1, 0)
+    shown = your_digit.show(frame.drawn(None, "robust"), 31, AUTO, 1, 0)
     said = re.search(r"Eval mode says (\d)</b> .*\. (.*), <b class=.train.>train mode says (\d)", shown)
     assert said is not None
     assert said[1] != said[3]
     assert "in the batch" in said[2]
-
-
-def test_every_panel_of_a_figure_carries_its_values_where_they_are_drawn() -> None:
-    with plotting.plot_style():
-        figure, (left, right) = plotting.new_figure(columns=2)
-        left.plot([0, 1, 2], [0.5, 0.25, 1.0], label="a curve")
-        left.axhline(0.75, label="a level")
-        left.set(xlabel="step", ylabel="share", ylim=(0, 1))
-        plotting.percent_axis(left.yaxis)
-        plotting.stairs(right, np.array([3, 1]), np.array([0.0, 1.0, 2.0]), label="counts")
-        left.legend()
-    legend, panels = svg.to_legend_and_panels(figure, "a figure")
-    first, second = (json.loads(html.unescape(found)) for found in re.findall(r"data-values='(.*?)'", panels))
-    assert (first["x"], first["y"], first["share"], first["levels"]) == ("step", "share", True, ["a level: 75 %"])
-    assert [point[:2] for point in first["curves"][0]["points"]] == [[0, 0.5], [1, 0.25], [2, 1]]
-    assert [point[:2] for point in second["curves"][0]["points"]] == [[0.5, 3], [1.5, 1]]
-    assert second["curves"][0]["name"] == "counts"
-    across = [point[2] for point in first["curves"][0]["points"]]
-    down = [point[3] for point in first["curves"][0]["points"]]
-    assert across == sorted(across)
-    assert down[1] > down[0] > down[2]  # as in SVG, downwards
-    assert legend.count("<span>") == 2
-    assert "a curve" in legend
 
 
 def test_blue_and_orange_are_for_eval_and_train_only(example: Drawn) -> None:
@@ -245,49 +219,9 @@ def test_the_export_tab_shows_the_apps_own_answer_while_the_other_files_are_load
     assert again == whole
 
 
-# ---- pictures
-
-
-def two_panels(low: float) -> str:
-    with plotting.plot_style():
-        figure, (left, right) = plotting.new_figure(columns=2)
-        left.plot([0, 1], [low, 1], color=plotting.EVAL)
-        right.plot([0, 1], [low, 1], color=plotting.TRAIN)
-        right.set_title("a title")
-    return svg.to_panels(figure, 'curves, "both"')
-
-
 def test_no_line_of_a_tabs_sentence_begins_with_a_percent_sign(example: Drawn) -> None:
     assert "99.2\u00a0%" in components.sentence("99.2 % of it")
     assert " %" not in xray.show(example)
-
-
-def test_a_figure_is_cut_into_a_picture_for_each_of_its_panels() -> None:
-    left, right = re.findall(r"<svg.*?</svg>", two_panels(0), re.DOTALL)
-    assert "a title" in right
-    assert "a title" not in left
-    assert 'aria-label="curves, &quot;both&quot;"' in left
-    sizes = [re.search(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg) for svg in (left, right)]
-    assert sizes[0] is not None
-    assert sizes[1] is not None
-    assert sizes[0].groups() == sizes[1].groups()
-
-
-def test_a_picture_takes_its_colours_from_the_page_and_styles_nothing_else_on_it() -> None:
-    svg = two_panels(0)
-    assert "currentColor" in svg
-    assert "var(--eval," in svg
-    assert "var(--train," in svg
-    assert plotting.INK not in svg
-    assert "<style" not in svg
-
-
-def test_two_pictures_on_a_page_share_no_id_and_each_refers_to_its_own_only() -> None:
-    one, other = two_panels(0), two_panels(0.5)
-    ids = [set(re.findall(r'\bid="([^"]+)"', picture)) for picture in (one, other)]
-    assert not ids[0] & ids[1]
-    for picture, own in zip((one, other), ids, strict=True):
-        assert set(re.findall(r'(?:url\(|href=")#([^")]+)', picture)) <= own
 
 
 # ---- in Chromium
@@ -315,9 +249,11 @@ def test_every_tab_says_what_it_shows(opened: Page) -> None:
             expect(opened.locator(".sentence:visible")).to_contain_text("Example – draw to use your own digit")
 
 
-# of what a tab shows, the rightmost edge
-RIGHTMOST = """() => Math.max(...[...document.querySelectorAll('.question, .picture, .picture svg, .look')]
-    .filter(part => part.checkVisibility()).map(part => part.getBoundingClientRect().right))"""
+# of what a tab shows, with the text of its figures, the rightmost edge
+RIGHTMOST = """() => {
+    const parts = document.querySelectorAll('.question, .look, .picture, .picture :is(svg, svg text)');
+    return Math.max(...[...parts].filter(one => one.checkVisibility()).map(one => one.getBoundingClientRect().right));
+}"""
 
 
 def test_no_tab_is_wider_than_the_screen_however_small(opened: Page) -> None:
@@ -366,7 +302,7 @@ def contrast(one: str, other: str) -> float:
     return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
-def test_a_visitor_who_keeps_train_mode_busy_changes_no_other_visitors_answers(browser: Browser, app_url: str) -> None:
+def test_a_visitors_train_mode_changes_no_other_visitors_answers(browser: Browser, app_url: str) -> None:
     busy, calm = (browser.new_context(viewport={"width": 1280, "height": 900}).new_page() for _ in range(2))
     open_app(busy, app_url)
     open_app(calm, app_url)
@@ -416,7 +352,7 @@ def test_a_picture_of_positive_and_negative_values_is_nothing_where_they_are_zer
     assert Image.fromarray(pixels).mode == "RGBA"
 
 
-def test_the_certificates_line_tells_the_files_difference_and_not_the_networks_own_rounding() -> None:
+def test_the_certificates_row_has_the_files_difference_and_not_the_networks_own_rounding() -> None:
     details = (
         "10,000 answers, largest difference 3.4e-05, labels differing 0; the network's own rounding 1.3e-04",
         "10,000 answers, largest difference 7.6e-06, labels differing 0; the network's own rounding 1.3e-04",
@@ -424,7 +360,7 @@ def test_the_certificates_line_tells_the_files_difference_and_not_the_networks_o
     assert files.worst([{"detail": detail} for detail in details]) == "largest difference 3.4e-05"
 
 
-def test_the_certificates_line_tells_how_much_of_the_allowance_is_used() -> None:
+def test_the_certificates_row_says_how_much_of_the_allowance_is_used() -> None:
     details = (
         "2 cases, largest difference 4.3e-02, 25% of what is allowed, labels differing 0",
         "2 cases, largest difference 1.2e-07, 29% of what is allowed",
@@ -434,18 +370,7 @@ def test_the_certificates_line_tells_how_much_of_the_allowance_is_used() -> None
     )
 
 
-# ---- numbers to touch, to share between tabs and to take home
-
-
-def test_a_figure_tells_its_values_under_the_mouse_and_to_the_arrow_keys(page: Page) -> None:
-    choose_tab(page, "Chance")
-    panel = page.locator("#chance .figure svg >> nth=1")
-    panel.hover()
-    expect(page.locator(".tip")).to_contain_text("batch size")
-    expect(page.locator(".tip")).to_contain_text("train mode, median")
-    expect(panel.locator(".touched").first).to_be_visible()
-    page.mouse.move(5, 5)
-    expect(page.locator(".tip")).to_be_hidden()
+# ---- what tabs share
 
 
 def test_a_channel_pointed_at_is_marked_wherever_it_is_and_one_chosen_is_followed_in_the_next_tab(page: Page) -> None:
@@ -496,44 +421,3 @@ def test_a_pixel_is_chosen_by_click_and_by_arrow_key(page: Page) -> None:
     expect(page.locator("#worked .sentence")).to_contain_text("row 4, column 12")
     page.locator("#worked [data-grid] >> nth=0").press("ArrowDown")
     expect(page.locator("#worked .sentence")).to_contain_text("row 5, column 12")
-
-
-def test_what_a_tab_shows_is_saved_as_a_picture_and_as_numbers_under_the_networks_name(
-    page: Page, tmp_path: Path
-) -> None:
-    shown = page.locator("#modes td.eval").evaluate_all("all => all.map(cell => Number(cell.dataset.value))")
-    files_of = {kind: saved(page, kind, tmp_path) for kind in ("png", "svg", "csv", "json")}
-    assert files_of["png"].name == "robust-your-digit.png"
-    assert min(Image.open(files_of["png"]).size) > 500
-    drawing = ElementTree.fromstring(files_of["svg"].read_text())
-    assert "Eval mode says" in "".join(drawing.itertext())
-    lines = list(csv.reader(files_of["csv"].read_text("utf-8-sig").splitlines()))
-    assert [float(row[0]) for row in lines[1:]] == shown
-    numbers = json.loads(files_of["json"].read_text())
-    assert (numbers["network"], [float(row[0]) for row in numbers["tables"][0]["rows"]]) == ("robust", shown)
-    assert "train mode says" in numbers["says"][0]
-
-
-def test_a_saved_picture_has_the_colours_of_the_page(page: Page, tmp_path: Path) -> None:
-    choose_tab(page, "Why")
-    drawing = saved(page, "svg", tmp_path).read_text()
-    defined = "".join(re.findall(r"<defs.*?</defs>", drawing, re.DOTALL))
-    assert "<path" in defined  # the markers
-    assert "fill: rgb(0, 0, 0)" not in defined
-    assert "<linearGradient" in drawing  # the scale of the maps
-
-
-def test_the_curves_of_a_figure_are_saved_point_by_point(page: Page, tmp_path: Path) -> None:
-    choose_tab(page, "Inputs")
-    rows = list(csv.DictReader(saved(page, "csv", tmp_path).read_text("utf-8-sig").splitlines()))
-    losses = [row for row in rows if row["curve"] == "raw inputs" and row["x is"] == "step"]
-    assert [float(row["x"]) for row in losses] == list(range(len(losses)))
-    assert float(losses[0]["y"]) == 1
-
-
-def saved(page: Page, kind: str, folder: Path) -> Path:
-    with page.expect_download() as download:
-        page.locator(f".tabitem:visible [data-save={kind}]").click()
-    path = folder / download.value.suggested_filename
-    download.value.save_as(path)
-    return path

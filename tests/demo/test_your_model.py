@@ -1,4 +1,4 @@
-"""The tab “Your model”: an ONNX file in, its findings in words, and nothing left behind."""
+"""The tab “Your model”: findings of an ONNX file, which is deleted afterwards."""
 
 import shutil
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_picture_in_place_of_a_model_is_refused_and_not_deleted(tmp_path: Path
     assert path.exists()
 
 
-def test_whoever_brings_a_checkpoint_of_pytorch_is_told_how_to_export_it(tmp_path: Path) -> None:
+def test_a_pytorch_checkpoint_is_refused_with_how_to_export_it(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
     path.write_bytes(b"weights")
     html, _ = uploaded({"path": str(path), "orig_name": "<b>best.pt"})
