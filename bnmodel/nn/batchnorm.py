@@ -3,18 +3,17 @@
     x̂ = (x − μ) / √(σ² + ε)        y = γ · x̂ + β
 
 Per channel, over the batch and every spatial axis (Ioffe & Szegedy 2015, arXiv 1502.03167, algorithm 1).
-:func:`batch_norm` is the mathematics; :class:`CustomBatchNorm` keeps the running statistics. The gradient by hand:
-`batchnorm_autograd.py`; a batch that several processes share: `sync_batchnorm.py`; from and to torch: `convert.py`.
+:func:`batch_norm` is the mathematics; :class:`CustomBatchNorm` keeps the running statistics. The gradient is in
+`batchnorm_autograd.py`, synchronisation over processes in `sync_batchnorm.py`, conversion in `convert.py`.
 """
 
-import copy
 from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor, fx, nn
 
-from bnmodel.nn.batchnorm_autograd import BatchNormStep, at_least_float32, normalise, scales, transformed
-from bnmodel.nn.sync_batchnorm import processes
+from bnmodel.nn.batchnorm_autograd import BatchNormStep, normalise, scales, statistics, transformed
+from bnmodel.nn.sync_batchnorm import pool_statistics, processes
 
 # `Optional[...]` and no `from __future__ import annotations` here: torch.jit.script reads these annotations.
 
@@ -32,8 +31,8 @@ def batch_norm(
     Args:
         x: (N, C) or (N, C, *spatial), floating point, any memory format. Half precision is computed in float32.
         gamma, beta: (C,) scale and shift, or None for 1 and 0.
-        mean, var: (C,) statistics to normalise with (inference), or None for those of this very batch (training).
-        eps: added to the variance, > 0 unless no channel is constant.
+        mean, var: (C,) statistics to normalise with (inference), or None for those of this batch (training).
+        eps: added to the variance; > 0 where a channel may be constant.
 
     Returns:
         y, shaped and typed like `x`; the mean (C,) and the *biased* variance (C,) that were used. In training their
@@ -43,24 +42,26 @@ def batch_norm(
         ValueError: an argument that is not (C,), only one of `mean` and `var`, or one value per channel in training.
     """
     _check_channels([gamma, beta, mean, var], x)
-    if mean is None and x.numel() == 0:  # no values to take statistics of, nor to normalise
+    if mean is None and x.numel() == 0:  # an empty batch has no statistics
         mean, var = x.new_zeros(x.size(1)), x.new_ones(x.size(1))
     if mean is None:
         require_two_values(x.numel() // x.size(1), x)
     if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed(x)):
-            if mean is not None and var is not None and not torch.is_grad_enabled():
-                return normalise(x, scales(gamma, var, eps, x.dtype)[0], beta, mean), mean, var
-            y, of_x, var_of_x, _ = BatchNormStep.apply(x, gamma, beta, mean, var, eps, False)
-            return y, of_x if mean is None else mean, var_of_x if var is None else var
+            count = 0
+            if mean is None or var is None:
+                count, (mean, var) = x.numel() // x.size(1), statistics(x)
+            elif not torch.is_grad_enabled():
+                return normalise(x, scales(gamma, var, eps, x)[0], beta, mean), mean, var
+            return BatchNormStep.apply(x, gamma, beta, mean, var, eps, count, False), mean, var
     dtype = x.dtype
-    x = x.to(at_least_float32(dtype))
-    multiply_add = mean is not None and not _wants_gradient([x, gamma, beta, mean, var])
+    x = x.to(torch.promote_types(dtype, torch.float32))
+    multiply_add = mean is not None and not torch.is_grad_enabled()
     per_channel = [1, x.size(1)] + [1] * (x.dim() - 2)
     if mean is None or var is None:
         axes = [0] + [axis for axis in range(2, x.dim())]
         mean = x.mean(axes)  # (C,)
-        pivot = mean.detach()  # for any p, σ² = mean (x − p)² − (μ − p)²; this one spares the gradient a sum over x
+        pivot = mean.detach()  # for any p, σ² = mean (x − p)² − (μ − p)²; with p = μ the gradient needs no sum over x
         var = (x - pivot.view(per_channel)).square().mean(axes) - (mean - pivot).square()  # (C,)
     scale = torch.rsqrt(var + eps)  # (C,)
     if gamma is not None:
@@ -68,20 +69,10 @@ def batch_norm(
     if multiply_add:
         shift = -mean * scale if beta is None else beta - mean * scale  # (C,)
         y = torch.addcmul(shift.view(per_channel), x, scale.view(per_channel))
-    else:  # of x · scale + shift, ∂L/∂γ would cancel where μ is far from 0
+    else:  # in x · scale + shift, ∂L/∂γ would lose digits to cancellation where μ is far from 0
         y = (x - mean.view(per_channel)) * scale.view(per_channel)
         y = y if beta is None else y + beta.view(per_channel)
     return y.to(dtype), mean, var
-
-
-def _wants_gradient(values: List[Optional[Tensor]]) -> bool:
-    if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
-        if transformed(torch.empty(0)):
-            return True
-    for value in values:
-        if value is not None and value.requires_grad:
-            return torch.is_grad_enabled()
-    return False
 
 
 def _check_channels(values: List[Optional[Tensor]], x: Tensor) -> None:
@@ -96,7 +87,7 @@ def _check_channels(values: List[Optional[Tensor]], x: Tensor) -> None:
 
 
 def require_two_values(values: int, x: Tensor) -> None:
-    """Statistics of a batch need two values per channel."""
+    """Raise ValueError if a batch has one value per channel, which has no variance."""
     if values == 1:
         raise ValueError(
             f"batch statistics: expected at least 2 values per channel, received {values} from shape {list(x.shape)}; "
@@ -112,17 +103,17 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
 
         running ← (1 − momentum) · running + momentum · batch
 
-    Eval mode normalises with the running statistics, so that an answer does not depend on the batch it came in.
+    Eval mode normalises with the running statistics, so that an output does not depend on the rest of the batch.
 
-    The class derives from torch's `_BatchNorm`, so tools that look for batch norms find it, and state dicts load in
-    both directions. Forward pass, gradient and statistics are its own. γ and β are the parameters `weight` and `bias`.
+    The class derives from torch's `_BatchNorm`, so that tools recognise it and state dicts load in both directions.
+    Forward pass, gradient and statistics are its own. γ and β are the parameters `weight` and `bias`.
 
     Args:
         num_features: C, the number of channels, ≥ 1.
         eps: added to the variance, ≥ 0.
         momentum: weight of the newest batch in [0, 1]; None for the cumulative average of all batches.
         affine: learn γ and β; otherwise they are 1 and 0.
-        track_running_stats: keep running statistics; otherwise batch statistics are used in eval mode too.
+        track_running_stats: keep running statistics; if False, eval mode uses batch statistics too.
         synchronised: in training mode, use the statistics over the batches of all processes of torch.distributed's
             default group, as `torch.nn.SyncBatchNorm` does. The gradient then cannot be differentiated again.
         bias: learn β; otherwise it is 0. Ignored where `affine` is False.
@@ -133,7 +124,7 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     Raises:
         TypeError: the input is not real floating point.
-        ValueError: another number of axes or channels, or one value per channel where batch statistics are needed.
+        ValueError: wrong number of axes or channels, or one value per channel where batch statistics are needed.
     """
 
     __jit_unused_properties__ = ["gamma", "beta"]  # noqa: RUF012 (TorchScript looks for a list)
@@ -163,7 +154,7 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not bias:
             self.register_parameter("bias", None)
         self.synchronised = synchronised
-        self.torch_type = ""  # the class of torch's that it was converted from
+        self.torch_type = ""  # name of the torch class from which it was converted
         to_float32(self._buffers)
 
     @property
@@ -194,16 +185,16 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.jit.unused
     def _with_other_processes(self, x: Tensor) -> Tensor:
-        y: Tensor
-        y, mean, var, count = BatchNormStep.apply(x, self.weight, self.bias, None, None, self.eps, True)
+        count, mean, var = pool_statistics(x.numel() // self.num_features, *statistics(x))
         require_two_values(count, x)
         self._update_running_stats(mean, var, count)
+        y: Tensor = BatchNormStep.apply(x, self.weight, self.bias, mean, var, self.eps, count, True)
         return y
 
     def _update_running_stats(self, mean: Tensor, var: Tensor, values: int) -> None:
-        """Move the running statistics towards a batch's mean and biased variance, (C,) each, of `values` values.
+        """Update the running statistics with a batch's mean and biased variance, (C,) each, of `values` values.
 
-        As in torch, an empty batch is counted and moves nothing.
+        As in torch, an empty batch is counted but changes no statistic.
         """
         if not self.track_running_stats:
             return
@@ -212,7 +203,7 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
             if values > 0:
                 unbiased = var * (values / (values - 1))
                 mean, unbiased = mean.to(self.running_mean.dtype), unbiased.to(self.running_var.dtype)
-                if self.momentum is None:  # the cumulative average, in which every batch counts the same
+                if self.momentum is None:  # cumulative average: equal weights for all batches
                     share = self.num_batches_tracked.to(mean.dtype).reciprocal()
                     self.running_mean.lerp_(mean, share)
                     self.running_var.lerp_(unbiased, share)
@@ -240,31 +231,25 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
     @classmethod
     def from_torch(cls, layer: nn.Module) -> "CustomBatchNorm":
         """A copy of a `torch.nn.BatchNorm1d`, `2d`, `3d` or `SyncBatchNorm`; whole models: `convert_batchnorm`."""
-        from bnmodel.nn.convert import TORCH_TYPES, convert_layer  # which imports this module
+        from bnmodel.nn.convert import from_torch  # which imports this module
 
-        if type(layer) not in TORCH_TYPES.values():
-            raise TypeError(f"from_torch: expected {', '.join(TORCH_TYPES)}, received {type(layer).__name__}")
-        converted: CustomBatchNorm = convert_layer(copy.deepcopy(layer), cls)
-        return converted
+        return from_torch(layer, cls)
 
     def to_torch(self, dimensions: int = 2) -> nn.Module:
-        """A copy as torch's own layer for 1, 2 or 3 spatial `dimensions` (1 also takes (N, C)), not synchronised."""
-        from bnmodel.nn.convert import TORCH_TYPES, convert_layer
+        """A copy as torch's BatchNorm1d, 2d or 3d, by the number of spatial `dimensions`; not synchronised."""
+        from bnmodel.nn.convert import to_torch
 
-        if dimensions not in (1, 2, 3):
-            raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions}")
-        converted: nn.Module = convert_layer(copy.deepcopy(self), TORCH_TYPES[f"BatchNorm{dimensions}d"])
-        return converted
+        return to_torch(self, dimensions)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]
-        for old, name in (("gamma", "weight"), ("beta", "bias")):  # as this layer stored them before it was torch's
+        for old, name in (("gamma", "weight"), ("beta", "bias")):  # names in older checkpoints
             if prefix + old in state_dict:
                 state_dict.setdefault(prefix + name, state_dict.pop(prefix + old))
         super()._load_from_state_dict(state_dict, prefix, *args)
-        to_float32(self._buffers)  # `assign=True` takes whatever the state dict holds
+        to_float32(self._buffers)  # `assign=True` keeps the dtypes of the state dict
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        # `.half()` would round the statistics too, and at that precision a running average soon stops moving
+        # `.half()` would convert the statistics too; in half precision, running averages stop changing
         kept = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         to_float32(self._buffers, kept)
@@ -276,7 +261,7 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def to_float32(buffers: dict[str, Optional[Tensor]], values: Optional[dict[str, Optional[Tensor]]] = None) -> None:
-    """Turn half-precision buffers into float32 ones, with `values` where these are given."""
+    """Replace half-precision buffers by float32 ones, with the values of `values` if given."""
     for name, buffer in buffers.items():
         if buffer is not None and buffer.dtype in (torch.float16, torch.bfloat16):
             value = (values or buffers)[name]

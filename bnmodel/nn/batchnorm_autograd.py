@@ -1,4 +1,4 @@
-"""Batch normalisation as an eager step with its gradient written out; autograd's own takes three times as long."""
+"""Batch normalisation in eager mode with its gradient written out, three times as fast as autograd's."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,110 +6,117 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from bnmodel.nn.sync_batchnorm import add_over_processes, pool_statistics
+from bnmodel.nn.sync_batchnorm import add_over_processes
 
-BATCHED = torch._C._dispatch_key_parse("Batched")  # what is_grads_batched=True gives the backward pass
-BLOCK = 2**18  # values computed at a time, so that what is written in between stays in the processor's cache
+BATCHED = torch._C._dispatch_key_parse("Batched")  # a gradient under is_grads_batched=True
+BLOCK = 2**18  # values computed at a time, so that intermediate results stay in the CPU's cache
 NEAR = 8  # |μ| in standard deviations, up to which x·scale − μ·scale loses at most three bits
 
 
 class BatchNormStep(torch.autograd.Function):
-    """(x, γ, β, μ, σ², ε, synchronised) → y, μ, σ², n; where μ and σ² are None, those of x.
+    """(x, γ, β, μ, σ², ε, n, synchronised) → y. Where n > 0, μ and σ² are those of x, over n values per channel.
 
-    With n values per channel, g = ∂L/∂y, and every sum over a channel, the chain rule gives
+    With g = ∂L/∂y, and every sum over a channel, the chain rule gives
 
         ∂L/∂β = Σ g                      ∂L/∂γ = Σ g·(x − μ) / √(σ² + ε)
         ∂L/∂μ = −γ/√(σ² + ε) · Σ g       ∂L/∂σ² = −γ/√(σ² + ε) · Σ g·(x − μ) / (2·(σ² + ε))
-        ∂L/∂x = γ/√(σ² + ε) · g          and, where μ and σ² are those of x, + ∂L/∂σ² · 2·(x − μ)/n + ∂L/∂μ / n
+        ∂L/∂x = γ/√(σ² + ε) · g          and, where n > 0, + ∂L/∂σ² · 2·(x − μ)/n + ∂L/∂μ / n
 
-    Memory is slower than arithmetic, so x is passed over as seldom as possible, and nothing of its size is kept.
+    The computation is memory-bound: it makes few passes over x, and saves no other tensor of its size.
     """
 
     @staticmethod
-    def forward(ctx, x, gamma, beta, mean, var, eps, synchronised):  # type: ignore[no-untyped-def]
-        ctx.eps, ctx.of_x, ctx.synchronised, ctx.count = eps, mean is None, synchronised, x.numel() // x.size(1)
-        values = wide(x) if x.numel() <= BLOCK else x  # half precision at once, or block by block
-        if ctx.of_x:
-            mean, var = _statistics(values)
-            if synchronised:
-                ctx.count, mean, var = pool_statistics(ctx.count, mean, var)
-            ctx.mark_non_differentiable(mean, var)
-            ctx.set_materialize_grads(False)  # of mean and var
-        scale, inverse_std = scales(gamma, var, eps, x.dtype)
-        ctx.near = not ctx.of_x or _near(mean, inverse_std)
+    def forward(ctx, x, gamma, beta, mean, var, eps, count, synchronised):  # type: ignore[no-untyped-def]
+        scale, inverse_std = scales(gamma, var, eps, x)
+        ctx.eps, ctx.count, ctx.synchronised = eps, count, synchronised
+        ctx.near = count == 0 or (mean.is_cpu and float((mean * inverse_std).abs().max()) <= NEAR)
         ctx.save_for_backward(x, gamma, mean, var, scale, inverse_std)
-        y = normalise(values, scale, beta, mean, ctx.near).to(x.dtype)
-        return (y, mean, var, ctx.count) if ctx.of_x else (y, None, None, ctx.count)
+        return normalise(x, scale, beta, mean, ctx.near)
 
     @staticmethod
-    def backward(ctx, g, *_):  # type: ignore[no-untyped-def]
-        if g is None:
-            return (None,) * 7
+    def backward(ctx, g):  # type: ignore[no-untyped-def]
         x, gamma, mean, var, scale, inverse_std = ctx.saved_tensors
-        wanted, dtype = ctx.needs_input_grad, x.dtype
-        differentiable = torch.is_grad_enabled() or transformed(g)  # so nothing in place
+        differentiable = torch.is_grad_enabled() or transformed(g)  # then nothing in place
         if differentiable and ctx.synchronised:
             raise RuntimeError(
                 "CustomBatchNorm: expected a backward pass without create_graph=True, since with synchronised=True "
                 "the gradient cannot be differentiated again"
             )
-        if differentiable:
-            if ctx.of_x:
+        if differentiable:  # the statistics as functions of x
+            if ctx.count:
                 var, mean = torch.var_mean(wide(x), [0, *range(2, x.dim())], correction=0)
-            scale, inverse_std = scales(gamma, var, ctx.eps, x.dtype)
-            centred, g = x - like(mean, x), g.to(scale.dtype)
-            products, total = _channel_sum(g * centred), _channel_sum(g)
-        else:
-            if x.numel() <= BLOCK:
-                x, g = wide(x), wide(g)
-            products, total = _gradient_sums(x, g, mean.to(scale.dtype), ctx.near and ctx.of_x)
-        grad_gamma, grad_beta, grad_mean, grad_var = products * inverse_std, total, None, None
-        if wanted[3] or wanted[4]:
+            scale, inverse_std = scales(gamma, var, ctx.eps, x)
+        near = ctx.near and ctx.count > 0 and not differentiable
+        if x.numel() <= BLOCK:
+            x, g = wide(x), wide(g)
+        products, total = _gradient_sums(x, g, mean.to(scale.dtype), near)
+        grad_x, grad_gamma, grad_beta, grad_mean, grad_var = None, products * inverse_std, total, None, None
+        if ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
             grad_mean, grad_var = total * -scale, grad_gamma * inverse_std * scale / -2
         if ctx.synchronised:  # x moves the mean and variance of every process
             products, total = add_over_processes(products, total)
-        grad_x = None
-        if wanted[0] and not ctx.of_x:
-            grad_x = (g * like(scale, x)).to(dtype)
-        elif wanted[0]:
+        if ctx.needs_input_grad[0] and not ctx.count:
+            grad_x = g * like(scale, x)
+        elif ctx.needs_input_grad[0]:
             share = scale / -ctx.count
             through_var, through_mean = products * inverse_std * (inverse_std * share), total * share
             if differentiable:
-                grad_x = g * like(scale, x) + (centred * like(through_var, x) + like(through_mean, x))
+                grad_x = (x - like(mean, x)) * like(through_var, x) + like(through_mean, x) + g * like(scale, x)
             else:
-                grad_x = _gradient_of_x(x, g, scale, through_var, through_mean, mean, ctx.near)
-            grad_x = grad_x.to(dtype)
+                grad_x = normalise(x, through_var, through_mean, mean, near, (g, scale))
         grads = (grad_x, grad_gamma, grad_beta, grad_mean, grad_var)
-        return *(grad if want else None for grad, want in zip(grads, wanted, strict=False)), None, None
+        return *(grad if want else None for grad, want in zip(grads, ctx.needs_input_grad, strict=False)), *[None] * 3
 
 
-def scales(gamma: Tensor | None, var: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """γ/√(σ² + ε) and 1/√(σ² + ε), (C,) each, in float32 for half precision."""
-    dtype = at_least_float32(dtype)
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of x, (C,) each and detached, in two passes, without the cancellation of E[x²] − μ²."""
+    x = wide(x.detach()) if x.numel() <= BLOCK else x.detach()
+    parts, n = _blocks(x), max(1, x.numel() // x.size(1))
+    mean = _total([_channel_sum(wide(part)) for (part,) in parts]).div_(n)
+    of_x = like(mean, x)
+    squares = [_channel_sum(torch.ops.aten.mse_loss.default(wide(part), of_x, 0)) for (part,) in parts]
+    return mean, _total(squares).div_(n)
+
+
+def scales(gamma: Tensor | None, var: Tensor, eps: float, x: Tensor) -> tuple[Tensor, Tensor]:
+    """γ/√(σ² + ε) and 1/√(σ² + ε), (C,) each, in the dtype of x, at least float32."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
     inverse_std = torch.rsqrt((var if var.dtype == dtype else var.to(dtype)) + eps)
     return inverse_std if gamma is None else inverse_std * gamma.to(dtype), inverse_std
 
 
-def normalise(x: Tensor, scale: Tensor, beta: Tensor | None, mean: Tensor, near: bool = True) -> Tensor:
-    """(x − μ)·scale + β, where μ is `near` 0 in one pass: x·scale + (β − μ·scale)."""
-    shift = scale.new_zeros(()) if beta is None else beta
+def normalise(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor | None,
+    mean: Tensor,
+    near: bool = True,
+    added: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """(x − μ)·scale + shift, in the dtype of x; with `added` = (g, factor), + g·factor.
+
+    Where μ is `near` 0, in one pass: x·scale + (shift − μ·scale).
+    """
+    shift = scale.new_zeros(()) if shift is None else shift
     if near:
         shift = torch.addcmul(shift, mean, scale, value=-1)
     shift, scale = like(shift.to(scale.dtype), x), _along_rows(scale, x)
-    if near and x.dtype == scale.dtype:
+    if near and added is None and x.dtype == scale.dtype:
         return torch.addcmul(shift, x, scale)
     y, mean = torch.empty_like(x), like(mean, x)
-    for part, out in _blocks(x, y):
+    for part, out, *g in _blocks(x, y) if added is None else _blocks(x, y, added[0]):
         into = out if out.dtype == scale.dtype else None
         part = wide(part) if near else torch.sub(part, mean, out=into)
-        torch.addcmul(shift, part, scale, out=part)
+        part = torch.addcmul(shift, part, scale, out=part if into is None else into)
+        if added is not None:
+            part.addcmul_(wide(g[0]), like(added[1], x))
         if into is None:
             out.copy_(part)
     return y
 
 
 def transformed(x: Tensor) -> bool:
-    """Whether torch.func, forward-mode AD, a batched gradient or a tensor subclass rules out operations in place."""
+    """Whether torch.func, forward-mode AD, a batched gradient or a tensor subclass rules out in-place operations."""
     return (
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
@@ -119,38 +126,22 @@ def transformed(x: Tensor) -> bool:
 
 
 def like(values: Tensor, x: Tensor) -> Tensor:
-    """(C,) → (C, 1, …), to meet `x`."""
+    """(C,) → (C, 1, …), which broadcasts to the shape of x."""
     return values if x.dim() == 2 else values.view((-1,) + (1,) * (x.dim() - 2))
 
 
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
 def wide(x: Tensor) -> Tensor:
+    """x in float32, or float64 if it is."""
     return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
 
 
 def _along_rows(values: Tensor, x: Tensor) -> Tensor:
-    """(C,) → (C, 1, …), written out over x's rows, where addcmul would otherwise go value by value."""
+    """(C,) → (C, 1, …), expanded along the rows of x, since addcmul is not vectorised over a broadcast axis."""
     values = like(values, x)
     if x.dim() == 2 or x.stride(1) == 1:
         return values
     shape = x.shape[1:] if x.size(-1) < 64 else (*values.shape[:-1], x.size(-1))  # short rows: whole channels
     return values.expand(shape).contiguous()
-
-
-def _near(mean: Tensor, inverse_std: Tensor) -> bool:
-    return mean.is_cpu and float((mean * inverse_std).abs().max()) <= NEAR
-
-
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of x, (C,) each, in two passes, without the cancellation of E[x²] − μ²."""
-    parts, n = _blocks(x), max(1, x.numel() // x.size(1))
-    mean = _total([_channel_sum(wide(part)) for (part,) in parts]).div_(n)
-    of_x = like(mean, x)
-    squares = [_channel_sum(torch.ops.aten.mse_loss.default(wide(part), of_x, 0)) for (part,) in parts]
-    return mean, _total(squares).div_(n)
 
 
 def _gradient_sums(x: Tensor, g: Tensor, mean: Tensor, near: bool) -> tuple[Tensor, Tensor]:
@@ -161,31 +152,13 @@ def _gradient_sums(x: Tensor, g: Tensor, mean: Tensor, near: bool) -> tuple[Tens
         sums, of_x = [], like(mean, x)
         for part, of_y in _blocks(x, g):
             of_y = wide(of_y)
-            product = of_y * part if near else (part - of_x).mul_(of_y)
-            sums.append((_channel_sum(product), _channel_sum(of_y)))
+            sums.append((_channel_sum(of_y * (part if near else part - of_x)), _channel_sum(of_y)))
         products, total = (_total(of_parts) for of_parts in zip(*sums, strict=True))
     return torch.addcmul(products, mean, total, value=-1) if near else products, total
 
 
-def _gradient_of_x(
-    x: Tensor, g: Tensor, scale: Tensor, through_var: Tensor, through_mean: Tensor, mean: Tensor, near: bool
-) -> Tensor:
-    """scale·g + through_var·(x − μ) + through_mean."""
-    if near:
-        through_mean = torch.addcmul(through_mean, through_var, mean, value=-1)
-    scale, factor, shift, mean = like(scale, x), _along_rows(through_var, x), like(through_mean, x), like(mean, x)
-    gradient = torch.empty_like(x)
-    for part, of_y, out in _blocks(x, g, gradient):
-        into = out if out.dtype == scale.dtype else None
-        part = wide(part) if near else torch.sub(part, mean, out=into)
-        part = torch.addcmul(shift, part, factor, out=into).addcmul_(wide(of_y), scale)
-        if into is None:
-            out.copy_(part)
-    return gradient
-
-
 def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """The tensors along axis 0 in blocks for the processor's cache."""
+    """The tensors along axis 0 in blocks that fit the CPU's cache."""
     x = tensors[0]
     if x.numel() <= BLOCK or not x.is_cpu:
         return (tensors,)
@@ -215,7 +188,7 @@ def _has_fused_sums(x: Tensor, g: Tensor) -> bool:
 def _fused_sums(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """Σ g·x and Σ g of each channel in one pass.
 
-    γ·x + β is a depthwise 1 × 1 convolution, whose gradient oneDNN has for channels last.
+    γ·x + β is a depthwise 1 × 1 convolution, whose gradient oneDNN computes for channels-last tensors.
     """
     gamma = x.new_ones(x.size(1), 1, 1, 1)
     _, products, total = torch.ops.aten.convolution_backward(

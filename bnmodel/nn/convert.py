@@ -1,4 +1,4 @@
-"""Batch norms from torch's layers to CustomBatchNorm and back, one by one or for a whole model."""
+"""Conversion of batch norms between torch's layers and CustomBatchNorm, for a layer or a whole model."""
 
 import copy
 import warnings
@@ -16,14 +16,14 @@ TORCH_TYPES = {layer.__name__: layer for layer in (nn.BatchNorm1d, nn.BatchNorm2
 def convert_batchnorm(
     model: nn.Module, to: str = "custom", inplace: bool = False, dimensions: int | None = None
 ) -> nn.Module:
-    """Replace every batch norm of `model` by the same layer of the other family.
+    """Replace every batch norm of `model` by its equivalent CustomBatchNorm or torch layer.
 
     Values, options, mode, device, dtype, `requires_grad` and hooks stay; a module or parameter used in several places
     stays shared. In place the parameters are the same objects, so an optimiser keeps working.
 
     Half-precision running statistics become float32 in a CustomBatchNorm, and take the dtype of `weight` in torch's
-    layer, which wants one dtype. Batch norms of any other class, subclasses and lazy layers included, are left as they
-    are, with a warning, and so is a SyncBatchNorm with a process group of its own.
+    layer, which requires one dtype. Batch norms of any other class, including subclasses and lazy layers, stay
+    unchanged, with a warning, and so does a SyncBatchNorm with its own process group.
 
     Args:
         model: any module; if it is a batch norm itself, its replacement is returned.
@@ -61,8 +61,32 @@ def convert_batchnorm(
     return replacements.get(model, model)
 
 
+def from_torch(layer: nn.Module, target: type[CustomBatchNorm] = CustomBatchNorm) -> CustomBatchNorm:
+    """A copy of a torch batch norm as a `target`.
+
+    Raises:
+        TypeError: another type of layer, subclasses included.
+    """
+    if type(layer) not in TORCH_TYPES.values():
+        raise TypeError(f"from_torch: expected {', '.join(TORCH_TYPES)}, received {type(layer).__name__}")
+    converted: CustomBatchNorm = convert_layer(copy.deepcopy(layer), target)
+    return converted
+
+
+def to_torch(layer: CustomBatchNorm, dimensions: int) -> nn.Module:
+    """A copy of `layer` as torch's BatchNorm1d, 2d or 3d.
+
+    Raises:
+        ValueError: `dimensions` is not 1, 2 or 3.
+    """
+    if dimensions not in (1, 2, 3):
+        raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions}")
+    converted: nn.Module = convert_layer(copy.deepcopy(layer), TORCH_TYPES[f"BatchNorm{dimensions}d"])
+    return converted
+
+
 def convert_layer(layer: nn.Module, target: type[nn.Module]) -> Any:
-    """`layer`, one of this file's classes, as a `target`, with the same tensors and hooks."""
+    """`layer` as a `target`, with the same tensors and hooks: from one of `TORCH_TYPES` to CustomBatchNorm or back."""
     new: Any = target.__new__(target)
     new.__dict__.update(layer.__dict__)
     new._parameters, new._buffers = layer._parameters.copy(), layer._buffers.copy()
@@ -85,7 +109,7 @@ def convert_layer(layer: nn.Module, target: type[nn.Module]) -> Any:
 
 
 def _target(name: str, layer: nn.Module, to: str, dimensions: int | None) -> type[nn.Module] | None:
-    """The class that `layer` is to become; None to leave it."""
+    """The class to convert `layer` to; None to leave it unchanged."""
     kind = type(layer)
     of_torch = kind in TORCH_TYPES.values()
     if not isinstance(layer, _BatchNorm) or (of_torch if to == "torch" else kind is CustomBatchNorm):

@@ -1,4 +1,4 @@
-"""Dropout with its own random generator, so that trainings in one process do not affect each other."""
+"""Dropout with its own random generator, which makes trainings in one process independent."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Generator, Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, bit for bit, drawing from `generator` if it is set and from the global state otherwise."""
+    """`torch.nn.Dropout`, bit for bit, drawing from `generator`, or from the global state if that is None."""
 
     generator: Generator | None = None
 

@@ -8,8 +8,7 @@ which zeroes half of the activations: Var(w) = 2 / fan_in. A uniform distributio
 import math
 from collections.abc import Callable
 
-import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 
 def fans(weight: Tensor) -> tuple[int, int]:
@@ -26,37 +25,38 @@ def fans(weight: Tensor) -> tuple[int, int]:
 
 def random_normal(weight: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """N(mean, std²), independent of the size of the layer."""
-    return _normal(weight, mean, std, generator)
+    return nn.init.normal_(weight, mean, std, generator)
 
 
 def zeros(weight: Tensor, generator: Generator | None = None) -> Tensor:
-    """Zeros: all units compute and learn the same."""
-    with torch.no_grad():
-        return weight.zero_()
+    """Zeros: all units compute the same and get the same gradient."""
+    return nn.init.zeros_(weight)
 
 
 def glorot_normal(weight: Tensor, generator: Generator | None = None) -> Tensor:
     """N(0, 2 / (fan_in + fan_out))."""
     fan_in, fan_out = fans(weight)
-    return _normal(weight, 0.0, math.sqrt(2 / (fan_in + fan_out)), generator)
+    return nn.init.normal_(weight, 0.0, math.sqrt(2 / (fan_in + fan_out)), generator)
 
 
 def glorot_uniform(weight: Tensor, generator: Generator | None = None) -> Tensor:
     """U(−a, a) with a = √(6 / (fan_in + fan_out))."""
     fan_in, fan_out = fans(weight)
-    return _uniform(weight, math.sqrt(6 / (fan_in + fan_out)), generator)
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    return nn.init.uniform_(weight, -bound, bound, generator)
 
 
 def he_normal(weight: Tensor, generator: Generator | None = None) -> Tensor:
     """N(0, 2 / fan_in)."""
     fan_in, _ = fans(weight)
-    return _normal(weight, 0.0, math.sqrt(2 / fan_in), generator)
+    return nn.init.normal_(weight, 0.0, math.sqrt(2 / fan_in), generator)
 
 
 def he_uniform(weight: Tensor, generator: Generator | None = None) -> Tensor:
     """U(−a, a) with a = √(6 / fan_in)."""
     fan_in, _ = fans(weight)
-    return _uniform(weight, math.sqrt(6 / fan_in), generator)
+    bound = math.sqrt(6 / fan_in)
+    return nn.init.uniform_(weight, -bound, bound, generator)
 
 
 INITIALIZERS: dict[str, Callable[..., Tensor]] = {
@@ -67,7 +67,7 @@ INITIALIZERS: dict[str, Callable[..., Tensor]] = {
     "he_normal": he_normal,
     "he_uniform": he_uniform,
 }
-"""The initialisers by name. Each fills `weight` in place, outside the graph, from `generator`, and returns it."""
+"""The initialisers by name. Each fills `weight` in place, outside the autograd graph, and returns it."""
 
 
 def initialize(weight: Tensor, name: str, generator: Generator | None = None, **options: float) -> Tensor:
@@ -79,13 +79,3 @@ def initialize(weight: Tensor, name: str, generator: Generator | None = None, **
     if name not in INITIALIZERS:
         raise ValueError(f"initializer: expected one of {', '.join(INITIALIZERS)}, received {name!r}")
     return INITIALIZERS[name](weight, generator=generator, **options)
-
-
-def _normal(weight: Tensor, mean: float, std: float, generator: Generator | None) -> Tensor:
-    with torch.no_grad():
-        return weight.normal_(mean, std, generator=generator)
-
-
-def _uniform(weight: Tensor, bound: float, generator: Generator | None) -> Tensor:
-    with torch.no_grad():
-        return weight.uniform_(-bound, bound, generator=generator)

@@ -1,4 +1,4 @@
-"""The networks: SimpleMLP and SimpleCNN of the lecture, and RobustCNN. Each is built from a frozen config."""
+"""The networks: SimpleMLP and SimpleCNN of the lecture, and RobustCNN. Each has a frozen config."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
@@ -83,13 +83,13 @@ class SimpleCNNConfig:
 
 
 class ConvBlock(nn.Module):
-    """Convolution 5×5, max-pool 2, ReLU and dropout, with batch norm at the place that the config names.
+    """Convolution 5×5, max-pool 2, ReLU and dropout, with batch norm at one of two positions.
 
     norm="after":   convolution → max-pool → ReLU → batch norm → dropout
     norm="before":  convolution → batch norm → max-pool → ReLU → dropout
 
-    "before" puts the norm directly after the convolution, into which it folds exactly; it would not commute with the
-    max-pool where γ is negative.
+    With "before" the norm directly follows the convolution, into which it folds exactly. After the max-pool it would
+    not fold, since the two do not commute where γ is negative.
     """
 
     def __init__(self, in_channels: int, out_channels: int, config: SimpleCNNConfig) -> None:
@@ -197,5 +197,5 @@ Network = SimpleCNN | RobustCNN
 
 
 def build(config: SimpleCNNConfig | RobustCNNConfig) -> Network:
-    """A new network for this config."""
+    """A new network of this config."""
     return SimpleCNN(config) if isinstance(config, SimpleCNNConfig) else RobustCNN(config)

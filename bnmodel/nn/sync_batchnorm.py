@@ -1,7 +1,7 @@
-"""What the processes of torch.distributed exchange, so that a batch norm uses the statistics of all their batches.
+"""Batch norm statistics and gradients over all processes of torch.distributed.
 
-The counterpart of `torch.nn.SyncBatchNorm`, on any device that torch.distributed reaches, the CPU among them. Every
-process must take part. The processes' batches may differ in size, and be empty.
+As in `torch.nn.SyncBatchNorm`, but on any device that torch.distributed supports, including the CPU. Every process
+must take part. Their batches may differ in size and may be empty.
 """
 
 import torch
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def processes() -> int:
-    """The number of processes that train together; 1 where torch.distributed is not in use."""
+    """The size of the default process group; 1 if torch.distributed is not initialised."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def pool_statistics(count: int, mean: Tensor, var: Tensor) -> tuple[int, Tensor, Tensor]:
-    """A process's count, mean and biased variance, (C,) → those of the whole batch.
+    """Count, mean (C,) and biased variance (C,) of one process's batch → those of all batches together.
 
-    From each process p its count nₚ, mean μₚ and variance σₚ² (Chan et al. 1979, eq. 2.1):
+    With the count nₚ, mean μₚ and variance σₚ² of each process p (Chan et al. 1979, eq. 2.1):
 
         n = Σ nₚ        μ = Σ nₚ·μₚ / n        σ² = Σ nₚ·(σₚ² + (μₚ − μ)²) / n
     """
@@ -33,9 +33,9 @@ def pool_statistics(count: int, mean: Tensor, var: Tensor) -> tuple[int, Tensor,
 
 
 def add_over_processes(products: Tensor, sums: Tensor) -> Tensor:
-    """The gradient's two sums over all processes, (2, *shape): each x moves the statistics of every process.
+    """Sums over all processes, stacked: every x contributes to the statistics of every process.
 
-    The gradients of γ and β stay a process's share: who averages or adds gradients treats them like all others.
+    The gradients of γ and β are not summed here; DistributedDataParallel averages them like all others.
     """
     everyones = torch.stack((products, sums))
     dist.all_reduce(everyones)

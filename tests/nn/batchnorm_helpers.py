@@ -16,7 +16,7 @@ quick = settings(deadline=None, derandomize=True, max_examples=150)
 
 
 def random_input(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Channels of different centre and spread, as activations have."""
+    """Channels with different means and spreads, like activations."""
     generator = torch.Generator().manual_seed(seed)
     per_channel = (1, shape[1], *[1] * (len(shape) - 2))
     spread = torch.rand(per_channel, generator=generator, dtype=torch.float64) + 0.5
@@ -25,14 +25,14 @@ def random_input(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> 
 
 
 def largest_error(actual: Tensor, expected: Tensor, scale: Tensor | float | None = None) -> float:
-    """Largest difference, relative to the largest of `expected`, or to `scale` where sums cancel."""
+    """Largest difference, relative to the largest value of `expected`, or to `scale` where sums cancel."""
     assert actual.shape == expected.shape
     difference = (actual.detach().double() - expected.detach().double()).abs().max()
     return float(difference / (expected.detach().double().abs().max() if scale is None else scale))
 
 
 def assert_equal_layers(ours: CustomBatchNorm, theirs: nn.Module, tolerance: float, scale: Tensor | float) -> None:
-    """Parameters and running statistics; `scale` is that of the values that were averaged."""
+    """Compare parameters and running statistics; `scale` is that of the averaged values."""
     for our_name, their_name in (("gamma", "weight"), ("beta", "bias"), ("running_mean",) * 2, ("running_var",) * 2):
         mine, other = getattr(ours, our_name), getattr(theirs, their_name)
         assert (mine is None) == (other is None), our_name
@@ -54,11 +54,11 @@ class Case:
     affine: bool
     tracking: bool
     dtype: torch.dtype
-    modes: tuple[bool, ...]  # a step each, True for training
+    modes: tuple[bool, ...]  # one per step, True for training
     seed: int
 
     def layers(self) -> tuple[CustomBatchNorm, nn.Module]:
-        """Ours and torch's with the same options and the same γ and β, neither of them trivial."""
+        """Ours and torch's with the same options and the same random γ and β."""
         channels, options = self.shape[1], (self.eps, self.momentum, self.affine, self.tracking)
         ours = CustomBatchNorm(channels, *options, dtype=self.dtype)
         theirs = TORCH_LAYERS[len(self.shape) - 2](channels, *options, dtype=self.dtype)

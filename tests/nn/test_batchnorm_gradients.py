@@ -1,4 +1,4 @@
-"""CustomBatchNorm's derivatives, against torch's own layers and finite differences."""
+"""Derivatives of CustomBatchNorm, against torch's layers and finite differences."""
 
 import gc
 import weakref
@@ -121,10 +121,10 @@ def test_running_statistics_hold_no_graph() -> None:
 
 def test_the_layer_does_not_keep_the_graph_of_a_batch_alive() -> None:
     class Saved:
-        """What the graph keeps of a tensor for the backward pass; dies with the graph."""
+        """A tensor saved for the backward pass; released with the graph."""
 
         def __init__(self, tensor: Tensor) -> None:
-            self.tensor = tensor.detach()  # itself, it would hold the graph that holds it
+            self.tensor = tensor.detach()  # the tensor itself would reference the graph
 
     kept: list[weakref.ref[Saved]] = []
 

@@ -55,7 +55,7 @@ def test_an_input_that_is_not_contiguous_gives_the_values_and_gradients_of_its_c
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float16, 2**-11), (torch.bfloat16, 2**-8)], ids=str)
-def test_half_precision_gives_the_float32_answer_rounded_once(
+def test_half_precision_gives_the_float32_output_rounded_once(
     dtype: torch.dtype, rounding: float, training: bool
 ) -> None:
     layer, reference = CustomBatchNorm(3), CustomBatchNorm(3)
@@ -110,7 +110,7 @@ def test_a_layer_made_in_half_precision_averages_in_float32() -> None:
     assert largest_error(layer.running_mean, reference.running_mean) <= 1e-6
 
 
-def test_moving_to_float64_takes_the_statistics_along() -> None:
+def test_conversion_to_float64_converts_the_statistics() -> None:
     layer = CustomBatchNorm(3)
     layer(random_input(0, 16, 3))
     mean = layer.running_mean.clone()

@@ -1,11 +1,11 @@
-"""convert_batchnorm: the same model with the batch norms of the other family."""
+"""Conversion between torch's batch norms and CustomBatchNorm, of models and of single layers."""
 
 import copy
 import warnings
 
 import pytest
 import torch
-from batchnorm_helpers import random_input
+from batchnorm_helpers import assert_equal_layers, largest_error, random_input
 from torch import nn
 
 from bnmodel import CustomBatchNorm
@@ -109,7 +109,7 @@ def test_a_subclass_stays_with_a_warning_that_names_it(layer: nn.Module) -> None
     assert type(converted[1]) is type(layer)
 
 
-def test_other_normalisations_and_what_is_already_converted_stay_silently() -> None:
+def test_other_normalisations_and_converted_layers_stay_without_a_warning() -> None:
     model = nn.Sequential(nn.LayerNorm(3), nn.InstanceNorm1d(3), CustomBatchNorm(3))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -122,7 +122,7 @@ def test_half_precision_statistics_become_float32_and_half_again() -> None:
     assert convert_batchnorm(ours, to="torch").running_var.dtype == torch.float16
 
 
-def test_what_cannot_be_done_is_refused_before_anything_changes() -> None:
+def test_an_invalid_argument_is_refused_before_anything_changes() -> None:
     model = nn.Sequential(convert_batchnorm(nn.BatchNorm1d(3)), CustomBatchNorm(3))
     with pytest.raises(ValueError, match="dimensions: expected 1, 2 or 3, since '1'"):
         convert_batchnorm(model, to="torch", inplace=True)
@@ -131,3 +131,97 @@ def test_what_cannot_be_done_is_refused_before_anything_changes() -> None:
         convert_batchnorm(model, to="ours")
     with pytest.raises(ValueError, match="dimensions: expected 1, 2 or 3, received 4"):
         convert_batchnorm(model, to="torch", dimensions=4)
+
+
+# --- CustomBatchNorm.from_torch and to_torch --------------------------------------------------------------------------
+
+
+def trained_torch_layer(dimensions: int, **options) -> nn.Module:  # type: ignore[no-untyped-def]
+    layer = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1](3, **options)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    layer(random_input(0, 4, 3, *[2] * dimensions, dtype=options.get("dtype", torch.float32)))
+    return layer
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("dimensions", "options"),
+    [
+        (1, {}),
+        (2, {"eps": 0.1, "momentum": None}),
+        (3, {"momentum": 0.5}),
+        (2, {"affine": False}),
+        (2, {"track_running_stats": False}),
+        (2, {"affine": False, "track_running_stats": False}),
+        (2, {"bias": False}),
+        (2, {"dtype": torch.float64}),
+    ],
+    ids=str,
+)
+def test_from_torch_gives_the_same_layer(dimensions: int, options: dict, training: bool) -> None:
+    torch.manual_seed(0)
+    theirs = trained_torch_layer(dimensions, **options).train(training)
+    ours = CustomBatchNorm.from_torch(theirs)
+    assert ours.training == training
+    for step in range(3):
+        x = random_input(step, 4, 3, *[2] * dimensions, dtype=options.get("dtype", torch.float32))
+        assert ours(x).dtype == x.dtype
+        assert largest_error(ours(x), theirs(x)) <= 1e-6
+        theirs(x)  # as often as ours
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        mine, other = getattr(ours, name), getattr(theirs, name)
+        assert (mine is None) == (other is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize(("affine", "tracking"), [(True, True), (True, False), (False, True), (False, False)])
+def test_to_torch_gives_the_same_layer(affine: bool, tracking: bool, dimensions: int, training: bool) -> None:
+    torch.manual_seed(0)
+    ours = CustomBatchNorm(3, 1e-3, None, affine, tracking)
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter)
+    shape = (4, 3, *[2] * dimensions)
+    ours(random_input(0, *shape))
+    theirs = ours.train(training).to_torch(dimensions)
+    assert type(theirs) is (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1]
+    assert theirs.training == training
+    for step in range(3):
+        x = random_input(step, *shape)
+        assert largest_error(ours(x), theirs(x)) <= 1e-6
+    assert_equal_layers(ours, theirs, 1e-6, scale=x.abs().max())
+
+
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"track_running_stats": False}, {"dtype": torch.float64}])
+def test_there_and_back_again_changes_nothing(options: dict) -> None:
+    theirs = trained_torch_layer(2, **options)
+    back = CustomBatchNorm.from_torch(theirs).to_torch(2)
+    assert repr(back) == repr(theirs)
+    assert list(back.state_dict()) == list(theirs.state_dict())
+    for name, tensor in theirs.state_dict().items():
+        torch.testing.assert_close(back.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_the_converted_layer_shares_nothing_with_the_first() -> None:
+    theirs = trained_torch_layer(2)
+    state = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    ours = CustomBatchNorm.from_torch(theirs)
+    ours(random_input(3, 4, 3, 2, 2))
+    nn.init.zeros_(ours.gamma)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in theirs.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.LayerNorm(3), nn.InstanceNorm2d(3), nn.Linear(3, 3)], ids=lambda x: type(x).__name__
+)
+def test_from_torch_refuses_another_kind_of_layer(layer: nn.Module) -> None:
+    with pytest.raises(TypeError, match=type(layer).__name__):
+        CustomBatchNorm.from_torch(layer)
+
+
+def test_to_torch_refuses_four_dimensions() -> None:
+    with pytest.raises(ValueError, match="expected 1, 2 or 3, received 4"):
+        CustomBatchNorm(3).to_torch(4)

@@ -1,4 +1,4 @@
-"""Dropout with a chance of its own, against torch's."""
+"""Dropout with its own random generator, against torch's."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from bnmodel.nn.dropout import Dropout, draw_from
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
-def test_from_the_same_chance_it_drops_what_torchs_drops_to_the_last_bit(share: float) -> None:
+def test_with_the_same_seed_it_equals_torchs_dropout_bit_for_bit(share: float) -> None:
     x = torch.randn(64, 10, 12, 12)
     layer = Dropout(share)
     draw_from(layer, Generator().manual_seed(3))
@@ -18,7 +18,7 @@ def test_from_the_same_chance_it_drops_what_torchs_drops_to_the_last_bit(share: 
         assert torch.equal(layer(x), F.dropout(x, share, training=True))
 
 
-def test_with_a_generator_it_leaves_the_global_chance_alone() -> None:
+def test_with_a_generator_it_does_not_change_the_global_random_state() -> None:
     layer = Dropout(0.5)
     draw_from(layer, Generator().manual_seed(0))
     before = torch.get_rng_state()
@@ -26,7 +26,7 @@ def test_with_a_generator_it_leaves_the_global_chance_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_without_a_generator_it_draws_from_the_global_chance_again() -> None:
+def test_without_a_generator_it_draws_from_the_global_random_state() -> None:
     layer = Dropout(0.5)
     draw_from(layer, Generator())
     draw_from(layer, None)
@@ -41,7 +41,7 @@ def test_in_eval_mode_nothing_is_dropped() -> None:
     assert torch.equal(Dropout(0.9).eval()(torch.ones(100)), torch.ones(100))
 
 
-def test_a_share_of_what_passes_is_dropped_and_the_mean_stays() -> None:
+def test_the_given_share_is_dropped_and_the_mean_stays() -> None:
     layer = nn.Sequential(Dropout(0.25))
     draw_from(layer, Generator().manual_seed(0))
     y = layer(torch.ones(100_000))

@@ -1,4 +1,4 @@
-"""The six initialisers against the theory's moments and against torch.nn.init."""
+"""The six initialisers, against theoretical moments and torch.nn.init."""
 
 import math
 
@@ -106,7 +106,7 @@ def test_the_same_generator_seed_repeats_the_weights_and_another_does_not(name: 
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
-def test_with_a_generator_the_global_random_state_is_left_alone(name: str) -> None:
+def test_with_a_generator_the_global_random_state_does_not_change(name: str) -> None:
     before = torch.get_rng_state()
     initialize(torch.empty(20, 30), name, seeded(0))
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,4 +1,4 @@
-"""The networks, against hand counts and the same networks made of torch's layers."""
+"""The networks, against parameter counts by hand and the same networks of torch's layers."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ def images(count: int, seed: int = 0) -> Tensor:
 
 
 def trained_like(config: SimpleCNNConfig, seed: int = 0) -> SimpleCNN:
-    """A network whose batch norms are far from the identity, so that their place and statistics matter."""
+    """A network whose batch norms are far from the identity, so that their position and statistics matter."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = SimpleCNN(config)
@@ -104,7 +104,7 @@ def test_channels_and_hidden_size_set_the_widths() -> None:
     assert model.eval()(images(2)).shape == (2, 10)
 
 
-def test_in_eval_mode_an_answer_does_not_depend_on_its_company() -> None:
+def test_in_eval_mode_an_output_does_not_depend_on_the_rest_of_its_batch() -> None:
     model, batch = trained_like(SimpleCNNConfig()), images(8)
     alone = torch.cat([model(image) for image in batch.split(1)])
     torch.testing.assert_close(model(batch), alone, rtol=1e-5, atol=1e-5)
@@ -126,7 +126,7 @@ def test_the_norm_inputs_are_those_that_a_hook_sees(norm: str, training: bool) -
 @pytest.mark.parametrize(
     ("norm", "first", "second"), [("after", (10, 12, 12), (20, 4, 4)), ("before", (10, 24, 24), (20, 8, 8))]
 )
-def test_the_norm_stands_behind_the_pooled_activation_or_behind_the_convolution(
+def test_the_norm_follows_the_pooled_activation_or_the_convolution(
     norm: str, first: tuple[int, ...], second: tuple[int, ...]
 ) -> None:
     _, norm_inputs = trained_like(SimpleCNNConfig(norm=norm)).forward_with_norm_inputs(images(3))
@@ -140,7 +140,7 @@ def test_the_norm_stands_behind_the_pooled_activation_or_behind_the_convolution(
 def test_scripted_it_gives_the_same_answers_in_eval_mode(norm: str) -> None:
     model = trained_like(SimpleCNNConfig(norm=norm))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, and still what other apps load
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
         script = torch.jit.script(model)
     for count in (1, 5):
         torch.testing.assert_close(script(images(count)), model(images(count)), rtol=1e-5, atol=1e-5)

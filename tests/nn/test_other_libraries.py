@@ -1,4 +1,4 @@
-"""Libraries that look for torch's batch norm treat CustomBatchNorm as they treat torch's own layer."""
+"""FSDP, Lightning and timm treat CustomBatchNorm like torch's layer."""
 
 import copy
 import os

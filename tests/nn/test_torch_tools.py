@@ -1,4 +1,4 @@
-"""Tools made for torch's batch norm work with CustomBatchNorm as they do with torch's own."""
+"""Tools for torch's batch norm work with CustomBatchNorm too."""
 
 import copy
 import io
@@ -19,7 +19,7 @@ X = random_input(0, 6, 3, 4, 4)
 
 
 def pair(**options) -> tuple[CustomBatchNorm, nn.BatchNorm2d]:  # type: ignore[no-untyped-def]
-    """Ours and torch's with the same parameters, neither of them trivial."""
+    """Ours and torch's with the same random parameters."""
     theirs = nn.BatchNorm2d(3, **options)
     theirs(X)
     for seed, parameter in enumerate(theirs.parameters()):
@@ -127,7 +127,7 @@ def test_an_input_that_is_not_floating_point_is_refused(dtype: torch.dtype, trai
 @pytest.mark.parametrize(
     "change", [{"track_running_stats": False}, {"momentum": None}, {"momentum": 0.5}, {"eps": 1.0}]
 )
-def test_a_switch_at_run_time_means_what_it_means_in_torch(change: dict) -> None:
+def test_an_attribute_changed_at_run_time_has_the_effect_that_it_has_in_torch(change: dict) -> None:
     ours, theirs = pair()
     for layer in (ours, theirs):
         for name, value in change.items():
@@ -167,7 +167,7 @@ def test_an_empty_batch_passes_and_moves_no_statistics(shape: tuple[int, ...], t
     ],
     ids=["mean alone", "short gamma", "one value"],
 )
-def test_the_function_refuses_arguments_that_do_not_fit(arguments: dict, message: str) -> None:
+def test_the_function_refuses_inconsistent_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         batch_norm(**{"x": torch.zeros(4, 3), **arguments})
 
