@@ -1,32 +1,31 @@
-"""Why a picture is doubted, in words, from what can be measured of it."""
+"""Advice for pictures with a doubtful answer: faint ink, uneven light, several digits."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from bnmodel.data.content import enlarge, find_content
+from bnmodel.data.content import find_content
 from bnmodel.data.ink import InkFinder
 
-FAINT = 0.2  # contrast of the strongest ink below this is faint
-UNEVEN = 0.25  # difference in brightness within the paper from here on is uneven light
+FAINT = 0.2  # contrast of the strongest ink below which it is too faint
+UNEVEN = 0.25  # difference in brightness within the paper above which light is uneven
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What matters of a picture."""
+    """Properties of a picture."""
 
-    contrast: float  # of the strongest ink, 0 … 1; 0 for a blank picture
-    unevenness: float  # of the paper, 0 … 1
+    contrast: float  # of the strongest ink, in [0, 1]; 0 for a blank picture
+    unevenness: float  # difference in brightness within the paper, in [0, 1]
     touches_border: bool
 
 
 def measure(canvas: np.ndarray) -> Measured:
-    """uint8 (H, W, 4) RGBA with sides of 8 … 4096."""
+    """Properties of a uint8 RGBA canvas (H, W, 4), sides 8 … 4096."""
     with torch.inference_mode():
         found = InkFinder()(torch.from_numpy(np.ascontiguousarray(canvas)))
-        area, faint = find_content(found)
-        contrast = found.contrast * enlarge(area) * (found.contrast > faint)
+        contrast = find_content(found)[2]
     rows, columns = torch.nonzero(contrast > 0.3 * contrast.max(), as_tuple=True)
     height, width = int(found.rows.sum()), int(found.columns.sum())
     touches = len(rows) > 0 and (
@@ -39,7 +38,7 @@ def measure(canvas: np.ndarray) -> Measured:
 
 
 def advice(canvas: np.ndarray, digits: int = 1) -> str:
-    """One sentence for a picture whose answer is doubted. `digits`: how many were found, -1 for too many."""
+    """A sentence of advice for a picture with a doubtful answer. `digits`: number found, -1 for too many."""
     measured = measure(canvas)
     if measured.contrast == 0:
         return "Nothing stands out from the paper: use a darker pen, or more light."

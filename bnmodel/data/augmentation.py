@@ -1,9 +1,9 @@
-"""Augmentation of digits, on whole batches of tensors.
+"""Augmentation of digits, in batches.
 
-It varies slant, stretch and bend (affine and elastic warp, Simard et al. 2003), the height of the middle, the width of
-the pen, blur and gaps. It adds what is rare in MNIST: strokes to its digits (crossed sevens, slashed zeros, ones with
-a foot or a flag), and digits drawn in other styles or as seven-segment displays show them. Unlike torchvision's
-transforms, which draw one random value per batch, every digit gets its own, from a given generator.
+Varies slant, stretch and bend (affine and elastic warp, Simard et al. 2003), the height of the middle, pen width, blur
+and gaps. Adds shapes that are rare in MNIST: crossed sevens, slashed zeros, ones with a foot or a flag, digits in other
+styles and of seven-segment displays. Unlike in torchvision's transforms, which draw one random value per batch, each
+digit has its own, from a given generator.
 """
 
 import math
@@ -23,21 +23,22 @@ STRETCH = 0.12  # standard deviation of the logarithm of either axis' factor
 SHIFT = 1.0  # pixels, standard deviation
 BEND = 0.9  # pixels, standard deviation of the elastic displacement at the control points
 CONTROL_POINTS = 5  # of the elastic displacement, per axis
-SHAKY = 0.15  # share of the digits with a second, finer displacement, as of a shaky hand
+SHAKY = 0.15  # share of the digits with a second, finer displacement, as by a shaky hand
 SHAKE = 0.5  # pixels, standard deviation of the finer displacement at its control points
 SHAKE_POINTS = 10  # of the finer displacement, per axis
 HEAD = 0.22  # largest vertical displacement of the middle, in half heights
+# shares of the digits, or of the digits of a class
 SEVENS_CROSSED = 0.35
-SEVENS_LOOPED = 0.5  # of the crossed ones: drawn in one stroke, which goes from the foot to the bar
+SEVENS_LOOPED = 0.5  # of the crossed ones: drawn in one stroke that continues from the foot to the bar
 ONES_WITH_FOOT = 0.3
 ONES_WITH_FLAG = 0.4
 ZEROS_SLASHED = 0.15
-REDRAWN = 7  # every seventh digit is drawn anew
 PENS_CHANGED = 0.6
 EDGES_CHANGED = 0.5
 GAPS = 0.15
-# As strokes, see `strokes.parse`, on a grid 6 wide and 8 high
-SEGMENTS = {  # usual name of a segment of a seven-segment display → its line, without and with gaps to the others
+REDRAWN = 7  # every seventh digit is replaced by one of STYLES or DISPLAYED
+# strokes as in `strokes.parse`, on a grid 6 wide and 8 high
+SEGMENTS = {  # name of a segment of a seven-segment display → its line, without and with gaps to the others
     "a": ("00 40", "10 30"), "b": ("40 44", "41 43"), "c": ("44 48", "45 47"), "d": ("08 48", "18 38"),
     "e": ("04 08", "05 07"), "f": ("00 04", "01 03"), "g": ("04 44", "14 34"),
 }  # fmt: skip
@@ -64,7 +65,7 @@ STYLES = {
     ),
     9: ("~51 30 11 02 14 34, 51 58", "~53 40 21 22 43 53 48", "~51 40 31 42 52 52 48"),  # an open head; tiny ones
 }
-DRAWN = [  # all ways in which each digit is drawn anew
+DRAWN = [  # all shapes of each digit
     [*STYLES.get(digit, ()), *(", ".join(SEGMENTS[name][space] for name in names) for space in (0, 1))]
     for digit, names in enumerate(DISPLAYED)
 ]
@@ -84,7 +85,7 @@ def augment(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
 
 
 def redraw(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
-    """Digits of `labels` (N,) drawn in one of STYLES or as a display shows them, shaped like `images`."""
+    """Draw digits of `labels` (N,) in one of STYLES or as on a display; shaped like `images`."""
     _, uniform = random_like(images, generator)
     counts, first = _COUNTS.to(images.device)[labels], _FIRST.to(images.device)[labels]
     which = (first + (uniform(len(images)) * counts).long()).clamp(max=len(_DRAWN.points) - 1)
@@ -101,9 +102,9 @@ def centres(images: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, generator: Generator, middle: Tensor | None = None) -> Tensor:
-    """Rotate, shear, stretch, shift and bend each digit; move its centre up or down; make some shaky.
+    """Rotate, shear, stretch, shift and bend each digit, move its middle up or down, and make some shaky.
 
-    `middle`: the points that come to lie in the middle of the image, (N, 2) in pixels; None: those that do already.
+    `middle`: x and y in pixels (N, 2) of the points to move to the middle of the image; None: no such shift.
     """
     count = len(images)
     normal, uniform = random_like(images, generator)
@@ -115,7 +116,7 @@ def warp(images: Tensor, generator: Generator, middle: Tensor | None = None) -> 
     shift_x, shift_y = strength * normal(2, count) * (SHIFT * 2 / SIZE)
     if middle is not None:
         shift_x, shift_y = (shift + at * 2 / SIZE - 1 for shift, at in zip((shift_x, shift_y), middle.t(), strict=True))
-    # maps a point of the result to its source, in half sizes
+    # maps a point of the result to its source, in units of half the image
     affine = torch.stack(
         (
             torch.stack((cos * stretch_x, (shear * cos - sin) * stretch_x, shift_x), 1),
@@ -158,7 +159,7 @@ def gaps(images: Tensor, generator: Generator) -> Tensor:
 
 
 def tone(images: Tensor, generator: Generator) -> Tensor:
-    """Blur or sharpen edges. The brightest pixel becomes full ink, as in preprocessing."""
+    """Blur or sharpen edges, and scale the brightest pixel to full ink, as in preprocessing."""
     count = len(images)
     _, uniform = random_like(images, generator)
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1)), 3, stride=1)
@@ -172,7 +173,7 @@ def tone(images: Tensor, generator: Generator) -> Tensor:
 def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
     """Add strokes: a bar to some sevens, a slash to some zeros, a foot or a flag to some ones.
 
-    The bar of a seven may be the end of the same stroke, which then loops back from the foot.
+    The stroke of a seven may continue from its foot in a loop to the bar.
     """
     count = len(images)
     _, uniform = random_like(images, generator)
@@ -223,6 +224,6 @@ def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
 
 @lru_cache
 def _bicubic(points: int) -> Tensor:
-    """Bicubic interpolation of `points` values at every pixel, (28, points)."""
+    """Weights of bicubic interpolation between `points` values at every pixel, (28, points)."""
     impulses = torch.eye(points).unsqueeze(0).unsqueeze(3)  # (1, points, points, 1)
     return F.interpolate(impulses, size=(SIZE, 1), mode="bicubic", align_corners=True)[0, :, :, 0].t()

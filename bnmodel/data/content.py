@@ -1,6 +1,7 @@
-"""What of the ink is the drawing: frames, ruled lines, slivers at the border and specks are not.
+"""The part of the ink that is the drawing, without frames, ruled lines, slivers at the border and specks.
 
-All of it works on CELLS × CELLS cells of ink and on several masks of them at once, (masks, CELLS, CELLS) of 0 and 1.
+Works on CELLS × CELLS cells of 4 × 4 working pixels (CELLS = 80). Masks are float tensors of 0 and 1, often several at
+once: (masks, CELLS, CELLS).
 """
 
 from typing import NamedTuple
@@ -12,11 +13,9 @@ from torch import Tensor
 from bnmodel.data.ink import Ink, mixed
 from bnmodel.data.ruled_lines import Sheet, around, without_lines
 
-CELLS = 80  # per side; a cell is 4 × 4 working pixels
-
 
 class Components(NamedTuple):
-    """Extent of the connected component of every cell, ends exclusive, (side, side) each; only valid on ink."""
+    """Bounds of each cell's connected component, ends exclusive, (side, side) each; undefined where there is no ink."""
 
     top: Tensor
     bottom: Tensor
@@ -24,11 +23,15 @@ class Components(NamedTuple):
     right: Tensor
 
 
-def find_content(found: Ink) -> tuple[Tensor, Tensor]:
-    """Where the drawing is, (CELLS, CELLS) of 0 and 1, and above which contrast () it is drawing.
+def find_content(found: Ink) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the drawing.
 
-    Two thresholds are tried, a quarter and half of the pen's contrast; the upper one wins where the lower one takes in
-    ruled lines: much more ink, or ink that reaches the border.
+    Two thresholds are tried, a quarter and half of the pen's contrast. The higher one is used where the lower one
+    includes ruled lines: much more ink, or ink that reaches the border.
+
+    Returns:
+        The mask of the drawing (CELLS, CELLS); the contrast () that drawn pixels exceed; the contrast of the drawing
+        alone (SIDE, SIDE).
     """
     cells = found.contrast.view(80, 4, 320).amax(dim=1).view(80, 80, 4).amax(dim=2)  # (CELLS, CELLS)
     sheet = Sheet(found.rows.view(80, 4).amax(dim=1).sum(), found.columns.view(80, 4).amax(dim=1).sum())
@@ -47,24 +50,21 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor]:
     upper = ruled.to(cells.dtype)
     mask = mixed(upper, masks[1], masks[0])
     chosen = _choose(mask, mixed(upper, kept[1], kept[0]), cells, sheet)
-    # small and faint parts within its box belong to it; its box they do not stretch
+    # small and faint parts within its bounding box belong to it, but do not extend the box
     chosen = torch.maximum(chosen, _box_around(chosen) * (1 - mask))
     dropped = mask * (1 - chosen)
-    # a cell more around it for soft edges, or a canvas pixel, but not where something was dropped
+    # grown by a cell or a canvas pixel for soft edges, but not into what was dropped
     area = chosen
     for cell in (0.0, 4.0, 8.0, 12.0):  # working pixels
         near = torch.maximum(area, around(area[None])[0] * (1 - dropped))
         area = mixed((cell * found.step <= 1.2).to(area.dtype), near, area)
-    return area, upper * 0.35 * pen
-
-
-def enlarge(area: Tensor) -> Tensor:
-    """(CELLS, CELLS) → (SIDE, SIDE)"""
-    return area[:, None, :, None].expand(80, 4, 80, 4).reshape(320, 320)
+    faint = upper * 0.35 * pen
+    enlarged = area[:, None, :, None].expand(80, 4, 80, 4).reshape(320, 320)
+    return area, faint, found.contrast * enlarged * (found.contrast > faint)
 
 
 def _pen(cells: Tensor, sheet: Sheet) -> Tensor:
-    """Contrast of the strongest ink that is neither a line nor at the border; of any where there is none."""
+    """Contrast of the strongest ink that is neither a line nor at the border; without such ink, of any."""
     strongest = cells.max()
     mask = ((cells > 0.15 * strongest) & (cells > 0)).to(cells.dtype)[None]
     inside = (cells * without_lines(mask, cells, sheet)[0] * _inset(sheet, 0.08)).max()
@@ -72,7 +72,7 @@ def _pen(cells: Tensor, sheet: Sheet) -> Tensor:
 
 
 def _inset(sheet: Sheet, share: float, cells: float = 0.0) -> Tensor:
-    """1 inside the picture without a margin, as a share of its sides and in cells; (CELLS, CELLS)."""
+    """1 inside the picture except for a margin, a share of its sides plus a number of cells; (CELLS, CELLS)."""
     index = torch.arange(80, device=sheet.height.device)
     top, left = share * sheet.height + cells, share * sheet.width + cells
     row = (index >= top) & (index < sheet.height - top)
@@ -84,12 +84,12 @@ def _inset(sheet: Sheet, share: float, cells: float = 0.0) -> Tensor:
 
 
 def components(mask: Tensor) -> Components:
-    """Extents of the connected components (8 neighbours) of a square mask.
+    """Bounds of the connected components (8 neighbours) of a square mask.
 
-    Every cell points to the lowest, highest, rightmost and leftmost cell of its component that it knows of: the best
-    pointer of its neighbours, then the pointer of the cell that it points to, so that the distance doubles (pointer
-    jumping: Shiloach & Vishkin, Journal of Algorithms 3, 1982). A path that turns back stops it; so at the end cells
-    take the extents of all four cells that they point to, once for each turn.
+    Each cell points to the lowest, highest, rightmost and leftmost known cell of its component. In each step it takes
+    the best pointer of its neighbours, then the pointer of the cell it points to, so that distances double (pointer
+    jumping: Shiloach & Vishkin, Journal of Algorithms 3, 1982). Paths that turn back stop this; so cells finally merge
+    the bounds of all four cells they point to, once per turn of the path.
     """
     side = mask.size(0)
     count = side * side
@@ -97,7 +97,7 @@ def components(mask: Tensor) -> Components:
     plane = torch.arange(4, device=mask.device, dtype=mask.dtype)[:, None, None]
     first, origin = plane * count, (plane - 2 * (plane / 2).floor()) * (count - 1)
     index = torch.arange(count, device=mask.device, dtype=mask.dtype).view(side, side)
-    best = (index - origin).abs() * ink  # how far down (up, right, left): no two cells are equal
+    best = (index - origin).abs() * ink  # rank from the top (bottom, left, right), different for each cell
     for _ in range(6):
         best = around(around(best) * ink)
         place = (best - origin).abs() + first
@@ -117,10 +117,10 @@ def components(mask: Tensor) -> Components:
 
 
 def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
-    """The components that do not touch the border and are not much smaller than the largest of these.
+    """The components that do not touch the border, except those much smaller than the largest one.
 
-    Where these are tiny, or only a small part of what lies inside the picture, the drawing itself touches the border:
-    then all of the ink. If it covers a square of 0.35 of the picture's longer side, it is no drawing but a shadow.
+    If they are tiny, or only a small part of the ink inside the picture, the drawing itself touches the border: then
+    all of the ink. If that covers a square of 0.35 of the picture's longer side, it is a shadow, and nothing is drawn.
     """
     found = components(kept)
     size = torch.maximum(found.bottom - found.top, found.right - found.left)
@@ -144,11 +144,11 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
 
 
 def _frame_lines(free: Tensor, lines: Tensor, kept: Tensor, found: Components, sheet: Sheet) -> Tensor:
-    """Cells of the remains of a frame: thin components along a side of the picture, or along the dropped `lines` there.
+    """Mask of the remains of a frame: thin components along a side of the picture, or along dropped `lines` there.
 
-    A 1 beside other digits is thin too, but about as long as these. So the ink along a side is a frame where it is
-    longer than the digits and than half of the side, or much shorter than the digits. Ink along a bar of dropped lines
-    is the rest of a slanted bar, as of the table beside a sheet.
+    A 1 beside other digits is thin too, but about as long as they are. So ink along a side is a frame if it is longer
+    than the digits and than half of the side, or much shorter than the digits. Ink along a bar of dropped lines is the
+    rest of a slanted bar, such as the table beside a sheet.
     """
     height, width = found.bottom - found.top, found.right - found.left
     thin = (torch.minimum(height, width) <= 0.15 * torch.maximum(height, width) + 1) & (free > 0)
@@ -173,19 +173,22 @@ def _frame_lines(free: Tensor, lines: Tensor, kept: Tensor, found: Components, s
 
 
 def _no_digit(length: Tensor, side: Tensor, longest: Tensor) -> Tensor:
-    """Whether ink along a side of the picture is too long or too short for a digit; `longest`: of the other digits."""
+    """Whether ink along a side is too long or too short for a digit. `longest`: length of the longest other digit."""
     return (((length > 0.5 * side) & (length > 1.1 * longest)) | (length < 0.35 * longest)) & (longest > 0)
 
 
 def _bars(covered: Tensor, across: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """Cells of dropped lines in each of `across` rows, (CELLS,) → rows that they fill at the start and at the end."""
+    """Number of dropped cells in each row (CELLS,) → number of rows that they fill at the start and at the end.
+
+    `across`: number of rows in the picture; `length`: cells per row.
+    """
     index = torch.arange(80, device=covered.device, dtype=covered.dtype)
     other = (covered < 0.6 * length) & (index < across)
     return torch.where(other, index, across).min(), across - 1 - torch.where(other, index, -1.0).max()
 
 
 def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:
-    """Without the largest component, and all outside it, where it is a frame with straight sides around another one."""
+    """`free` without its largest component and everything outside it, if that is a straight frame around another."""
     largest = free.max()
     ring = (free >= largest) & (free > 0)
     top, left = torch.where(ring, found.top, 80.0).min(), torch.where(ring, found.left, 80.0).min()
@@ -207,20 +210,20 @@ def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:
 
 
 def _box_around(mask: Tensor) -> Tensor:
-    """(CELLS, CELLS) → 1 in the box around what is 1."""
+    """Mask → mask of its bounding box, (CELLS, CELLS)."""
     rows, columns = mask.amax(dim=1), mask.amax(dim=0)
     return _filled(rows)[:, None] * _filled(columns)
 
 
 def _filled(line: Tensor) -> Tensor:
-    """(CELLS,) → 1 from the first to the last 1."""
+    """(CELLS,) → 1 from the first to the last positive value."""
     index = torch.arange(80, device=line.device, dtype=line.dtype)
     first, last = torch.where(line > 0, index, 80.0).min(), torch.where(line > 0, index, -1.0).max()
     return ((index >= first) & (index <= last)).to(line.dtype)
 
 
 def _extent(masks: Tensor) -> Tensor:
-    """Longer side of the box around each mask, in cells, float32 (masks,)."""
+    """Longer side of the bounding box of each mask, in cells, float32 (masks,)."""
     index = torch.arange(80, device=masks.device, dtype=masks.dtype)
     rows, columns = masks.amax(dim=2) > 0, masks.amax(dim=1) > 0  # (masks, CELLS)
     tall = torch.where(rows, index, -1.0).amax(dim=1) - torch.where(rows, index, 80.0).amin(dim=1)

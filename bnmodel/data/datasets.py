@@ -29,7 +29,7 @@ MNIST_FILES = {
 
 
 class DataError(Exception):
-    """A data file is missing, damaged or another file; the message says how to supply it."""
+    """A data file is missing, damaged or another file; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def load_mnist(train: bool, root: Path | str | None = None, download: bool = Tru
         except (RuntimeError, OSError) as error:
             failed = f" and could not be downloaded ({error})" if download else ""
             raise DataError(
-                f"MNIST is not in {folder}{failed}. Put {', '.join(MNIST_FILES)}, or "
-                f"the same with .gz, there; or name the folder that holds MNIST/raw with --data-root or BNMODEL_DATA."
+                f"MNIST is not in {folder}{failed}. Put {', '.join(MNIST_FILES)} there, also as .gz, or name the "
+                f"folder that contains MNIST/raw with --data-root or BNMODEL_DATA."
             ) from error
     prefix = "train" if train else "t10k"
     for name, (size, sha256) in MNIST_FILES.items():
@@ -93,8 +93,8 @@ def load_mnist(train: bool, root: Path | str | None = None, download: bool = Tru
 
 
 def load_offline_digits(train: bool) -> Digits:
-    """scikit-learn's 1,797 digits, 8×8, resized to MNIST's 20×20 box in 28×28: 1,500 to train, 297 to test."""
-    from sklearn.datasets import load_digits  # scikit-learn is slow to import and in `split`
+    """scikit-learn's 1,797 digits, resized from 8×8 to MNIST's 20×20 box in 28×28: 1,500 for training, 297 for test."""
+    from sklearn.datasets import load_digits  # slow to import
     from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)  # (1797, 64) in 0 … 16
@@ -107,7 +107,7 @@ def load_offline_digits(train: bool) -> Digits:
 
 @lru_cache
 def load_sample(train: bool, file: Path = SAMPLE_FILE) -> Digits:
-    """The shipped 1,000 digits of MNIST's training or test set, 100 per class; read once and shared.
+    """The shipped 1,000 digits of MNIST's training or test set, 100 per class; cached.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -118,14 +118,14 @@ def load_sample(train: bool, file: Path = SAMPLE_FILE) -> Digits:
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
-            f"{file}: expected the MNIST sample, received a missing or damaged file ({error}). Restore it from the "
+            f"{file}: expected the MNIST sample, received a missing or damaged file ({error}); restore it from the "
             f"repository, or recreate it: python -m bnmodel sample --data-root DIR"
         ) from error
     return _from_uint8(images, labels)
 
 
 def write_sample(root: Path | str | None = None, file: Path = SAMPLE_FILE) -> None:
-    """Create the shipped sample from MNIST: the first 100 digits per class of both parts, in their order."""
+    """Create the shipped sample from MNIST: the first 100 digits per class of each part, in their original order."""
     arrays = {}
     for part, train in (("train", True), ("test", False)):
         digits = load_mnist(train, root)

@@ -1,7 +1,8 @@
-"""The ink of a picture: what stands out from the paper, however the paper is lit.
+"""The ink of a picture: its contrast against the paper, under uneven light too.
 
-A canvas of any size is reduced to SIDE × SIDE working pixels (enlarged by whole numbers where it is small). Everything
-after that has fixed shapes, so that one implementation runs in every exported file.
+A canvas of any size is reduced to SIDE × SIDE working pixels; a small one is enlarged by an integer factor. From there
+on all shapes are fixed, so that one implementation can be exported to every format. Functions of this package contain
+sizes as literals, since TorchScript cannot read constants of a module.
 """
 
 from typing import NamedTuple
@@ -14,25 +15,24 @@ SIDE = 320  # working pixels; the longer side of a picture fills more than half 
 COARSE = 40  # cells per side in which the paper is estimated
 NOISE = 0.08  # contrast below this is compression and paper, not ink
 WIDE, NARROW = 7.0, 2.0  # standard deviations of the neighbourhoods in which the paper is averaged, in coarse cells
-PRIOR = 0.3  # weight of the wide neighbourhood, in coarse cells of paper
 
 
 class Pixels(NamedTuple):
-    """Working pixels; columns first, SIDE of both."""
+    """A canvas as working pixels. The first spatial axis is that of columns."""
 
-    mean: Tensor  # red, green, blue (premultiplied) and alpha of its canvas pixels in 0 … 1, (4, SIDE, SIDE)
-    spread: Tensor  # largest difference between two of these: a line of one pixel survives, (SIDE, SIDE)
-    rows: Tensor  # (SIDE,), 1 where there is canvas
-    columns: Tensor
+    mean: Tensor  # (4, SIDE, SIDE), mean premultiplied red, green, blue and mean alpha of its canvas pixels, in [0, 1]
+    spread: Tensor  # (SIDE, SIDE), largest difference between its canvas pixels, which keeps lines of one pixel visible
+    rows: Tensor  # (SIDE,), 1 on the canvas, 0 outside
+    columns: Tensor  # (SIDE,), likewise
     step: Tensor  # (), canvas pixels per working pixel
 
 
 class Ink(NamedTuple):
-    contrast: Tensor  # (SIDE, SIDE), against the paper, 0 where it is not above the noise
-    rows: Tensor  # (SIDE,), 1 where there is canvas
-    columns: Tensor
+    contrast: Tensor  # (SIDE, SIDE), against the paper; 0 where it is not above the noise
+    rows: Tensor  # (SIDE,), 1 on the canvas, 0 outside
+    columns: Tensor  # (SIDE,), likewise
     step: Tensor  # (), canvas pixels per working pixel
-    paper: Tensor  # (4, columns, rows), COARSE of both
+    paper: Tensor  # (4, COARSE, COARSE), columns first
     noise: Tensor  # (), contrast up to which a canvas pixel is paper
     unevenness: Tensor  # (), largest difference in brightness within the paper
 
@@ -40,10 +40,10 @@ class Ink(NamedTuple):
 class InkFinder(nn.Module):
     """canvas: uint8 (H, W, 4) RGBA → Ink.
 
-    The paper is a smooth surface: a local mean of the pixels that are close to it, estimated again and again from the
-    median of the whole picture on (M-estimation with Tukey's biweight: Beaton & Tukey, Technometrics 16, 1974).
+    The paper is modelled as a smooth surface: a local mean of the pixels close to it, estimated iteratively, starting
+    from the median of the picture (M-estimation with Tukey's biweight: Beaton & Tukey, Technometrics 16, 1974).
     Contrast is the largest difference from it over premultiplied red, green, blue and alpha, so that black on white,
-    white on black, red on green and anything on transparent are alike.
+    white on black, red on green and any colour on transparent are treated alike.
     """
 
     wide: Tensor
@@ -67,16 +67,22 @@ class InkFinder(nn.Module):
         contrast = (pixels.mean - paper).abs().amax(dim=0) * valid
         total = weight.sum().clamp(min=1)
         noise = (contrast[::2, ::2] * weight).sum() / total
-        roughness = (pixels.spread[::2, ::2] * weight).sum() / (2 * total)  # distance of an extreme pixel from paper
+        roughness = (pixels.spread[::2, ::2] * weight).sum() / (2 * total)  # how far extreme pixels are from the paper
         limit = (2.5 * torch.maximum(noise, roughness)).clamp(min=self.noise)
         inked = (torch.maximum(contrast, pixels.spread - roughness) > limit) & (contrast > 4 * noise)
         return Ink((contrast * inked).t(), pixels.rows, pixels.columns, pixels.step, cells, limit, unevenness)
 
     def paper(self, mean: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Every second working pixel, (4, SIDE / 2, SIDE / 2), and where there is canvas → the paper
-        (4, COARSE, COARSE), how surely a pixel is paper, unevenness.
+        """Estimate the paper.
 
-        Where more than half of the pixels have one colour, as on a screen, that is the paper, exactly.
+        If at least half of the pixels have the same colour, as on a screen, the paper is exactly that colour.
+
+        Args:
+            mean: every second working pixel, (4, SIDE / 2, SIDE / 2).
+            valid: 1 on the canvas, (SIDE / 2, SIDE / 2).
+
+        Returns:
+            The paper (4, COARSE, COARSE), the weight of each pixel as paper (SIDE / 2, SIDE / 2), the unevenness ().
         """
         present = _cells(valid[None])  # (1, COARSE, COARSE)
         cells = _cells(mean * valid) / present.clamp(min=1e-6)
@@ -86,7 +92,7 @@ class InkFinder(nn.Module):
         for scale in (0.3, 0.2, 0.15, 0.12, 0.10, 0.08):
             weight = _biweight(cells - paper, scale) * present
             paper = paper + self.smooth((cells - paper) * weight, weight)
-        # cells mix paper with ink at its edges; pixels do not
+        # cells mix paper with ink at edges, pixels do not
         rest = mean - self.doubling @ paper @ self.doubling.t()
         weight = _biweight(rest, 0.09) * valid
         weights, rests = _cells(weight), _cells(rest * weight)
@@ -102,16 +108,19 @@ class InkFinder(nn.Module):
         return paper, flat * alike + (1 - flat) * weight[0], unevenness
 
     def smooth(self, weighted: Tensor, weight: Tensor) -> Tensor:
-        """Σ w·x and Σ w of every cell → the local weighted mean of x; the narrow neighbourhood, where it has paper."""
+        """Σ w·x and Σ w of each cell → the local weighted mean of x: over the narrow neighbourhood, plus 0.3 cells'
+        worth of the mean over the wide one, which decides where the narrow one contains no paper.
+        """
         far = (self.wide @ weighted @ self.wide) / (self.wide @ weight @ self.wide + 1e-9)
         return (self.narrow @ weighted @ self.narrow + 0.3 * far) / (self.narrow @ weight @ self.narrow + 0.3)
 
 
 def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Contrast of SIDE × SIDE canvas pixels from (top, left) on, whole numbers (), and their places in working pixels,
-    (SIDE,) of rows and of columns.
+    """SIDE × SIDE canvas pixels from row `top` and column `left`, integers as float tensors ().
 
-    0 outside the canvas and where it is not above the noise.
+    Returns:
+        Their contrast (SIDE, SIDE), 0 outside the canvas and where it is not above the noise; the positions of their
+        rows (SIDE,) and columns (SIDE,) in working pixels.
     """
     index = torch.arange(320, device=canvas.device, dtype=torch.float32)
     rows, columns = top + index, left + index
@@ -126,12 +135,12 @@ def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor,
 
 
 def mixed(share: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """`one` where share is 1, `other` where it is 0, both finite: torch.where, which some runtimes lack."""
+    """`one` where share is 1, `other` where it is 0; both finite. Some runtimes lack torch.where."""
     return share * one + (1 - share) * other
 
 
 def _between(place: Tensor) -> Tensor:
-    """Places in working pixels (L,) → weights of linear interpolation between the coarse cells, (L, COARSE)."""
+    """Positions in working pixels (L,) → weights of linear interpolation between coarse cells, (L, COARSE)."""
     cell = (place / 8 - 0.5).clamp(0, 39)
     return (1 - (cell[:, None] - torch.arange(40, device=place.device)).abs()).clamp(min=0)
 
@@ -139,8 +148,8 @@ def _between(place: Tensor) -> Tensor:
 def reduce_canvas(canvas: Tensor) -> Pixels:
     """uint8 (H, W, 4) → Pixels. A working pixel covers `factor` × `factor` canvas pixels.
 
-    A canvas of up to SIDE pixels is enlarged by a whole number instead, and `factor` is 2, since a size of 1 would be
-    baked into an exported graph.
+    A canvas of up to SIDE pixels is enlarged by an integer instead. `factor` is at least 2, since torch.export makes a
+    size of 1 a constant.
     """
     height, width = canvas.shape[0], canvas.shape[1]
     if torch.jit.is_scripting():
@@ -151,11 +160,11 @@ def reduce_canvas(canvas: Tensor) -> Pixels:
         longest = torch.sym_max(height, width)  # type: ignore[assignment]
         factor = (torch.sym_max(longest, 321) + 319) // 320  # type: ignore[assignment]
         enlargement = torch.sym_max(1, 2 * (320 // longest))  # type: ignore[assignment]
-    # in floats: some runtimes divide and clamp integers differently, or not at all
+    # in floating point: runtimes differ in integer division and clamping
     start = torch.arange(320, device=canvas.device, dtype=torch.float32) * factor
     within = torch.arange(factor, device=canvas.device).to(torch.float32)
     index = ((start.unsqueeze(1) + within + 0.5) / enlargement).floor()  # (SIDE, factor)
-    # embedding: the rows of an index of two dimensions, without a reshape of dynamic size
+    # embedding takes rows by a two-dimensional index without a reshape to a dynamic size
     rows = F.embedding(index.clamp(max=height - 1).long(), canvas.flatten(1))  # (SIDE, factor, 4W)
     columns = index.clamp(max=width - 1).long()
     mean = _rest(rows.to(torch.float32).mean(dim=1), width, columns).mean(dim=1)  # (SIDE, 4 · SIDE)
@@ -188,14 +197,14 @@ def _cells(pixels: Tensor) -> Tensor:
 
 
 def _common_colour(pixels: Tensor, weight: Tensor) -> Tensor:
-    """Mean of those that are within a level of 255 of the median of every channel, (4, 1, 1): exact where all agree."""
+    """Mean of the pixels within 1 / 255 of the median of each channel, (4, 1, 1); exact if these are equal."""
     colour = _median(pixels, weight)[:, None, None]
     alike = _biweight(pixels - colour, 1 / 255) * weight
     return colour + ((pixels - colour) * alike).sum(dim=(1, 2), keepdim=True) / alike.sum().clamp(min=1e-6)
 
 
 def _median(cells: Tensor, weight: Tensor) -> Tensor:
-    """Weighted median per channel to 1 / 512, by bisection: other runtimes do not sort. (C, h, w), (1, h, w) → (C,)."""
+    """Weighted median per channel, to 1 / 512: (C, h, w), (1, h, w) → (C,). By bisection: some runtimes cannot sort."""
     half = weight.sum() / 2
     low = torch.zeros(4, dtype=cells.dtype, device=cells.device)
     step = 1.0
@@ -207,7 +216,7 @@ def _median(cells: Tensor, weight: Tensor) -> Tensor:
 
 
 def _biweight(difference: Tensor, scale: float) -> Tensor:
-    """(C, h, w) → (1, h, w): 1 where there is no difference, 0 from `scale` on in any channel."""
+    """(C, h, w) → (1, h, w): 1 for no difference, 0 for a difference of `scale` or more in any channel."""
     ratio = difference.abs().amax(dim=0, keepdim=True) / scale
     inside = (1 - ratio * ratio).clamp(min=0)
     return inside * inside
@@ -219,6 +228,6 @@ def _gaussian(size: int, deviation: float) -> Tensor:
 
 
 def _interpolation(size: int, cells: int) -> Tensor:
-    """Linear interpolation between the middles of `cells` cells, (size, cells)."""
+    """Weights of linear interpolation between the centres of `cells` cells, (size, cells)."""
     place = ((torch.arange(size) + 0.5) * cells / size - 0.5).clamp(0, cells - 1)
     return (1 - (place[:, None] - torch.arange(cells)).abs()).clamp(min=0)

@@ -1,28 +1,28 @@
-"""Numbers: the digits of a picture, found, put in reading order and read, in tensor operations that can be exported."""
+"""Numbers: finds, orders and reads all digits of a picture, in tensor operations that can be exported."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnmodel.data.content import components, enlarge, find_content
+from bnmodel.data.content import components, find_content
 from bnmodel.data.ink import InkFinder
 from bnmodel.data.preprocessing import digit_of, ink_box, reduced
 from bnmodel.data.ruled_lines import around
 from bnmodel.data.touching import best_way, edges, section_boxes, section_digits
 
-MOST = 8  # digits that are returned
-PARTS = 12  # pieces of ink that are looked at
-WIDE = 2  # of these, the largest, each of which may be up to three digits that touch
+MOST = 8  # digits returned
+PARTS = 12  # pieces of ink examined
+WIDE = 2  # the largest pieces, each of which may consist of up to three touching digits
 
 
 class NumberReader(nn.Module):
     """canvas: uint8 (H, W, 4) RGBA, sides 8 … 4096 → count: int64 (); boxes: float32 (8, 4); probabilities: (8, 10).
 
-    In reading order, left to right, then line by line; `boxes` are left, top, right, bottom in canvas pixels. Both are
-    padded with zeros. `count` is 0 for a blank canvas and -1 where there are more than 8 digits, which is then all.
-    Pieces of ink that belong together are one digit, as the bar of a 5. Either of the two largest pieces is read as two
-    or three digits where the network is surer of these; other pieces that are wider than a digit get no probability of
-    50 %.
+    Digits are in reading order, left to right, line by line; `boxes` are left, top, right, bottom in canvas pixels.
+    Both outputs are padded with zeros. `count` is 0 for a blank canvas; for more than 8 digits it is -1, and the other
+    outputs are 0. Pieces of ink that belong together, such as the bar of a 5, are one digit. Each of the two largest
+    pieces is read as two or three digits if the network is more confident of these; the probabilities of other pieces
+    wider than a digit stay below 50 %.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -32,8 +32,7 @@ class NumberReader(nn.Module):
 
     def forward(self, canvas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found = self.find_ink(canvas)
-        area, faint = find_content(found)
-        contrast = found.contrast * enlarge(area) * (found.contrast > faint)
+        area, faint, contrast = find_content(found)
         ink = contrast / contrast.max().clamp(min=1e-6)  # (SIDE, SIDE)
         boxes, labels, more = find_parts(ink)
         boxes, labels = merged(boxes, labels)
@@ -45,7 +44,7 @@ class NumberReader(nn.Module):
         place, probabilities, single = self.read(parts, boxes, pixel, averaged, together)
         counted = probabilities.amax(dim=1) > 0  # (PARTS + 2 · WIDE,)
         top, bottom, left, right = ink_box(ink)
-        # one digit in pieces is read more surely than its pieces
+        # the network is more confident of a whole digit than of its pieces
         least = torch.where(counted, probabilities.amax(dim=1), 1.0).min()
         aspect = (right - left) / (bottom - top).clamp(min=1)
         narrow = (aspect <= 1.1) | ((aspect <= 1.4) & (single.max() >= 0.9))
@@ -62,7 +61,7 @@ class NumberReader(nn.Module):
     def read(
         self, parts: Tensor, boxes: Tensor, pixel: Tensor, averaged: Tensor, together: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (PARTS + 2 · WIDE, 4) and probabilities (PARTS + 2 · WIDE, 10) of all digits, 0 where there is none;
+        """Boxes (PARTS + 2 · WIDE, 4) and probabilities (PARTS + 2 · WIDE, 10) of all digits, 0 where there is none,
         and the probabilities of the whole ink as one digit (1, 10).
         """
         columns = edges(parts[:WIDE], boxes[:WIDE])
@@ -92,10 +91,11 @@ class NumberReader(nn.Module):
 
 
 def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ink (SIDE, SIDE) → boxes of pieces of ink, (PARTS, 4), largest first; labels 1 … PARTS or 0 of 2 × 2 pixels,
-    (SIDE / 2, SIDE / 2); and whether there are more pieces.
+    """Split ink (SIDE, SIDE) into pieces: connected components, each with everything inside its bounding box.
 
-    A piece is a connected component with all that lies within its box.
+    Returns:
+        Bounding boxes (PARTS, 4), largest first; the labels 1 … PARTS, or 0, of cells of 2 × 2 pixels,
+        (SIDE / 2, SIDE / 2); whether there are more pieces.
     """
     cells = ink.view(160, 2, 320).amax(dim=1).view(160, 160, 2).amax(dim=2)
     mask = (cells > 0.35).to(ink.dtype)
@@ -105,7 +105,7 @@ def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     remaining, labels = size, torch.zeros_like(mask)
     boxes = []
     for number in range(1, 13):
-        largest = remaining.flatten().argmax()  # of several of one size the uppermost, then the leftmost
+        largest = remaining.flatten().argmax()  # ties: the topmost, then the leftmost
         box = extents[:, largest]
         within = (left >= box[0]) & (top >= box[1]) & (right <= box[2]) & (bottom <= box[3]) & (remaining > 0)
         boxes.append(box * within.any())
@@ -117,10 +117,11 @@ def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Small pieces joined with the large piece they belong to, under the number of the first; no ink in their own.
+    """Merge pieces that belong to one digit; returns boxes and labels as `find_parts` does.
 
-    A piece of less than 0.55 of another's height belongs to it where it lies over, under or close beside it; a flat
-    one, as the bar of a 5, to the nearest it is close to. Pieces that lie over each other belong together.
+    The merged piece has the lowest number; the boxes of the others become 0. A piece of less than 0.55 of another's
+    height belongs to it if it lies above, below or close beside it; a flat one, such as the bar of a 5, belongs to the
+    nearest large piece. Pieces stacked on top of each other belong together.
     """
     left, top, right, bottom = boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3]
     height, width = bottom - top, right - left
@@ -133,7 +134,7 @@ def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     over = (across > 0.4 * narrow) & (down > -0.3 * tall)
     beside = (across > -0.1 * tall) & (down > 0.7 * torch.minimum(height[:, None], height))
     stacked = (across > 0.6 * narrow) & (down > -0.1 * tall)
-    half = (height < 0.6 * height.max()) & (width < 0.5 * height)  # as of a 1 on a display
+    half = (height < 0.6 * height.max()) & (width < 0.5 * height)  # such as of a 1 on a seven-segment display
     stacked = stacked | (half & half[:, None] & (across > 0.2 * narrow) & (down > -0.15 * height.max()))
     gap = (-across).clamp(min=0) + (-down).clamp(min=0)  # 0 where boxes overlap
     flat = (height < 0.4 * height.max()) & (width > height)
@@ -164,15 +165,15 @@ def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reading_order(boxes: Tensor, present: Tensor) -> Tensor:
-    """Boxes (n, 4) and which of them count (n,) → a permutation matrix of the first MOST, (MOST, n).
+    """Boxes (n, 4) and a mask of the digits among them (n,) → permutation matrix of the first MOST, (MOST, n).
 
-    One digit is in an earlier line than another one where its middle is more than half a height above.
+    A digit is in an earlier line than another if its middle is higher by more than half of their larger height.
     """
     left, middle, height = boxes[:, 0], (boxes[:, 1] + boxes[:, 3]) / 2, boxes[:, 3] - boxes[:, 1]
     half = torch.maximum(height[:, None], height) / 2
     below = middle[:, None] - middle  # (n, n): how much lower the first one is
     before = (below > half) | ((below.abs() <= half) & (left[:, None] > left))
-    rank = (before & present).sum(dim=1)  # (n,); of several equal ones the first of `boxes` is first
+    rank = (before & present).sum(dim=1)  # (n,); ties are in the order of `boxes`
     index = torch.arange(boxes.size(0), device=boxes.device)
     equal = (rank[:, None] == rank) & (index[:, None] > index)
     rank = (((rank[:, None] > rank) | equal) & present).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Images that are not digits, for outlier exposure (Hendrycks et al. 2019, arXiv 1812.04606)."""
+"""Images that are not digits, for training by outlier exposure (Hendrycks et al. 2019, arXiv 1812.04606)."""
 
 import torch
 import torch.nn.functional as F
@@ -7,9 +7,9 @@ from torch import Generator, Tensor
 from bnmodel.data.augmentation import warp
 from bnmodel.data.strokes import SIZE, parse, random_like, segments
 
-# As strokes, see `strokes.parse`, on a grid 4 wide and 6 high. Letters that look like a digit in some handwriting are
-# left out: B I O S Z b g i l o q s z (8 1 0 5 2 6 9 1 1 0 9 5 2), J j (1), Λ (a 1 with a long
-# flag), Y y γ (an open 4), and β δ ζ ξ.
+# Strokes as in `strokes.parse`, on a grid 4 wide and 6 high. Letters that look like a digit in some handwriting are
+# left out: B I O S Z b g i l o q s z (8 1 0 5 2 6 9 1 1 0 9 5 2), J j (1), Λ (a 1 with a long flag), Y y γ (an open
+# 4), and β δ ζ ξ.
 LETTERS = {
     "A": "06 20 46, 14 34",
     "C": "41 30 10 02 04 16 36 45",
@@ -58,18 +58,18 @@ LETTERS = {
     "ω": "~10 02 05 16 25 23, 23 25 36 45 42 30",
 }
 SIGNS = ("20 26, 03 43", "02 42, 04 44", "10 16, 30 36, 02 42, 04 44", "20 26, 01 45, 41 05", "03 43, 31 43 35")
-LYING = ("03 43", "02 44", "04 42", "00 46")  # at angles that no 1 has
+LYING = ("03 43", "02 44", "04 42", "00 46")  # lines at angles at which a 1 is not written
 SMILEYS = tuple(f"~30 11 03 15 36 55 63 51 30, 22 23, 42 43, {mouth}" for mouth in ("24 35 44", "25 34 45", "25 45"))
-SHAPES = (*LETTERS.values(), *SIGNS, *LYING, *LYING, *SMILEYS, *SMILEYS)  # equally likely, but for those named twice
+SHAPES = (*LETTERS.values(), *SIGNS, *LYING, *LYING, *SMILEYS, *SMILEYS)  # drawn with equal probability each
 FRAME = ("00 40 44 04 00",)
 _SHAPES, _FRAME = parse(SHAPES), parse(FRAME)
 
 
 def outliers(digits: Tensor, generator: Generator) -> Tensor:
-    """Images that are not digits, some of them made from `digits` (N, 1, 28, 28); same shape and range.
+    """Images that are not digits, shaped like `digits` (N, 1, 28, 28), from which some are made; in [0, 1].
 
-    40 % letters, signs, lines and smileys, 25 % scribbles, 10 % noise, 10 % two digits side by side, 5 % two digits
-    across each other, 5 % dots, 5 % frames, half of them around a digit.
+    40 % letters, signs, lines and smileys, 25 % scribbles, 10 % noise, 10 % two digits side by side, 5 % two digits on
+    top of each other at a right angle, 5 % dots, 5 % frames, half of these around a digit.
     """
     count = len(digits)
     _, uniform = random_like(digits, generator)
@@ -93,7 +93,7 @@ def outliers(digits: Tensor, generator: Generator) -> Tensor:
 
 
 def scribbles(like: Tensor, generator: Generator) -> Tensor:
-    """Zigzags of 4 to 7 lines, as many as there are images."""
+    """Zigzags of 4 to 7 lines, one per image of `like`."""
     _, uniform = random_like(like, generator)
     points = 14 + (uniform(8, len(like), 2) - 0.5) * 20
     width, length = 0.6 + uniform(len(like)), 4 + (uniform(len(like)) * 4).long()
@@ -103,7 +103,7 @@ def scribbles(like: Tensor, generator: Generator) -> Tensor:
 
 
 def noise(like: Tensor, generator: Generator) -> Tensor:
-    """Bright pixels, of which a random share is kept."""
+    """Random pixels, of which a random share is kept."""
     normal, uniform = random_like(like, generator)
     kept = uniform(*like.shape) < uniform(len(like), 1, 1, 1)
     return (0.5 + 0.5 * normal(*like.shape)).clamp(0, 1) * kept
@@ -112,7 +112,7 @@ def noise(like: Tensor, generator: Generator) -> Tensor:
 def side_by_side(left: Tensor, right: Tensor, generator: Generator) -> Tensor:
     """Two digits in the box of one: apart, touching or overlapping a little."""
     _, uniform = random_like(left, generator)
-    distance = 4 + 2 * uniform(len(left))  # of either's centre from the middle, in pixels
+    distance = 4 + 2 * uniform(len(left))  # from the middle to each centre, in pixels
     return torch.maximum(_reduced(left, 0.68, -distance), _reduced(right, 0.68, distance))
 
 
@@ -139,7 +139,7 @@ def framed(digits: Tensor, width: Tensor, generator: Generator) -> Tensor:
 
 
 def _reduced(images: Tensor, factor: float, shift: Tensor) -> Tensor:
-    """Images (N, 1, 28, 28) reduced by `factor`, with their centre `shift` (N,) pixels right of the middle."""
+    """Images (N, 1, 28, 28) scaled by `factor` < 1, with their centre `shift` (N,) pixels right of the middle."""
     affine = torch.zeros(len(images), 2, 3, device=images.device)
     affine[:, 0, 0], affine[:, 1, 1] = 1 / factor, 1 / factor
     affine[:, 0, 2] = -shift * 2 / SIZE / factor

@@ -1,27 +1,26 @@
-"""From a picture to the 28×28 digit that MNIST would have made of it, in tensor operations that can be exported.
+"""From a picture to a 28×28 digit as in MNIST, in tensor operations that can be exported.
 
-MNIST's makers scaled a digit's bounding box to 20×20, keeping its aspect ratio, antialiased, and put its centre of
-mass at the centre of 28×28 (LeCun et al. 1998, §III-A). Here `ink` finds what stands out from the paper and `content`
-drops what is not the drawing; scaling, shifting and antialiasing are one matrix from the left and one from the right:
-digit = rows · ink · columnsᵀ.
+MNIST's digits were scaled to a bounding box of 20×20, antialiased, keeping the aspect ratio, and centred by centre of
+mass in 28×28 (LeCun et al. 1998, §III-A). Here `ink.py` finds the ink and `content.py` the drawing; scaling, shifting
+and antialiasing are one matrix product from either side: digit = rows · ink · columnsᵀ.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnmodel.data.content import enlarge, find_content
+from bnmodel.data.content import find_content
 from bnmodel.data.ink import Ink, InkFinder, mixed, window
 
 SIZE = 28  # of the result
-BOX = 20.0  # the longer side of the ink's bounding box in the result
-EDGE = 0.3  # a pixel this dark, against the darkest, counts for the bounding box
+BOX = 20.0  # longer side of the ink's bounding box in the result
+EDGE = 0.3  # share of the strongest ink above which a pixel counts for the bounding box
 
 
 class Sketch(nn.Module):
     """canvas: uint8 (H, W, 4) RGBA, sides 8 … 4096 → digit: float32 (28, 28) in [0, 1], ink bright; ink: () in [0, 1].
 
-    `ink` is the share of the canvas that is covered, 0 for a blank one (whose digit is all 0).
+    `ink` is the share of the canvas that is covered. For a blank canvas, both are 0.
     """
 
     def __init__(self) -> None:
@@ -30,15 +29,14 @@ class Sketch(nn.Module):
 
     def forward(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
         found = self.find_ink(canvas)
-        area, faint = find_content(found)
-        contrast = found.contrast * enlarge(area) * (found.contrast > faint)
+        area, faint, contrast = find_content(found)
         ink = contrast / contrast.max().clamp(min=1e-6)  # (SIDE, SIDE)
         digit = digit_of(canvas, found, area, faint, ink)
-        return digit, ink.sum(dim=1).sum() / (found.rows.sum() * found.columns.sum())  # in two steps: less rounding
+        return digit, ink.sum(dim=1).sum() / (found.rows.sum() * found.columns.sum())  # two sums: less rounding
 
 
 def digit_of(canvas: Tensor, found: Ink, area: Tensor, faint: Tensor, ink: Tensor) -> Tensor:
-    """The ink within an `area` of cells → (28, 28). From the canvas's own pixels where its box has at most SIDE."""
+    """The ink within the mask `area` → (28, 28); from the canvas itself if the bounding box has at most SIDE pixels."""
     top, bottom, left, right = ink_box(ink)  # in working pixels
     margin = found.step + 2
     row = (top * found.step - margin).floor().clamp(min=0)
@@ -57,21 +55,21 @@ def reduced(inks: Tensor, pixel: Tensor, averaged: Tensor) -> Tensor:
     """Ink (n, H, W) → digits (n, 28, 28).
 
     Args:
-        inks: what is drawn, each alone.
-        pixel: size of a canvas pixel, 1 or more, ().
-        averaged: 1 where values are shares of a pixel that is covered, so that a box ends within one; else 0, ().
+        inks: one drawing each.
+        pixel: size of a canvas pixel in pixels of `inks`, ≥ 1, ().
+        averaged: 1 if values are covered shares of pixels, so that a bounding box ends within a pixel; else 0, ().
     """
     rows, columns = (inks.amax(dim=2), inks.sum(dim=2)), (inks.amax(dim=1), inks.sum(dim=1))
     down, across = resampling_weights(*rows, *columns, pixel, averaged)
     digits = down @ inks @ across.transpose(1, 2)  # (n, 28, H) (n, H, W) (n, W, 28)
-    # a thin line on a large canvas covers only part of each pixel: the brightest one becomes full ink again
+    # a thin line on a large canvas covers only part of each pixel: scale the maximum to 1
     return digits / digits.amax(dim=2, keepdim=True).amax(dim=1, keepdim=True).clamp(min=1e-6)
 
 
 def resampling_weights(
     row_highest: Tensor, row_sums: Tensor, column_highest: Tensor, column_sums: Tensor, pixel: Tensor, averaged: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Of n pieces of ink: maxima and sums of each row (n, H) and column (n, W) → weights (n, 28, H) and (n, 28, W)."""
+    """Maxima and sums of the rows (n, H) and columns (n, W) of n drawings → weights (n, 28, H) and (n, 28, W)."""
     peak = row_highest.amax(dim=1, keepdim=True).clamp(min=1e-6)
     top, bottom = _extent(row_highest / peak, averaged)  # (n,)
     left, right = _extent(column_highest / peak, averaged)
@@ -80,10 +78,9 @@ def resampling_weights(
 
 
 def ink_map(canvas: Tensor) -> Tensor:
-    """uint8 (H, W, 4) → float32 (H, W): 0 for the paper and what is not the drawing, 1 for the strongest ink."""
+    """uint8 (H, W, 4) → float32 (H, W): 1 for the strongest ink of the drawing, 0 outside the drawing."""
     found = InkFinder()(canvas)
-    area, faint = find_content(found)
-    contrast = found.contrast * enlarge(area) * (found.contrast > faint)
+    contrast = find_content(found)[2]
     row, column = (
         (torch.arange(side, device=canvas.device) / found.step + 1e-4).floor().long().clamp(max=contrast.size(0) - 1)
         for side in canvas.shape[:2]
@@ -93,7 +90,7 @@ def ink_map(canvas: Tensor) -> Tensor:
 
 
 def ink_box(ink: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """float32 (H, W) → top, bottom, left, right of the ink, float32 (), ends exclusive; all of it where blank."""
+    """float32 (H, W) → top, bottom, left, right of the ink, float32 (), ends exclusive; the whole picture if blank."""
     none = torch.zeros(1, dtype=ink.dtype, device=ink.device)
     top, bottom = _extent(ink.amax(dim=1)[None], none)
     left, right = _extent(ink.amax(dim=0)[None], none)
@@ -101,9 +98,9 @@ def ink_box(ink: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _extent(profile: Tensor, averaged: Tensor, edge: float = EDGE) -> tuple[Tensor, Tensor]:
-    """Profile (n, L) → start of the first place above `edge` and end of the last, float32 (n,); 0 and L where none is.
+    """Profile (n, L) → start of the first value above `edge` and end of the last, float32 (n,); 0 and L if none is.
 
-    `averaged` 1: within these places, by the share that is covered.
+    With `averaged` 1, these positions lie within a pixel, by the share of it that is covered.
     """
     index = torch.arange(profile.size(1), device=profile.device, dtype=profile.dtype)
     occupied = (profile > edge).to(profile.dtype)
@@ -120,14 +117,14 @@ def _extent(profile: Tensor, averaged: Tensor, edge: float = EDGE) -> tuple[Tens
 def _resampling(profile: Tensor, start: Tensor, scale: Tensor, pixel: Tensor) -> Tensor:
     """Ink summed along the other axis (n, L), start of its box and pixels per digit pixel (n,) → weights (n, 28, L).
 
-    As in MNIST the box moves by whole digit pixels, so that the centre of mass comes to the middle of pixel 14 or
-    less than half a pixel from it. A 28×28 digit of MNIST so comes back as it was.
-    Each digit pixel averages the canvas over its own footprint, `scale` wide. Enlarging, the footprint stays one canvas
-    pixel wide, `pixel`, which is linear interpolation. Outside the canvas is background.
+    As in MNIST, the box moves by whole digit pixels, so that the centre of mass is within half a pixel of the middle of
+    pixel 14, and a 28×28 digit of MNIST stays unchanged.
+    Each digit pixel averages the canvas over its own footprint, `scale` wide. For enlargement the footprint is one
+    canvas pixel wide, `pixel`, which is linear interpolation. Outside the canvas is background.
     """
     left = torch.arange(profile.size(1), device=profile.device, dtype=torch.float32)  # pixel j covers [j, j + 1]
     centre = (profile * (left + 0.5)).sum(dim=1) / profile.sum(dim=1).clamp(min=1e-6)
-    # 0.001: symmetric drawings lie on a tie, which rounding errors of two runtimes would break differently
+    # 0.001: symmetric drawings are ties, which rounding errors would break differently in each runtime
     shift = torch.floor(28 / 2 + 0.5 - (centre - start) / scale + 0.5 + 0.001)
     index = torch.arange(28, device=profile.device, dtype=torch.float32)
     middle = start[:, None] + (index + 0.5 - shift[:, None]) * scale[:, None]  # (n, 28)
@@ -138,9 +135,9 @@ def _resampling(profile: Tensor, start: Tensor, scale: Tensor, pixel: Tensor) ->
 
 
 class SketchClassifier(nn.Module):
-    """A drawing in, an answer out: the preprocessing and the network as one module.
+    """Preprocessing and network as one module.
 
-    canvas: uint8 (H, W, 4) → probabilities (10,), digit (28, 28) as the network saw it, ink ().
+    canvas: uint8 (H, W, 4) → probabilities (10,), the network's input digit (28, 28), ink ().
     A blank canvas gives every class the same probability.
     """
 

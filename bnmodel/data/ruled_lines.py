@@ -1,4 +1,4 @@
-"""Lines from side to side of a picture, which are no part of the drawing; on masks of cells, see `content.py`."""
+"""Removal of lines across the whole picture, such as ruled paper, on masks of cells as in `content.py`."""
 
 from typing import NamedTuple
 
@@ -8,21 +8,21 @@ from torch import Tensor
 
 
 class Sheet(NamedTuple):
-    """Size of the picture in cells, float32 ()."""
+    """Size of the picture in cells, float32 () each."""
 
     height: Tensor
     width: Tensor
 
 
 def without_lines(masks: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
-    """Masks without the lines that reach from side to side; a stroke that crosses a line, or is stronger, stays.
+    """Masks without the lines that reach from side to side. Strokes that cross a line, or are stronger, stay.
 
-    Of a picture more than twice as high as wide, an upright line is rather a 1.
+    In a picture more than twice as high as wide, upright lines stay too, since they may be a 1.
     """
     count = masks.size(0)
     both = torch.cat((masks, masks.transpose(1, 2)))  # (2 · masks, CELLS, CELLS): lines along rows, along columns
     values = torch.cat((cells.expand_as(masks), cells.t().expand_as(masks)))
-    sides = torch.stack((sheet.width, sheet.height))  # lengths of a line
+    sides = torch.stack((sheet.width, sheet.height))  # lengths of lines along rows, along columns
     lengths = sides[:, None].expand(2, count).reshape(-1, 1)
     wanted = (torch.arange(2 * count, device=masks.device)[:, None] < count) | (sheet.width >= 0.5 * sheet.height)
     band, level = _lines(both, values, lengths, wanted)
@@ -32,12 +32,12 @@ def without_lines(masks: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
 
 
 def _lines(masks: Tensor, values: Tensor, lengths: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of each mask that hold a line, 0 or 1, and its mean contrast, (masks, CELLS) both."""
+    """1 for each row with a line, and the line's mean contrast, (masks, CELLS) each."""
     index = torch.arange(80, device=masks.device)
     last = ((index >= lengths - 2) & (index < lengths))[:, None]
     thick, strong = masks, values * masks
     band, level = torch.zeros_like(masks[:, :, 0]), torch.zeros_like(masks[:, :, 0])
-    for tilt in range(3):  # rows that the line is allowed to rise or fall, and no more than it does
+    for tilt in range(3):  # rows that a line may rise or fall; the smallest that fits is used
         if tilt > 0:
             thick, strong = _highest_of_rows(thick), _highest_of_rows(strong)
         covered = thick.sum(dim=2)
@@ -50,7 +50,7 @@ def _lines(masks: Tensor, values: Tensor, lengths: Tensor, wanted: Tensor) -> tu
             lines = lines * (1 - _widened(band, 4))
             level = torch.maximum(level, _widened(typical * lines, 1))
             band = torch.maximum(band, _widened(lines, 1))
-    # a slanted line continues in neighbouring rows, up to one end
+    # a slanted line continues in neighbouring rows, towards one end
     covered, at_end = masks.sum(dim=2), torch.maximum(masks[:, :, :2].amax(dim=2), (masks * last).amax(dim=2))
     part = at_end * (covered >= 0.15 * lengths)
     for _ in range(2):
@@ -59,12 +59,12 @@ def _lines(masks: Tensor, values: Tensor, lengths: Tensor, wanted: Tensor) -> tu
 
 
 def _crossing(masks: Tensor, band: Tensor) -> Tensor:
-    """1 where there is ink both over and under a band of rows, at most 8 rows away and a column aside."""
+    """1 where there is ink both above and below a band of rows, within 8 rows and one column."""
     index = torch.arange(80, device=masks.device, dtype=masks.dtype)
     apart = index[:, None] - index
     passed = band @ (apart <= 0).to(masks.dtype)  # rows of a band down to each row
     between = passed[:, :, None] - passed[:, None]
-    # of a row within a band: the rows outside from which only the band separates it
+    # for each row in a band: the rows outside that are separated from it by the band alone
     above = (apart >= 0) & (apart <= 8) & (between >= apart)
     below = (apart <= 0) & (apart >= -8) & (between <= apart + 1)
     sides = torch.cat((above.to(masks.dtype), below.to(masks.dtype)))
@@ -75,18 +75,18 @@ def _crossing(masks: Tensor, band: Tensor) -> Tensor:
 
 
 def _widened(lines: Tensor, by: int) -> Tensor:
-    """(n, CELLS) → maximum over the neighbours up to `by` away."""
+    """(n, CELLS) → maximum over the neighbours at most `by` away."""
     return F.max_pool2d(lines[:, None, None], (1, 2 * by + 1), 1, (0, by))[:, 0, 0] if by > 0 else lines
 
 
 def _highest_of_rows(masks: Tensor) -> Tensor:
-    """Maximum of each cell and the ones above and below."""
+    """(n, h, w) → maximum of each cell and its neighbours above and below."""
     framed = F.pad(masks, (0, 0, 1, 1))
     return _highest(framed[:, :-2], framed[:, 1:-1], framed[:, 2:])
 
 
 def around(masks: Tensor) -> Tensor:
-    """(n, h, w) → maximum of each cell and its 8 neighbours; PyTorch's own pooling is 20 times slower."""
+    """(n, h, w) → maximum of each cell and its 8 neighbours; 20 times as fast as PyTorch's pooling."""
     rows = F.pad(_highest_of_rows(masks), (1, 1))
     return _highest(rows[:, :, :-2], rows[:, :, 1:-1], rows[:, :, 2:])
 

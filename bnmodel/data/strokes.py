@@ -1,4 +1,4 @@
-"""Shapes drawn with a pen: tables of points → straight lines → 28×28 images, as batches of tensors."""
+"""Shapes drawn with a pen: control points → straight lines → 28×28 images, in batches."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from torch import Generator, Tensor
 SIZE = 28  # pixels per side
 BOX = (17.0, 20.0)  # range of the longer side of a drawn shape, in pixels
 ASPECT = 0.15  # standard deviation of the logarithm of the factor for its width
-SLIP = 0.3  # standard deviation of every control point, in grid units
+SLIP = 0.3  # standard deviation of the displacement of control points, in grid units
 PIECES = 4  # straight lines per segment of a curve
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes as control points, and lines whose ends are weighted sums of them; padded to the same numbers of both."""
+    """Shapes as control points and lines whose ends are weighted sums of these, padded to equal numbers of both."""
 
     points: Tensor  # (shapes, points, 2), x and y in grid units
     start: Tensor  # (shapes, lines, points)
@@ -25,7 +25,7 @@ class Shapes:
     def lines(self, which: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Start and end points of the lines of `which` (N,) shapes, each (N, lines, 2), x and y in pixels.
 
-        Every control point slips a little, the box fits that of a digit, and the centre of mass is at (14, 14).
+        Control points are displaced at random. The bounding box is that of a digit, the centre of mass at (14, 14).
         """
         points, start, end = (table.to(which.device)[which] for table in (self.points, self.start, self.end))
         normal, uniform = random_like(points, generator)
@@ -41,16 +41,16 @@ class Shapes:
         return start + (SIZE / 2 - centre), end + (SIZE / 2 - centre)
 
     def draw(self, which: Tensor, width: Tensor, generator: Generator) -> Tensor:
-        """Images (N, 1, 28, 28) in [0, 1] of `which` (N,) shapes; `width` (N,) in pixels to either side of a line."""
+        """Images (N, 1, 28, 28) in [0, 1] of `which` (N,) shapes; `width` (N,): half the pen's width in pixels."""
         start, end = self.lines(which, generator)
         lines = segments(start.flatten(0, 1), end.flatten(0, 1), width.repeat_interleave(start.shape[1]))
         return lines.view(*start.shape[:2], SIZE, SIZE).amax(dim=1, keepdim=True)
 
 
 def parse(shapes: Sequence[str]) -> Shapes:
-    """Shapes written as strokes, separated by commas; a stroke is a list of points xy, with y downwards.
+    """Parse shapes: strokes separated by commas, each a list of points xy, y downwards.
 
-    After a leading ~ all strokes are curves (Catmull & Rom 1974) through their points; a point given twice is a corner.
+    With a leading ~ all strokes are curves (Catmull & Rom 1974) through their points; a point given twice is a corner.
     """
     parsed = [_lines(shape) for shape in shapes]
     most_points, most_lines = (max(len(shape[part]) for shape in parsed) for part in (0, 1))
@@ -58,22 +58,22 @@ def parse(shapes: Sequence[str]) -> Shapes:
     start, end = (torch.zeros(len(shapes), most_lines, most_points) for _ in range(2))
     for number, (control, lines) in enumerate(parsed):
         points[number, : len(control)] = torch.tensor(control)
-        padded = lines + [(lines[-1][1],) * 2] * (most_lines - len(lines))  # with lines of no length
+        padded = lines + [(lines[-1][1],) * 2] * (most_lines - len(lines))  # with lines of length 0
         for row, (first, last) in enumerate(padded):
             start[number, row, : len(control)], end[number, row, : len(control)] = first, last
     return Shapes(points, start, end)
 
 
 def _lines(shape: str) -> tuple[list[tuple[float, float]], list[tuple[Tensor, Tensor]]]:
-    """The control points of one shape, and per line the weights of all control points for its start and its end."""
+    """The control points of a shape, and per line the weights of all control points for its start and its end."""
     strokes = [stroke.split() for stroke in shape.removeprefix("~").split(",")]
     control: list[tuple[float, float]] = []
-    runs: list[list[int]] = []  # indices of control points, without a corner within
+    runs: list[list[int]] = []  # indices of control points between corners
     for stroke in strokes:
         runs.append([])
         for number, point in enumerate(stroke):
             if number and stroke[number - 1] == point:
-                runs.append([])  # a corner begins another run, at the same point
+                runs.append([])  # a corner starts a new run at the same point
             else:
                 control.append((float(point[0]), float(point[1])))
             runs[-1].append(len(control) - 1)
@@ -96,10 +96,9 @@ def _curve(points: Tensor) -> Tensor:
 
 
 def segments(start: Tensor, end: Tensor, width: Tensor) -> Tensor:
-    """One antialiased line per image, from `start` to `end` (N, 2; x, y in pixels), `width` (N,) to either side.
+    """One antialiased line per image, from `start` to `end`, (N, 2) each, x and y in pixels → (N, 28, 28) in [0, 1].
 
-    Returns:
-        (N, 28, 28) in [0, 1].
+    `width` (N,): half the width of the line, in pixels.
     """
     position = torch.arange(SIZE, device=start.device) + 0.5
     x, y = position.view(1, 1, -1), position.view(1, -1, 1)
@@ -112,7 +111,7 @@ def segments(start: Tensor, end: Tensor, width: Tensor) -> Tensor:
 
 
 def random_like(like: Tensor, generator: Generator) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """Functions that draw standard normal and uniform numbers of a shape, on the device of `like`."""
+    """Functions of a shape that draw standard normal and uniform numbers on the device of `like`."""
     return (
         lambda *shape: torch.randn(*shape, generator=generator, device=like.device),
         lambda *shape: torch.rand(*shape, generator=generator, device=like.device),

@@ -1,4 +1,4 @@
-"""Digits that touch: a piece of ink is cut in several ways, every part of it is read, and the surest way is chosen."""
+"""Touching digits: cuts a piece of ink in several ways, and chooses the one whose parts are read most confidently."""
 
 import torch
 import torch.nn.functional as F
@@ -6,8 +6,8 @@ from torch import Tensor
 
 from bnmodel.data.preprocessing import EDGE, resampling_weights
 
-WINDOWS = (0.14, 0.284, 0.428, 0.572, 0.716, 0.86)  # of a piece's width: middles of the six windows to cut in
-END = len(WINDOWS) + 1  # number of the right end; 0 is the left end, 1 … 6 are the cuts
+WINDOWS = (0.14, 0.284, 0.428, 0.572, 0.716, 0.86)  # middles of the windows for the six cuts, in widths of the piece
+END = len(WINDOWS) + 1  # index of the right edge; 0 is the left edge, 1 … 6 are the cuts
 SECTIONS = [(i, j) for i in range(END) for j in range(i + 1, END + 1)]  # from edge i to edge j
 WHOLE = SECTIONS.index((0, END))
 TWO = [(SECTIONS.index((0, i)), SECTIONS.index((i, END))) for i in range(1, END)]
@@ -20,7 +20,7 @@ WAYS = [(WHOLE,), *TWO, *THREE]
 
 
 def edges(pieces: Tensor, boxes: Tensor) -> Tensor:
-    """Ink of pieces (n, SIDE, SIDE) and their boxes (n, 4) → columns: left end, cuts, right end, (n, END + 1).
+    """Ink of pieces (n, SIDE, SIDE) and their boxes (n, 4) → columns of left edge, cuts, right edge, (n, END + 1).
 
     A cut is at the column with the least ink in its window.
     """
@@ -34,17 +34,18 @@ def edges(pieces: Tensor, boxes: Tensor) -> Tensor:
 
 
 def section_boxes(boxes: Tensor, columns: Tensor) -> Tensor:
-    """Boxes of pieces (n, 4) and their edges → boxes of all sections, (n, SECTIONS, 4)."""
+    """Boxes of pieces (n, 4) and the columns of their edges → boxes of all sections, (n, SECTIONS, 4)."""
     top, bottom = boxes[:, 1], boxes[:, 3]
     return torch.stack([torch.stack((columns[:, i], top, columns[:, j], bottom), dim=1) for i, j in SECTIONS], dim=1)
 
 
 def section_digits(pieces: Tensor, columns: Tensor, pixel: Tensor, averaged: Tensor) -> tuple[Tensor, Tensor]:
-    """Ink of pieces (n, SIDE, SIDE) and their edges → digits of all sections, (n, SECTIONS, 28, 28), and the number of
-    rows with ink in each, (n, SECTIONS). `pixel` and `averaged` as in `preprocessing.reduced`.
+    """The digits of all sections of pieces (n, SIDE, SIDE), as `preprocessing.reduced` gives them for each section.
 
-    Equal to `reduced` of each section's ink. No section is copied: sums and maxima of its rows are those of the strips
-    between the edges.
+    No section is copied: the sums and maxima of its rows come from the strips between edges.
+
+    Returns:
+        Digits (n, SECTIONS, 28, 28), and the number of rows with ink in each section, (n, SECTIONS).
     """
     index = torch.arange(320, device=pieces.device, dtype=pieces.dtype)
     of_strip = (index >= columns[:, :-1, None]) & (index < columns[:, 1:, None])  # (n, END, SIDE)
@@ -64,9 +65,10 @@ def section_digits(pieces: Tensor, columns: Tensor, pixel: Tensor, averaged: Ten
 
 
 def best_way(sure: Tensor, boxes: Tensor) -> Tensor:
-    """How surely each section is read (n, SECTIONS) and its box → the chosen sections, 0 or 1, (n, 3, SECTIONS).
+    """Confidence in each section (n, SECTIONS), its box (n, SECTIONS, 4) → chosen sections, 0 or 1, (n, 3, SECTIONS).
 
-    A piece is cut only if its sections are read surely, and if it is too wide for one digit or read less surely itself.
+    A piece is cut only if the confidence in its sections is high, and it is too wide for one digit or less confidently
+    read as one.
     """
     aspects = (boxes[:, :, 2] - boxes[:, :, 0]) / (boxes[:, :, 3] - boxes[:, :, 1]).clamp(min=1)
     aspect, whole = aspects[:, WHOLE], sure[:, WHOLE]

@@ -1,4 +1,4 @@
-"""Strokes, and what they look like on a canvas; and what is measured of the digit that comes of them."""
+"""Strokes drawn on canvases, and measurements of the resulting digits."""
 
 import numpy as np
 import torch
@@ -39,13 +39,13 @@ def painted(ink: np.ndarray, pen: tuple[int, ...] = BLACK, paper: tuple[int, ...
 
 
 def on_transparent(ink: np.ndarray, pen: tuple[int, int, int] = BLACK) -> Tensor:
-    """As a browser's canvas: `pen` everywhere, and the ink in the alpha channel."""
+    """Like a browser's canvas: `pen` everywhere, with the ink in the alpha channel."""
     colours = np.broadcast_to(np.array(pen, dtype=np.uint8), (*ink.shape, 3))
     return torch.from_numpy(np.concatenate([colours, ink[:, :, None]], axis=2))
 
 
 def mass_centre(digit: Tensor) -> tuple[float, float]:
-    """(row, column) in pixels; the middle of the first pixel is 0."""
+    """(row, column) in pixels, 0 in the middle of the first pixel."""
     index = torch.arange(digit.size(0), dtype=digit.dtype)
     return tuple(float((digit.sum(axis) * index).sum() / digit.sum()) for axis in (1, 0))
 

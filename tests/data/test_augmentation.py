@@ -1,4 +1,4 @@
-"""Augmentation: what it may change of a digit, what it must not, and that it draws from its own generator."""
+"""Augmentation: the range of its changes, and its random generator."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ def test_an_augmented_batch_has_the_shape_and_the_range_of_digits(seed: int, cou
 
 
 @pytest.mark.parametrize("change", [warp, thickness, gaps, tone, lambda x, g: augment(x, SAMPLE.labels[:8], g)])
-def test_the_same_seed_gives_the_same_digits_and_the_digits_given_are_left_alone(
+def test_the_same_seed_gives_the_same_digits_and_the_inputs_do_not_change(
     change: Callable[[Tensor, Generator], Tensor],
 ) -> None:
     images = SAMPLE.images[:8].clone()
@@ -43,7 +43,7 @@ def test_the_same_seed_gives_the_same_digits_and_the_digits_given_are_left_alone
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_each_digit_of_a_batch_has_a_chance_of_its_own() -> None:
+def test_each_digit_of_a_batch_is_changed_differently() -> None:
     copies = SAMPLE.images[:1].expand(16, 1, 28, 28)
     drawn = augment(copies, SAMPLE.labels[:1].expand(16), seeded())
     assert len(torch.unique(drawn.flatten(1), dim=0)) == 16
@@ -70,7 +70,7 @@ def test_a_shift_moves_the_centre_of_mass_by_its_pixels(monkeypatch: pytest.Monk
 
 
 def only(monkeypatch: pytest.MonkeyPatch, **spreads: float) -> None:
-    """`warp` at full strength, with these spreads and no others."""
+    """Let `warp` have full strength, with these spreads and all others 0."""
     monkeypatch.setattr(augmentation, "STRENGTHS", (1.0, 1.0))
     for name in ("ROTATION", "SHEAR", "STRETCH", "SHIFT", "BEND", "HEAD", "SHAKE"):
         monkeypatch.setattr(augmentation, name, spreads.get(name, 0.0))
@@ -186,7 +186,7 @@ def test_every_shape_of_a_digit_is_drawn_and_none_of_another(monkeypatch: pytest
         assert sorted(set(chosen)) == expected
 
 
-def test_a_digit_that_strokes_made_lopsided_is_centred_by_its_mass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_digit_is_centred_by_its_mass_after_strokes_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch)
     moved = warp(blob(11, 17).expand(3, 1, 28, 28), seeded(), torch.tensor([[17.0, 11.0]]).expand(3, 2))
     torch.testing.assert_close(centres(moved), torch.full((3, 2), 14.0), atol=0.05, rtol=0)

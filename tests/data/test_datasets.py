@@ -1,4 +1,4 @@
-"""The data sets: shapes, ranges, the lecture's split, and errors that say what to do. Neither MNIST nor a network."""
+"""The data sets: shapes, ranges, the lecture's split and errors, without MNIST or a network."""
 
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def test_a_missing_sample_is_named(tmp_path: Path) -> None:
 
 
 def numbered(count: int) -> Digits:
-    """Numbers in place of the images, to see where each goes."""
+    """Digits with numbers in place of images, to see where each goes."""
     return Digits(torch.arange(count), torch.arange(count) % 10)
 
 
@@ -140,7 +140,7 @@ def test_the_split_puts_every_digit_with_its_label_into_one_part(count: int) -> 
 
 
 def test_the_split_is_always_the_same() -> None:
-    np.random.seed(0)  # noqa: NPY002 - the global state is what must not matter
+    np.random.seed(0)  # noqa: NPY002 - the global state must not matter
     first = split(numbered(100))[0].images
     np.random.seed(1)  # noqa: NPY002
     assert torch.equal(split(numbered(100))[0].images, first)
@@ -158,7 +158,7 @@ def test_an_unknown_data_set_is_refused_and_the_known_are_named() -> None:
         load("cifar", train=True)
 
 
-def test_digits_can_be_indexed_and_moved_as_one() -> None:
+def test_digits_are_indexed_and_moved_with_their_labels() -> None:
     digits = numbered(10)
     assert digits[2:4].images.tolist() == digits[2:4].labels.tolist() == [2, 3]
     chosen = digits[torch.tensor([7, 1])]

@@ -1,4 +1,4 @@
-"""MNIST's files, read with a tiny one in its place: formats, downloads, damage. Neither MNIST nor a network."""
+"""MNIST's files, with tiny ones in their place: formats, downloads and damage, without a network."""
 
 import gzip
 import hashlib
@@ -25,7 +25,7 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """40 training and 20 test digits that pass for MNIST: their sizes and sums are expected instead of MNIST's."""
+    """40 training and 20 test digits, whose sizes and checksums are expected instead of MNIST's."""
     generator = np.random.default_rng(0)
     arrays = {}
     for part, count in (("train", 40), ("t10k", 20)):
@@ -110,7 +110,7 @@ def test_missing_files_that_cannot_be_downloaded_are_named_with_a_remedy(
         assert part in message
 
 
-def test_no_download_is_tried_where_it_is_not_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_download_no_download_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", lambda self: pytest.fail("tried to download"))
     with pytest.raises(DataError, match="--data-root"):
         load_mnist(True, tmp_path, download=False)

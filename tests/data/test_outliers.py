@@ -1,4 +1,4 @@
-"""Outliers: images in the range of digits, of the kinds and in the shares that are documented."""
+"""Outliers: their range, kinds and shares."""
 
 import pytest
 import torch

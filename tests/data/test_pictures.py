@@ -1,4 +1,4 @@
-"""Pictures as people take them: uneven light, frames, lines and specks do not matter; and numbers are read in order."""
+"""Pictures with uneven light, frames, lines and specks, and pictures of numbers."""
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ def with_speck(ink: np.ndarray) -> None:
         with_speck,
     ],
 )
-def test_what_is_not_the_drawing_does_not_matter(add, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_frames_lines_and_specks_do_not_matter(add, name: str) -> None:  # type: ignore[no-untyped-def]
     ink = drawn(STROKES[name], SIDE)
     expected, _ = sketch(painted(ink))
     add(ink)
@@ -149,7 +149,7 @@ def test_a_line_of_one_pixel_survives_on_the_largest_canvas() -> None:
 
 
 class Sure(nn.Module):
-    """A network that is sure of a 3 whatever it sees."""
+    """A network that always predicts a 3 with high probability."""
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.full((10,), -10.0).index_fill(0, torch.tensor([3]), -0.001).expand(len(images), 10)
@@ -218,7 +218,7 @@ def test_a_line_under_a_number_does_not_matter(rise: int) -> None:
     assert reader(painted(ink))[0] == 4
 
 
-def test_a_faint_rule_from_the_border_to_a_digit_does_not_take_it_away() -> None:
+def test_a_faint_line_from_the_border_to_a_digit_does_not_hide_the_digit() -> None:
     ink = row("2572")
     middle = len(ink) // 2
     ink[middle : middle + 16, :60] = np.maximum(ink[middle : middle + 16, :60], 80)
@@ -246,7 +246,7 @@ def test_lines_are_read_one_after_the_other() -> None:
 
 
 @given(st.integers(0, 2**31), st.integers(1, 12))
-def test_every_digit_has_its_own_place_in_the_order(seed: int, count: int) -> None:
+def test_the_reading_order_is_a_permutation_of_the_digits(seed: int, count: int) -> None:
     drawn_boxes = np.random.default_rng(seed).integers(0, 6, (count, 2, 2)) * 10.0  # many of them are equal
     boxes = torch.from_numpy(np.concatenate((drawn_boxes.min(1), drawn_boxes.max(1) + 10), axis=1)).float()
     present = torch.from_numpy(np.random.default_rng(seed).random(count) < 0.8)
@@ -270,7 +270,7 @@ def test_a_one_at_the_border_beside_other_digits_is_no_frame(side: str) -> None:
 # --- advice ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_advice_names_what_was_measured() -> None:
+def test_the_advice_names_the_problem_of_the_picture() -> None:
     ink = drawn(STROKES["2"], SIDE)
     paper = np.full((SIDE, SIDE), 200.0)
     assert "Nothing stands out" in advice(inked(paper, np.zeros_like(ink)).numpy())

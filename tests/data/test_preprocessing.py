@@ -1,4 +1,4 @@
-"""A drawing becomes the digit that MNIST would have made of it, whatever its size, place, colour and polarity."""
+"""Drawings become digits as in MNIST: scaled, centred and antialiased."""
 
 import warnings
 
@@ -15,10 +15,11 @@ from bnmodel import SimpleCNN, Sketch, SketchClassifier
 from bnmodel.data import load_sample
 
 quick = settings(deadline=None, derandomize=True, max_examples=60)
+
 # --- as MNIST was made -----------------------------------------------------------------------------------------------
 
 
-def test_mnists_own_digits_come_back_as_they_were() -> None:
+def test_mnists_own_digits_stay_unchanged() -> None:
     images = load_sample(train=True).images[:400, 0]
     unmoved, within_a_pixel = 0, 0
     for image in images:
@@ -27,13 +28,13 @@ def test_mnists_own_digits_come_back_as_they_were() -> None:
         differences = [float((candidate - image).abs().max()) for candidate in moved]
         unmoved += differences[4] < 0.1
         within_a_pixel += min(differences) < 0.1
-    # a centre of mass near the middle between two pixels may round to the other one
+    # a centre of mass near the middle between two pixels may be rounded differently
     assert unmoved / len(images) > 0.94
     assert within_a_pixel / len(images) > 0.98
 
 
 def bristles(height: int, width: int, generator: np.random.Generator) -> np.ndarray:
-    """A cross with bristles of any length along its upright bar, uint8 (height, width): in one piece, and no frame."""
+    """A cross with random bristles along its upright bar, uint8 (height, width); connected, and not a frame."""
     distance = abs(np.arange(width) - width // 2)
     ink = (distance <= generator.integers(0, width // 2 + 1, height)[:, None]).astype(np.uint8) * 255
     ink[height // 2] = 255
@@ -116,7 +117,7 @@ SIZES = [(8, 8), (8, 300), (300, 8), (28, 28), (280, 280), (700, 1024), (1024, 7
 
 
 def random_canvas(height: int, width: int, seed: int) -> Tensor:
-    """Any bytes at all."""
+    """Random bytes."""
     return torch.randint(0, 256, (height, width, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
@@ -148,7 +149,7 @@ def test_a_stroke_on_a_canvas_of_any_size_becomes_a_digit(height: int, width: in
 @pytest.fixture(scope="module")
 def scripted() -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, and still what other apps load
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
         return torch.jit.script(Sketch())
 
 
@@ -167,7 +168,7 @@ def test_a_canvas_that_is_not_contiguous_gives_the_same_digit() -> None:
     torch.testing.assert_close(sketch(turned), sketch(canvas))
 
 
-# --- the classifier around it ----------------------------------------------------------------------------------------
+# --- SketchClassifier ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

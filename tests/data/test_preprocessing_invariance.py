@@ -1,4 +1,4 @@
-"""What does not matter to the digit that becomes of a drawing: place, size, colour, polarity, noise; and no drawing."""
+"""Invariance of the preprocessing to place, size, colour, polarity and noise; blank canvases."""
 
 import io
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 quick = settings(deadline=None, derandomize=True, max_examples=60)
 
-# --- what does not matter --------------------------------------------------------------------------------------------
+# --- invariance ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", STROKES)
@@ -119,7 +119,7 @@ def test_the_ripples_of_jpeg_around_the_drawing_hardly_matter(name: str) -> None
     assert difference.max() < 0.05
 
 
-# --- nothing drawn ---------------------------------------------------------------------------------------------------
+# --- blank canvases and ink ------------------------------------------------------------------------------------------
 
 
 @quick

@@ -1,4 +1,4 @@
-"""Shapes drawn as strokes: the tables, the lines, and the pixels."""
+"""Shapes drawn as strokes: parsing, lines and pixels."""
 
 import numpy as np
 import pytest

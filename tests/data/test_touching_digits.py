@@ -1,4 +1,4 @@
-"""Digits that touch: where a piece of ink is cut, what its sections look like, and which way is chosen."""
+"""Touching digits: positions of cuts, digits of sections, and the choice among the ways to cut."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def two_blobs() -> tuple[Tensor, Tensor]:
     return ink.clamp(max=1)[None], torch.tensor([[56.0, 116, 247, 205]])
 
 
-def test_a_cut_is_where_the_least_ink_is_in_its_window() -> None:
+def test_a_cut_is_at_the_column_with_the_least_ink_in_its_window() -> None:
     ink, boxes = two_blobs()
     columns = edges(ink, boxes)
     assert columns.shape == (1, END + 1)
@@ -50,7 +50,7 @@ def test_the_digits_of_the_sections_are_those_of_their_ink_alone(averaged: float
 
 
 def chosen(sure: dict[int, float], width: float, whole: float = 0.3) -> list[list[int]]:
-    """The sections chosen of a piece 100 high, per place, with cuts at even distances."""
+    """The chosen sections, per position, of a piece 100 high with equidistant cuts."""
     confidence = torch.full((1, len(SECTIONS)), 0.2)
     confidence[0, WHOLE] = whole
     for section, value in sure.items():
@@ -60,7 +60,7 @@ def chosen(sure: dict[int, float], width: float, whole: float = 0.3) -> list[lis
     return [place.nonzero().flatten().tolist() for place in way[0]]
 
 
-def test_a_piece_is_cut_where_all_sections_are_read_surely() -> None:
+def test_a_piece_is_cut_if_all_sections_are_read_confidently() -> None:
     assert chosen(dict.fromkeys(TWO[2], 0.995), width=150) == [[TWO[2][0]], [TWO[2][1]], []]
     assert chosen(dict.fromkeys(THREE[6], 0.9), width=200) == [[section] for section in THREE[6]]
 
