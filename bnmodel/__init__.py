@@ -1,6 +1,6 @@
-"""Batch normalisation: the layer, the networks that use it, their training, and what it takes to deploy them.
+"""Batch normalisation: the layer, networks with it, their training, diagnosis and deployment.
 
-Importing this package imports nothing else. Each public name loads its module when it is first used.
+Public names are imported on first use, so that importing the package is fast.
 """
 
 from importlib import import_module
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bnmodel.training.recipes import RECIPES, Recipe
     from bnmodel.training.trainer import TrainingError
 
-# One line per name above; tests/test_packaging.py compares the two lists.
+# the names above; tests/test_packaging.py compares the lists
 _MODULES = {
     "Checkpoint": "bnmodel.training.checkpoint",
     "CheckpointError": "bnmodel.training.checkpoint",

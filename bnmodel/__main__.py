@@ -34,10 +34,10 @@ Switch = Annotated[bool, FlagCreatePairsOff]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 on success, 1 on an error, 130 on Ctrl-C. Wrong usage raises SystemExit(2)."""
+    """Run a command; returns 0, 1 after an error, or 130 after Ctrl-C. Wrong usage raises SystemExit(2)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 lacks some of the symbols
+            stream.reconfigure(errors="replace")  # terminals other than UTF-8 lack some symbols
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     if name in ("-h", "--help"):
         print(_usage())
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; earlier epochs are saved, the current one is not", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
 
 
@@ -105,19 +105,19 @@ def refit(
     device: str = "auto",
     resume: Switch = False,
 ) -> int:
-    """Repeat a finished training from scratch on all digits, the validation digits included; write best.pt.
+    """Repeat a finished training from scratch on all digits, including the validation digits; write best.pt.
 
     Args:
-        chosen: folder of the finished training, of a recipe that keeps its last epoch.
-        out: output folder, another than the first.
+        chosen: folder of the finished training, whose recipe keeps its last epoch.
+        out: output folder, different from the first.
         data_root: folder that contains MNIST/raw.
-        seed: of the weights, the order of the samples and dropout.
+        seed: of the weights, the order of the digits, dropout and augmentation.
         device: cpu, cuda, mps or auto.
         resume: continue the training in the output folder.
     """
     keep_freed_memory()
     digits = data.load(load_checkpoint(chosen).dataset, train=True, root=data_root)
-    print(f"{len(digits):,} digits for training, the validation digits included, to {out}")
+    print(f"{len(digits):,} digits for training, including the validation digits, to {out}")
     training.refit(chosen, digits, out, seed=seed, resume=resume, device=device)
     shutil.copyfile(chosen / "loss_curves.png", out / "loss_curves.png")
     return 0
@@ -132,7 +132,7 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: folder of a finished training.
-        dataset: to measure on.
+        dataset: data set to evaluate on.
         data_root: folder that contains MNIST/raw.
     """
     loaded = load_checkpoint(checkpoint)
@@ -164,9 +164,9 @@ def experiment(
     """Write the figure (PNG and SVG) and the numbers (JSON) of an experiment on a drawn digit.
 
     Args:
-        name: of the experiment, or all; a wrong name lists them.
+        name: experiment to run, or all; an unknown name lists them.
         every: run all experiments.
-        image: a drawn digit, of any size and polarity.
+        image: picture of a digit, of any size and polarity.
         checkpoint: folder of a finished training.
         out: output folder.
     """
@@ -183,7 +183,7 @@ def experiment(
 
 
 def sample(data_root: DataRoot = None, out: Annotated[Path, arg(metavar="FILE")] = data.SAMPLE_FILE) -> int:
-    """Write the shipped sample of MNIST again: 1,000 training and 1,000 test digits.
+    """Recreate the shipped sample of MNIST: 1,000 training and 1,000 test digits.
 
     Args:
         data_root: folder that contains MNIST/raw.
@@ -204,7 +204,7 @@ def sweep(
 ) -> int:
     """Compare learning rates, initialisers and positions of batch norm in 144 short trainings per seed.
 
-    It takes about an hour. An interrupted sweep continues when the command is repeated.
+    Takes about an hour. An interrupted sweep continues when the command is repeated.
 
     Args:
         dataset: MNIST, scikit-learn's digits, or the shipped sample of MNIST.
@@ -232,19 +232,13 @@ def sweep(
 
 def diagnose(arguments: list[str]) -> int:
     """Report what is wrong with the batch norms of a network."""
-    try:
-        from bnmodel.diagnosis.command import main as command
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("bnmodel.diagnosis"):
-            raise
-        raise ValueError(
-            "diagnose: expected bnmodel.diagnosis, which this version lacks; install a later one"
-        ) from None
-    return int(command(arguments))
+    from bnmodel.diagnosis.command import main as command
+
+    return command(arguments)
 
 
 def _parse_train(arguments: list[str]) -> int:
-    """`train` with the chosen recipe's fields as defaults: the recipe's name is parsed first."""
+    """Parse the recipe's name first, then `train` with the recipe's fields as defaults."""
     parser = argparse.ArgumentParser(prog="bnmodel train", add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", choices=RECIPES, default="lecture")
     name = parser.parse_known_args(arguments)[0].recipe

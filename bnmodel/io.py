@@ -41,16 +41,16 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 
 def checksum(content: dict[str, Any]) -> str:
-    """SHA-256 of a JSON object, independent of the order of its keys and of its layout; a stored checksum is left out.
+    """SHA-256 of a JSON object without its stored checksum, independent of key order and formatting.
 
-    It detects damage and edits, not forgery: there is no key.
+    Detects damage and edits, but not forgery, since there is no secret key.
     """
     unsigned = {key: value for key, value in content.items() if key not in CHECKSUM_KEYS}
     return hashlib.sha256(json.dumps(unsigned, sort_keys=True).encode()).hexdigest()
 
 
 def stored_checksum(content: dict[str, Any]) -> str | None:
-    """The checksum that a JSON object holds; None if it holds none."""
+    """The checksum in a JSON object, or None."""
     return next((content[key] for key in CHECKSUM_KEYS if key in content), None)
 
 
@@ -83,7 +83,7 @@ def read_checked(path: Path | str) -> dict[str, Any]:
 
 
 def _exact_float(text: str) -> float:
-    """Refuse a number that Python would write differently: an edited 17th digit may leave the float unchanged."""
+    """Reject a number that Python would write differently: an edited 17th digit may leave the float unchanged."""
     if repr(float(text)) != text:
         raise ValueError(f"expected {float(text)!r}, received {text}: changed since it was written")
     return float(text)

@@ -1,7 +1,7 @@
-"""Keep freed memory in the process.
+"""Reuse of freed memory within the process.
 
-A training step allocates and frees the same tensors over and over. glibc returns large blocks to the system each time,
-and page faults on new ones can take longer than the arithmetic on them.
+Every training step allocates and frees the same tensors. glibc returns large blocks to the system each time, and page
+faults on new ones can take longer than the arithmetic on them.
 """
 
 import ctypes

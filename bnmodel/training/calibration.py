@@ -1,7 +1,7 @@
-"""Calibrated probabilities: of all answers given with 80 %, four in five should be right.
+"""Temperature scaling, which calibrates probabilities: of all predictions with 80 %, four in five should be right.
 
-Guo et al. (2017, arXiv 1706.04599): dividing the logits by one number, the temperature, fitted on validation data, is
-enough. It leaves the answers unchanged and folds into the last layer, so that exported files are calibrated too.
+The logits are divided by a temperature fitted on validation data (Guo et al. 2017, arXiv 1706.04599). This leaves the
+predicted classes unchanged and folds into the last layer, so that exported files are calibrated too.
 """
 
 import math
@@ -21,24 +21,20 @@ def calibration_error(log_probs: Tensor, labels: Tensor, bins: int = 15) -> floa
     Args:
         log_probs: (N, 10).
         labels: (N,).
-        bins: number of equal-width bins of the highest probability; a bin's weight is its number of answers.
+        bins: number of equal-width bins of the highest probability, weighted by their numbers of samples.
     """
-    probability, answer = log_probs.double().exp().max(dim=1)
-    gap = (answer == labels).double() - probability  # (N,)
+    probability, predicted = log_probs.double().exp().max(dim=1)
+    gap = (predicted == labels).double() - probability  # (N,)
     index = (probability * bins).ceil().long().clamp(1, bins) - 1
     return float(torch.zeros(bins).double().index_add_(0, index, gap).abs().sum() / len(labels))
 
 
 def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
-    """The temperature in [0.05, 20] that minimises the negative log-likelihood of `labels` (N,).
+    """The temperature in [0.05, 20] with the lowest negative log-likelihood of `labels` (N,), for `log_probs` (N, 10).
 
-    Args:
-        log_probs: (N, 10).
-
-    A temperature above 1 makes the network less confident. The loss has a single minimum in 1 / temperature; the search
-    runs over its logarithm.
+    A temperature above 1 makes the network less confident. The loss has a single minimum, sought over the logarithm.
     """
-    from scipy.optimize import minimize_scalar  # takes a while to import
+    from scipy.optimize import minimize_scalar  # slow to import
 
     log_probs = log_probs.double()
 

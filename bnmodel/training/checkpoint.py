@@ -1,4 +1,4 @@
-"""Checkpoints: one file of plain data, written atomically and never unpickled."""
+"""Checkpoints: files of tensors and plain data, written atomically and read without unpickling objects."""
 
 import io
 from dataclasses import asdict, dataclass
@@ -56,7 +56,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     path = Path(path)
     path = path / "best.pt" if path.is_dir() else path
     content = load_plain(path)
-    if content.get("format") != FORMAT or content.get("architecture") not in NETWORKS:
+    if content.get("format") != FORMAT or str(content.get("architecture")) not in NETWORKS:
         raise CheckpointError(
             f"{path}: expected a checkpoint of {' or '.join(NETWORKS)}, format {FORMAT}, received "
             f"{content.get('architecture')!r}, format {content.get('format')!r}; train again with this version: "
@@ -118,5 +118,5 @@ def load_plain(path: Path) -> dict[str, Any]:
 
 
 def copy_state(model: torch.nn.Module) -> dict[str, Tensor]:
-    """A copy of weights and buffers; `state_dict()` itself holds references, which change as training goes on."""
+    """A copy of weights and buffers, unlike `state_dict()`, whose tensors change with further training."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -1,10 +1,10 @@
-"""Data-parallel training: each process takes a part of every batch, and all arrive at the same weights.
+"""Data-parallel training: each process computes a part of every batch.
 
     torchrun --nproc-per-node 2 -m bnmodel train --recipe fast
 
-Up to rounding, batches and gradients are those of a single process: the recipe's batch size is that of all parts
-together, batch norms are synchronised, and the loss is the mean over the whole batch. Each process has its own random
-numbers for dropout and augmentation. Without torchrun, the functions here have no effect.
+Up to rounding, batches and gradients are those of a single process: the recipe's batch size counts all parts, batch
+norms are synchronised, and the loss is the mean over the whole batch. Each process has its own random numbers for
+dropout and augmentation. Without torchrun, the functions here have no effect.
 """
 
 import os
@@ -22,13 +22,13 @@ from bnmodel.nn.sync_batchnorm import processes
 
 @contextmanager
 def process_group(device: str = "auto") -> Iterator[None]:
-    """Join the process group of torchrun, if there is one: NCCL on CUDA, otherwise Gloo."""
+    """Join the process group of torchrun, if any, with NCCL on CUDA and Gloo elsewhere."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # the device that "cuda" stands for
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # makes it the device "cuda"
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield
@@ -37,12 +37,12 @@ def process_group(device: str = "auto") -> Iterator[None]:
 
 
 def rank() -> int:
-    """The rank of this process; rank 0 writes the files."""
+    """The rank of this process. Rank 0 writes the files."""
     return dist.get_rank() if processes() > 1 else 0
 
 
 def synchronise(model: nn.Module) -> nn.Module:
-    """Let the batch norms of `model` compute their statistics over all processes, in place; returns `model`."""
+    """Make the batch norms of `model` use statistics over all processes, in place; returns `model`."""
     for module in model.modules():
         if isinstance(module, CustomBatchNorm):
             module.synchronised = True
@@ -55,7 +55,7 @@ def own_part(batch: Tensor) -> Tensor:
 
 
 def loss_weight(count: int, of: int) -> float:
-    """The factor for the mean loss over `count` of `of` samples that makes averaged gradients those of all samples."""
+    """Factor for the mean loss of a part, `count` of `of` samples, with which averaged gradients are those of all."""
     return count * processes() / of
 
 
@@ -63,7 +63,7 @@ def parallel(model: nn.Module) -> nn.Module:
     """`model`, wrapped so that the backward pass averages its gradients over all processes."""
     if processes() == 1:
         return model
-    # broadcast_buffers: synchronised batch norms have the same statistics everywhere already
+    # synchronised batch norms have the same buffers in all processes already
     return DistributedDataParallel(synchronise(model), broadcast_buffers=False)
 
 

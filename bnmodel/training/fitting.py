@@ -1,4 +1,4 @@
-"""Training with early stopping; the best epoch is saved and restored."""
+"""Training with early stopping, from scratch, resumed or repeated on all digits; saves and restores the best epoch."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -31,7 +31,7 @@ def train_from_scratch(
     device: str = "auto",
     progress: bool = True,
 ) -> tuple[Network, History]:
-    """Train a new network. The recipe's seed alone determines it: the same call gives the same weights."""
+    """Train a new network, determined by the recipe's seed: the same call gives the same weights."""
     model, generator = new_network(recipe)
     history = fit(
         model,
@@ -70,12 +70,12 @@ def fit(
     Args:
         out: folder for best.pt (at every improvement), training.pt and history.json (every epoch); None: no files.
         resume: continue from `out`/training.pt if it exists.
-        device: "auto" takes CUDA, then MPS, then the CPU.
+        device: "auto" chooses CUDA, then MPS, then the CPU.
         on_epoch: called after every epoch.
         generator: random numbers for dropout and augmentation; None: one seeded by the recipe.
 
     Raises:
-        TrainingError: the training diverges. The best epoch and the history before are saved.
+        TrainingError: the training diverges. The best epoch and the history so far are saved.
         CheckpointError: the training to resume has another recipe, or its file is damaged.
         OSError: another training uses `out`, or it is not writable. Existing files are unchanged.
     """
@@ -109,17 +109,16 @@ def refit(
     device: str = "auto",
     progress: bool = True,
 ) -> Network:
-    """Retrain from scratch on all digits, the validation digits included.
+    """Repeat a finished training from scratch on all digits, including the validation digits.
 
-    Recipe, epochs and temperature are those of the training in `chosen`, so nothing is selected here. `out` gets its
-    own best.pt, and the history and validation results of `chosen`. The validation loss shown during training is that
-    of digits that are trained on.
+    Recipe, epochs and temperature are those of the training in `chosen`; nothing is selected. `out` gets a new best.pt
+    with the history and validation results of `chosen`. The validation loss shown meanwhile is of digits trained on.
 
     Args:
-        chosen: folder of a finished training, or of a refit of it.
-        digits: training and validation digits together, as before `split`.
-        out: a different folder.
-        seed: None: that of `chosen`.
+        chosen: folder of a finished training or of a refit.
+        digits: training and validation digits together, not yet `split`.
+        out: output folder, different from `chosen`.
+        seed: None for that of `chosen`.
         resume: continue from `out`/training.pt if it exists.
 
     Raises:
@@ -133,7 +132,7 @@ def refit(
     if not recipe.keeps_last:
         raise ValueError(
             f"refit: expected a recipe that keeps its last epoch, received {recipe.name}, which keeps the epoch with "
-            f"the lowest validation loss; without validation digits there is none: use a recipe with keeps_last"
+            f"the lowest validation loss and thus needs validation digits; use a recipe with keeps_last"
         )
     if recipe.calibrated and "temperature" not in checkpoint.results:
         raise ValueError(
@@ -146,7 +145,7 @@ def refit(
             f"use another --out"
         )
     model, generator = new_network(recipe)
-    known = split(digits)[1][:1000]  # enough to show progress
+    known = split(digits)[1][:1000]  # to show progress
     uncalibrated = replace(recipe, calibrated=False)
     done = fit(
         model,
@@ -173,7 +172,7 @@ def refit(
 def _train(
     training: Training, out: Path | None, dataset: str, progress: bool, on_epoch: Callable[[Epoch], None] | None
 ) -> None:
-    """Run and save all epochs; however they end, `training.model` is that of the best epoch afterwards."""
+    """Run and save all epochs. Afterwards, even after an error, `training.model` is that of the best epoch."""
     done, recipe = training.history.epochs, training.recipe
     bar = tqdm(total=recipe.epochs, initial=len(done), desc=recipe.name, unit="epoch", disable=not progress)
     try:
@@ -194,7 +193,7 @@ def _train(
 
 
 def calibrate(model: Network, validation: Digits) -> dict[str, float]:
-    """Fit a temperature on `validation` and fold it into `model`; returns its effect on loss and calibration error."""
+    """Fit a temperature on `validation` and fold it into `model`; returns the new loss and both calibration errors."""
     before = predict_log_probs(model, validation.images)
     temperature = fit_temperature(before, validation.labels)
     fold_temperature(model, temperature)

@@ -1,4 +1,4 @@
-"""The history of a training, epoch by epoch, and early stopping."""
+"""The history of a training, one record per epoch, and early stopping."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -63,6 +63,7 @@ class History:
             ) from error
 
     def write(self, path: Path, recipe: Recipe, dataset: str) -> None:
+        """Write the history, with the recipe and a checksum, as JSON."""
         content: dict[str, Any] = {
             "recipe": recipe.to_dict(),
             "dataset": dataset,

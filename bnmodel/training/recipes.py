@@ -1,4 +1,4 @@
-"""Training presets. A recipe is the only source of defaults: the command line is derived from it."""
+"""Training presets. Recipes are the only source of defaults; the command line is derived from them."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,12 +20,12 @@ class Recipe:
     momentum: float = 0.0  # Nesterov momentum of SGD
     weight_decay: float = 1e-4
     schedule: str = "constant"  # constant or one_cycle (Smith 2018, arXiv 1803.09820)
-    averaging: int = 0  # last epochs, at a tenth of the rate, over which weights are averaged (arXiv 1803.05407)
+    averaging: int = 0  # number of last epochs, at a tenth of the rate, that are averaged (arXiv 1803.05407)
     seed: int = 0
     keeps_last: bool = False  # keep the last epoch, not the one with the lowest validation loss
     augmented: float = 0.0  # share of the digits that are augmented in every epoch, in [0, 1]
-    plain: int = 0  # last epochs, without augmentation
-    channels_last: bool = False  # memory format of the network; faster on CPUs, the more channels the more
+    plain: int = 0  # number of last epochs without augmentation
+    channels_last: bool = False  # memory format of the network; faster on CPUs with many channels
     outliers: float = 0.0  # outliers (letters, scribbles, pairs) per digit, in [0, 1]
     calibrated: bool = False  # fit a temperature on the validation digits at the end
     model: SimpleCNNConfig | RobustCNNConfig = field(default_factory=SimpleCNNConfig)

@@ -27,17 +27,17 @@ from bnmodel.training.recipes import Recipe
 DIVERGED = 1000.0  # nats, training and validation loss together; guessing costs 2.3 each
 OUTLIER_WEIGHT = 0.5  # of the outliers' loss, relative to that of the digits
 AVERAGING_RATE = 0.1  # × the peak learning rate, while weights are averaged
-PREPARED = 32  # mini-batches that are augmented at once on a GPU, where one alone would mostly wait for kernel launches
+PREPARED = 32  # mini-batches augmented at once on a GPU, where kernel launches dominate
 _global_random_state = threading.Lock()
 
 
 class TrainingError(Exception):
-    """The training diverged; the message says at which epoch and what to change."""
+    """The training diverged; the message names the epoch and the remedy."""
 
 
 def new_network(recipe: Recipe) -> tuple[Network, Generator]:
     """An untrained network and the random generator of its training, both determined by the recipe's seed."""
-    # PyTorch's layers draw from the global state: it is restored, and used by one thread at a time
+    # PyTorch's layers draw from the global state, which is restored and locked against other threads
     with _global_random_state, torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = build(recipe.model)
@@ -47,9 +47,9 @@ def new_network(recipe: Recipe) -> tuple[Network, Generator]:
 
 
 class Training:
-    """A training to step through: `for epoch in training.epochs(): …`, then `training.finish()`.
+    """A training in steps: `for epoch in training.epochs(): …`, then `training.finish()`.
 
-    `fit` does so and writes files; the app shows every epoch.
+    `fit` runs it and writes files; the app shows its epochs live.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Training:
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.train, self.validation = train.to(target), validation.to(target)
-        # for dropout and augmentation, on the device; `shuffling` gives the same order on every device
+        # for dropout and augmentation, on the device; `shuffling` is on the CPU, for the same order on every device
         self.random = generator or Generator().manual_seed(recipe.seed)
         if target.type != "cpu":
             self.random = Generator(target).manual_seed(self.random.initial_seed())
         if distributed.rank() > 0:
             self.random.manual_seed(recipe.seed + distributed.rank())
         draw_from(model, self.random)
-        self.network = distributed.parallel(self.model)  # the same module, unless there are several processes
+        self.network = distributed.parallel(self.model)  # the model itself in a single process
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             lr=recipe.learning_rate,
@@ -121,11 +121,11 @@ class Training:
         with self._averaged():
             validation_loss, validation_accuracy = evaluate(self.model, self.validation)
             state = copy_state(self.model)
-        if not train_loss + validation_loss < DIVERGED:  # or NaN
+        if not train_loss + validation_loss < DIVERGED:  # true for NaN too
             raise TrainingError(
                 f"epoch {number}: the training diverges at learning rate {learning_rate:g} (training loss "
                 f"{train_loss:.3g}, validation loss {validation_loss:.3g}); lower the learning rate. "
-                f"The best of the {number - 1} epochs before is kept."
+                f"The best of the {number - 1} earlier epochs is kept."
             )
         seconds = time.perf_counter() - started
         epoch = Epoch(
@@ -138,12 +138,12 @@ class Training:
 
     def _begin_averaging(self) -> None:
         self.average, self.averaged = copy_state(self.model), 1
-        for group in self.optimizer.param_groups:  # one_cycle changes both
+        for group in self.optimizer.param_groups:  # one_cycle has changed both
             group.update(lr=AVERAGING_RATE * self.recipe.learning_rate, momentum=self.recipe.momentum)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Within the block, the model has the averaged state, if there is one."""
+        """Context in which the model has the averaged state, if there is one."""
         if self.average is None:
             yield
             return
@@ -155,7 +155,7 @@ class Training:
             self.model.load_state_dict(latest)
 
     def _train_epoch(self) -> tuple[float, float]:
-        """One pass in random order; returns mean loss and accuracy over samples. Synchronises once, at the end."""
+        """One pass in random order → mean loss and accuracy over samples. A GPU is synchronised only at the end."""
         self.model.train()
         device = self.train.labels.device
         totals = torch.zeros(2, device=device)
@@ -170,13 +170,13 @@ class Training:
         return mean_loss, accuracy
 
     def _batches(self, indices: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """This process's part of the mini-batches: images, the outliers behind the digits, and labels of the digits."""
+        """This process's part of the mini-batches: images, first digits and then outliers, and labels of the digits."""
         digits = [self.train[distributed.own_part(index)] for index in indices]
         plain = len(self.history.epochs) >= self.recipe.epochs - self.recipe.plain
         redrawn = [0 if plain else round(self.recipe.augmented * len(batch)) for batch in digits]
         counts = [round(self.recipe.outliers * len(batch)) for batch in digits]
         images, labels = [batch.images for batch in digits], [batch.labels for batch in digits]
-        if any(redrawn):  # the first ones of each, since the digits are in random order
+        if any(redrawn):  # the first ones of each batch, since digits are in random order
             first = torch.cat([x[:count] for x, count in zip(images, redrawn, strict=True)])
             known = torch.cat([y[:count] for y, count in zip(labels, redrawn, strict=True)])
             changed = augment(first, known, self.random).split(redrawn)
@@ -188,17 +188,15 @@ class Training:
         return list(zip(images, labels, strict=True))
 
     def _step(self, images: Tensor, labels: Tensor, of: int) -> tuple[Tensor, Tensor]:
-        """One optimiser step. Returns the mean loss of the digits, and how many were classified correctly.
+        """One optimiser step. Returns the mean loss of the digits and the number classified correctly.
 
-        `images`: the digits of `labels`, and outliers behind them. `of`: the number of digits over all processes.
+        `images`: the digits of `labels`, followed by outliers. `of`: the number of digits over all processes.
         """
         log_probs = self.network(images)
         of_digits = log_probs[: len(labels)]
-        loss = F.nll_loss(of_digits, labels) if len(labels) else log_probs.sum()  # an empty part: 0
+        loss = F.nll_loss(of_digits, labels) if len(labels) else log_probs.sum()  # 0 for an empty part
         objective = loss
-        if len(images) > len(
-            labels
-        ):  # cross-entropy to the uniform distribution (Hendrycks et al. 2019, arXiv 1812.04606)
+        if len(images) > len(labels):  # cross-entropy to the uniform distribution (Hendrycks et al. 2019)
             objective = loss - OUTLIER_WEIGHT * log_probs[len(labels) :].mean()
         self.optimizer.zero_grad(set_to_none=True)
         (objective * distributed.loss_weight(len(labels), of)).backward()
@@ -216,7 +214,7 @@ class Training:
     def save(self, out: Path, dataset: str) -> None:
         """Write best.pt if this epoch is the best, history.json, and training.pt, from which a training resumes.
 
-        training.pt comes last: a training killed in between repeats this epoch, with the same result.
+        training.pt is written last: a training killed before repeats this epoch with the same result.
         """
         latest = self.history.epochs[-1]
         if latest is self.history.best:
@@ -254,10 +252,10 @@ class Training:
             ) from error
 
     def _take_over(self, state: dict[str, Any], path: Path) -> None:
-        free = (
-            {"patience"} if self.recipe.schedule == "one_cycle" else {"epochs", "patience"}
-        )  # a cycle has a fixed length
-        before = Recipe("", 1, 1).to_dict() | state["recipe"]  # fields that an older file lacks had their defaults
+        free = {"patience"}
+        if self.recipe.schedule != "one_cycle":  # a cycle has a fixed length
+            free.add("epochs")
+        before = Recipe("", 1, 1).to_dict() | state["recipe"]  # older files lack fields, which had their defaults
         changed = {k for k, v in self.recipe.to_dict().items() if k not in free and before[k] != v}
         if changed:
             raise CheckpointError(
@@ -273,7 +271,7 @@ class Training:
         self.history.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         self.stopping.best = min(epoch.validation_loss for epoch in self.history.epochs)
         self.stopping.waited = state["waited"]
-        if distributed.rank() == 0:  # the file holds this rank's generator only
+        if distributed.rank() == 0:  # the file contains the generator of rank 0 only
             self.random.set_state(state["random"])
         self.shuffling.set_state(state["shuffling"])
 

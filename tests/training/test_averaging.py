@@ -1,4 +1,4 @@
-"""In the last epochs of a recipe with `averaging` the network is the mean of what it was."""
+"""Recipes with `averaging`, whose network is the mean over the last epochs."""
 
 # ruff: noqa: F401, F811 (fixtures are imported)
 
@@ -52,7 +52,7 @@ def test_the_learning_rate_is_then_a_tenth_of_the_peak_and_momentum_the_recipes(
     assert group["momentum"] == LAST_TWO.momentum
 
 
-def test_what_is_measured_saved_and_given_back_is_the_average(few: Parts, tmp_path: Path) -> None:
+def test_the_average_is_evaluated_saved_and_returned(few: Parts, tmp_path: Path) -> None:
     model = seeded_model(LAST_TWO)
     history = fit(model, *few, LAST_TWO, out=tmp_path, progress=False)
     assert evaluate(model, few[1])[0] == history.best.validation_loss
@@ -60,7 +60,9 @@ def test_what_is_measured_saved_and_given_back_is_the_average(few: Parts, tmp_pa
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_interrupted_and_resumed_it_is_the_same_bit_for_bit(stop: int, few: Parts, tmp_path: Path) -> None:
+def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
+    stop: int, few: Parts, tmp_path: Path
+) -> None:
     whole, parts = seeded_model(LAST_TWO), seeded_model(LAST_TWO)
     fit(whole, *few, LAST_TWO, progress=False)
     fit(parts, *few, LAST_TWO, out=tmp_path, progress=False, on_epoch=interrupt_after(stop))
@@ -69,7 +71,7 @@ def test_interrupted_and_resumed_it_is_the_same_bit_for_bit(stop: int, few: Part
     assert same(state_of(again), state_of(whole))
 
 
-def test_a_training_that_averaged_otherwise_is_refused_in_words(few: Parts, tmp_path: Path) -> None:
+def test_resuming_a_file_without_the_average_is_an_actionable_error(few: Parts, tmp_path: Path) -> None:
     fit(seeded_model(LAST_TWO), *few, LAST_TWO, out=tmp_path, progress=False, on_epoch=interrupt_after(3))
     state = torch.load(tmp_path / "training.pt", weights_only=True)
     del state["averaged"]

@@ -1,4 +1,4 @@
-"""Calibration, against hand calculations and samples whose true probabilities are known."""
+"""Calibration, against hand calculations and samples with known probabilities."""
 
 import pytest
 import torch
@@ -21,8 +21,8 @@ def answers(winner: list[float]) -> Tensor:
     return torch.stack((p, 1 - p), dim=1).log()
 
 
-def honest(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (N, 10) and labels drawn by these very probabilities."""
+def calibrated(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (N, 10) and labels drawn with these probabilities."""
     generator = torch.Generator().manual_seed(seed)
     log_probs = F.log_softmax(2 * torch.randn(count, 10, generator=generator, dtype=torch.float64), dim=1)
     return log_probs, torch.multinomial(log_probs.exp(), 1, generator=generator)[:, 0]
@@ -34,22 +34,22 @@ def test_the_calibration_error_equals_a_calculation_by_hand() -> None:
     assert error == pytest.approx((4 * abs(2 / 4 - 0.8) + 1 * abs(1 - 0.6)) / 5)
 
 
-def test_sure_and_always_right_is_no_error_and_sure_and_always_wrong_is_all_of_it() -> None:
+def test_the_calibration_error_is_0_for_certain_right_answers_and_1_for_certain_wrong_ones() -> None:
     sure = answers([1 - 1e-12] * 5)
     assert calibration_error(sure, torch.zeros(5).long()) == pytest.approx(0, abs=1e-9)
     assert calibration_error(sure, torch.ones(5).long()) == pytest.approx(1, abs=1e-9)
 
 
-def test_honest_probabilities_have_almost_no_calibration_error_and_a_temperature_of_one() -> None:
-    log_probs, labels = honest(50_000)
+def test_calibrated_probabilities_have_almost_no_calibration_error_and_a_temperature_of_one() -> None:
+    log_probs, labels = calibrated(50_000)
     assert calibration_error(log_probs, labels) < 0.01
     assert fit_temperature(log_probs, labels) == pytest.approx(1, abs=0.02)
 
 
 @settings(deadline=None, max_examples=15)
 @given(temperature=st.floats(0.2, 5))
-def test_the_temperature_by_which_logits_were_spoilt_is_found(temperature: float) -> None:
-    log_probs, labels = honest(2_000, seed=1)
+def test_the_temperature_by_which_logits_were_multiplied_is_found(temperature: float) -> None:
+    log_probs, labels = calibrated(2_000, seed=1)
     right = fit_temperature(log_probs, labels)
     assert fit_temperature(log_probs * temperature, labels) == pytest.approx(right * temperature, rel=0.01)
 
@@ -65,12 +65,12 @@ def test_a_folded_temperature_divides_the_logits_and_changes_no_answer(network: 
     assert torch.equal(before.argmax(1), after.argmax(1))
 
 
-def test_calibrating_a_network_lowers_its_validation_loss_and_says_by_what() -> None:
+def test_calibrating_a_network_lowers_its_validation_loss_and_calibration_error() -> None:
     model = SimpleCNN().eval()
-    fold_temperature(model, 0.02)  # far too sure of itself
+    fold_temperature(model, 0.02)  # overconfident
     digits = load_sample(train=False)
-    spoilt = F.nll_loss(predict_log_probs(model, digits.images), digits.labels)
+    before = F.nll_loss(predict_log_probs(model, digits.images), digits.labels)
     results = calibrate(model, digits)
-    assert results["validation_loss"] < spoilt
+    assert results["validation_loss"] < before
     assert results["temperature"] > 1
     assert results["calibration_error"] < results["calibration_error_before"]

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, atomic, and refused when they are anything but a checkpoint."""
+"""Checkpoints: exact, written atomically, and refused if damaged or incompatible."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ RESULTS = {"epoch": 3, "validation_loss": 0.1 + 0.2}  # not a short decimal
 
 
 def a_model(config: SimpleCNNConfig = SimpleCNNConfig()) -> SimpleCNN:
-    """Running statistics included, nothing is at its first value."""
+    """A network with no parameter or statistic at its initial value."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = SimpleCNN(config)
@@ -43,7 +43,7 @@ def rewrite(path: Path, **changes: object) -> None:
     torch.save({**torch.load(path, weights_only=True), **changes}, path)
 
 
-# --- there and back --------------------------------------------------------------------------------------------------
+# --- saving and loading ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_running_statistics_are_part_of_it(path: Path) -> None:
         assert (norm.running_mean != 0).any()
 
 
-def test_the_record_comes_back_as_it_was(path: Path) -> None:
+def test_recipe_results_and_dataset_are_loaded_unchanged(path: Path) -> None:
     checkpoint = load_checkpoint(path)
     assert json.dumps(checkpoint.recipe) == json.dumps(FAST.to_dict())
     assert checkpoint.results == RESULTS
@@ -84,7 +84,7 @@ def test_the_folder_that_holds_it_can_be_named_instead(path: Path) -> None:
     assert load_checkpoint(path.parent).results == load_checkpoint(str(path)).results == RESULTS
 
 
-def test_saving_leaves_the_model_as_it_is(tmp_path: Path) -> None:
+def test_saving_does_not_change_the_model(tmp_path: Path) -> None:
     model = a_model().train()
     before = copy_state(model)
     save_checkpoint(tmp_path / "best.pt", model, {}, {}, "")
@@ -92,7 +92,7 @@ def test_saving_leaves_the_model_as_it_is(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_copied_state_does_not_go_on_training() -> None:
+def test_a_copied_state_does_not_change_with_further_training() -> None:
     model = a_model()
     state = copy_state(model)
     kept = {name: tensor.tolist() for name, tensor in state.items()}
@@ -104,7 +104,7 @@ def test_a_copied_state_does_not_go_on_training() -> None:
     assert not any(tensor.requires_grad for tensor in state.values())
 
 
-# --- refusals --------------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 def refused(path: Path, *parts: str) -> None:
@@ -198,6 +198,7 @@ def test_a_torch_file_of_another_type_is_refused(content: object, path: Path) ->
     ("changes", "part"),
     [
         ({"architecture": "SimpleMLP"}, "received 'SimpleMLP'"),
+        ({"architecture": ["SimpleCNN"]}, "received ['SimpleCNN']"),
         ({"format": 99}, "format 99"),
         ({"config": {"hidden": 60}}, "do not match"),
         ({"config": {"hidden": -1}}, "hidden: expected at least 1"),
@@ -231,7 +232,7 @@ def test_weights_and_statistics_that_are_not_finite_are_refused_by_name(name: st
     refused(path, f"expected finite weights, received NaN or infinity in {name};", "learning rate")
 
 
-# --- written wholly or not at all ------------------------------------------------------------------------------------
+# --- atomic writes ---------------------------------------------------------------------------------------------------
 
 
 def test_a_save_that_fails_halfway_leaves_the_old_checkpoint_and_nothing_else(
@@ -251,7 +252,7 @@ def test_a_save_that_fails_halfway_leaves_the_old_checkpoint_and_nothing_else(
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
-def test_an_atomic_write_that_fails_leaves_no_trace(failure: type[BaseException], tmp_path: Path) -> None:
+def test_an_atomic_write_that_fails_leaves_no_file(failure: type[BaseException], tmp_path: Path) -> None:
     def write() -> None:
         with atomic_write(tmp_path / "new.txt") as temporary:
             temporary.write_text("half")
@@ -262,7 +263,7 @@ def test_an_atomic_write_that_fails_leaves_no_trace(failure: type[BaseException]
     assert not list(tmp_path.iterdir())
 
 
-def test_the_old_file_stands_until_the_new_one_is_complete(tmp_path: Path) -> None:
+def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
     file = tmp_path / "file.txt"
     file.write_text("old")
     with atomic_write(file) as temporary:

@@ -1,4 +1,4 @@
-"""Two real processes give what one gives: statistics, gradients, a training and its files."""
+"""Two processes give the same statistics, gradients, training and files as one."""
 
 import copy
 import json
@@ -34,13 +34,13 @@ Values = dict[str, Tensor]
 
 
 def batch() -> Tensor:
-    """(8, 3, 4, 1); its halves have other means and spreads."""
+    """(8, 3, 4, 1); its halves have different means and spreads."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(8, 3, 4, 1, generator=generator) * torch.linspace(0.5, 3, 8).view(-1, 1, 1, 1) + 5
 
 
 def loss_of(outputs: Tensor, rows: Tensor) -> Tensor:
-    """A sum over samples, so that parts add up to the whole; every output with a gradient of its own."""
+    """A sum over samples, so that parts add up to the whole, with different gradients for all outputs."""
     return (outputs.sin() * (1 + rows.view(-1, 1, 1, 1))).sum()
 
 
@@ -70,7 +70,7 @@ def train_small() -> Values:
 
 
 def one_of_two(rank: int, folder: Path) -> None:
-    """What each process does; leaves its values in a file."""
+    """The work of each process, whose results are saved in a file."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
     results = {}
@@ -184,7 +184,7 @@ def test_every_process_draws_its_own_dropout_and_augmentation_but_the_same_order
 # --- one process -----------------------------------------------------------------------------------------------------
 
 
-def test_alone_a_synchronised_layer_is_any_other() -> None:
+def test_in_one_process_a_synchronised_layer_is_like_any_other() -> None:
     one, other = (layer_step(CustomBatchNorm(3, synchronised=option), slice(0, 8)) for option in (True, False))
     assert all(torch.equal(one[name], other[name]) for name in other)
 
@@ -199,7 +199,7 @@ def test_a_sync_batch_norm_of_torch_becomes_a_synchronised_layer() -> None:
     assert not CustomBatchNorm.from_torch(nn.BatchNorm2d(3)).synchronised
 
 
-def test_alone_a_batch_is_one_share_and_counts_as_it_is() -> None:
+def test_in_one_process_a_batch_is_one_part_with_weight_1() -> None:
     assert torch.equal(own_part(torch.arange(5)), torch.arange(5))
     assert loss_weight(5, of=5) == 1.0
 
@@ -207,7 +207,7 @@ def test_alone_a_batch_is_one_share_and_counts_as_it_is() -> None:
 def test_a_synchronised_layer_can_be_copied_pickled_and_scripted() -> None:
     layer = CustomBatchNorm(3, synchronised=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, and still what other apps load
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
         script = torch.jit.script(copy.deepcopy(layer))
     copied = pickle.loads(pickle.dumps(layer))
     assert copied.synchronised

@@ -1,4 +1,4 @@
-"""Which epoch is kept, when a training stops by itself, and what stops it from outside."""
+"""Early stopping, the epoch that is kept, interruptions and divergence."""
 
 # ruff: noqa: F401, F811 (fixtures are imported)
 
@@ -29,10 +29,10 @@ from bnmodel.training.evaluation import evaluate
 from bnmodel.training.history import EarlyStopping, Epoch, History
 from bnmodel.training.trainer import Training, TrainingError
 
-# --- the best is kept, and is a copy ---------------------------------------------------------------------------------
+# --- the best epoch --------------------------------------------------------------------------------------------------
 
 
-def test_training_past_the_best_epoch_gives_back_the_best_epochs_model(few: tuple[Digits, Digits]) -> None:
+def test_training_past_the_best_epoch_returns_the_model_of_the_best_epoch(few: tuple[Digits, Digits]) -> None:
     model = seeded_model(SHORT)
     spoiler = Spoiler(model, last_good=2)
     history = fit(model, *few, SHORT, progress=False, on_epoch=spoiler)
@@ -70,7 +70,7 @@ def test_the_running_statistics_come_back_with_the_best_weights(few: tuple[Digit
     ],
     ids=str,
 )
-def test_it_stops_once_patience_epochs_brought_nothing_better(
+def test_it_stops_after_patience_epochs_without_improvement(
     losses: list[float], patience: int, stops_after: int | None
 ) -> None:
     stopping = EarlyStopping(patience)
@@ -82,7 +82,7 @@ def test_it_stops_once_patience_epochs_brought_nothing_better(
     assert (stopped[0] if stopped else None) == stops_after
 
 
-def test_training_stops_early_and_gives_back_the_best_epochs_model(
+def test_training_stops_early_and_returns_the_model_of_the_best_epoch(
     few: tuple[Digits, Digits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted_losses([1.0, 0.5, 0.7, 0.6, 0.5, 0.1], monkeypatch)
@@ -104,7 +104,7 @@ def test_the_best_of_equal_epochs_is_the_first() -> None:
 # --- seeds -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_weights_and_losses_to_the_last_bit(few: tuple[Digits, Digits]) -> None:
+def test_the_same_seed_gives_the_same_weights_and_losses_bit_for_bit(few: tuple[Digits, Digits]) -> None:
     results = []
     for other_state in (1, 2):
         torch.manual_seed(other_state)  # the recipe's seed alone must decide
@@ -122,13 +122,13 @@ def test_another_seed_gives_other_weights(few: tuple[Digits, Digits]) -> None:
     assert not same(state_of(one), state_of(other))
 
 
-def test_training_from_scratch_leaves_the_callers_random_state_alone(few: tuple[Digits, Digits]) -> None:
+def test_training_from_scratch_does_not_change_the_global_random_state(few: tuple[Digits, Digits]) -> None:
     before = torch.get_rng_state()
     train_from_scratch(dataclasses.replace(SHORT, epochs=1), *few, "digits", progress=False)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# --- stopped from outside --------------------------------------------------------------------------------------------
+# --- interruptions and divergence ------------------------------------------------------------------------------------
 
 
 def test_ctrl_c_ends_the_training_cleanly_with_the_best_so_far(few: tuple[Digits, Digits], tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_ctrl_c_ends_the_training_cleanly_with_the_best_so_far(few: tuple[Digits
     assert json.loads((tmp_path / "history.json").read_text())["stopped"] == "interrupted"
 
 
-def test_ctrl_c_in_the_middle_of_an_epoch_gives_back_the_last_whole_epochs_best(few: tuple[Digits, Digits]) -> None:
+def test_ctrl_c_within_an_epoch_returns_the_best_of_the_finished_epochs(few: tuple[Digits, Digits]) -> None:
     model, states, batches = seeded_model(SHORT), [], []
 
     def interrupt(module: SimpleCNN, _: object) -> None:
@@ -161,9 +161,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch_gives_back_the_last_whole_epochs_best(
     assert same(state_of(model), states[0])
 
 
-def test_ctrl_c_before_there_is_anything_to_keep_is_not_swallowed(
-    few: tuple[Digits, Digits], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_in_the_first_epoch_is_raised(few: tuple[Digits, Digits], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -172,7 +170,7 @@ def test_ctrl_c_before_there_is_anything_to_keep_is_not_swallowed(
         fit(seeded_model(SHORT), *few, SHORT, progress=False)
 
 
-def test_a_learning_rate_that_is_far_too_high_is_an_error_that_says_so(few: tuple[Digits, Digits]) -> None:
+def test_too_high_a_learning_rate_is_an_error_that_names_it(few: tuple[Digits, Digits]) -> None:
     with pytest.raises(TrainingError, match=r"epoch 1: the training diverges at learning rate 1e\+06 .*; lower"):
         train_from_scratch(dataclasses.replace(SHORT, learning_rate=1e6), *few, "digits", progress=False)
 

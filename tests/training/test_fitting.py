@@ -1,4 +1,4 @@
-"""Training on the offline digits: what is learned, what the recipe says, and the files."""
+"""Training on the offline digits: accuracy, effect of the recipe, and files."""
 
 # ruff: noqa: F401, F811 (fixtures are imported)
 
@@ -25,7 +25,7 @@ from bnmodel.training.trainer import Training
 # --- end to end ------------------------------------------------------------------------------------------------------
 
 
-def test_four_epochs_of_the_offline_digits_are_enough_for_nine_in_ten(
+def test_four_epochs_on_the_offline_digits_give_90_percent(
     trained: tuple[SimpleCNN, History, Path],
 ) -> None:
     _, history, _ = trained
@@ -33,13 +33,13 @@ def test_four_epochs_of_the_offline_digits_are_enough_for_nine_in_ten(
     assert history.best.train_loss < history.epochs[0].train_loss / 2
 
 
-def test_the_trained_network_recognises_digits_it_was_never_shown(trained: tuple[SimpleCNN, History, Path]) -> None:
+def test_the_trained_network_recognises_test_digits(trained: tuple[SimpleCNN, History, Path]) -> None:
     loss, accuracy = evaluate(trained[0], load_offline_digits(train=False))
     assert accuracy > 0.9
     assert loss < 0.5
 
 
-def test_the_history_tells_every_epoch(trained: tuple[SimpleCNN, History, Path]) -> None:
+def test_the_history_has_a_record_per_epoch(trained: tuple[SimpleCNN, History, Path]) -> None:
     _, history, _ = trained
     assert history.stopped == "finished"
     assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3, 4]
@@ -53,7 +53,7 @@ def test_the_history_tells_every_epoch(trained: tuple[SimpleCNN, History, Path])
     assert history.best.validation_loss == min(epoch.validation_loss for epoch in history.epochs)
 
 
-def test_the_model_comes_back_in_eval_mode_on_the_cpu(trained: tuple[SimpleCNN, History, Path]) -> None:
+def test_the_model_is_returned_in_eval_mode_on_the_cpu(trained: tuple[SimpleCNN, History, Path]) -> None:
     model, _, _ = trained
     assert not any(module.training for module in model.modules())
     assert {tensor.device.type for tensor in model.state_dict().values()} == {"cpu"}
@@ -71,7 +71,7 @@ def test_the_returned_model_and_best_pt_have_exactly_the_best_epochs_validation_
     assert (checkpoint.recipe["name"], checkpoint.dataset) == ("quick", "digits")
 
 
-def test_history_json_holds_what_the_history_holds(trained: tuple[SimpleCNN, History, Path]) -> None:
+def test_history_json_contains_the_history_and_the_recipe(trained: tuple[SimpleCNN, History, Path]) -> None:
     _, history, out = trained
     content = json.loads((out / "history.json").read_text())
     assert content["epochs"] == [dataclasses.asdict(epoch) for epoch in history.epochs]
@@ -89,7 +89,7 @@ def test_the_running_statistics_were_trained_too(trained: tuple[SimpleCNN, Histo
     assert all(norm.num_batches_tracked == steps * trained[1].best.epoch for norm in norms)
 
 
-def test_the_progress_tells_train_and_validation_loss_of_every_epoch(
+def test_the_progress_shows_train_and_validation_loss_per_epoch(
     few: tuple[Digits, Digits], capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_from_scratch(dataclasses.replace(SHORT, epochs=2), *few, "digits")
@@ -99,7 +99,7 @@ def test_the_progress_tells_train_and_validation_loss_of_every_epoch(
     assert len(lines) == 2
 
 
-# --- the recipe is what is done --------------------------------------------------------------------------------------
+# --- recipes ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_lecture_recipe_is_the_lectures() -> None:
@@ -112,7 +112,7 @@ def test_the_lecture_recipe_is_the_lectures() -> None:
     assert LECTURE.model == SimpleCNNConfig(norm="after", channels=(10, 20), hidden=50, dropout=0.5)
 
 
-def test_the_fast_recipe_trains_the_same_network_but_for_the_dropout() -> None:
+def test_the_fast_recipe_trains_the_same_network_without_dropout() -> None:
     assert dataclasses.replace(FAST.model, dropout=LECTURE.model.dropout) == LECTURE.model
     assert FAST.schedule == "one_cycle"
 
@@ -203,7 +203,7 @@ def test_an_outlier_step_goes_down_the_nll_of_the_digits_and_half_the_cross_entr
 
 
 @pytest.mark.parametrize(("share", "redrawn"), [(0.0, 0), (0.5, 32), (1.0, 64)])
-def test_the_recipes_share_of_every_batch_is_drawn_anew(
+def test_the_recipes_share_of_each_batch_is_augmented(
     share: float, redrawn: int, digits: tuple[Digits, Digits]
 ) -> None:
     recipe, seen = dataclasses.replace(SHORT, epochs=1, augmented=share), []
@@ -248,7 +248,7 @@ def test_a_model_handed_over_in_eval_mode_is_trained_in_training_mode(few: tuple
     assert [state["block1.norm.num_batches_tracked"].item() for state in states] == [2, 4]  # 100 digits, 64 a batch
 
 
-def test_every_digit_is_shown_once_an_epoch_in_another_order_every_time(few: tuple[Digits, Digits]) -> None:
+def test_every_digit_is_used_once_per_epoch_in_a_different_order(few: tuple[Digits, Digits]) -> None:
     numbered = Digits(few[0].images.clone(), few[0].labels)
     numbered.images[:, 0, 0, 0] = torch.arange(100) / 100
     model, shown = seeded_model(SHORT), []
@@ -271,7 +271,7 @@ def test_the_one_cycle_schedule_rises_to_the_peak_and_falls(few: tuple[Digits, D
     assert rates.index(max(rates)) not in (0, len(rates) - 1)
 
 
-# --- a fault of the lecture: a mean of batch means -------------------------------------------------------------------
+# --- losses are means over samples, not over batches -----------------------------------------------------------------
 
 
 def mean_over_samples(model: SimpleCNN, digits: Digits) -> tuple[float, float]:
@@ -303,7 +303,7 @@ def test_the_validation_loss_counts_every_sample_the_same_however_small_the_last
     assert evaluate(trained[0], few[1]) == pytest.approx(mean_over_samples(trained[0], few[1]), rel=1e-5)
 
 
-def test_evaluating_puts_the_mode_back_and_moves_no_statistics(few: tuple[Digits, Digits]) -> None:
+def test_evaluating_restores_the_mode_and_does_not_change_statistics(few: tuple[Digits, Digits]) -> None:
     model = seeded_model(SHORT).train()
     before = state_of(model)
     evaluate(model, few[1])

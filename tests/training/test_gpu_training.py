@@ -1,4 +1,4 @@
-"""Training on a CUDA device: it learns what the CPU learns, resumes, and leaves the model on the CPU."""
+"""Training on a CUDA device: losses as on the CPU, resuming, and a model on the CPU at the end."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_the_same_losses_as_on_the_cpu_within_rounding() -> None:
     torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=0.02, atol=2e-3)
 
 
-def test_a_resumed_training_goes_on_with_the_same_random_numbers(tmp_path: Path) -> None:
+def test_a_resumed_training_continues_with_the_same_random_numbers(tmp_path: Path) -> None:
     whole, _ = train_from_scratch(ROBUST, *digits(), "sample", tmp_path / "whole", device="cuda", progress=False)
     model, generator = new_network(ROBUST)
     training = Training(model, *digits(), ROBUST, "cuda", generator)

@@ -1,4 +1,4 @@
-"""Once everything is decided, the validation digits are learned from too."""
+"""Refitting on all digits, including the validation digits."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,13 +31,13 @@ def chosen(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plain_training(digits: Digits, seed: int) -> SimpleCNN:
-    """Of all digits, and nothing after it."""
+    """A training on all digits without calibration."""
     recipe = replace(FINAL, seed=seed, calibrated=False)
     return train_from_scratch(recipe, digits, digits, "digits", progress=False)[0]
 
 
 @pytest.mark.parametrize("seed", [None, 5])
-def test_a_refit_is_the_training_of_all_digits_with_the_temperature_that_was_chosen(
+def test_a_refit_is_a_training_on_all_digits_with_the_temperature_of_the_chosen_one(
     seed: int | None, digits: Digits, chosen: Path, tmp_path: Path
 ) -> None:
     refit(chosen, digits, tmp_path, seed=seed, progress=False)
@@ -54,7 +54,7 @@ def test_its_results_and_history_are_those_of_the_chosen_training(digits: Digits
     assert (tmp_path / "history.json").read_bytes() == (chosen / "history.json").read_bytes()
 
 
-def test_another_seed_of_what_was_refitted_is_that_seed_of_what_was_chosen(
+def test_refitting_a_refit_with_another_seed_equals_refitting_the_chosen_training_with_it(
     digits: Digits, chosen: Path, tmp_path: Path
 ) -> None:
     refit(chosen, digits, tmp_path / "shipped", progress=False)
@@ -65,7 +65,7 @@ def test_another_seed_of_what_was_refitted_is_that_seed_of_what_was_chosen(
     assert again.results == expected.results
 
 
-def test_an_interrupted_refit_goes_on_to_the_same_weights(
+def test_an_interrupted_and_resumed_refit_gives_the_same_weights(
     digits: Digits, chosen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -84,7 +84,7 @@ def test_an_interrupted_refit_goes_on_to_the_same_weights(
     assert same(state_of(load_checkpoint(tmp_path).model), state_of(once_more.model))
 
 
-def test_a_recipe_that_picks_its_epoch_by_the_validation_loss_is_refused(digits: Digits, tmp_path: Path) -> None:
+def test_a_recipe_that_selects_its_epoch_by_validation_loss_is_refused(digits: Digits, tmp_path: Path) -> None:
     train_from_scratch(replace(SHORT, epochs=1), *split(digits), "digits", tmp_path, progress=False)
     with pytest.raises(ValueError, match="expected a recipe that keeps its last epoch, received quick"):
         refit(tmp_path, digits, tmp_path / "out")
@@ -98,13 +98,13 @@ def test_a_training_that_is_not_finished_is_refused(digits: Digits, tmp_path: Pa
         refit(tmp_path, digits, tmp_path / "out")
 
 
-def test_the_folder_of_the_chosen_training_is_not_written_over(digits: Digits, chosen: Path) -> None:
+def test_the_folder_of_the_chosen_training_is_not_overwritten(digits: Digits, chosen: Path) -> None:
     for spelling in (chosen, chosen / ".." / chosen.name):
         with pytest.raises(ValueError, match="expected another folder"):
             refit(chosen, digits, spelling)
 
 
-def test_the_command_refits_and_evaluating_says_that_validation_digits_were_learned(
+def test_the_command_refits_and_evaluating_says_that_validation_digits_were_used(
     chosen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (chosen / "loss_curves.png").write_bytes(b"a picture")

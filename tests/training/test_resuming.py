@@ -1,4 +1,4 @@
-"""A training that goes on where it stopped."""
+"""Resuming an interrupted or finished training."""
 
 # ruff: noqa: F401, F811 (fixtures are imported)
 
@@ -42,7 +42,7 @@ def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one_bit_for
         on_epoch=interrupt_after(interrupted_after),
     )  # fmt: skip
     assert len(interrupted.epochs) == interrupted_after
-    resumed = seeded_model(recipe, seed=99)  # a new process knows nothing of the first one's weights
+    resumed = seeded_model(recipe, seed=99)  # as in a new process
     history = fit(resumed, *few, recipe, "digits", tmp_path / "parts", resume=True, progress=False)
 
     assert without_seconds(history) == without_seconds(expected)
@@ -64,7 +64,7 @@ def test_early_stopping_counts_the_epochs_before_the_interruption(
     assert same(state_of(model), state_of(load_checkpoint(tmp_path).model))
 
 
-def test_a_finished_training_goes_on_with_more_epochs_as_if_it_had_them_from_the_start(
+def test_a_finished_training_resumed_with_more_epochs_equals_a_longer_training(
     few: tuple[Digits, Digits], tmp_path: Path
 ) -> None:
     longer, shorter = SHORT, dataclasses.replace(SHORT, epochs=2)
@@ -86,7 +86,7 @@ def test_a_finished_training_is_not_trained_again(few: tuple[Digits, Digits], tm
     ("field", "value"),
     [("learning_rate", 0.2), ("batch_size", 32), ("seed", 7), ("model", SimpleCNNConfig(norm="before"))],
 )
-def test_resuming_with_another_recipe_is_refused_by_the_name_of_what_changed(
+def test_resuming_with_another_recipe_is_refused_by_the_name_of_the_changed_field(
     field: str, value: object, few: tuple[Digits, Digits], tmp_path: Path
 ) -> None:
     train_from_scratch(dataclasses.replace(SHORT, epochs=1), *few, "digits", tmp_path, progress=False)
@@ -122,7 +122,7 @@ def test_resuming_from_a_damaged_file_is_refused(few: tuple[Digits, Digits], tmp
         train_from_scratch(SHORT, *few, "digits", tmp_path, resume=True, progress=False)
 
 
-def test_resuming_where_nothing_was_begun_begins(few: tuple[Digits, Digits], tmp_path: Path) -> None:
+def test_resuming_in_an_empty_folder_starts_a_new_training(few: tuple[Digits, Digits], tmp_path: Path) -> None:
     recipe = dataclasses.replace(SHORT, epochs=1)
     _, history = train_from_scratch(recipe, *few, "digits", tmp_path / "new", resume=True, progress=False)
     assert [epoch.epoch for epoch in history.epochs] == [1]

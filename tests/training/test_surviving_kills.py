@@ -1,6 +1,6 @@
-"""Trainings that are killed, crowded, or run out of disk: what was reached stands, and goes on as if nothing had been.
+"""Trainings that are killed, run out of disk or share a folder keep their finished epochs and can be resumed.
 
-Each training here is a process of its own, forked from one that has imported everything already.
+Each training is a process, forked from one that has imported the libraries already.
 """
 
 import dataclasses
@@ -38,10 +38,10 @@ forkserver.set_forkserver_preload(["bnmodel.training", "torchvision", "sklearn.d
 
 
 def train(out: Path, recipe: Recipe, told: Connection, most_bytes: int | None = None) -> None:
-    """Train in this process; tell 0 at the start, the number of every epoch once it is saved, and any error."""
+    """Train in this process; send 0 at the start, the number of each saved epoch, and any error."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
-    if most_bytes is not None:  # to a file; the kernel then refuses as a full disk does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore SIGINT by default
+    if most_bytes is not None:  # per file; larger writes then fail as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     training, validation = split(load_offline_digits(True))
     model, generator = new_network(recipe)
@@ -57,7 +57,7 @@ def train(out: Path, recipe: Recipe, told: Connection, most_bytes: int | None = 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., tuple[multiprocessing.Process, Connection]]]:
-    """Starts a training, and returns once it has begun."""
+    """A function that starts a training and returns once it runs."""
     processes = []
 
     def begin(out: Path, recipe: Recipe = RECIPE, most_bytes: int | None = None):  # type: ignore[no-untyped-def]
@@ -76,7 +76,7 @@ def start() -> Iterator[Callable[..., tuple[multiprocessing.Process, Connection]
 
 
 def messages(told: Connection) -> list[object]:
-    """All that is told until the process is no more."""
+    """All messages until the process ends."""
     found = []
     try:
         while True:
@@ -97,7 +97,7 @@ def epochs_in(folder: Path) -> int:
     return len(torch.load(file, weights_only=True)["epochs"]) if file.exists() else 0
 
 
-def test_killed_twenty_times_it_loses_an_epoch_at_most_each_time_and_ends_with_the_same_bits(
+def test_killed_twenty_times_it_loses_at_most_an_epoch_each_time_and_ends_with_the_same_weights(
     start, tmp_path: Path
 ) -> None:
     process, told = start(tmp_path / "whole")
@@ -113,10 +113,10 @@ def test_killed_twenty_times_it_loses_an_epoch_at_most_each_time_and_ends_with_t
         process.kill()  # signal 9
         process.join()
         saved = epochs_in(tmp_path / "parts")
-        assert saved >= max([reached, *messages(told)])  # what was said to be saved is
+        assert saved >= max([reached, *messages(told)])  # reported epochs are saved
         cut_short += saved < RECIPE.epochs
         reached = saved
-    assert cut_short >= KILLS / 2  # the kills came while it trained
+    assert cut_short >= KILLS / 2  # killed during training
     process, told = start(tmp_path / "parts")
     messages(told)
     process.join()
@@ -132,7 +132,7 @@ def test_killed_twenty_times_it_loses_an_epoch_at_most_each_time_and_ends_with_t
     assert not list((tmp_path / "parts").glob(f"{TEMPORARY}*"))
 
 
-def test_a_full_disk_ends_it_in_words_leaves_the_epochs_before_and_can_be_mended(start, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_actionable_error_keeps_earlier_epochs_and_can_be_resumed(start, tmp_path: Path) -> None:
     three, six = (dataclasses.replace(RECIPE, epochs=epochs, schedule="constant") for epochs in (3, 6))
     _, told = start(tmp_path, three)
     assert messages(told) == [1, 2, 3]
@@ -145,7 +145,7 @@ def test_a_full_disk_ends_it_in_words_leaves_the_epochs_before_and_can_be_mended
     assert messages(told) == [4, 5, 6]
 
 
-def test_a_second_training_into_the_same_folder_is_refused_until_the_first_is_dead(start, tmp_path: Path) -> None:
+def test_a_second_training_in_the_same_folder_is_refused_until_the_first_ends(start, tmp_path: Path) -> None:
     first, told = start(tmp_path, LONG)
     assert told.recv() == 1
     _, said = start(tmp_path, LONG)
@@ -155,16 +155,16 @@ def test_a_second_training_into_the_same_folder_is_refused_until_the_first_is_de
     first.kill()
     first.join()
     _, said = start(tmp_path, LONG)
-    assert said.recv() >= 2  # it holds the folder, and goes on
+    assert said.recv() >= 2  # it has the lock, and resumes
 
 
-def test_what_a_killed_process_left_half_written_is_deleted(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_deleted(tmp_path: Path) -> None:
     (tmp_path / f"{TEMPORARY}best-x.pt").write_bytes(b"half")
     with folder_lock(tmp_path):
         assert not list(tmp_path.glob(f"{TEMPORARY}*"))
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_trained(
+def test_a_folder_that_is_not_writable_is_refused_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_traine
 
 
 @pytest.mark.parametrize("second", [0.0, 0.01, 0.1])
-def test_ctrl_c_twice_keeps_the_epochs_before_and_says_so(second: float, start, tmp_path: Path) -> None:
+def test_ctrl_c_twice_keeps_the_finished_epochs(second: float, start, tmp_path: Path) -> None:
     process, told = start(tmp_path, LONG)
     while told.recv() < 3:
         pass
@@ -193,7 +193,7 @@ def test_ctrl_c_twice_keeps_the_epochs_before_and_says_so(second: float, start, 
 
 
 @pytest.mark.parametrize("entry", ["recipe", "epochs", "model", "best", "optimizer", "shuffling", "waited"])
-def test_a_training_of_another_version_is_refused_in_words(entry: str, tmp_path: Path) -> None:
+def test_a_training_of_another_version_is_an_actionable_error(entry: str, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=1)
     digits = split(load_offline_digits(True))
     few = digits[0][:64], digits[1][:20]

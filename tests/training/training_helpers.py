@@ -36,7 +36,7 @@ def seeded_model(recipe: Recipe, seed: int = 0) -> SimpleCNN:
 
 @pytest.fixture(autouse=True)
 def own_random_state():
-    """`fit` draws dropout from the global random state; no test may depend on those before it."""
+    """Fix the global random state, so that tests are independent of each other."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
@@ -49,7 +49,7 @@ def digits() -> tuple[Digits, Digits]:
 
 @pytest.fixture(scope="module")
 def few(digits: tuple[Digits, Digits]) -> tuple[Digits, Digits]:
-    """Enough for mechanics: 100 and 50, so that the last batch is smaller."""
+    """100 training digits, so that the last batch is smaller, and 50 validation digits."""
     return digits[0][:100], digits[1][:50]
 
 
@@ -61,7 +61,7 @@ def trained(digits: tuple[Digits, Digits], tmp_path_factory: pytest.TempPathFact
 
 
 class Spoiler:
-    """Called after every epoch: keeps a copy of the weights, and ruins the model after epoch `last_good`."""
+    """Called after each epoch: copies the weights, and spoils the model after epoch `last_good`."""
 
     def __init__(self, model: SimpleCNN, last_good: int) -> None:
         self.model, self.last_good = model, last_good
@@ -76,7 +76,7 @@ class Spoiler:
 
 
 def scripted_losses(losses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The validation losses of the epochs to come, whatever the model."""
+    """Set the validation losses of the next epochs, independent of the model."""
     remaining = iter(losses)
     monkeypatch.setattr(bnmodel.training.trainer, "evaluate", lambda model, digits: (next(remaining), 0.5))
 
