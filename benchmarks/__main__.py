@@ -1,8 +1,8 @@
-"""All benchmarks, one after the other, each in a process of its own; then the tables of the README and the docs.
+"""Runs all benchmarks, each in its own process, and then writes the tables of the README and the docs.
 
 python -m benchmarks [--resume]
 
-Takes hours on two cores. `--resume` leaves out those that an interrupted run has finished.
+Takes hours on two cores. `--resume` skips those that an interrupted run has finished.
 """
 
 import argparse
@@ -36,17 +36,17 @@ COMMANDS = (
     "benchmarks.runtimes",
     "benchmarks.readme",
 )
-FINISHED = Path("build/benchmarks.txt")  # the commands that the last run has finished, a line each
-BUSY = 0.5  # load average from which times are not worth much
+FINISHED = Path("build/benchmarks.txt")  # the finished commands of the last run, one per line
+BUSY = 0.5  # load average above which times are unreliable
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--resume", action="store_true", help="leave out what an interrupted run has finished")
+    parser.add_argument("--resume", action="store_true", help="skip what an interrupted run has finished")
     options = parser.parse_args()
     finished = FINISHED.read_text().splitlines() if options.resume and FINISHED.exists() else []
     if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > BUSY:
-        print(f"Expected a quiet machine, received a load average of {load:.1f}: end other programs.", file=sys.stderr)
+        print(f"Expected a quiet machine, received a load average of {load:.1f}; end other programs.", file=sys.stderr)
     failed = []
     for command in COMMANDS:
         if command in finished:

@@ -1,6 +1,6 @@
-"""The layer's errors against float64, ours beside torch's, where the mean is large against the spread.
+"""Rounding errors of CustomBatchNorm and of torch's layer on ill-conditioned inputs, relative to float64.
 
-`python -m benchmarks.accuracy`. Errors are the largest difference relative to the largest exact value.
+`python -m benchmarks.accuracy`. An error is the largest difference divided by the largest exact value.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def batch(shape: tuple[int, ...], mean: float, std: float, channels_last: bool, 
 
 
 def numbers(layer: nn.Module, x: Tensor, mean: Tensor, var: Tensor) -> Numbers:
-    """Output and running variance of a training step; the gradient of γ with `mean` and `var` as frozen statistics."""
+    """Output and running variance in train mode; gradient of γ in eval mode, with running statistics `mean`, `var`."""
     y = layer(x).detach()
     variance = layer.running_var.clone()  # type: ignore[operator]
     layer.eval()

@@ -1,7 +1,7 @@
 """Response times of the page, measured in Chromium with real strokes.  python -m benchmarks.app
 
-The time is from the browser's event (pen-up, key or click) to the first frame with the answer on the page. Server and
-browser share the machine, as on a laptop.
+Times are from the browser's event (pen-up, key or click) to the first frame with the answer. Server and browser run on
+the same machine, as on a laptop.
 """
 
 import random
@@ -20,11 +20,11 @@ from demo.server.live_training import MAX_TRAININGS
 
 DRAWINGS = 40
 TAB_DRAWINGS = 7
-CHANGES = 6  # per control; the first is left out, since nothing is cached yet
-LONGEST = 4000  # ms to wait for a picture that may not come
-PATIENCE = 120_000  # ms to wait for one that comes
+CHANGES = 6  # per control; the first is not counted, since nothing is cached yet
+LONGEST = 4000  # ms to wait for a picture that may not change
+PATIENCE = 120_000  # ms to wait for anything else
 VIEW = {"width": 1280, "height": 900}
-# tab → what must have changed when its answer is there
+# tab → selector of the part that changes with the answer
 TABS = {
     "X-ray": "#xray",
     "Chance": "#chance",
@@ -40,18 +40,18 @@ TABS_WITH_CONTROLS = (
     "Gradients", "Convergence", "Stopping",
 )  # fmt: skip
 CONTROLS = "#right .controls .block[id], #right .controls button[id$=reshuffle]"
-# Notes when a key or a button is pressed, and the first frame after the last change of the tab's pictures; once a page
+# Records when a key or button is pressed, and the first frame after the last change of the tab's pictures
 KEY_CLOCK = """() => {
     window.times = { start: 0, shown: 0 };
     const start = () => { times = { start: performance.now(), shown: 0 }; };
     document.addEventListener('keydown', start, true);
     const changed = () => requestAnimationFrame(() => { times.shown = performance.now(); });
-    for (const shown of document.querySelectorAll('.picture .html-container > *')) { // Gradio keeps what it can of it
+    for (const shown of document.querySelectorAll('.picture .html-container > *')) { // Gradio reuses elements
         new MutationObserver(changed).observe(
             shown, { childList: true, subtree: true, attributes: true, characterData: true });
     }
 }"""
-# Notes when the pen is lifted, and the first frame after each change of the pad's answer and of the watched part.
+# Records when the pen is lifted, and the first frame after each change of the pad's answer and of the watched part
 CLOCK = """(watched) => {
     const times = window.times = { up: 0, pad: 0, panel: 0 };
     const note = (name) => requestAnimationFrame(() => { times[name] ||= performance.now(); });
@@ -60,7 +60,7 @@ CLOCK = """(watched) => {
     document.querySelector('.pad-canvas').addEventListener(
         'pointerup', () => Object.assign(times, { up: performance.now(), pad: 0, panel: 0 }), true);
     watch('.pad', 'pad', { attributes: true, attributeFilter: ['data-settled'] });
-    watch(watched + ' .html-container', 'panel', { childList: true, subtree: true }); // not Gradio's sign of waiting
+    watch(watched + ' .html-container', 'panel', { childList: true, subtree: true }); // without Gradio's progress
 }"""
 
 
@@ -145,7 +145,7 @@ def answer_times(page: Page, place: str, drawings: int) -> tuple[list[float], li
         panel.append(times["panel"] - times["up"])
         page.evaluate("times.panel = 0")
         page.locator("[data-do=clear]").click()
-        page.wait_for_function("times.panel > 0")  # the example again
+        page.wait_for_function("times.panel > 0")  # shows the example again
         page.wait_for_timeout(200)
     return pad, panel
 
@@ -188,7 +188,7 @@ def change(page: Page, control: Locator, number: int) -> float | None:
         page.wait_for_function("times.shown > 0", timeout=LONGEST)
     except TimeoutError:
         return None
-    page.wait_for_function("performance.now() - times.shown > 400")  # no further pictures
+    page.wait_for_function("performance.now() - times.shown > 400")  # until pictures stop changing
     return float(page.evaluate("times.shown - times.start"))
 
 

@@ -1,6 +1,6 @@
 """Cost of the augmentation, compared with torchvision's transforms and with a training step.
 
-torchvision draws one random value per batch; for one per digit it has to be called for every digit, as in a Dataset.
+torchvision draws one random value per batch; for one per digit it must be called for each digit, as in a Dataset.
 The transforms closest to `warp` are RandomAffine and ElasticTransform. Processor time on one thread.
 """
 
@@ -41,9 +41,8 @@ def main() -> None:
     }
     write("augmentation", {"works": result})
     for name, numbers in result.items():
-        print(
-            f"{name:55s} {numbers['microseconds_per_digit']:8.1f} µs a digit, {numbers['share_of_step']:.2f} of a step"
-        )
+        microseconds, share = numbers["microseconds_per_digit"], numbers["share_of_step"]
+        print(f"{name:55s} {microseconds:8.1f} µs per digit, {share:.2f} of a step")
 
 
 if __name__ == "__main__":

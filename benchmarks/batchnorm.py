@@ -1,11 +1,11 @@
-"""What CustomBatchNorm costs, against torch's C++ layer: alone, and in a whole step of training.
-
-Alone: inference, and forward with backward, over five shapes, in float32 and bfloat16, eager and compiled: time, and
-memory held during the call. The whole step is of the lecture's network and of RobustCNN, which is channels-last, in
-float32 and under bfloat16 autocast. On the CPU: processor time on one thread of one core, memory kept as in
-`python -m bnmodel train` (`bnmodel/training/allocator.py`). The layers take turns; a time is the least of all turns.
+"""Time and memory of CustomBatchNorm relative to torch's C++ layer, alone and in a training step.
 
 python -m benchmarks.batchnorm [--device cuda] [--modes eager] [--parts layers steps]
+
+Alone: inference, and forward with backward, for five shapes, in float32 and bfloat16, eager and compiled. Training
+steps: of SimpleCNN and of RobustCNN, which is channels-last, in float32 and under bfloat16 autocast. Times on the CPU
+are processor times on one thread of one core, with memory kept as in `python -m bnmodel train`
+(`bnmodel/training/allocator.py`). The layers alternate; a time is the minimum over all turns.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def layer_works(layers: Mapping[str, nn.Module], x: Tensor, mode: str, compiled:
     gradient, wanted = torch.randn_like(x), x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
 
     def forward_backward(call: Callable[[Tensor], Tensor]) -> None:
-        wanted.grad = None  # adding to the last one would take time of its own
+        wanted.grad = None  # accumulation would take extra time
         call(wanted).backward(gradient)
 
     works: dict[str, Work] = {}
@@ -75,7 +75,7 @@ def training_work(model: nn.Module, batch_size: int, half: bool, device: str = "
 
 
 def transient_memory(work: Work, device: str) -> int:
-    """The most bytes that `work` holds at a time beyond what it began with."""
+    """Peak memory of `work` in bytes, beyond what is allocated before."""
     work()
     if device == "cuda":
         torch.cuda.synchronize()
@@ -95,7 +95,7 @@ def transient_memory(work: Work, device: str) -> int:
 
 
 def seconds(work: Work, repeats: int, device: str) -> float:
-    """Per call: processor time on the CPU, time between two events on the GPU."""
+    """Seconds per call: processor time on the CPU, time between two events on a GPU."""
     if device == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize()
@@ -112,7 +112,7 @@ def seconds(work: Work, repeats: int, device: str) -> float:
 
 
 def compare(works: dict[str, Work], device: str = "cpu") -> dict[str, dict[str, float]]:
-    """Milliseconds of each, the least of many turns, and their ratio to the first's."""
+    """Milliseconds of each work, the minimum of many turns, and their ratio to the first one's."""
     for work in works.values():
         seconds(work, 2, device)  # compiles, fills caches
     once = {name: seconds(work, 2, device) for name, work in works.items()}
@@ -135,10 +135,10 @@ def layer_rows(device: str, compiled: bool) -> list[dict[str, Any]]:
             memory_format = torch.channels_last if channels_last else torch.contiguous_format
             x = torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=memory_format)
             for mode in ("eval", "train"):
-                torch.compiler.reset()  # which keeps eight versions of a function
+                torch.compiler.reset()  # it compiles at most eight versions of a function
                 layers: dict[str, nn.Module] = {"torch": theirs(shape[1]), "CustomBatchNorm": CustomBatchNorm(shape[1])}
                 first = mode == "train" and dtype == torch.float32 and shape == next(iter(SHAPES)) and not compiled
-                if first and device == "cpu":  # its statistics are plain attributes, which stay on the CPU
+                if first and device == "cpu":  # its statistics are plain attributes, always on the CPU
                     layers["naive"] = NaiveBatchNorm(shape[1])
                 works = layer_works(layers, x, mode, compiled)
                 times = compare(works, device)
@@ -178,7 +178,7 @@ def _print(name: str, times: dict[str, dict[str, float]]) -> None:
 
 
 def _stay_on_one_core() -> None:
-    """The core the process is on, unless it has been given one."""
+    """Pin the process to one core, unless it is pinned already."""
     if hasattr(os, "sched_setaffinity") and len(cores := os.sched_getaffinity(0)) > 1:
         os.sched_setaffinity(0, {max(cores)})
 

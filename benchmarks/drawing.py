@@ -1,9 +1,9 @@
-"""How well exported models read what a hand draws: MNIST's test digits as pen strokes, drawn anew in many ways.
+"""Accuracy of exported models on drawings: MNIST's test digits as pen strokes, redrawn in many ways.
 
 python -m benchmarks.drawing [--model FOLDER]… [--digits N] [--data-root DIR]
 
-Each condition changes one thing about a plain drawing. The styles are hands that MNIST hardly has, made from its
-strokes; of these only the digits of one class count, and only those that the style changes.
+Each condition changes one property of a plain drawing. Styles are handwritings that are rare in MNIST, made from its
+strokes; each applies to digits of one class, and only those that it changes are counted.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.loading import load_file
 from export.recogniser import Recognizer, available
 
-STYLE_DIGITS = 500  # of the class, at most
+STYLE_DIGITS = 500  # per style, at most
 SEED = 0
 PLAIN = Drawing()
 RED, YELLOW, BLUE = (200, 20, 30, 255), (255, 230, 80, 255), (30, 60, 200, 255)
@@ -37,7 +37,7 @@ CONDITIONS: dict[str, Drawing] = {
     "canvas 1600 × 1200": replace(PLAIN, width=1600, height=1200),
     "small, top left": replace(PLAIN, size=0.4, centre=(0.21, 0.21)),
     "small, bottom right": replace(PLAIN, size=0.4, centre=(0.79, 0.79)),
-    # a brush that shrinks with the digit: the plain one would fill it
+    # the brush shrinks with the digit, since the plain one would fill its loops
     **{f"size {size} %": replace(PLAIN, size=size / 100, brush=size / 1000) for size in (20, 35)},
     **{f"size {size} %": replace(PLAIN, size=size / 100) for size in (50, 80, 95)},
     **{f"brush {brush} %": replace(PLAIN, size=0.7, brush=brush / 100) for brush in (1, 2, 4, 8, 12)},
@@ -60,7 +60,7 @@ CONDITIONS: dict[str, Drawing] = {
 
 @dataclass(frozen=True)
 class Score:
-    """How many of `n` drawings were read as what they are; `low` and `high`: 95 % confidence."""
+    """Number of `n` drawings read correctly; `low` and `high`: 95 % confidence interval of the accuracy."""
 
     n: int
     correct: int
@@ -77,16 +77,16 @@ def score(right: np.ndarray) -> Score:
 
 
 def choose(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """About `count` indices, as many of each class as there are or as make it even, drawn without replacement."""
+    """About `count` indices without replacement, equally many of each class where there are enough."""
     of_each = [rng.permutation(np.flatnonzero(labels == label)) for label in range(10)]
     return np.concatenate([index[: -(-(count - label) // 10)] for label, index in enumerate(of_each)])
 
 
-Batch = tuple[str, Drawing, list[Strokes], np.ndarray]  # a condition's name, how to draw, what, and labels (N,)
+Batch = tuple[str, Drawing, list[Strokes], np.ndarray]  # name of the condition, how to draw, strokes, labels (N,)
 
 
 def batches(digits: data.Digits, count: int) -> Iterator[Batch]:
-    """All conditions with the same `count` digits, then the styles, each with up to STYLE_DIGITS of its class."""
+    """All conditions with the same `count` digits, then all styles with up to STYLE_DIGITS of their class."""
     images, labels = digits.images[:, 0].numpy(), digits.labels.numpy()
     chosen = choose(labels, count, np.random.default_rng(SEED))
     plain = [vectorise(images[index]) for index in chosen]
@@ -100,7 +100,7 @@ def batches(digits: data.Digits, count: int) -> Iterator[Batch]:
 
 
 def read(models: dict[str, Recognizer], batch: Batch) -> dict[str, Score]:
-    """Each canvas is drawn once and read by every model."""
+    """Draw each canvas once, and read it with every model."""
     _, drawing, drawn, labels = batch
     read_as: dict[str, list[int | None]] = {name: [] for name in models}
     for number, strokes in enumerate(drawn):
@@ -111,7 +111,7 @@ def read(models: dict[str, Recognizer], batch: Batch) -> dict[str, Score]:
 
 
 def summary(pixels: Score, conditions: dict[str, Score]) -> dict[str, Any]:
-    """What is written of one model. `pixels`: the same digits as MNIST has them, which no drawing can beat by much."""
+    """The results of a model. `pixels`: those on the original digits, about the best that drawings can reach."""
     worst = min(conditions, key=lambda name: conditions[name].accuracy)
     return {
         "mean": float(np.mean([result.accuracy for result in conditions.values()])),
@@ -122,7 +122,7 @@ def summary(pixels: Score, conditions: dict[str, Score]) -> dict[str, Any]:
 
 
 def recognizer(folder: Path) -> Recognizer:
-    """The ONNX files in `folder`, on one thread: more would wait for each other on canvases as small as these.
+    """The ONNX files in `folder`, on one thread, which is fastest for canvases this small.
 
     Raises:
         ExportError: a file is missing or damaged.
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(models: dict[str, Recognizer], digits: data.Digits, count: int) -> dict[str, Any]:
-    """Measure, print a row a condition, and return what is to be written."""
+    """Measure all conditions, print a row for each, and return the results."""
     chosen = choose(digits.labels.numpy(), count, np.random.default_rng(SEED))
     images, labels = digits.images[chosen].numpy(), digits.labels[chosen].numpy()
     pixels = {name: score(model.classify(images).argmax(1) == labels) for name, model in models.items()}

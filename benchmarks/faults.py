@@ -1,4 +1,4 @@
-"""Count the tests of killed processes, full disks, damaged and swapped files.  python -m benchmarks.faults"""
+"""Counts the tests of killed trainings, full disks, damaged and swapped files.  python -m benchmarks.faults"""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from benchmarks import write
 
 ROOT = Path(__file__).parent.parent
-TESTS = {"trainings": "test_training_survives.py", "files": "test_damaged.py"}
+TESTS = {"trainings": "training/test_surviving_kills.py", "files": "test_damaged.py"}
 
 
 def main() -> None:
@@ -22,10 +22,12 @@ def counted(file: Path) -> dict[str, int]:
     """Number of tests in a file, and how many passed."""
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
-        subprocess.run([sys.executable, "-m", "pytest", str(file), f"--junitxml={report}"], cwd=ROOT, check=False)
+        done = subprocess.run([sys.executable, "-m", "pytest", str(file), f"--junitxml={report}"], cwd=ROOT)
+        if done.returncode > 1:  # neither passed nor failed: no tests, or a usage error
+            raise SystemExit(f"{file}: expected tests, received exit code {done.returncode} of pytest")
         suite = next(ElementTree.parse(report).iter("testsuite"))
-    tests, failed = int(suite.attrib["tests"]), int(suite.attrib["failures"]) + int(suite.attrib["errors"])
-    return {"tests": tests, "passed": tests - failed}
+    tests, *others = (int(suite.attrib[outcome]) for outcome in ("tests", "failures", "errors", "skipped"))
+    return {"tests": tests, "passed": tests - sum(others)}
 
 
 if __name__ == "__main__":

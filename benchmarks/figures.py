@@ -1,4 +1,4 @@
-"""The README's pictures, taken of the real app.  python -m benchmarks.figures"""
+"""Screenshots of the app for README and docs.  python -m benchmarks.figures"""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from benchmarks.running_app import draw, open_app, serve
 
 DOCS = Path(__file__).parent.parent / "docs"
 MOST_BYTES = 300_000
-FLAGGED_ONE = [(0.40, 0.33), (0.56, 0.2), (0.5, 0.85)]  # a 1 that train mode misreads
+FLAGGED_ONE = [(0.40, 0.33), (0.56, 0.2), (0.5, 0.85)]  # a 1 that is misread in train mode
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def save(page: Page, name: str, part: tuple[str, str] | None = None) -> None:
-    """A picture of the page, or of it from the top of one element to the end of another, in 256 colours."""
+    """Save a screenshot in 256 colours of the page, or of it from the top of one element to the end of another."""
     path = DOCS / name
     if part is None:
         page.screenshot(path=path)

@@ -1,4 +1,4 @@
-"""Check whether labels of an 8-bit ONNX file differ from the network's on MNIST's test set.
+"""Differences between an 8-bit ONNX file and the exported one on MNIST's test set.
 
 python -m benchmarks.int8 --data-root DIR
 """

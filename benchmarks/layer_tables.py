@@ -2,48 +2,50 @@
 
 from typing import Any
 
+from benchmarks.markdown import table
+
 
 def accuracy(result: dict[str, Any]) -> str:
     errors: dict[str, dict[str, dict[str, float]]] = {}
     for row in result["rows"]:
         errors.setdefault(row["case"], {})[row["layer"]] = row["errors"]
     quantities = list(result["rows"][0]["errors"])
-    lines = ["| input | " + " | ".join(f"{quantity}: torch | ours" for quantity in quantities) + " |"]
-    lines.append("|---" * (1 + 2 * len(quantities)) + "|")
+    rows = []
     for case, of_layer in errors.items():
         values = [of_layer[layer][name] for name in quantities for layer in ("torch", "CustomBatchNorm")]
         cells = [f"{value:.0e}".replace("e-0", "e-").replace("e+00", "").replace("e+0", "e") for value in values]
-        lines.append(f"| {case} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([case, *cells])
+    heads = [head for quantity in quantities for head in (f"{quantity}: torch", "ours")]
+    return table(["input", *heads], rows)
 
 
-def _layer_tables(result: dict[str, Any]) -> list[str]:
-    rows = result["layers"]
-    kinds = list(dict.fromkeys((row["compiled"], row["mode"], row["dtype"]) for row in rows))
+def _cost(result: dict[str, Any]) -> str:
+    """Two tables: the layer alone, × torch, and whole training steps."""
+    layers = result["layers"]
+    kinds = list(dict.fromkeys((row["compiled"], row["mode"], row["dtype"]) for row in layers))
     kinds.sort(key=lambda kind: (kind[:2], kind[2] != "float32"))
-    times = {(row["shape"], (row["compiled"], row["mode"], row["dtype"])): row["layers"] for row in rows}
+    times = {(row["shape"], (row["compiled"], row["mode"], row["dtype"])): row["layers"] for row in layers}
+    alone = (
+        [shape, *(f"{times[shape, kind]['CustomBatchNorm']['times_torch']:.2f}" for kind in kinds)]
+        for shape in dict.fromkeys(row["shape"] for row in layers)
+    )
+    steps = []
+    for name, case in result["cases"].items():
+        milliseconds = [f"{case[layer]['milliseconds']:.2f} ms" for layer in ("torch", "CustomBatchNorm")]
+        steps.append([name, *milliseconds, f"{case['CustomBatchNorm']['times_torch']:.2f} ×"])
     heads = [f"{'compiled ' * compiled}{mode} {dtype}" for compiled, mode, dtype in kinds]
-    lines = ["| × torch | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    for shape in dict.fromkeys(row["shape"] for row in rows):
-        ours = [times[shape, kind]["CustomBatchNorm"]["times_torch"] for kind in kinds]
-        lines.append(f"| {shape} | " + " | ".join(f"{ratio:.2f}" for ratio in ours) + " |")
-    lines += ["", "| | torch | CustomBatchNorm | × torch |", "|---|---|---|---|"]
-    for name, layers in result["cases"].items():
-        torchs, ours = layers["torch"]["milliseconds"], layers["CustomBatchNorm"]
-        lines.append(f"| {name} | {torchs:.2f} ms | {ours['milliseconds']:.2f} ms | {ours['times_torch']:.2f} × |")
-    return lines
+    return f"{table(['× torch', *heads], alone)}\n\n{table(('', 'torch', 'CustomBatchNorm', '× torch'), steps)}"
 
 
 def batchnorm(result: dict[str, Any]) -> str:
     rows = result["layers"]
     naive = next(row["layers"]["naive"]["times_torch"] for row in rows if "naive" in row["layers"])
     excess = (row["layers"]["CustomBatchNorm"]["memory_in_x"] - row["layers"]["torch"]["memory_in_x"] for row in rows)
-    memory = f"Memory during a call is at most {max(excess):.1f} sizes of x above torch's. A naive implementation,"
-    return "\n".join(
-        [*_layer_tables(result), "", memory, f"in five steps, takes {naive:.1f} × in the first case (train, float32)."]
+    return (
+        f"{_cost(result)}\n\nMemory during a call is at most {max(excess):.1f} sizes of x above torch's. A naive "
+        f"implementation,\nin five steps, takes {naive:.1f} × in the first case (train, float32)."
     )
 
 
 def batchnorm_cuda(result: dict[str, Any]) -> str:
-    where = f"On one {result['device']}, torch {result['machine']['torch']}, eager."
-    return "\n".join([*_layer_tables(result), "", where])
+    return f"{_cost(result)}\n\nOn one {result['device']}, torch {result['machine']['torch']}, eager."

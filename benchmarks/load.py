@@ -1,8 +1,8 @@
-"""Fifty visitors drawing at once, then a soak test of ten minutes.  python -m benchmarks.load [--soak MINUTES]
+"""Load test with fifty simultaneous visitors, then a soak test.  python -m benchmarks.load [--soak MINUTES]
 
-A visitor sends what the page sends: while drawing, one request at a time; at pen-up, a call of the first tab through
-Gradio's queue; then it pauses for two seconds. The soak test has no pauses. Every answer is compared with the answer to
-the same drawing on an idle server. Server and visitors share the machine.
+A visitor sends the same requests as the page: while drawing, one at a time; after pen-up, a call of the first tab
+through Gradio's queue; then it pauses for two seconds. The soak test has no pauses. Each answer is compared with the
+answer to the same drawing on an idle server. Server and visitors share the machine.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from demo.images import as_ink, enlarge, png_url
 VISITORS = 50
 SECONDS = 60
 STROKES = 8  # requests per digit while it is drawn
-PACE = 0.15  # seconds between two requests; a digit takes a bit more than a second
+PACE = 0.15  # seconds between two requests of a drawing
 PAUSE = 2.0  # seconds between two digits
 SOAK_VISITORS = 8  # without pauses
 TIMEOUT = 30.0
@@ -46,13 +46,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class App:
-    """What a page knows about the app."""
+    """The parts of the app's configuration that a page uses."""
 
     client: httpx.AsyncClient
     pad: int  # the component's id
-    model: str  # the network that answers at first
-    refresh: int  # the event that draws the first tab
-    others: list[Any]  # default values of that event's other inputs
+    model: str  # the default network
+    refresh: int  # id of the event that draws the first tab
+    others: list[Any]  # default values of the event's other inputs
 
     @classmethod
     async def open(cls, client: httpx.AsyncClient) -> "App":
@@ -94,7 +94,7 @@ class App:
 
 
 async def visit(app: App, drawings: Drawings, start: int, until: float, hurried: bool, seen: Seen):  # type: ignore[no-untyped-def]
-    """Draw one digit after the other until `until`."""
+    """Draw digits until `until`, a time of the monotonic clock."""
     session = uuid4().hex
     for drawing, (answer, picture) in itertools.islice(itertools.cycle(drawings.items()), start, None):
         if time.monotonic() > until:

@@ -1,4 +1,4 @@
-"""Break a file in many ways, one at a time, and list the changes that its tests do not notice.
+"""Mutation test: breaks a file in many ways, one at a time, and lists the changes that its tests do not notice.
 
     python -m benchmarks.mutants bnmodel/training/history.py tests/training/test_early_stopping.py --sample 40
 
@@ -31,9 +31,9 @@ name = "local"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="to break")
-    parser.add_argument("tests", nargs="+", help="that should notice")
-    parser.add_argument("--sample", type=int, default=40, help="mutants to try, drawn at random (default: 40)")
+    parser.add_argument("file", type=Path, help="file to break")
+    parser.add_argument("tests", nargs="+", help="tests that should fail")
+    parser.add_argument("--sample", type=int, default=40, help="number of mutants, drawn at random (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
     parser.add_argument("--timeout", type=float, default=300, help="seconds per mutant (default: 300)")
     options = parser.parse_args()

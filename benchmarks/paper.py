@@ -1,6 +1,6 @@
-"""Models of paper, light, printed lines and cameras, for pictures of digits as people take them.
+"""Models of light, paper, printed lines and cameras, for pictures of digits.
 
-Arrays are float64 (H, W), brightness in 0 … 255 and coverage in 0 … 1. Every function draws its parameters from `rng`.
+Arrays are float64 (H, W), brightness in 0 … 255 or coverage in 0 … 1.
 """
 
 import io
@@ -25,7 +25,7 @@ def coverage(strokes: Strokes, drawing: Drawing, rng: np.random.Generator) -> np
 
 
 def vignette(size: Size, corner: float) -> np.ndarray:
-    """1 in the middle, falling with the square of the radius to `corner` in the corners."""
+    """1 in the middle, decreasing with the square of the radius to `corner` in the corners."""
     y, x = _axes(size)
     return 1 - (1 - corner) * (x**2 + y**2) / 2
 
@@ -38,7 +38,7 @@ def slope(size: Size, span: float, angle: float) -> np.ndarray:
 
 
 def shadow(size: Size, factor: float, softness: float, angle: float, offset: float) -> np.ndarray:
-    """1 on one side of a line, `factor` on the other; `softness`: the penumbra's width, 2 for the whole side."""
+    """1 on one side of a line, `factor` on the other. `softness`: width of the penumbra in half sides."""
     y, x = _axes(size)
     across = (x * np.cos(angle) + y * np.sin(angle) - offset) / max(softness, 1e-3)
     return 1 - (1 - factor) / (1 + np.exp(-np.clip(4 * across, -50, 50)))
@@ -54,14 +54,14 @@ def _axes(size: Size) -> tuple[np.ndarray, np.ndarray]:
 
 
 def grain(size: Size, deviation: float, rng: np.random.Generator, scale: int = 1) -> np.ndarray:
-    """Gaussian texture of standard deviation `deviation`, `scale` pixels coarse."""
+    """Gaussian noise of standard deviation `deviation` in squares of `scale` pixels."""
     height, width = size
     noise = rng.standard_normal((-(-height // scale), -(-width // scale)))
     return deviation * np.repeat(np.repeat(noise, scale, 0), scale, 1)[:height, :width]
 
 
 def line(size: Size, position: float, width: float, tilt: float = 0.0, vertical: bool = False) -> np.ndarray:
-    """A straight line from side to side at `position` pixels from the top (left), `tilt` pixels lower at its end."""
+    """A line from side to side at `position` pixels from the top (or left), `tilt` pixels lower at its end."""
     length, across = size if vertical else size[::-1]
     middle = position + tilt * (np.arange(length) / max(length - 1, 1) - 0.5)
     distance = abs(np.arange(across)[:, None] + 0.5 - middle[None])  # (across, length)
@@ -70,7 +70,7 @@ def line(size: Size, position: float, width: float, tilt: float = 0.0, vertical:
 
 
 def ruled(size: Size, pitch: float, width: float, rng: np.random.Generator, squared: bool = False) -> np.ndarray:
-    """Parallel lines `pitch` pixels apart; of a squared sheet, both ways."""
+    """Parallel lines `pitch` pixels apart, in both directions if `squared`."""
     drawn = np.zeros(size)
     for vertical in (False, True) if squared else (False,):
         across = size[1] if vertical else size[0]
@@ -81,7 +81,7 @@ def ruled(size: Size, pitch: float, width: float, rng: np.random.Generator, squa
 
 
 def frame(size: Size, insets: tuple[float, float, float, float], width: float, tilt: float = 0.0) -> np.ndarray:
-    """Lines at distances from the top, bottom, left and right border that reach from side to side; nan for no line."""
+    """Lines from side to side at distances from the top, bottom, left and right border; nan for no line."""
     top, bottom, left, right = insets
     drawn = np.zeros(size)
     for position, vertical in ((top, False), (size[0] - bottom, False), (left, True), (size[1] - right, True)):
@@ -99,7 +99,7 @@ def box(size: Size, inset: float, width: float) -> np.ndarray:
 
 
 def specks(size: Size, count: int, diameter: float, rng: np.random.Generator) -> np.ndarray:
-    """Round dots at random places."""
+    """Round dots at random positions."""
     y, x = np.arange(size[0])[:, None] + 0.5, np.arange(size[1])[None] + 0.5
     drawn = np.zeros(size)
     for _ in range(count):
@@ -110,7 +110,7 @@ def specks(size: Size, count: int, diameter: float, rng: np.random.Generator) ->
 
 
 def inked(paper: np.ndarray, cover: np.ndarray, pen: float) -> np.ndarray:
-    """A pen of brightness `pen` on paper."""
+    """Paper covered by a pen of brightness `pen`."""
     return paper * (1 - cover) + pen * cover
 
 
@@ -127,7 +127,7 @@ def rgba(picture: np.ndarray, tint: tuple[float, float, float] = (1, 1, 1)) -> n
 def photographed(
     canvas: np.ndarray, rng: np.random.Generator, blur: float = 0.0, noise: float = 0.0, quality: int | None = None
 ) -> np.ndarray:
-    """Blurred (standard deviation in pixels), with noise (levels) and saved as JPEG of a `quality`."""
+    """Blur (standard deviation in pixels), add noise (standard deviation in levels), and compress as JPEG."""
     image = Image.fromarray(canvas[:, :, :3])
     if blur:
         image = image.filter(ImageFilter.GaussianBlur(blur))

@@ -1,4 +1,4 @@
-"""A pen on canvas: strokes drawn as a browser would, on any paper, at any place and size."""
+"""Draws strokes on a canvas as a browser does, in any colour, position and size."""
 
 import io
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ WHITE: Colour = (255, 255, 255, 255)
 
 @dataclass(frozen=True)
 class Drawing:
-    """How strokes come onto a canvas. Sides in pixels; `brush` and `size` in shares of the shorter side."""
+    """How to draw strokes. Width and height in pixels; `brush` and `size` as shares of the shorter side."""
 
     width: int = 280
     height: int = 280
@@ -35,7 +35,7 @@ class Drawing:
 
 
 def draw(strokes: Strokes, drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
-    """Strokes → canvas, uint8 (H, W, 4), antialiased with round caps and joins as a browser's. `rng` is for the tremor.
+    """Strokes → canvas, uint8 (H, W, 4), antialiased with round caps and joins. `rng` is for the tremor.
 
     Raises:
         ValueError: no stroke, or a digit no larger than the brush.
@@ -47,7 +47,7 @@ def draw(strokes: Strokes, drawing: Drawing, rng: np.random.Generator) -> np.nda
 
 
 def place(strokes: Strokes, drawing: Drawing, rng: np.random.Generator) -> Strokes:
-    """Strokes in digit pixels → in canvas pixels: shaken, slanted, turned, and scaled so that the ink fills its box."""
+    """Strokes in digit pixels → in canvas pixels: shaken, slanted, rotated and scaled to fill the box of the ink."""
     if not strokes:
         raise ValueError("strokes: expected at least one, received none; is the digit blank?")
     shorter = min(drawing.width, drawing.height)
@@ -67,13 +67,13 @@ def place(strokes: Strokes, drawing: Drawing, rng: np.random.Generator) -> Strok
 
 
 def box(strokes: Strokes) -> tuple[np.ndarray, np.ndarray]:
-    """(left, top) and (right, bottom) of the middle of the lines."""
+    """(left, top) and (right, bottom) of the centre lines."""
     points = np.concatenate(strokes)
     return points.min(axis=0), points.max(axis=0)
 
 
 def _shaken(strokes: Strokes, shake: float, rng: np.random.Generator) -> Strokes:
-    """Displaced by noise that is smooth over about two digit pixels of the way."""
+    """Displace strokes by noise that is smooth over about two digit pixels."""
     low, high = box(strokes)
     window = np.exp(-0.5 * np.linspace(-2, 2, 9) ** 2)
     window *= shake * (high - low).max() / np.sqrt((window**2).sum())
@@ -89,7 +89,7 @@ def _coverage(strokes: Strokes, drawing: Drawing, brush: float) -> np.ndarray:
     """Strokes in canvas pixels → uint8 (H, W), 255 where the brush covers all of a pixel."""
     vertices, codes = [], []
     for stroke in strokes:
-        line = stroke if len(stroke) > 1 else np.concatenate([stroke, stroke + 0.01])  # no length, no round cap
+        line = stroke if len(stroke) > 1 else np.concatenate([stroke, stroke + 0.01])  # a single point has no caps
         vertices.append(line * (1, -1) + (0, drawing.height))  # the renderer's y points up
         codes += [Path.MOVETO] + [Path.LINETO] * (len(line) - 1)
     path = Path(np.concatenate(vertices), codes)

@@ -2,8 +2,8 @@
 
 python -m benchmarks.recogniser [--model FOLDER]… [--data-root DIR]
 
-The test set is not used for any choice. Other seeds of `robust`: `benchmarks.seeds`. Images that are not digits go
-through the exported sketch.onnx, as drawings do.
+The test set is not used for any choice. Other seeds of `robust`: `benchmarks.seeds`. Non-digits are read by the
+exported sketch.onnx, like drawings.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from bnmodel.training.checkpoint import Checkpoint
 from bnmodel.training.evaluation import evaluate, predict_log_probs
 from export.recogniser import Recognizer, available, load
 
-SURE = 0.9  # an answer of at least this probability counts as sure
-DOUBTFUL = 0.5  # the app shows a question mark below this
+SURE = 0.9  # probability from which an answer counts as sure
+DOUBTFUL = 0.5  # probability below which the app shows a question mark
 SIDE = 280  # pixels per side of a canvas
 FONTS = ("DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono")
-# without B I O S Z b g i l o q s z, which some write like 8 1 0 5 2 6 9 1 1 0 9 5 2
+# without B I O S Z b g i l o q s z, which look like 8 1 0 5 2 6 9 1 1 0 9 5 2 in some handwriting
 LETTERS = "ACDEFGHJKLMNPQRTUVWXYacdefhjkmnprtuvwxy"
 GREEK = "ΓΔΘΞΠΣΦΨΩαεθκλμπστφχψω"
 MISREAD = Path("docs/misread.png")
@@ -48,7 +48,7 @@ def letters(alphabet: str = LETTERS) -> list[np.ndarray]:
 
 
 def lines(count: int = 100, seed: int = 0) -> list[np.ndarray]:
-    """Straight lines at least 40° off the vertical, which is too much for a 1."""
+    """Straight lines at least 40° off the vertical, too slanted for a 1."""
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(count):
@@ -67,7 +67,7 @@ def scribbles(count: int = 100, seed: int = 0) -> list[np.ndarray]:
     drawn = []
     for number in range(count):
         points = rng.uniform(30, SIDE - 30, (int(rng.integers(10, 21)), 2))
-        if number % 2:  # rounded: a moving average along the way
+        if number % 2:  # smoothed by a moving average
             way = np.repeat(points, 8, axis=0)
             points = np.stack([np.convolve(axis, np.hanning(17) / np.hanning(17).sum(), "valid") for axis in way.T], 1)
         image = Image.new("RGBA", (SIDE, SIDE), "white")
@@ -90,7 +90,7 @@ def noise(count: int = 100, seed: int = 0) -> list[np.ndarray]:
 
 
 def dots(count: int = 60, seed: int = 0) -> list[np.ndarray]:
-    """One filled ellipse, of 4 to 120 pixels, anywhere on the canvas."""
+    """A filled ellipse of 4 to 120 pixels, anywhere on the canvas."""
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(count):
@@ -103,7 +103,7 @@ def dots(count: int = 60, seed: int = 0) -> list[np.ndarray]:
 
 
 def smileys(count: int = 60, seed: int = 0) -> list[np.ndarray]:
-    """Faces: a circle, two eyes and a mouth, glad or sad."""
+    """Faces: a circle, two eyes and a mouth, happy or sad."""
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(count):
@@ -147,7 +147,7 @@ def non_digits(recogniser: Recognizer) -> dict[str, dict[str, float]]:
 
 
 def on_validation(checkpoint: Checkpoint, validation: data.Digits) -> dict[str, float]:
-    """Loss, accuracy and calibration error; for a refitted network, those of the training before it."""
+    """Loss, accuracy and calibration error; for a refitted network, those of the original training."""
     if "refitted_on" in checkpoint.results:
         loss, accuracy, error = (
             checkpoint.results[name] for name in ("validation_loss", "validation_accuracy", "calibration_error")

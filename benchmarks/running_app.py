@@ -1,4 +1,4 @@
-"""The app as a process of its own, and a browser in front of it: what tests and benchmarks share."""
+"""Runs the app in its own process and operates it in a browser, for tests and benchmarks."""
 
 import math
 import os
@@ -18,10 +18,10 @@ from playwright.sync_api import Page
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 120
-# Chromium as it comes asks Google for updates; nothing but the app is to be reached.
+# without the update requests that Chromium sends by default
 CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
-# Strokes, in shares of the sheet from its top left
+# strokes, in shares of the sheet from its top left
 ZERO = [(0.5 + 0.2 * math.sin(t / 12 * math.tau), 0.5 - 0.32 * math.cos(t / 12 * math.tau)) for t in range(13)]
 ONE = [(0.5, 0.18), (0.5, 0.82)]
 SEVEN = [(0.27, 0.2), (0.73, 0.2), (0.45, 0.82)]
@@ -29,7 +29,7 @@ SEVEN = [(0.27, 0.2), (0.73, 0.2), (0.45, 0.82)]
 
 @dataclass(frozen=True)
 class Served:
-    """An app that runs: where, as which process, and the file of all it has printed."""
+    """A running app: its URL, its process, and the file with its output."""
 
     url: str
     process: subprocess.Popen[str]
@@ -38,14 +38,14 @@ class Served:
 
 @contextmanager
 def serve() -> Iterator[str]:
-    """The app as a user starts it, `python -m demo`, in a process of its own; its URL."""
+    """Run the app by `python -m demo` in its own process; yields its URL."""
     with tempfile.TemporaryDirectory() as folder, serve_logged(Path(folder) / "log") as served:
         yield served.url
 
 
 @contextmanager
 def serve_logged(log: Path) -> Iterator[Served]:
-    """As `serve`, with what the process prints in the file `log`; not in a pipe, which would be full some day."""
+    """As `serve`, with the output of the process in the file `log`; a pipe would eventually be full and block it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -65,16 +65,16 @@ def serve_logged(log: Path) -> Iterator[Served]:
 
 
 def chromium_path() -> str | None:
-    """The system's Chromium where there is one; None for Playwright's own."""
+    """The system's Chromium, or None for Playwright's."""
     return shutil.which("chromium")
 
 
-# Gradio's client gives up its own stream when a page is left that still waits for an answer, and does not catch it.
+# Gradio's client aborts its stream when a page that waits for an answer is left, and does not catch the error.
 LEFT = "AbortError: signal is aborted without reason"
 
 
 def watch_errors(page: Page) -> list[str]:
-    """A list that fills with whatever goes wrong on the page, but for LEFT."""
+    """A list to which all errors of the page are appended, except LEFT."""
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: None if LEFT in str(error) else errors.append(str(error)))
@@ -82,7 +82,7 @@ def watch_errors(page: Page) -> list[str]:
 
 
 def open_app(page: Page, url: str) -> None:
-    """Open the app and wait until the pad and the first tab are there."""
+    """Open the app and wait until the pad and the first tab are ready."""
     page.goto(url)
     page.wait_for_selector(".pad-canvas")
     page.wait_for_selector(".paired")
@@ -96,7 +96,7 @@ def points_on_page(page: Page, stroke: list[tuple[float, float]]) -> list[tuple[
 
 
 def draw(page: Page, stroke: list[tuple[float, float]]) -> None:
-    """One stroke with the mouse, and wait for the answer after pen-up."""
+    """Draw a stroke with the mouse, and wait for the answer after pen-up."""
     first, *others = points_on_page(page, stroke)
     before = settled(page)
     page.mouse.move(*first)

@@ -35,7 +35,7 @@ def main() -> None:
         if seed != shipped.recipe["seed"]
     }
     networks[shipped.recipe["seed"]] = shipped.model
-    # the only use of the test digits
+    # the test digits are used for nothing else
     accuracy = {str(seed): evaluate(network, test)[1] for seed, network in sorted(networks.items())}
     write("seeds", {"test_accuracy": accuracy, "mean": mean(accuracy.values())})
     print(f"robust, test accuracy by seed {accuracy}, mean {mean(accuracy.values()):.4f}")

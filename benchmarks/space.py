@@ -1,6 +1,6 @@
 """Cold start of a Space: fresh clone, empty environment, requirements, app.py.  python -m benchmarks.space
 
-The installation depends on the network; the start consists of imports and of loading the models.
+The time of the installation depends on the network.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Hands that MNIST hardly has, made from its strokes: strokes → strokes, or None where there is nothing to change."""
+"""Handwriting styles that are rare in MNIST: strokes → strokes, or None if the style does not apply."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from benchmarks.strokes import Strokes, resample
 
 
 def crossed(strokes: Strokes) -> Strokes | None:
-    """A seven with a bar through the middle of its stem; None where the hand drew one."""
+    """A seven with a bar through the middle of its stem; None if it has one."""
     (_, top), (_, bottom) = box(strokes)
     height, y = bottom - top, top + 0.55 * (bottom - top)
     middle = [stroke[abs(stroke[:, 1] - y) < 0.1 * height] for stroke in map(_fine, strokes)]
@@ -22,7 +22,7 @@ def crossed(strokes: Strokes) -> Strokes | None:
 
 
 def footed(strokes: Strokes, flag: bool = False) -> Strokes | None:
-    """A one that stands on a line, with a flag at the top left if asked; None where it is more than a bare line."""
+    """A one on a base line, optionally with a flag at the top left; None if it is more than a plain line."""
     (left, top), (right, bottom) = box(strokes)
     height = bottom - top
     points = np.concatenate(strokes)
@@ -32,12 +32,12 @@ def footed(strokes: Strokes, flag: bool = False) -> Strokes | None:
     added = [np.array([[foot[0] - 0.25 * height, bottom], [foot[0] + 0.25 * height, bottom]])]
     if flag:
         x, y = 0.35 * (foot - head)
-        added.append(np.array([head, head + 0.7 * np.array([x - y, x + y])]))  # the stem's way, turned by 45°
+        added.append(np.array([head, head + 0.7 * np.array([x - y, x + y])]))  # direction of the stem, turned by 45°
     return strokes + added
 
 
 def long_flagged(strokes: Strokes) -> Strokes | None:
-    """A one whose flag rises at 45° from half its height; None where it is more than a bare line."""
+    """A one whose flag rises at 45° from half its height; None if it is more than a plain line."""
     if footed(strokes) is None:
         return None
     (_, top), (_, bottom) = box(strokes)
@@ -47,7 +47,7 @@ def long_flagged(strokes: Strokes) -> Strokes | None:
 
 
 def one_stroke(strokes: Strokes) -> Strokes | None:
-    """A seven whose line loops back from its foot and crosses the stem; None where the hand drew a bar."""
+    """A seven whose line loops back from its foot and crosses the stem; None if it has a bar."""
     barred = crossed(strokes)
     if barred is None:
         return None
@@ -65,7 +65,7 @@ def slashed(strokes: Strokes) -> Strokes:
 
 
 def curled(strokes: Strokes) -> Strokes | None:
-    """A six whose upper end curls over to the right; None where another part is the highest."""
+    """A six whose upper end curls over to the right; None if the end is not its highest part."""
     ends = [end for stroke in strokes for end in (stroke[0], stroke[-1])]
     (_, top), (_, bottom) = box(strokes)
     head, height = min(ends, key=lambda end: float(end[1])), bottom - top
@@ -75,7 +75,7 @@ def curled(strokes: Strokes) -> Strokes | None:
 
 
 def without_notch(strokes: Strokes) -> Strokes:
-    """A three whose notch on the left of its back is hardly there."""
+    """A three with almost no notch on its left."""
     (left, top), (right, bottom) = box(strokes)
     changed = []
     for x, y in (_fine(stroke).T for stroke in strokes):
@@ -86,7 +86,7 @@ def without_notch(strokes: Strokes) -> Strokes:
 
 
 def bolt(strokes: Strokes) -> Strokes | None:
-    """A four like a lightning bolt: its stem begins where the bar ends; None unless it is open, with a clear bar."""
+    """A four like a lightning bolt, whose stem begins where the bar ends; None unless it is open with a clear bar."""
     four = _open_four(strokes)
     if four is None:
         return None
@@ -101,7 +101,7 @@ def bolt(strokes: Strokes) -> Strokes | None:
 
 
 def small_headed(strokes: Strokes, factor: float = 0.65) -> Strokes | None:
-    """A nine whose upper half is `factor` as wide and as high, hung on its right side, above a longer stem."""
+    """A nine whose upper half is `factor` as wide and high, aligned at its right side, with a longer stem."""
     (_, top), (_, bottom) = box(strokes)
     points = np.concatenate([_fine(stroke) for stroke in strokes])
     levels = np.linspace(top, bottom, 25)
@@ -122,7 +122,7 @@ def small_headed(strokes: Strokes, factor: float = 0.65) -> Strokes | None:
 
 
 def closed(strokes: Strokes) -> Strokes | None:
-    """A four whose left arm leans over to the upper end of its stem, and whose bar crosses it; None if not open."""
+    """A four whose left arm leans over to the top of its stem and whose bar crosses the stem; None if not open."""
     four = _open_four(strokes)
     if four is None:
         return None
@@ -136,7 +136,7 @@ def closed(strokes: Strokes) -> Strokes | None:
 
 
 def wide_open(strokes: Strokes) -> Strokes | None:
-    """An open four whose left arm leans outwards; None where it is not open."""
+    """An open four whose left arm leans outwards; None if it is not open."""
     four = _open_four(strokes)
     if four is None:
         return None
@@ -145,7 +145,7 @@ def wide_open(strokes: Strokes) -> Strokes | None:
 
 
 def _open_four(strokes: Strokes) -> tuple[np.ndarray, Strokes, np.ndarray] | None:
-    """The stroke from the left upper end on, the others, and the right upper end; None unless these two are apart."""
+    """The stroke that starts at the upper left end, the others, and the upper right end; None if the ends meet."""
     (_, top), (_, bottom) = box(strokes)
     height = bottom - top
     ends = [(number, way) for number in range(len(strokes)) for way in (1, -1) if len(strokes[number]) > 3]
@@ -160,7 +160,7 @@ def _open_four(strokes: Strokes) -> tuple[np.ndarray, Strokes, np.ndarray] | Non
 
 
 def _bar_end(bar: np.ndarray, stem_top: np.ndarray, stem_foot: np.ndarray) -> np.ndarray:
-    """Where a four's bar meets its stem, by its place or since the pen turns there; (2,)."""
+    """The point (2,) where a four's bar meets its stem, or where the pen turns."""
     way, middle = bar[4:] - bar[:-4], bar[2:-2]
     stem = np.interp(middle[:, 1], [stem_top[1], stem_foot[1]], [stem_top[0], stem_foot[0]])
     turned = (abs(way[:, 1]) > abs(way[:, 0])) & (middle[:, 0] > bar[0, 0] + 3)
@@ -169,20 +169,20 @@ def _bar_end(bar: np.ndarray, stem_top: np.ndarray, stem_foot: np.ndarray) -> np
 
 
 def _leaning(arm: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The stroke with its first point moved to `target`, and the rest less and less until its corner."""
+    """The stroke with its first point moved to `target`, and the others decreasingly up to its corner."""
     share = np.clip(1 - np.arange(len(arm)) / _corner(arm), 0, 1)
     return arm + share[:, None] * (target - arm[0])
 
 
 def _corner(arm: np.ndarray) -> int:
-    """Where a four's left arm turns into its bar: the lowest point of its left part."""
+    """Index of the lowest point of a four's left part, where its arm turns into its bar."""
     left = arm[:, 0] <= arm[0, 0] + 0.15 * np.ptp(arm[:, 0])
     until = len(arm) if left.all() else int(left.argmin())
     return max(1, int(arm[:until, 1].argmax()))
 
 
 def _curve(points: np.ndarray) -> np.ndarray:
-    """A smooth way through `points` (N, 2)."""
+    """A smooth curve through `points` (N, 2)."""
     spline = make_interp_spline(np.arange(len(points)), points)
     return np.asarray(spline(np.linspace(0, len(points) - 1, 40)))
 

@@ -1,6 +1,6 @@
-"""From a digit's pixels to the pen strokes that may have made it, and from strokes to any canvas.
+"""Vectorises digits: from pixels to pen strokes that may have drawn them.
 
-A stroke is float64 (points, 2): (x, y) in digit pixels, of which pixel j covers [j, j + 1]; a dot has one point.
+A stroke is float64 (points, 2): (x, y) in digit pixels, where pixel j covers [j, j + 1]. A dot has one point.
 """
 
 from itertools import combinations
@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 from skimage.morphology import thin
 
-FINE = 4  # the skeleton is sought on an enlargement: pixels a digit pixel
-INK = 0.55  # brightness from which a pixel is ink: lower fills the loops, higher tears faint strokes
-ZONE = 0.5  # of the stroke's half width: as near to a junction as this, a skeleton is not where the pen was
-SPUR = 1.25  # digit pixels: loose ends shorter than this are roughness of the outline
-STRAIGHT = 0.5  # cosine of the sharpest turn that a pen is believed to make within a junction
-SMOOTH = 0.7  # digit pixels: standard deviation of the Gaussian along a stroke
-STEP = 0.5  # digit pixels between the points of a stroke
+FINE = 4  # enlargement factor for the skeleton
+INK = 0.55  # brightness above which a pixel is ink; lower values fill loops, higher ones tear faint strokes
+ZONE = 0.5  # radius around a junction in which the skeleton is unreliable, in half widths of the stroke
+SPUR = 1.25  # length in digit pixels below which loose ends are roughness of the outline
+STRAIGHT = 0.5  # cosine of the sharpest turn assumed within a junction
+SMOOTH = 0.7  # standard deviation of the Gaussian along a stroke, in digit pixels
+STEP = 0.5  # distance between the points of a stroke, in digit pixels
 
 Strokes = list[np.ndarray]
 Pixel = tuple[int, int]
@@ -24,7 +24,7 @@ AROUND = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1)) 
 
 
 def vectorise(image: np.ndarray) -> Strokes:
-    """float (H, W) in [0, 1], ink bright → strokes, in no particular order; none for a blank image."""
+    """float (H, W) in [0, 1], ink bright → strokes in arbitrary order; none for a blank image."""
     peak = float(image.max())
     if peak <= 0:
         return []
@@ -42,8 +42,8 @@ def vectorise(image: np.ndarray) -> Strokes:
 def _trace(skeleton: np.ndarray, mask: np.ndarray) -> Strokes:
     """Skeleton and ink, bool (H, W) → paths, each (points, 2) as (row, column).
 
-    Thinning bends lines near a junction, splits crossings in two and leaves spurs there. So what lies in a zone around
-    a junction is forgotten, and the chains that reach it are joined again as a pen would go on: straight ahead.
+    Thinning bends lines near a junction, splits crossings in two and leaves spurs. So the skeleton in a zone around
+    each junction is discarded, and the chains that reach the zone are joined again, as straight as possible.
     """
     graph = _graph(skeleton)
     zones = _zones(graph, mask)
@@ -51,7 +51,7 @@ def _trace(skeleton: np.ndarray, mask: np.ndarray) -> Strokes:
     chains, ports = _chains(graph, zone_of)
     centres = [np.mean([p for p in zone if len(graph[p]) > 2], axis=0) for zone in zones]
     partner: dict[Port, Port] = {}
-    tail: dict[Port, np.ndarray] = {}  # what leads from a chain's end into its zone, (points, 2)
+    tail: dict[Port, np.ndarray] = {}  # continuation of a chain's end into its zone, (points, 2)
     for number, centre in enumerate(centres):
         _join([port for port, zone in ports.items() if zone == number], chains, centre, partner, tail)
     touched = set(ports.values())
@@ -60,7 +60,7 @@ def _trace(skeleton: np.ndarray, mask: np.ndarray) -> Strokes:
 
 
 def _graph(skeleton: np.ndarray) -> dict[Pixel, list[Pixel]]:
-    """Each skeleton pixel → its neighbours; diagonal ones only where no pixel beside both already leads there."""
+    """Skeleton pixel → its neighbours; diagonal ones only if no other pixel is adjacent to both."""
     pixels = {(int(row), int(column)) for row, column in np.argwhere(skeleton)}
     graph = {}
     for row, column in pixels:
@@ -99,7 +99,7 @@ def _zones(graph: dict[Pixel, list[Pixel]], mask: np.ndarray) -> list[set[Pixel]
 
 
 def _chains(graph: dict[Pixel, list[Pixel]], zone_of: dict[Pixel, int]) -> tuple[Strokes, dict[Port, int]]:
-    """The lines between zones, each (points, 2), and the zone that each of their ends touches."""
+    """The lines between zones, each (points, 2), and the zones that their ends touch."""
     left = {pixel for pixel in graph if pixel not in zone_of}
     inner = {pixel: [near for near in graph[pixel] if near not in zone_of] for pixel in left}
     chains: Strokes = []
@@ -128,7 +128,7 @@ def _chains(graph: dict[Pixel, list[Pixel]], zone_of: dict[Pixel, int]) -> tuple
 def _join(
     open_ports: list[Port], chains: Strokes, centre: np.ndarray, partner: dict[Port, Port], tail: dict[Port, np.ndarray]
 ) -> None:
-    """Pair the chains' ends around one zone, the straightest first; fills `partner` and `tail`."""
+    """Pair the ends of chains around one zone, straightest pairs first; fills `partner` and `tail`."""
     ends = {port: chains[port[0]][port[1]] for port in open_ports}
     inward = {port: _direction(chains[port[0]], port[1]) for port in open_ports}
     pairs = sorted(combinations(open_ports, 2), key=lambda pair: float(inward[pair[0]] @ inward[pair[1]]))
@@ -144,7 +144,7 @@ def _join(
             path.append(np.linspace(ends[one], ends[other], 9))
     meeting = np.concatenate(path[1:] or path)
     for port in open_ports:
-        if port not in partner:  # it ends on the line that goes through
+        if port not in partner:  # ends on the line through the zone
             nearest = ((meeting - ends[port]) ** 2).sum(1).argmin()
             tail[port] = meeting[nearest][None]
 
@@ -157,7 +157,7 @@ def _direction(chain: np.ndarray, end: int) -> np.ndarray:
 
 
 def _strokes(chains: Strokes, partner: dict[Port, Port], tail: dict[Port, np.ndarray]) -> Strokes:
-    """Chains joined to whole strokes: from each loose end as far as it goes, then the rings."""
+    """Chains joined to strokes: first from loose ends, then closed rings."""
     left = set(range(len(chains)))
     starts = sorted(((chain, end) for chain in left for end in (0, -1)), key=lambda port: port in partner)
     strokes = []
@@ -181,7 +181,7 @@ def _strokes(chains: Strokes, partner: dict[Port, Port], tail: dict[Port, np.nda
 
 
 def resample(stroke: np.ndarray, step: float) -> np.ndarray:
-    """The same line with points about `step` apart, first and last kept; a line shorter than half a step is a dot."""
+    """The same line with points about `step` apart, including both ends; shorter than half a step, a dot."""
     position = np.concatenate([[0], np.hypot(*np.diff(stroke, axis=0).T).cumsum()])
     count = round(position[-1] / step)
     if count == 0:
@@ -191,7 +191,7 @@ def resample(stroke: np.ndarray, step: float) -> np.ndarray:
 
 
 def _smooth(stroke: np.ndarray) -> np.ndarray:
-    """Gaussian along the line. Open lines are mirrored at their ends, which stay; closed ones go round."""
+    """Gaussian filter along the line. Open lines are mirrored at their ends, which stay; closed ones wrap around."""
     closed = len(stroke) > 2 and bool((stroke[0] == stroke[-1]).all())
     points = resample(stroke, STEP / 2)
     if len(points) < 3:

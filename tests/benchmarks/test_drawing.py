@@ -1,4 +1,4 @@
-"""Digits become pen strokes and drawings again, and what reads them is counted with its uncertainty."""
+"""The drawing benchmark: digits become strokes, strokes become drawings, and accuracies have intervals."""
 
 import json
 from dataclasses import replace
@@ -54,7 +54,7 @@ def line_image(start: tuple[float, float], end: tuple[float, float], width: floa
 
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(*[st.tuples(st.floats(4, 24), st.floats(4, 24)) for _ in range(2)])
-def test_a_straight_line_comes_back_as_one_stroke_between_its_ends(a: tuple[float, float], b: tuple[float, float]):
+def test_a_straight_line_becomes_one_stroke_between_its_ends(a: tuple[float, float], b: tuple[float, float]):
     if np.hypot(*np.subtract(a, b)) < 6:
         return
     (stroke,) = vectorise(line_image(a, b))
@@ -66,7 +66,7 @@ def test_a_straight_line_comes_back_as_one_stroke_between_its_ends(a: tuple[floa
     assert off.max() < 0.5
 
 
-def test_a_ring_comes_back_as_one_closed_stroke() -> None:
+def test_a_ring_becomes_one_closed_stroke() -> None:
     rows, columns = np.mgrid[:28, :28] + 0.5
     image = np.clip(2 - abs(np.hypot(rows - 14, columns - 14) - 7), 0, 1)
     (stroke,) = vectorise(image)
@@ -74,7 +74,7 @@ def test_a_ring_comes_back_as_one_closed_stroke() -> None:
     np.testing.assert_allclose(np.hypot(*(stroke - 14).T), 7, atol=0.35)
 
 
-def test_a_crossing_comes_back_as_two_strokes_straight_through_it() -> None:
+def test_a_crossing_becomes_two_straight_strokes() -> None:
     strokes = vectorise(np.maximum(line_image((5, 7), (23, 21)), line_image((5, 21), (23, 7))))
     assert len(strokes) == 2
     for stroke in strokes:
@@ -90,7 +90,7 @@ def test_a_dot_stays_a_dot_and_a_blank_image_has_no_stroke() -> None:
     assert vectorise(np.zeros((28, 28))) == []
 
 
-def test_mnists_digits_drawn_anew_cover_what_they_covered() -> None:
+def test_redrawn_digits_of_mnist_cover_the_same_pixels() -> None:
     sketch, overlaps = Sketch(), []
     for image in SAMPLE.images[:100, 0].numpy():
         area = (image > 0.5).sum()
@@ -115,9 +115,7 @@ def test_mnists_digits_drawn_anew_cover_what_they_covered() -> None:
     st.floats(0.02, 0.12),
     st.sampled_from([-15, 0, 15]),
 )
-def test_the_ink_fills_the_box_that_was_asked_for(
-    width: int, height: int, size: float, brush: float, angle: float
-) -> None:
+def test_the_ink_fills_the_requested_box(width: int, height: int, size: float, brush: float, angle: float) -> None:
     condition = Drawing(width, height, brush=brush, size=size, rotation=angle)
     canvas = draw(SEVEN, condition, rng())
     assert canvas.shape == (height, width, 4)
@@ -133,7 +131,7 @@ def test_a_dot_is_drawn_as_a_disc_as_wide_as_the_brush() -> None:
     assert (255 - canvas[:, :, 0]).sum() / 255 == pytest.approx(np.pi * 14**2, rel=0.02)
 
 
-def test_pen_and_paper_have_the_colours_that_were_asked_for() -> None:
+def test_pen_and_paper_have_the_requested_colours() -> None:
     red, yellow = (200, 20, 30, 255), (255, 230, 80, 255)
     for pen, paper in ((BLACK, WHITE), (WHITE, BLACK), (red, yellow)):
         canvas = draw(SEVEN, replace(PLAIN, pen=pen, paper=paper), rng())
@@ -143,7 +141,7 @@ def test_pen_and_paper_have_the_colours_that_were_asked_for() -> None:
     assert tuple(transparent[0, 0]) == (0, 0, 0, 0)
     half_covered = (transparent[:, :, 3] > 60) & (transparent[:, :, 3] < 200)
     assert half_covered.any()
-    assert (transparent[half_covered][:, :3] == red[:3]).all()  # not darkened by the colour of nothing
+    assert (transparent[half_covered][:, :3] == red[:3]).all()  # not mixed with the colour of transparent paper
 
 
 def test_a_turn_is_clockwise_a_slant_to_the_right_and_a_tremor_repeats_with_its_seed() -> None:
@@ -158,7 +156,7 @@ def test_a_turn_is_clockwise_a_slant_to_the_right_and_a_tremor_repeats_with_its_
     assert (ink(once) ^ ink(draw(SEVEN, PLAIN, rng()))).any()
 
 
-def test_what_cannot_be_drawn_is_refused_with_a_reason() -> None:
+def test_invalid_drawings_are_refused() -> None:
     with pytest.raises(ValueError, match="expected at least one, received none"):
         draw([], PLAIN, rng())
     with pytest.raises(ValueError, match="expected more than the brush"):
@@ -176,7 +174,7 @@ def test_a_crossed_seven_has_more_ink_in_the_middle_and_is_not_crossed_twice() -
     assert stroke_styles.crossed(crossed) is None
 
 
-def test_a_one_gets_a_foot_and_a_flag_and_a_digit_that_is_no_bare_line_none() -> None:
+def test_a_plain_one_gets_a_foot_and_a_flag_and_other_digits_do_not() -> None:
     one: Strokes = [np.array([[15.0, 4.0], [14.5, 14.0], [14.0, 24.0]])]
     footed, flagged = stroke_styles.footed(one), stroke_styles.footed(one, flag=True)
     assert footed is not None
@@ -245,7 +243,7 @@ def test_digits_are_chosen_evenly_and_none_twice(count: int) -> None:
     assert np.ptp(np.bincount(labels[chosen], minlength=10)) <= 1
 
 
-def test_the_lectures_network_reads_the_sample_drawn_anew(monkeypatch, capsys) -> None:
+def test_the_lectures_network_reads_the_redrawn_sample(monkeypatch, capsys) -> None:
     few = {name: drawing.CONDITIONS[name] for name in ("plain", "white on black")}
     monkeypatch.setattr(drawing, "CONDITIONS", few)
     result = drawing.run({"lecture": drawing.recognizer(Path("checkpoints/lecture"))}, SAMPLE, 60)

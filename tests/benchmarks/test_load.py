@@ -1,4 +1,4 @@
-"""Visitors at the same time: each gets what he would have got alone."""
+"""The load benchmark: simultaneous visitors get the same answers as a single one."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from demo.images import as_ink, enlarge, png_url
 
 
 def together(*arguments: Any, **options: Any) -> Seen:
-    """`visit_together` in a thread of its own: Playwright's loop may run in this one."""
+    """Run `visit_together` in its own thread, since Playwright's event loop may run in this one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(lambda: asyncio.run(visit_together(*arguments, **options))).result()
 
@@ -31,19 +31,19 @@ async def visit_together(url: str, visitors: int, seconds: float, spoil: bool = 
         return await crowd(app, drawings, visitors, seconds, hurried=True)
 
 
-def test_answers_at_the_same_time_equal_those_one_after_the_other(app_url: str) -> None:
+def test_simultaneous_answers_equal_sequential_ones(app_url: str) -> None:
     seen = together(app_url, visitors=8, seconds=3)
     assert seen.errors == []
     assert len(seen.pad) >= 8 * 8
     assert len(seen.tab) >= 8
 
 
-def test_another_visitors_answer_would_be_noticed(app_url: str) -> None:
+def test_an_answer_to_another_visitor_is_an_error(app_url: str) -> None:
     seen = together(app_url, visitors=2, seconds=0.1, spoil=True)
     assert set(seen.errors) == {"another answer than alone", "another picture than alone"}
 
 
-def test_memory_that_grows_steadily_is_told_from_memory_that_settled() -> None:
+def test_steady_growth_of_memory_is_distinguished_from_initial_growth() -> None:
     assert growth([100, 500, 500, 500]) == pytest.approx(0)
     assert growth([100, 110, 120, 130]) == pytest.approx(30)
 

@@ -1,0 +1,88 @@
+"""Random pictures of numbers and of seven-segment displays, as RGBA canvases, uint8 (H, W, 4)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks import paper as p
+from benchmarks.rasteriser import Drawing
+from benchmarks.strokes import Strokes
+
+Rng = np.random.Generator
+SEGMENTS = ("abcdef", "bc", "abged", "abgcd", "fgbc", "afgcd", "afgedc", "abc", "abcdefg", "abcdfg")
+
+
+def led(label: int, rng: Rng) -> np.ndarray:
+    """A seven-segment display: bright segments on a dark ground, with gaps; segments that are off are faint."""
+    height = int(rng.integers(60, 240))
+    width = int(height * rng.uniform(0.6, 1.1))
+    size = (height, width)
+    y, x = np.mgrid[:height, :width] + 0.5
+    tall = height * rng.uniform(0.55, 0.8)
+    wide = min(tall * rng.uniform(0.48, 0.6), width * 0.8)
+    thick = tall * rng.uniform(0.08, 0.13)
+    x = x + (y - height / 2) * rng.uniform(0, 0.15)
+    left, top = (width - wide) / 2, (height - tall) / 2
+    gap = thick * rng.uniform(0.1, 0.5)
+    right, middle, bottom = left + wide, height / 2, top + tall
+    boxes = {
+        "a": (left, top, right, top), "g": (left, middle, right, middle), "d": (left, bottom, right, bottom),
+        "f": (left, top, left, middle), "b": (right, top, right, middle),
+        "e": (left, middle, left, bottom), "c": (right, middle, right, bottom),
+    }  # fmt: skip
+    on, off = np.zeros(size), np.zeros(size)
+    for name, (x0, y0, x1, y1) in boxes.items():
+        flat = y0 == y1
+        along, across = (x, abs(y - y0)) if flat else (y, abs(x - x0))
+        start, end = (x0, x1) if flat else (y0, y1)
+        inside = np.minimum(along - start - gap - across, end - gap - across - along)
+        covered = np.clip(np.minimum(inside, thick / 2 - across) + 0.5, 0, 1)
+        target = on if name in SEGMENTS[label] else off
+        np.maximum(target, covered, out=target)
+    ground, lit = rng.uniform(5, 45), rng.uniform(150, 255)
+    picture = p.inked(p.inked(np.full(size, ground), off, ground + rng.uniform(0, 12)), on, lit)
+    tint = (1, 0.2, 0.15) if rng.random() < 0.5 else (0.6, 1, 0.7)
+    return p.photographed(p.rgba(picture, tint), rng, rng.uniform(0, 1), rng.uniform(0, 2))
+
+
+def number(digits: Sequence[Strokes], rng: Rng, gap: tuple[float, float], photo: bool = False) -> np.ndarray:
+    """Digits in a row. `gap`: range of the distance between neighbours in digit heights; negative overlaps."""
+    tall = int(rng.integers(50, 130))
+    pieces = []
+    brush = tall * rng.uniform(0.06, 0.11)
+    for strokes in digits:
+        high = int(tall * rng.uniform(0.85, 1.1))
+        side = 2 * high
+        drawing = Drawing(
+            width=side, height=side, size=high / side, brush=brush / side, rotation=float(rng.uniform(-6, 6)),
+            slant=float(rng.uniform(-5, 10)),
+        )  # fmt: skip
+        covered = p.coverage(strokes, drawing, rng)
+        rows, columns = np.flatnonzero(covered.max(1) > 0.1), np.flatnonzero(covered.max(0) > 0.1)
+        pieces.append(covered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    gaps = [int(rng.uniform(*gap) * tall) for _ in pieces[1:]]
+    width = sum(piece.shape[1] for piece in pieces) + sum(gaps)
+    margin = int(tall * rng.uniform(0.2, 0.8))
+    size = (int(tall * 1.35) + 2 * margin, width + 2 * margin)
+    covered = np.zeros(size)
+    x = margin
+    for piece, space in zip(pieces, [*gaps, 0], strict=True):
+        y = (size[0] - piece.shape[0]) // 2 + int(tall * rng.uniform(-0.1, 0.1))
+        view = covered[y : y + piece.shape[0], x : x + piece.shape[1]]
+        np.maximum(view, piece, out=view)
+        x += piece.shape[1] + space
+    if not photo:
+        return p.rgba(p.inked(np.full(size, 255.0), covered, 0))
+    sheet = p.inked(rng.uniform(160, 220) + p.grain(size, rng.uniform(0, 3), rng), covered, rng.uniform(30, 90))
+    light = p.vignette(size, rng.uniform(0.75, 1)) * p.slope(size, rng.uniform(0, 0.15), rng.uniform(0, 7))
+    return p.photographed(p.rgba(sheet * light), rng, rng.uniform(0, 1), rng.uniform(0, 3), 85)
+
+
+NUMBERS: dict[str, tuple[tuple[int, int], tuple[float, float], bool]] = {
+    "two digits, apart": ((2, 2), (0.15, 0.6), False),
+    "two digits, close": ((2, 2), (0.05, 0.15), False),
+    "two to six digits": ((2, 6), (0.12, 0.5), False),
+    "photo of a number": ((2, 6), (0.12, 0.5), True),
+    "touching digits": ((2, 3), (-0.06, 0.0), False),
+}
+"""Condition → range of the number of digits, range of gaps in digit heights, whether it is photographed."""
