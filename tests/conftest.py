@@ -1,4 +1,4 @@
-"""A running app and a real Chromium, each started once for all the tests that ask for them."""
+"""Fixtures: a running app and a Chromium, each started once per session."""
 
 import socket
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from benchmarks.running_app import CHROMIUM_ARGS, Served, chromium_path, open_app, serve_logged, watch_errors
 
-# The files that take longest, in turn. They come first, or pytest-xdist would end with one process waiting for another.
+# The slowest files, longest first. They start first, so that pytest-xdist's processes end at about the same time.
 LONGEST = (
     "demo/test_frame.py",
     "demo/test_tabs.py",
@@ -36,7 +36,7 @@ LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist's own order, by the number of tests of a file
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist orders files by number of tests
         config.option.loadscopereorder = False
 
 
@@ -58,10 +58,10 @@ def app_url(app: Served) -> str:
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever reaches for another machine gets an OSError."""
+    """Let connections to other machines raise OSError."""
 
     def refuse(*_: object) -> None:
-        raise OSError("a test reached for the network")
+        raise OSError("a test tried to use the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
@@ -87,7 +87,7 @@ def window(browser: Browser, app_url: str) -> BrowserContext:
 
 @pytest.fixture
 def desktop(window: BrowserContext) -> Iterator[BrowserContext]:
-    """The window of a new visitor: nothing stored, no page of another test, no permission."""
+    """The window in the state of a new visitor: no stored data, pages or permissions."""
     yield window
     first, *opened = window.pages
     for page in opened:

@@ -1,4 +1,4 @@
-"""Use an installed bnmodel outside the clone: the layer, the shipped data, an export of one's own network.
+"""Uses an installed bnmodel outside the clone: the layer, the shipped data, and an export.
 
 Run by tests/test_packaging.py and by `make wheel-check`:  python installed_use.py FOLDER
 """

@@ -1,4 +1,4 @@
-"""Who may import whom: demo ─▶ export ─▶ bnmodel, never back."""
+"""Allowed imports: demo ─▶ export ─▶ bnmodel, and downwards inside bnmodel."""
 
 import ast
 import importlib
@@ -51,7 +51,7 @@ def offences(importers: dict[str, Path], forbidden: str) -> list[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_each_package_is_there_to_be_looked_at(package: str) -> None:
+def test_each_package_is_examined(package: str) -> None:
     assert package in modules(package)
     assert any(
         within(imported, "bnmodel") for name, file in modules(package).items() for imported in imports(name, file)
@@ -115,5 +115,5 @@ def test_no_module_has_the_name_of_one_that_it_would_shadow(taken: str, package:
         ("import importlib\nimportlib.import_module('demo.app')", "demo.app"),
     ],
 )
-def test_every_way_to_import_is_noticed(source: str, imported: str) -> None:
+def test_every_kind_of_import_is_detected(source: str, imported: str) -> None:
     assert imported in imports("bnmodel.module", Path("bnmodel/module.py"), source)

@@ -1,4 +1,4 @@
-"""python -m bnmodel, as a user types it."""
+"""The commands of `python -m bnmodel`."""
 
 import io
 import json
@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_training_leaves_the_best_weights_the_history_and_the_curves(trained):
+def test_training_writes_the_best_weights_the_history_and_the_curves(trained):
     history = json.loads((trained / "history.json").read_text())
     checkpoint = load_checkpoint(trained)
     assert checkpoint.results["epoch"] == history["best_epoch"]
@@ -39,7 +39,7 @@ def test_evaluating_gives_the_validation_loss_of_the_best_epoch_and_a_confusion_
     assert sum(int(count) for row in rows for count in row[1:] if count != "·") == 297  # the test digits
 
 
-def test_mnist_that_is_not_there_and_cannot_be_downloaded_is_an_error_in_words(tmp_path, capsys, monkeypatch):
+def test_missing_mnist_that_cannot_be_downloaded_is_an_actionable_error(tmp_path, capsys, monkeypatch):
     def offline(self):
         raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
 
@@ -51,7 +51,7 @@ def test_mnist_that_is_not_there_and_cannot_be_downloaded_is_an_error_in_words(t
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_a_checkpoint_is_an_error_that_says_how_to_train_one(tmp_path, capsys):
+def test_a_folder_without_a_checkpoint_is_an_error_that_names_the_command_to_train_one(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path)]) == 1
     assert "python -m bnmodel train" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Damaged files in a checkpoint's folder: each is refused by name, and the app goes on with what is sound."""
+"""Damaged files in a checkpoint's folder are refused by name, and the app starts with the intact ones."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from export.bench import read_rows
 EXPORTED = [f"{stem}.{ending}" for stem in ("digits", "sketch") for ending in ("torchscript", "onnx", "pt2")]
 CHECKED = ["certificate.json", "history.json", "bench.json"]  # each with a checksum of its own
 FILES = ["best.pt", "golden.json", *CHECKED, *EXPORTED]
-# Digits of which each changes the number, and some of which the last does not: 17 are more than a float holds
+# 17 digits are more than a float holds: a change of the last one may not change the number
 NUMBERS = {"rate": 0.1, "loss": 0.031119611570030733, "small": 1e-05, "rows": [[1, -20], {"share": 0.9821875095367432}]}
 
 
@@ -82,7 +82,7 @@ def test_every_changed_digit_of_a_file_with_a_checksum_is_noticed(tmp_path: Path
             read_checked(file)
 
 
-def test_a_checksum_does_not_depend_on_order_and_layout_but_has_to_be_there(tmp_path: Path) -> None:
+def test_a_checksum_is_required_and_independent_of_order_and_formatting(tmp_path: Path) -> None:
     file = tmp_path / "checked.json"
     write_checked(file, NUMBERS)
     backwards = dict(reversed(json.loads(file.read_text()).items()))
@@ -167,7 +167,7 @@ def test_another_models_checkpoint_or_certificate_is_refused(folder: Path) -> No
         lambda history: history.clear(),
     ],
 )
-def test_a_history_that_is_none_is_refused_by_its_name(change: Callable[[dict], object], folder: Path) -> None:
+def test_an_invalid_history_is_refused_by_its_name(change: Callable[[dict], object], folder: Path) -> None:
     file = folder / "history.json"
     history = read_checked(file)
     change(history)
@@ -176,7 +176,7 @@ def test_a_history_that_is_none_is_refused_by_its_name(change: Callable[[dict], 
         History.read(file)
 
 
-def test_the_app_starts_with_what_is_sound_and_says_what_is_not(folder: Path) -> None:
+def test_the_app_starts_with_the_intact_models_and_names_the_damaged_files(folder: Path) -> None:
     names = ("digits.onnx", "history.json", "bench.json")
     for name in names:
         broken = Path(shutil.copytree(folder, folder.parent / f"broken {name}"))
@@ -191,7 +191,7 @@ def test_the_app_starts_with_what_is_sound_and_says_what_is_not(folder: Path) ->
     assert "<script>" not in damaged({"broken": "<script>"})
 
 
-def test_the_app_does_not_start_without_a_sound_model_and_says_why(folder: Path) -> None:
+def test_the_app_does_not_start_without_an_intact_model_and_names_the_reason(folder: Path) -> None:
     (folder / "best.pt").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=r"best\.pt.*python -m export"):
         load_models(folder.parent)

@@ -1,4 +1,4 @@
-"""README and docs: snippets run, commands parse, tables are up to date, links lead somewhere, and the pages build."""
+"""README and docs: snippets run, commands parse, tables are up to date, links are valid, and the pages build."""
 
 import re
 import shlex
@@ -33,7 +33,7 @@ COMMANDS = [
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("code", SNIPPETS)
-def test_a_snippet_runs_as_it_stands(code: str, tmp_path: Path) -> None:
+def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
     exec(compile(code.replace("build/", f"{tmp_path.as_posix()}/"), "snippet", "exec"), {"__name__": "snippet"})
 
 
@@ -71,7 +71,7 @@ def test_every_picture_is_shown_on_some_page() -> None:
     assert [picture.name for picture in (ROOT / "docs").glob("*.png") if f"({picture.name}" not in pages] == []
 
 
-def test_the_layout_has_one_line_per_file_and_each_says_something() -> None:
+def test_the_layout_describes_every_file() -> None:
     listed = dict(re.findall(r"^\| `([^`]+)` \| (.*) \|$", layout.listing(ROOT), flags=re.MULTILINE))
     sources = [path for folder in layout.FOLDERS for path in layout.files(ROOT / folder)]
     names = [path.relative_to(ROOT).as_posix().partition("/")[2] for path in sources]
@@ -79,7 +79,7 @@ def test_the_layout_has_one_line_per_file_and_each_says_something() -> None:
     assert [name for name, sentence in listed.items() if not sentence] == []
 
 
-def test_the_places_to_change_things_exist() -> None:
+def test_the_files_named_in_the_layout_exist() -> None:
     table = TEXTS["docs/layout.md"].split("## Packages")[0]
     places = re.findall(r"`([\w./]+)`", table)
     assert len(places) > 10

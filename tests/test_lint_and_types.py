@@ -1,4 +1,4 @@
-"""What `make check` asks for holds in every run of the tests."""
+"""The checks of `make check`, and hadolint for the Dockerfile."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What `pip install` gives: the wheel, its dependencies, and an import that loads nothing that is not used."""
+"""The wheel, its dependencies, and lazy imports."""
 
 import ast
 import importlib.metadata
@@ -117,7 +117,7 @@ def test_every_requirement_has_a_lowest_and_a_highest_version() -> None:
         "import bnmodel.nn, bnmodel.data, bnmodel.training",
     ],
 )
-def test_an_import_loads_nothing_slow_that_is_not_used(statement: str) -> None:
+def test_an_import_loads_no_slow_library_that_is_not_used(statement: str) -> None:
     script = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
@@ -125,7 +125,7 @@ def test_an_import_loads_nothing_slow_that_is_not_used(statement: str) -> None:
     assert ("torch" in loaded) == (statement != "import bnmodel")
 
 
-def test_every_public_name_is_there_and_type_checkers_see_the_same_names() -> None:
+def test_every_public_name_exists_and_type_checkers_see_the_same_names() -> None:
     for name in bnmodel.__all__:
         assert getattr(bnmodel, name) is not None
     tree = ast.parse((ROOT / "bnmodel/__init__.py").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""Answers and experiments give the numbers that they gave at commit ae07572, before files were moved and renamed.
+"""Predictions and results of experiments equal recorded ones, from commit ae07572.
 
-A change that is meant to alter one records it anew, and says so: `robust` was trained anew, with more styles and
-displays. Tolerances allow for other processors.
+An intended change updates the recorded number: `robust` was retrained with more styles and displays. Tolerances allow
+for other processors.
 """
 
 from pathlib import Path
@@ -45,7 +45,7 @@ def model() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def digit() -> Tensor:
-    """The digit that `python -m bnmodel experiment` takes where none is given, a 1."""
+    """The default digit of `python -m bnmodel experiment`, a 1."""
     return load_sample(train=False).images[5, 0]
 
 
@@ -63,14 +63,14 @@ PROBABILITIES = {  # (model, digit of the sample) → label, its probability
 
 
 @pytest.mark.parametrize(("name", "index"), PROBABILITIES)
-def test_the_exported_models_answer_as_before(name: str, index: int) -> None:
+def test_the_exported_models_predict_as_before(name: str, index: int) -> None:
     label, probability = PROBABILITIES[name, index]
     answer = load(CHECKPOINTS / name).read(canvas(index))
     assert answer.label == label
     assert answer.probabilities[label] == close(probability, abs=0.01)
 
 
-def test_predict_answers_as_before(app_url: str, tmp_path: Path) -> None:
+def test_the_endpoint_predicts_as_before(app_url: str, tmp_path: Path) -> None:
     Image.fromarray(canvas(247)).save(tmp_path / "four.png")
     answer = Client(app_url, verbose=False).predict(handle_file(tmp_path / "four.png"), api_name="/predict")
     assert (answer["label"], answer["blank"]) == (4, False)
@@ -102,14 +102,14 @@ def test_running_statistics_are_as_before(model: nn.Module, digit: Tensor) -> No
     assert list(result.accuracy.values()) == close([0.992] * 5, abs=0.003)
 
 
-def test_a_forgotten_eval_costs_what_it_did(model: nn.Module, digit: Tensor) -> None:
+def test_a_forgotten_eval_is_as_before(model: nn.Module, digit: Tensor) -> None:
     result = forgotten_eval.run(model, digit)
     assert (result.calls[0], result.calls[-1]) == (0, 50)  # how many are measured between them is free
     assert (result.accuracy[0], result.accuracy[-1]) == close((0.992, 0.851), abs=0.005)
     assert result.drift[-1] == close(0.35013, rel=0.01)
 
 
-def test_faults_cost_what_they_did(model: nn.Module) -> None:
+def test_faults_are_as_before(model: nn.Module) -> None:
     reference = faults.best_by_reference(History.read(LECTURE / HISTORY))
     assert (reference.wrong[-1], reference.right[-1]) == close((0.032290, 0.031120), abs=1e-6)
     unsaved = faults.statistics_not_saved(model)
@@ -118,7 +118,7 @@ def test_faults_cost_what_they_did(model: nn.Module) -> None:
     assert (inverted.wrong[-1], inverted.right[-1]) == close((0.72768, 0.75011), rel=0.01)
 
 
-def test_corruption_costs_what_it_did(model: nn.Module, digit: Tensor) -> None:
+def test_corruption_is_as_before(model: nn.Module, digit: Tensor) -> None:
     result = corruption.run(model, digit)
     assert result.eval_accuracy == close([0.992, 0.978, 0.892, 0.452, 0.116, 0.094], abs=0.01)
     assert result.train_accuracy == close([0.994, 0.992, 0.988, 0.986, 0.952, 0.840], abs=0.01)
@@ -139,7 +139,7 @@ def test_initialisers_spread_as_before() -> None:
     )
 
 
-def test_inputs_descend_as_before() -> None:
+def test_input_normalisation_is_as_before() -> None:
     result = input_normalization.run()
     assert (result.raw.converged_after, result.normalized.converged_after) == (22, 2)
     assert result.raw.condition_number == close(12.7363, rel=1e-4)
@@ -156,7 +156,7 @@ def test_convergence_is_as_before() -> None:
     assert [curve.epochs[0].train_loss for curve in curves] == close([2.03010, 1.85125, 1.16400], rel=0.01)
 
 
-def test_the_sweep_holds_what_it_held() -> None:
+def test_the_sweep_is_as_before() -> None:
     cells = [cell for cell in convergence_sweep.read().cells if cell.seed == 0]
     assert len(cells) == 144
     assert sum(cell.accuracy or 0 for cell in cells) == close(65.31802, abs=1e-4)
