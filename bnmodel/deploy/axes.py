@@ -1,4 +1,4 @@
-"""Axes of variable size: those that were asked for, and those that the traced graph has."""
+"""Dynamic axes: those that were asked for, and those that remain after tracing."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -16,14 +16,14 @@ Axes = dict[int, str]  # axis → its name
 
 
 def dynamic_axes(dynamic: Any, names: Sequence[str], tensors: Sequence[Tensor]) -> tuple[tuple[Axes, ...], bool]:
-    """Axes that may vary, per input, and whether they were asked for (then a fixed one is an error).
+    """Dynamic axes per input, and whether they were asked for: then an axis that the network fixes is an error.
 
     Args:
         dynamic: None for the first axis of every input that has the first input's batch size; False or {} for none;
-            axes of the first input, as (0, 2, 3) or {0: "N", 2: "H"}; or such a choice per input name.
+            axes of the first input, as (0, 2, 3) or {0: "N", 2: "H"}; or a dict of these by input name.
 
     Raises:
-        ExportError: an axis that the input does not have, or an unknown input.
+        ExportError: an axis that the input does not have, an unknown input, or one name for axes of different sizes.
     """
     if dynamic is None:
         batch = tensors[0].shape[:1]
@@ -35,12 +35,17 @@ def dynamic_axes(dynamic: Any, names: Sequence[str], tensors: Sequence[Tensor]) 
     unknown = sorted(set(per_input) - set(names))
     if unknown:
         raise ExportError(f"dynamic: expected inputs of {', '.join(names)}, received {', '.join(unknown)}")
+    sizes: dict[str, int] = {}
     pairs = zip(names, tensors, strict=True)
-    return tuple(_named_axes(name, per_input.get(name, {}), tensor.dim()) for name, tensor in pairs), True
+    return tuple(_named_axes(name, per_input.get(name, {}), tensor.shape, sizes) for name, tensor in pairs), True
 
 
-def _named_axes(name: str, chosen: Any, rank: int) -> Axes:
-    """The choice for one input of `rank` axes: (0, 2) or {0: "N", 2: "H"}, also with `torch.export.Dim` as names."""
+def _named_axes(name: str, chosen: Any, shape: torch.Size, sizes: dict[str, int]) -> Axes:
+    """Axes chosen for one input: (0, 2), or {0: "N", 2: "H"}; names may be `torch.export.Dim`.
+
+    sizes: name → size in the example, over all inputs. Axes of different sizes have different names.
+    """
+    rank = len(shape)
     if not isinstance(chosen, Collection):
         raise ExportError(f"dynamic: expected axes of {name}, as in (0, 2), received {chosen!r}")
     labels = chosen if isinstance(chosen, Mapping) else dict.fromkeys(chosen)
@@ -49,12 +54,21 @@ def _named_axes(name: str, chosen: Any, rank: int) -> Axes:
         if not isinstance(axis, int) or not -rank <= axis < rank:
             raise ExportError(f"dynamic: {name} has axes 0 … {rank - 1}, received {axis}")
         label, axis = getattr(label, "__name__", label), axis % rank
-        axes[axis] = label if isinstance(label, str) else AXIS_NAMES.get(axis, f"axis{axis}")
+        if not isinstance(label, str):
+            label = AXIS_NAMES.get(axis, f"axis{axis}")
+            if sizes.get(label, shape[axis]) != shape[axis]:
+                label = f"{label}_{name}"
+        if sizes.setdefault(label, shape[axis]) != shape[axis]:
+            raise ExportError(
+                f"dynamic: expected one size of the axes named {label}, received {sizes[label]} and, for axis {axis} of "
+                f"{name}, {shape[axis]}; give them different names"
+            )
+        axes[axis] = label
     return axes
 
 
 def for_tracing(tensors: Sequence[Tensor], axes: Sequence[Axes]) -> tuple[Tensor, ...]:
-    """The tensors with at least two elements along dynamic axes: the tracer takes a size of 1 for a constant."""
+    """The tensors with at least two elements along dynamic axes: the tracer specialises a size of 1."""
     result = []
     for tensor, chosen in zip(tensors, axes, strict=True):
         for axis in chosen:
@@ -84,7 +98,7 @@ def kept_axes(
 
 
 def ports(names: Sequence[str], nodes: Sequence[fx.Node], graph: fx.Graph, axes: Sequence[Axes]) -> tuple[Port, ...]:
-    """Inputs or outputs of a graph, with the names of its dynamic axes in place of the tracer's symbols."""
+    """Ports of a graph's inputs or outputs, whose dynamic axes have names instead of the tracer's symbols."""
     labels: dict[str, str] = {}
     for node, chosen in zip(placeholders(graph), axes, strict=True):
         for axis, label in chosen.items():

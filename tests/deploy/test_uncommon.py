@@ -1,4 +1,4 @@
-"""Networks that do what few do: all formats are written, and sizes vary only where the graph is the network's."""
+"""Uncommon networks: all formats are written, and an axis is dynamic only if the graph is right at other sizes."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import bnmodel
-from bnmodel.deploy import ExportError, certify, fold, load
+from bnmodel.deploy import ExportError, certify, fold, golden, load
 from bnmodel.deploy.axes import dynamic_axes
 from bnmodel.deploy.certificate import models
 from bnmodel.deploy.formats import torchscript
@@ -24,7 +24,7 @@ X = torch.rand(4, 3, 9, 9)
 
 
 class Body(nn.Module):
-    """A convolution and its norm; the subclasses do something with them."""
+    """A convolution and its batch norm, used by the subclasses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,14 +112,14 @@ class SharedStatistics(Body):
 
 
 class GhostBatches(Body):
-    """Normalised in chunks of a batch, as TabNet does: here one."""
+    """Normalised in chunks of the batch (here one), as in TabNet."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.norm(chunk) for chunk in self.conv(x).chunk(math.ceil(x.shape[0] / 512))])
 
 
 class AdaptiveInstanceNorm(Body):
-    """Each sample by its own statistics, through batch norm of (1, N·C, H, W), as MUNIT does."""
+    """Each sample is normalised by its own statistics, by a batch norm of (1, N·C, H, W), as in MUNIT."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(x)
@@ -130,7 +130,7 @@ class AdaptiveInstanceNorm(Body):
 
 
 class Event(Body):
-    """It holds what cannot be copied within what could be."""
+    """It holds an object that contains a lock, which cannot be copied."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Event(Body):
 
 
 class Indirect(Body):
-    """It reaches its layers through closures and a weak reference, and one that is not registered."""
+    """It calls its layers through closures and a weak reference; one layer is not registered."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class Scripted(Body):
 
 
 class ForQuantisation(Body):
-    """A float network with torch's stubs, as torchvision.models.quantization has them."""
+    """A float network with quantisation stubs, as in torchvision.models.quantization."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -267,7 +267,7 @@ class Names(Body):
         return {"lambda": self.body(X) * scale, "Y": x + 1, "y": x + 2}
 
 
-def test_names_that_code_could_not_have_are_changed_and_no_two_are_mixed_up(tmp_path):
+def test_names_that_are_no_identifiers_are_changed_and_stay_distinct(tmp_path):
     given = {name: torch.rand(4) for name in ("x", "torch", "from")}
     certify(Names().eval(), {"X": X, **given}, tmp_path)
     for format in FORMATS:
@@ -326,7 +326,7 @@ def test_a_branch_on_a_size_that_was_asked_to_vary_is_refused_and_one_that_makes
         export(Chunked().eval())
 
 
-def test_a_file_into_which_sizes_are_baked_is_not_written(tmp_path, monkeypatch):
+def test_a_file_with_hard_coded_sizes_is_not_written(tmp_path, monkeypatch):
     from bnmodel.deploy.formats import WRITERS
 
     def traced(program, metadata, path):
@@ -346,6 +346,26 @@ def test_a_file_into_which_sizes_are_baked_is_not_written(tmp_path, monkeypatch)
 
 def test_axes_counted_from_the_end_have_their_own_names():
     assert dynamic_axes((0, -1), ["x"], [X]) == (({0: "N", 3: "W"},), True)
+
+
+class CrossAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        return self.attend(x, memory, memory, need_weights=False)[0]
+
+
+def test_axes_of_different_sizes_have_different_names_and_both_vary(tmp_path):
+    example = torch.randn(4, 5, 8), torch.randn(4, 9, 8)
+    certify(CrossAttention().eval(), example, tmp_path, formats="onnx", dynamic={"x": (0, 1), "memory": (0, 1)})
+    metadata = load(tmp_path).metadata
+    assert [one["shape"] for one in metadata["inputs"]] == [["N", "L", 8], ["N", "L_memory", 8]]
+    cases = golden.read(tmp_path / golden.FILE)["model"].inputs
+    assert all(len({case[place].shape[1] for case in cases}) > 1 for place in (0, 1))
+    with pytest.raises(ExportError, match=r"one size of the axes named T, received 5 and, for axis 1 of memory, 9"):
+        certify(CrossAttention().eval(), example, tmp_path, dynamic={"x": {1: "T"}, "memory": {1: "T"}})
 
 
 def test_an_array_without_axes_stays_without_axes():
