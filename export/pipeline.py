@@ -1,4 +1,4 @@
-"""Export a checkpoint: fold, write every format, measure, and only then put in place."""
+"""Export a checkpoint: fold batch norms, write and measure every format, and only then put the files in place."""
 
 import shutil
 from pathlib import Path
@@ -16,12 +16,12 @@ from bnmodel.deploy.certificate import Models, file_record
 from bnmodel.deploy.certification import program_of, write_model
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError
+from bnmodel.deploy.evidence import Evidence, evaluate
 from bnmodel.deploy.folder import staging
 from bnmodel.deploy.folding import fold_graph
-from bnmodel.deploy.loading import FORMATS, Run, load_file
+from bnmodel.deploy.loading import FORMATS, load_file
 from bnmodel.deploy.metadata import describe_norms, described
 from bnmodel.deploy.preflight import exportable
-from bnmodel.deploy.samples import Evidence, answer
 from bnmodel.deploy.signature import FlatNetwork, arguments
 from export.inputs import canvas_inputs, digit_inputs
 from export.model_card import model_card
@@ -29,23 +29,20 @@ from export.promises import CANVASES, Sizes, against_source
 
 CLASSES = [str(digit) for digit in range(10)]
 LICENCE = "MIT; trained on MNIST, which is CC BY-SA 3.0"
-INPUTS: dict[str, dict[str, Any]] = {
-    "digits": {"type": "float32", "shape": ["N", 1, 28, 28], "range": [0, 1], "meaning": "digits, ink bright"},
-    "sketch": {"type": "uint8", "shape": ["H", "W", 4], "range": [0, 255], "meaning": "RGBA drawing, sides 8 … 4096"},
-    "numbers": {"type": "uint8", "shape": ["H", "W", 4], "range": [0, 255], "meaning": "RGBA drawing, sides 8 … 4096"},
-}
-OUTPUTS: dict[str, list[dict[str, Any]]] = {
-    "digits": [{"name": "log_probs", "type": "float32", "shape": ["N", 10], "meaning": "natural logarithms"}],
-    "sketch": [
-        {"name": "probabilities", "type": "float32", "shape": [10], "meaning": "all 0.1 for a blank canvas"},
-        {"name": "digit", "type": "float32", "shape": [28, 28], "meaning": "what the network saw, ink bright"},
-        {"name": "ink", "type": "float32", "shape": [], "meaning": "share of the canvas covered, 0 when blank"},
-    ],
-    "numbers": [
-        {"name": "count", "type": "int64", "shape": [], "meaning": "digits found, 0 when blank, -1 for more than 8"},
-        {"name": "boxes", "type": "float32", "shape": [8, 4], "meaning": "left, top, right, bottom in canvas pixels"},
-        {"name": "probabilities", "type": "float32", "shape": [8, 10], "meaning": "per digit in reading order, then 0"},
-    ],
+DRAWING = {"range": [0, 255], "meaning": "RGBA drawing, sides 8 … 4096"}
+INPUTS = {"digits": {"range": [0, 1], "meaning": "digits, ink bright"}, "sketch": DRAWING, "numbers": DRAWING}
+OUTPUTS = {  # name → meaning
+    "digits": {"log_probs": "natural logarithms"},
+    "sketch": {
+        "probabilities": "all 0.1 for a blank canvas",
+        "digit": "what the network saw, ink bright",
+        "ink": "share of the canvas covered, 0 when blank",
+    },
+    "numbers": {
+        "count": "digits found, 0 when blank, -1 for more than 8",
+        "boxes": "left, top, right, bottom in canvas pixels",
+        "probabilities": "per digit in reading order, then 0",
+    },
 }
 PREPROCESSING = {
     "digits": "None in the file. MNIST's: ink's bounding box scaled to 20×20 keeping its aspect ratio, antialiased, "
@@ -75,9 +72,9 @@ def export_checkpoint(
     """Write all models in every format, golden vectors, certificate and model card into `folder`, beside best.pt.
 
     Args:
-        data_root: where MNIST's test set may be.
-        canvases: sizes on which drawings are compared.
-        canvas: the one size (H, W) of drawings that the sketch files take, for runtimes without dynamic shapes.
+        data_root: folder of MNIST's test set, used if it exists.
+        canvases: sizes (H, W) of drawings on which the files are compared with the network.
+        canvas: export sketch and numbers for this size (H, W) only, for runtimes without dynamic shapes.
 
     Returns:
         What was measured; all promises held.
@@ -99,7 +96,7 @@ def export_checkpoint(
     inputs = {"digits": digit_inputs(), "sketch": drawings, "numbers": drawings}
     networks = {stem: exportable(network) for stem, network in networks_of(checkpoint.model).items()}
     found: Models = {}
-    vectors, runs, measured = {}, {}, []
+    vectors, measured = {}, []
     with staging(folder) as scratch:
         shutil.copy(folder / "best.pt", scratch)
         for stem, network in networks.items():
@@ -108,7 +105,8 @@ def export_checkpoint(
             found[stem], vectors[stem] = model, evidence.golden
             measured += checks
         golden.write(scratch / golden.FILE, vectors)
-        runs = _runs(scratch, found)
+        names = [f"{stem}.{format}" for stem, model in found.items() for format in model.formats]
+        runs = {name: load_file(scratch / name).run for name in names}
         sizes = canvases if canvas is None else (canvas,)
         measured += against_source(networks, found, runs, data_root, sizes)
         _require_held(certificate.sources(scratch, found) + measured)
@@ -124,22 +122,19 @@ def _write(
 ) -> tuple[certificate.Model, list[Check], Evidence]:
     tensors = [torch.from_numpy(array) for array in inputs]
     example = torch.cat(tensors) if stem == "digits" else tensors[1]
-    names = [output["name"] for output in OUTPUTS[stem]]
-    if fixed:  # for runtimes that support few operators on bytes
+    if fixed:  # for runtimes with few operators on bytes
         network.register_forward_pre_hook(lambda _module, inputs: (inputs[0].to(torch.float32),))
     given = arguments(network, example)
     flat = FlatNetwork(network, given)
-    captured = captured_on_one_path(flat, given, names, False if fixed else DYNAMIC[stem])
-    evidence = answer(flat, [[tensor] for tensor in tensors], captured.outputs, CHANNELS[stem], keep_all=True)
+    captured = captured_on_one_path(flat, given, list(OUTPUTS[stem]), False if fixed else DYNAMIC[stem])
+    evidence = evaluate(flat, [[tensor] for tensor in tensors], captured.outputs, CHANNELS[stem], keep_all=True)
     folded, kept = fold_graph(captured)
     facts = described(captured)
     metadata = {
         **about,
         **facts,
-        "inputs": [{**facts["inputs"][0], **{key: INPUTS[stem][key] for key in ("range", "meaning")}}],
-        "outputs": [
-            {**one, "meaning": known["meaning"]} for one, known in zip(facts["outputs"], OUTPUTS[stem], strict=True)
-        ],
+        "inputs": [{**facts["inputs"][0], **INPUTS[stem]}],
+        "outputs": [{**output, "meaning": OUTPUTS[stem][output["name"]]} for output in facts["outputs"]],
         "preprocessing": PREPROCESSING[stem],
         **describe_norms(network, folded, kept),
     }
@@ -148,13 +143,8 @@ def _write(
     return model, checks, evidence
 
 
-def _runs(folder: Path, found: Models) -> dict[str, Run]:
-    names = [f"{stem}.{format}" for stem, model in found.items() for format in model.formats]
-    return {name: load_file(folder / name).run for name in names}
-
-
 def _require_held(measured: list[Check]) -> None:
-    """Raise ExportError with every broken promise."""
+    """Raise ExportError with every broken promise, if there are any."""
     broken = [f"  {check.promise}: {check.file}: {check.detail}" for check in measured if not check.passed]
     if broken:
         raise ExportError("nothing was exported, since these promises do not hold:\n" + "\n".join(broken))

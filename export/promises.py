@@ -1,7 +1,6 @@
-"""Further promises about this project's files: they agree with the checkpoint on digits and drawings."""
+"""Further promises about this project's files: they agree with the checkpoint's network on digits and drawings."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from bnmodel.deploy import certificate, checks
 from bnmodel.deploy.allowance import Yardstick
 from bnmodel.deploy.certificate import Models
 from bnmodel.deploy.checks import Check, held
+from bnmodel.deploy.evidence import evaluate
 from bnmodel.deploy.golden import Arrays
 from bnmodel.deploy.loading import Run
-from bnmodel.deploy.samples import answer
 from bnmodel.deploy.signature import FlatNetwork, Port, arguments
 from bnmodel.training.evaluation import EVALUATION_BATCH
 from export.inputs import canvas, digit_inputs
@@ -26,21 +25,13 @@ CANVASES = ((8, 8), (28, 28), (280, 280), (56, 1600), (1200, 900), (4096, 4096))
 Sizes = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True)
-class Source:
-    """A network that files were made from: stem → network in eval mode, with its outputs."""
-
-    networks: dict[str, nn.Module]
-    outputs: dict[str, tuple[Port, ...]]
-
-
 def verify(folder: Path | str, data_root: Path | None = None, canvases: Sizes = CANVASES) -> list[Check]:
-    """Every promise of the certificate in `folder`, checked again from the files and the checkpoint beside them.
+    """Check every promise of the certificate in `folder` again, from the files and the checkpoint beside them.
 
-    data_root: where MNIST's test set may be; without it only the shipped sample is used.
+    data_root: folder of MNIST's test set; without it only the shipped sample is used.
 
     Raises:
-        ExportError: there is no certificate, or it cannot be read. Anything else that is wrong is a failed Check.
+        ExportError: there is no certificate, or it cannot be read. Any other fault is a failed Check.
     """
     from export.pipeline import networks_of
 
@@ -61,9 +52,9 @@ def verify(folder: Path | str, data_root: Path | None = None, canvases: Sizes = 
 def against_source(
     networks: dict[str, nn.Module], found: Models, runs: dict[str, Run], data_root: Path | None, canvases: Sizes
 ) -> list[Check]:
-    """The files agree with the checkpoint's network on real digits and on drawings of many sizes.
+    """Check that the files agree with the checkpoint's network on real digits and on drawings of several sizes.
 
-    How far the network itself is off is recorded in the certificate the first time, and used from then on.
+    The network's own error is recorded in the certificate at the export, and used for the tolerance from then on.
     """
     result: list[Check] = []
     for title, images in real_digits(data_root).items():
@@ -81,7 +72,7 @@ def against_source(
 def _agree(
     networks: dict[str, nn.Module], found: Models, runs: dict[str, Run], stem: str, title: str, cases: list[Arrays]
 ) -> list[Check]:
-    """The files of `stem` that could be loaded answer as the network does in float64."""
+    """Compare the files of `stem` that could be loaded with the network in float64."""
     chosen = {name: run for name, run in runs.items() if name.startswith(f"{stem}.")}
     if stem not in found or not chosen:
         return []
@@ -90,7 +81,7 @@ def _agree(
     flat = FlatNetwork(network, arguments(network, tensors[0][0]))
     ports = [Port(one["name"], one["type"], tuple(one["shape"])) for one in model.metadata["outputs"]]
     axes = [yardstick.axis for yardstick in model.yardsticks]
-    evidence = answer(flat, tensors, ports, axes, keep_all=True)
+    evidence = evaluate(flat, tensors, ports, axes, keep_all=True)
     recorded = model.extra.setdefault(title, [one.to_dict() for one in evidence.yardsticks])
     yardsticks = [Yardstick.from_dict(one) for one in recorded]
     expected = evidence.golden.outputs

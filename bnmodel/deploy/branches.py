@@ -1,8 +1,8 @@
-"""Check a traced graph at sizes at which it may differ from its network.
+"""Compare a traced graph with its network at sizes at which the network may branch.
 
-While tracing, torch.export assumes the conditions on sizes that hold for the example, such as `H > W` or
-`round(0.75 · H) == 18`; the graph is guaranteed to be the network's only where they hold. Some are real branches; most
-only choose between equal algorithms. Graph and network are run and compared where a condition does not hold.
+torch.export assumes the conditions on sizes that hold for the example, such as `H > W` or `round(0.75 · H) == 18`, and
+the graph is only guaranteed to be right for sizes that meet them. Some conditions are real branches; most only choose
+between equivalent algorithms. Graph and network are therefore run and compared at sizes that violate a condition.
 """
 
 import io
@@ -14,26 +14,26 @@ import numpy as np
 from torch import Tensor
 
 from bnmodel.deploy.capture import Captured, capture
+from bnmodel.deploy.cases import OneSize, sizes_of, with_size
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.loading import as_array
 from bnmodel.deploy.reference import called, evaluated
-from bnmodel.deploy.samples import OneSize, grown
 from bnmodel.deploy.signature import Arguments, FlatNetwork, output_names
 from bnmodel.deploy.tracing import quiet
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1001, 1536, 2049, 4097)
 TRIES = 4  # per axis
-LARGEST = 1 << 22  # input elements of a try
-CLOSE = 1e-3  # relative; another path differs by more
+LARGEST = 1 << 22  # input elements per try
+CLOSE = 1e-3  # relative; the other side of a branch differs by more
 
 
 def captured_on_one_path(network: FlatNetwork, given: Arguments, output: Any = None, dynamic: Any = None) -> Captured:
-    """`capture`, with the batch size fixed where the graph differs from the network at another size.
+    """`capture`, with the batch size fixed if the graph differs from the network at another size.
 
     output, dynamic: as in `certify`.
 
     Raises:
-        ExportError: as `capture`; the network raises on the example; or it differs along an axis that was asked for.
+        ExportError: as `capture`; the network raises on the example; or they differ along an axis that was asked for.
     """
     names = output_names(called(network, given.tensors), output, given.names)
     captured = capture(network, given.tensors, given.names, names, dynamic)
@@ -47,7 +47,7 @@ def captured_on_one_path(network: FlatNetwork, given: Arguments, output: Any = N
 
 
 def with_fixed_batch(network: FlatNetwork, given: Arguments, output: Any, error: OneSize) -> Captured:
-    """The network for the example's sizes only, with a note that says why."""
+    """The network captured for the example's sizes only, with a note that says why."""
     captured = captured_on_one_path(network, given, output, False)
     reason = str(error).removeprefix("dynamic: ")
     captured.notes.append(f"the batch size is fixed at {len(given.tensors[0])}: {reason}")
@@ -55,16 +55,14 @@ def with_fixed_batch(network: FlatNetwork, given: Arguments, output: Any, error:
 
 
 def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence[Tensor]) -> None:
-    """Compare graph and network where the tracer's conditions do not hold; note sizes that are too large to try.
+    """Compare graph and network at sizes that violate the tracer's conditions; note sizes that are too large to try.
 
     Raises:
         OneSize: the network computes something else at another size.
     """
     if captured.guard is None:
         return
-    chosen = zip(captured.axes, tensors, strict=True)
-    labels = {label: tensor.shape[axis] for axes, tensor in chosen for axis, label in axes.items()}
-    for label, size in labels.items():
+    for label, size in sizes_of(captured.axes, tensors).items():
         tried = untried = 0
         candidates = {*SIZES, size - 1, size + 1, size // 2, 2 * size} - {0, size}
         for other in sorted(candidates, key=lambda one: (abs(one - size), one)):
@@ -85,11 +83,11 @@ def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence
 
 
 def _resized(captured: Captured, tensors: Sequence[Tensor], label: str, size: int, other: int) -> list[Tensor]:
-    """The example at another size; on the meta device where it would be large."""
+    """The example at another size; on the meta device if that is large."""
     elements = sum(tensor.numel() for tensor in tensors) * max(1, other // size)
     if elements > 2 * LARGEST:
         tensors = [tensor.to("meta") for tensor in tensors]
-    return grown(captured.axes, list(tensors), label, size, other)
+    return with_size(captured.axes, tensors, label, size, other)
 
 
 def _holds(guard: Callable[..., object], case: Sequence[Tensor]) -> bool:
@@ -101,15 +99,15 @@ def _holds(guard: Callable[..., object], case: Sequence[Tensor]) -> bool:
 
 
 def _same(network: FlatNetwork, captured: Captured, case: list[Tensor]) -> bool | None:
-    """Whether network and graph agree; None where the network does not take this size."""
+    """Whether network and graph agree; None if the network does not accept this size."""
     try:
         expected = evaluated(network, case)
     except ExportError:
         return None
     try:
-        with quiet(), redirect_stderr(io.StringIO()):  # to which a graph prints its errors
+        with quiet(), redirect_stderr(io.StringIO()):  # graphs print their errors
             received = captured.graph(*(tensor.clone() for tensor in case))
-    except Exception:  # a graph has many kinds of errors at sizes that it was not made for
+    except Exception:  # a graph raises many kinds of errors at other sizes
         return False
     return all(_close(as_array(a), as_array(b)) for a, b in zip(received, expected, strict=True))
 

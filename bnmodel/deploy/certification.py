@@ -1,4 +1,4 @@
-"""Export any network: fold, write every format, measure, and only then put in place."""
+"""`certify`: export any network with its batch norms folded, measure every file, and only then put them in place."""
 
 import json
 import os
@@ -15,9 +15,11 @@ from bnmodel.deploy import certificate, checks, golden
 from bnmodel.deploy.axes import for_tracing
 from bnmodel.deploy.branches import captured_on_one_path, with_fixed_batch
 from bnmodel.deploy.capture import Captured
+from bnmodel.deploy.cases import OneSize
 from bnmodel.deploy.certificate import Model
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError, as_export_error, first_line
+from bnmodel.deploy.evidence import Evidence, gather
 from bnmodel.deploy.folder import copy_others, others_in, staging
 from bnmodel.deploy.folding import fold_graph
 from bnmodel.deploy.formats import WRITERS, Program
@@ -26,7 +28,6 @@ from bnmodel.deploy.loading import FORMATS, load_file
 from bnmodel.deploy.metadata import describe_norms, described, versions
 from bnmodel.deploy.onnx_model import opset_of
 from bnmodel.deploy.preflight import exportable
-from bnmodel.deploy.samples import Evidence, OneSize, gather
 from bnmodel.deploy.signature import Arguments, FlatNetwork, arguments
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -50,21 +51,21 @@ def certify(
     """Export any network, its batch norms folded, with a certificate that `verify` re-checks.
 
     Args:
-        module: takes tensors (also in tuples, lists and dicts) and returns tensors (likewise). Its eval copy is
-            exported; in train mode, a warning says so.
+        module: takes and returns tensors, also in tuples, lists and dicts. Its eval copy is exported, with a warning
+            if it is in train mode.
         example: typical inputs: one tensor; a tuple of positional arguments; or a dict of keyword arguments. Samples
-            along the first axis become golden vectors. Arguments that are no tensors become part of the files.
+            along the first axis become golden vectors. Arguments that are not tensors become constants of the files.
         folder: receives the files, golden.json and certificate.json. Other networks certified there are kept.
-        name: of the files.
-        input, output: names of the tensors that go in and come out; by default forward's parameters, the keys of
-            dicts, and "output".
-        about: what else to store inside the files, as JSON: class names, preprocessing, licence.
+        name: stem of the file names.
+        input, output: names of the input and output tensors; by default forward's parameters, the keys of dicts, and
+            "output".
+        about: further JSON metadata to store inside the files, such as class names, preprocessing and licence.
         formats: "torchscript", "onnx", "pt2", or several of them. By default all that can be written; the
-            certificate and a warning say why another could not be.
+            certificate and a warning give the reason for any other.
         opset: of the ONNX file; by default the lowest that has the network's operators.
-        dynamic: axes of variable size. By default the first axis of every input that shares its size with the first
-            input's; False for none; (0, 2, 3) for axes of the first input; {"image": {0: "N", 2: "H", 3: "W"}} for
-            named axes per input.
+        dynamic: axes of variable size. By default the first axis of every input that has the first input's batch size;
+            False for none; (0, 2, 3) for axes of the first input; {"image": {0: "N", 2: "H", 3: "W"}} for named axes
+            per input.
 
     Returns:
         What was measured; all promises held.
@@ -117,7 +118,7 @@ def _captured_with_evidence(
 
 
 def program_of(captured: Captured, given: Arguments, opset: int | None = None) -> Program:
-    """The folded graph, ready to be written."""
+    """The folded graph as a program that can be written."""
     example = for_tracing(given.tensors, captured.axes)
     return Program(captured.graph, captured.inputs, captured.outputs, captured.axes, example, opset)
 
@@ -130,10 +131,10 @@ def write_model(
     evidence: Evidence,
     asked: Sequence[str] | None,
 ) -> tuple[Model, list[Check]]:
-    """Write and measure every format in `scratch`; a format that fails is removed and recorded.
+    """Write and measure every format in `scratch`; remove and record a format that fails.
 
     Raises:
-        ExportError: no format could be written, or not all that were asked for.
+        ExportError: no format could be written, or one that was asked for could not.
     """
     failed: dict[str, str] = {}
     wanted = list(asked or FORMATS)
@@ -141,7 +142,7 @@ def write_model(
     if "onnx" in wanted:
         try:
             opset = opset_of(program.onnx)
-        except Exception as error:  # of the exporter, which has many kinds
+        except Exception as error:  # the exporter raises many kinds
             failed["onnx"] = _reason(error)
     metadata = json.loads(json.dumps({**metadata, "versions": versions(opset)}))
     model = Model(metadata, evidence.yardsticks, [])
@@ -156,7 +157,7 @@ def write_model(
         except Exception as error:
             failed[format] = _reason(error)
             path.unlink(missing_ok=True)
-    failed = {format: reason.replace(f"{scratch}{os.sep}", "") for format, reason in failed.items()}  # of this machine
+    failed = {format: reason.replace(f"{scratch}{os.sep}", "") for format, reason in failed.items()}
     model.not_written.update(failed)
     if failed and (asked is not None or not model.formats):
         reasons = "\n".join(f"  {stem}.{format}: {reason}" for format, reason in failed.items())
@@ -165,7 +166,7 @@ def write_model(
 
 
 def _written(path: Path, program: Program, model: Model, vectors: Golden) -> list[Check]:
-    """Write one file, and measure it; ExportError where a promise does not hold."""
+    """Write and measure one file; ExportError if a promise does not hold."""
     format = path.suffix[1:]
     WRITERS[format](program, model.metadata, path)
     try:
@@ -173,7 +174,7 @@ def _written(path: Path, program: Program, model: Model, vectors: Golden) -> lis
     except ExportError as error:
         raise ExportError(f"loads: {error}") from error
     model.operators[format] = checks.statistics_operators(file)
-    found = certificate.measure_loaded(path, file, model, vectors)
+    found = certificate.measure_file(path, file, model, vectors)
     broken = [f"{check.promise}: {check.detail}" for check in found if not check.passed]
     if broken:
         raise ExportError("; ".join(broken))
@@ -181,7 +182,7 @@ def _written(path: Path, program: Program, model: Model, vectors: Golden) -> lis
 
 
 def _reason(error: Exception) -> str:
-    """An ExportError's message, or the cause of an exporter's error."""
+    """An ExportError's message, or the root cause of another error."""
     if isinstance(error, ExportError):
         return str(error)
     cause: BaseException = error
@@ -212,7 +213,7 @@ def _require_json(about: dict[str, Any]) -> None:
         json.dumps(about)
     except (TypeError, ValueError, RecursionError) as error:
         raise ExportError(
-            f"about: expected what JSON holds, received: {first_line(error)}; convert it, for example with str()"
+            f"about: expected JSON values, received: {first_line(error)}; convert it, for example with str()"
         ) from error
 
 

@@ -1,8 +1,8 @@
-"""Golden vectors: inputs with the network's answers in float64, as plain JSON that any language reads.
+"""Golden vectors: inputs with the network's outputs in float64, as plain JSON that any language reads.
 
-An array is {"shape": […], "type": "float32", "data": [flat numbers]}, with "divide_by" where the values are those
-numbers divided by it, in float32. Large arrays have "base64", their little-endian bytes, in place of "data".
-bfloat16 is written as float32.
+An array is {"shape": […], "type": "float32", "data": [flat numbers]}. With "divide_by", the values are the numbers
+divided by it, in float32. Large arrays have "base64", their little-endian bytes, in place of "data". bfloat16 is
+written as float32.
 """
 
 import base64
@@ -17,7 +17,6 @@ from bnmodel.deploy.errors import ExportError
 from bnmodel.io import atomic_write
 
 FILE = "golden.json"
-CASES = 20
 LARGE = 16_384  # elements
 TYPES = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool", "complex64")
 Arrays = list[np.ndarray]
@@ -25,7 +24,7 @@ Arrays = list[np.ndarray]
 
 @dataclass(frozen=True)
 class Golden:
-    """For each case all inputs as they are run, and all outputs of the network."""
+    """Inputs and outputs of a network: a list of cases, each a list of arrays."""
 
     inputs: list[Arrays]
     outputs: list[Arrays]
@@ -44,7 +43,7 @@ def write(path: Path, models: dict[str, Golden]) -> None:
 
 
 def read(path: Path) -> dict[str, Golden]:
-    """Stem → its golden vectors; ExportError where the file is missing or damaged."""
+    """File stem → golden vectors; ExportError if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
         return {
@@ -78,7 +77,7 @@ def _encode(array: np.ndarray) -> dict[str, Any]:
         return {**head, "base64": base64.b64encode(little.tobytes()).decode()}
     if not floats:
         return {**head, "data": flat.astype(np.int64).tolist()}
-    digits = 17 if kind == "float64" else 9  # are exact
+    digits = 17 if kind == "float64" else 9  # enough to be exact
     short = (float(f"{x:.{digits}g}") for x in flat.tolist())
     return {**head, "data": [int(x) if x == int(x) else x for x in short]}
 

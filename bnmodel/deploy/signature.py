@@ -1,7 +1,7 @@
 """Names, types and shapes of the inputs and outputs of an exported file.
 
 A network may take and return nested tuples, lists and dicts. Its exported files take and return a flat list of named
-tensors: `FlatNetwork` stands between the two.
+tensors; `FlatNetwork` converts between the two.
 """
 
 import copy
@@ -29,12 +29,12 @@ DTYPES = {
 }  # fmt: skip
 
 RESERVED = frozenset([*keyword.kwlist, "self", "torch", "device", "inf", "nan", "NoneType", "pytree", "fx_pytree"])
-"""Names that generated code cannot use: Python's keywords, and what the code itself refers to."""
+"""Names that generated code cannot use: Python's keywords, and names that the code refers to."""
 
 
 @dataclass(frozen=True)
 class Port:
-    """One tensor of an exported file. `shape`: sizes, or the names of dynamic axes."""
+    """One input or output of an exported file. `shape`: sizes, or names of dynamic axes."""
 
     name: str
     type: str
@@ -43,19 +43,25 @@ class Port:
     def describe(self) -> dict[str, Any]:
         return {"name": self.name, "type": self.type, "shape": list(self.shape)}
 
+    @property
+    def channel_axis(self) -> int | None:
+        """Axis of the channels, 1 of (N, C, …) and 0 of (C,); None if its size is dynamic, or there is none."""
+        axis = min(1, len(self.shape) - 1)
+        return axis if self.shape and isinstance(self.shape[axis], int) else None
+
 
 @dataclass(frozen=True)
 class Arguments:
-    """An example split into named tensors and everything else, which becomes part of the exported file."""
+    """An example split into named tensors and other arguments, which become constants of the exported file."""
 
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
-    leaves: tuple[Any, ...]  # None where a tensor stands
-    places: tuple[int, ...]  # of the tensors among the leaves
+    leaves: tuple[Any, ...]  # None in place of a tensor
+    places: tuple[int, ...]  # indices of the tensors among the leaves
     spec: pytree.TreeSpec
 
     def bind(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The network's arguments, with `tensors` in the places of the example's."""
+        """The network's arguments, with `tensors` in place of the example's."""
         leaves = list(self.leaves)
         for place, tensor in zip(self.places, tensors, strict=True):
             leaves[place] = tensor
@@ -104,7 +110,7 @@ def _supported(tensor: Tensor) -> Tensor:
 
 
 def signature_of(module: nn.Module) -> inspect.Signature:
-    """Of its forward; of any positional arguments where that has none."""
+    """The signature of forward; any positional arguments if it has none."""
     try:
         return inspect.signature(module.forward)
     except (TypeError, ValueError):
@@ -161,9 +167,9 @@ def key_of(part: Any) -> str:
 
 
 def _chosen(kind: str, asked: str | Sequence[str] | None, found: Sequence[str]) -> tuple[str, ...]:
-    """The names asked for, checked, or those found, made distinct identifiers."""
+    """The names asked for, checked; by default those found, made distinct identifiers."""
     if asked is None:
-        return distinct(found)
+        return _distinct(found)
     names = (asked,) if isinstance(asked, str) else tuple(asked)
     valid = len(names) == len(found) and len(set(names)) == len(names) and all(map(_is_name, names))
     if not valid:
@@ -175,15 +181,15 @@ def _is_name(name: str) -> bool:
     return name.isidentifier() and name not in RESERVED
 
 
-def distinct(names: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:
-    """Identifiers made of `names`, none twice and none of `taken`."""
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Distinct identifiers made from `names`."""
     result: list[str] = []
-    used = {name.lower() for name in taken}
+    used: set[str] = set()
     for name in names:
         base = re.sub(r"\W", "_", name, flags=re.ASCII) or "tensor"
         base = f"_{base}" if base[0].isdigit() else f"{base}_" if base in RESERVED else base
         unique, count = base, 1
-        while unique.lower() in used:  # generated code has names in lower case
+        while unique.lower() in used:  # torch.export changes names to lower case
             unique, count = f"{base}_{count}", count + 1
         result.append(unique)
         used.add(unique.lower())
@@ -239,12 +245,12 @@ def with_tensors(output: Any, tensors: Iterator[Any]) -> Any:
 
 
 def output_names(output: Any, asked: str | Sequence[str] | None, inputs: Sequence[str]) -> tuple[str, ...]:
-    """Names of the tensors in `output`, none of which is the name of an input."""
+    """Names of the tensors in `output`, distinct from those of the inputs."""
     found = [name or "output" for name, _ in named_tensors(output)]
     if not found:
         raise ExportError(f"output: expected at least one tensor, received {type(output).__name__} without any")
     if asked is None:
-        return distinct([f"{name}_out" if name in inputs else name for name in found])
+        return _distinct([f"{name}_out" if name in inputs else name for name in found])
     names = _chosen("output", asked, found)
     if set(names) & set(inputs):
         raise ExportError(f"output: {', '.join(sorted(set(names) & set(inputs)))} is also the name of an input")
@@ -263,6 +269,6 @@ class FlatNetwork(nn.Module):
         return tuple(tensor for _, tensor in named_tensors(self.call(*tensors)))
 
     def call(self, *tensors: Tensor) -> Any:
-        """The output as the network returns it."""
+        """The network's output in its own containers."""
         args, kwargs = self.arguments.bind(tensors)
         return self.model(*args, **kwargs)

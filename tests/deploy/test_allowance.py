@@ -1,4 +1,4 @@
-"""The rule of the certificate: what rounding may do, and what is too much."""
+"""The tolerance of the certificate: rounding passes, larger differences do not."""
 
 import copy
 
@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from bnmodel.deploy.allowance import Yardstick, allowance, judge, measured
 from bnmodel.deploy.capture import Captured
-from bnmodel.deploy.samples import gather
+from bnmodel.deploy.evidence import gather
 from bnmodel.deploy.signature import FlatNetwork, Port, arguments
 
 U = 2.0**-24
@@ -35,7 +35,7 @@ def test_small_outputs_are_judged_as_large_ones_are(exponent):
     assert not judge(yardstick, [exact[0] * (1 + 17 * U)], exact).passed
 
 
-def test_a_small_channel_does_not_hide_beneath_a_large_one():
+def test_an_error_in_a_small_channel_is_not_hidden_by_a_large_one():
     exact = [np.array([[1e-6, 1e3]])]
     yardstick = measured("float32", 1, [exact[0] + [[0, 1e-4]]], exact)
     assert not judge(yardstick, [exact[0] + [[1e-9, 0]]], exact).passed
@@ -48,7 +48,7 @@ def test_a_channel_that_is_exact_by_chance_is_judged_by_others_of_its_size():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_and_infinity_are_right_only_in_their_place(value):
+def test_nan_and_infinity_pass_only_where_they_are_expected(value):
     exact = [np.array([1.0, -np.inf, 2.0])]
     yardstick = measured("float32", None, exact, exact)
     assert judge(yardstick, exact, exact).passed
