@@ -1,7 +1,11 @@
-"""From a network to one graph of ATen operators, by `torch.export`, with the dynamic axes that were asked for."""
+"""Trace a network with `torch.export` into one graph of ATen operators with the dynamic axes asked for."""
 
+import linecache
+import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,15 +19,18 @@ from bnmodel.deploy.preflight import refuse_graph
 from bnmodel.deploy.signature import FlatNetwork, Port
 from bnmodel.deploy.tracing import export, quiet
 
+DATA_DEPENDENT = "its control flow or its shapes depend on values of the input"
+NOT_THE_USERS = {"torch", "sympy", *sys.stdlib_module_names}
+
 
 @dataclass(frozen=True)
 class Captured:
     """A network as one graph.
 
     Attributes:
-        graph: takes and returns flat tensors; placeholders have the inputs' names.
+        graph: takes and returns flat tensors; its placeholders have the names of the inputs.
         inputs, outputs: named tensors with their dynamic axes.
-        notes: what could not be kept as asked, for the certificate.
+        notes: restrictions, such as a fixed batch size, for the certificate.
         guard: raises AssertionError for input sizes at which the graph may differ from the network.
     """
 
@@ -51,8 +58,8 @@ def capture(
     """Trace `network` on `tensors` into one graph.
 
     Raises:
-        ExportError: the graph depends on values of the input, an operator cannot be traced, an axis that was asked to
-            vary is fixed by the network, or there are batch statistics or random numbers.
+        ExportError: the graph depends on values of the input, an operator cannot be traced, the network fixes an axis
+            that was asked to be dynamic, or there are batch statistics or random numbers.
     """
     axes, asked = dynamic_axes(dynamic, inputs, tensors)
     notes: list[str] = []
@@ -66,7 +73,7 @@ def capture(
             program = export(network, tensors, axes)
         except Exception:
             raise _refusal(network, error) from error
-        notes.append(f"the batch size is fixed at {len(tensors[0])}: {first_line(error)}")
+        notes.append(f"the batch size is fixed at {len(tensors[0])}: {_reason(error)}")
     guard = _guard(program) if any(axes) else None
     module = flat_graph(functional(program), inputs)
     graph = module.graph
@@ -86,24 +93,26 @@ def _guard(program: torch.export.ExportedProgram) -> Callable[..., object] | Non
 
 
 def _refusal(network: FlatNetwork, error: Exception) -> ExportError:
-    kind = type(network.model).__name__
-    text = str(error)
-    if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__ or "unbacked" in text:
-        reason = "its control flow or its shapes depend on values of the input"
+    reason = _reason(error)
+    remedy = "check it with torch.export.export(network, example, strict=False)"
+    if reason == DATA_DEPENDENT:
         remedy = "replace the branch by torch.where, or the loop by torch operators"
-    else:
-        reason = f"torch.export cannot trace it ({type(error).__name__})"
-        remedy = "the network has to be traceable by torch.export"
-    return ExportError(f"{kind}: {reason}: {first_line(error)}{_where(error)}; {remedy}")
+    return ExportError(f"{type(network.model).__name__}: {reason}{_users_line(error)}; {remedy}")
 
 
-def _where(error: Exception) -> str:
-    """The line of the network's source that the tracer stopped at, without the path."""
-    trace = error.__traceback__
-    found = ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if code.co_name == "forward" and "torch" not in code.co_filename.split("site-packages")[-1]:
-            found = f" (in {code.co_qualname if hasattr(code, 'co_qualname') else code.co_name})"
-        trace = trace.tb_next
-    return found
+def _reason(error: Exception) -> str:
+    """Why tracing failed, without torch's pages of advice on guards."""
+    text = f"{type(error).__name__} {error}"
+    if any(word in text for word in ("data-dependent", "GuardOnDataDependent", "unbacked")):
+        return DATA_DEPENDENT
+    return f"torch.export cannot trace it ({type(error).__name__}: {first_line(error)})"
+
+
+def _users_line(error: BaseException) -> str:
+    """The innermost line outside torch that the tracer was in, as " at `x.sum() > 0` (model.py, line 12)"."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in NOT_THE_USERS and not module.startswith("bnmodel.deploy."):
+            path = frame.f_code.co_filename
+            return f" at `{linecache.getline(path, line).strip()}` ({Path(path).name}, line {line})"
+    return ""

@@ -1,4 +1,4 @@
-"""What is checked before a network is exported: wrappers, modes, weights and statistics, and then its graph."""
+"""Checks before an export: wrappers, modes, weights and statistics of the network, then its traced graph."""
 
 import warnings
 from contextlib import suppress
@@ -24,16 +24,16 @@ WRAPPERS = {
 }
 """Class of a wrapper → attribute that holds the wrapped network."""
 PASS_ON = ("QuantStub", "DeQuantStub", "QuantWrapper", "FloatFunctional")
-"""Of torch's quantisation: without effect until `prepare` adds observers, which are refused."""
+"""Modules of torch's quantisation that have no effect before `prepare` adds observers, which are refused."""
 
 
 def exportable(module: nn.Module) -> nn.Module:
     """An eval-mode copy of `module` on the CPU, without gradients; the original is unchanged.
 
     Raises:
-        ExportError: the network has a layer in train mode under a root in eval mode, a batch norm without running
-            statistics, weights that are not finite, are on the meta device or are uninitialised, or is of a kind that
-            cannot be exported (scripted, quantised).
+        ExportError: the network has a layer in train mode although its root is in eval mode, a batch norm without
+            running statistics, or weights that are not finite, on the meta device or uninitialised; or it is scripted
+            or quantised.
     """
     if not isinstance(module, nn.Module):
         raise ExportError(f"expected a torch.nn.Module, received {type(module).__name__}")
@@ -46,7 +46,7 @@ def exportable(module: nn.Module) -> nn.Module:
     else:
         _refuse_train_mode(module)
     copied = detached_copy(module)
-    with suppress(NotImplementedError):  # the module of an ExportedProgram has the mode that it was exported in
+    with suppress(NotImplementedError):  # the module of an ExportedProgram cannot change its mode
         copied.eval()
     for part in unregistered(copied):
         _refuse_train_mode(part, "a layer that is not registered (hold it in an nn.ModuleList or nn.ModuleDict), ")
@@ -75,10 +75,10 @@ def _refuse_kinds(module: nn.Module) -> None:
     for name, part in module.named_modules():
         where, kind = name or "the network", type(part)
         if isinstance(part, torch.jit.ScriptModule):
-            raise ExportError(f"{where}: scripted or traced ({kind.__name__}); pass the Python module it was made from")
+            raise ExportError(f"{where}: scripted or traced ({kind.__name__}); export the original Python module")
         if kind.__name__ not in PASS_ON and (".ao." in f"{kind.__module__}." or "quantiz" in kind.__module__):
             raise ExportError(
-                f"{where}: quantised, or prepared for it ({kind.__module__}.{kind.__name__}); export the float network "
+                f"{where}: quantised or prepared for it ({kind.__module__}.{kind.__name__}); export the float network "
                 "and quantise the exported file"
             )
 
@@ -96,18 +96,17 @@ def _refuse_tensors(module: nn.Module) -> None:
     sparse = [f"{name} ({tensor.layout})" for name, tensor in tensors.items() if tensor.layout != torch.strided]
     if sparse:
         raise ExportError(f"{_some(sparse)}: expected dense weights; convert them with to_dense()")
-    broken = [name for name, tensor in module.named_parameters() if _has(tensor, finite=False)]
-    # a buffer may hold −inf, such as an attention mask
-    broken += [name for name, tensor in module.named_buffers() if _has(tensor, finite=True)]
+    broken = [name for name, tensor in module.named_parameters() if _is_broken(tensor, infinite=False)]
+    broken += [name for name, tensor in module.named_buffers() if _is_broken(tensor, infinite=True)]  # attention masks
     if broken:
         raise ExportError(f"not finite: {_some(broken)}; the training diverged: train again with a lower learning rate")
 
 
-def _has(tensor: Tensor, finite: bool) -> bool:
-    """Whether a tensor has NaN values, or, unless `finite`, infinite ones."""
+def _is_broken(tensor: Tensor, infinite: bool) -> bool:
+    """Whether a tensor has NaN values or, unless `infinite` is allowed, infinite ones."""
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_quantized:
         return False
-    return bool(tensor.isnan().any() if finite else not tensor.isfinite().all())
+    return bool(tensor.isnan().any() if infinite else not tensor.isfinite().all())
 
 
 def _refuse_train_mode(module: nn.Module, where: str = "") -> None:
@@ -126,13 +125,13 @@ def _refuse_statistics(name: str, norm: nn.Module) -> None:
     mean, var = norm.running_mean, norm.running_var
     if mean is None or var is None:
         raise ExportError(
-            f"{name}: no running statistics, so that outputs in eval mode depend on the batch; train with "
-            "track_running_stats=True, or recalibrate"
+            f"{name}: expected a batch norm with running statistics, received one without, whose outputs in eval mode "
+            "depend on the batch; train with track_running_stats=True, or recalibrate"
         )
     assert isinstance(mean, Tensor)
     assert isinstance(var, Tensor)
     if not (mean.isfinite().all() and var.isfinite().all()):
-        raise ExportError(f"{name}: running statistics that are not finite; recalibrate them, or train again")
+        raise ExportError(f"{name}: running statistics are not finite; recalibrate them, or train again")
     if (var + norm.eps <= 0).any():  # type: ignore[operator]
         raise ExportError(
             f"{name}: variance of {float(var.min()):.3g} in running_var, expected at least 0; "
@@ -145,7 +144,7 @@ def _some(names: list[str]) -> str:
 
 
 def refuse_graph(graph: fx.Graph) -> None:
-    """Raise ExportError where a traced graph uses statistics of the batch, or random numbers."""
+    """Raise ExportError if a traced graph uses batch statistics or random numbers."""
     varying: set[fx.Node] = set()  # depend on the input
     for node in graph.nodes:
         branch = branch_of(node)
@@ -158,7 +157,7 @@ def refuse_graph(graph: fx.Graph) -> None:
         name = str(node.target)
         if "batch_norm" in name and node in varying and _in_training(node):
             raise ExportError(
-                f"{layer_name(node)}: batch norm with the statistics of the batch ({name}, training=True); "
+                f"{layer_name(node)}: batch norm with batch statistics ({name}, training=True); "
                 "call eval(), or keep running statistics"
             )
         if torch.Tag.nondeterministic_seeded in node.target.tags and _is_random(node):
@@ -169,14 +168,14 @@ def refuse_graph(graph: fx.Graph) -> None:
 
 
 def _in_training(node: fx.Node) -> bool:
-    if operator_name(node) != "batch_norm":  # a decomposed one
+    if operator_name(node) != "batch_norm":  # decomposed
         return "no_training" not in str(node.target)
     given = named_arguments(node)
     return bool(given["training"]) or given["running_mean"] is None
 
 
 def _is_random(node: fx.Node) -> bool:
-    """Whether an operator that may draw random numbers does: not with training=False or a dropout of 0."""
+    """Whether an operator that may draw random numbers does so: not with training=False or a dropout of 0."""
     given = named_arguments(node)
     switches = [given[name] for name in ("train", "training") if name in given]
     rates = [given[name] for name in ("dropout", "dropout_p", "p") if isinstance(given.get(name), (int, float))]
