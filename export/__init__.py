@@ -1,4 +1,4 @@
-"""This project's export step: a checkpoint becomes files that other apps load, with a certificate."""
+"""This project's export step: from a checkpoint to files that other apps load, with a certificate."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from export.promises import verify
     from export.recogniser import Answer, Recognizer, available, load
 
-_MODULES = {  # loaded when a name is first used, as in bnmodel.deploy
+_MODULES = {  # imported on first use, as in bnmodel.deploy
     "Answer": "export.recogniser",
     "ExportError": "bnmodel.deploy.errors",
     "Recognizer": "export.recogniser",

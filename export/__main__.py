@@ -21,11 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] == "inspect":
         return inspect_file(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m export", description="Export a checkpoint and certify it.")
-    parser.add_argument("command", nargs="?", choices=("verify", "bench"), help="re-check, or time, what was exported")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="holds best.pt, and the exported files")
+    parser.add_argument("command", nargs="?", choices=("verify", "bench"), help="re-check or time the exported files")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of best.pt and the exported files")
     default = default_data_root()
-    parser.add_argument("--data-root", type=Path, default=default, help="holds MNIST/raw, used where it exists")
-    parser.add_argument("--canvas", type=_size, metavar="HxW", help="the one size that the sketch files take")
+    parser.add_argument("--data-root", type=Path, default=default, help="folder of MNIST/raw, used if it exists")
+    parser.add_argument("--canvas", type=_size, metavar="HxW", help="export sketch and numbers for one canvas size")
     options = parser.parse_args(arguments)
     try:
         if options.command == "bench":
@@ -47,21 +47,22 @@ def _size(text: str) -> tuple[int, int]:
     """280x280 → (280, 280)."""
     height, _, width = text.partition("x")
     if not (height.isdigit() and width.isdigit() and 8 <= int(height) <= 4096 and 8 <= int(width) <= 4096):
-        raise argparse.ArgumentTypeError(f"expected HxW, each 8 … 4096, as in 280x280, received {text}")
+        raise argparse.ArgumentTypeError(f"expected HxW with sides of 8 … 4096, such as 280x280, received {text}")
     return int(height), int(width)
 
 
 def inspect_file(arguments: Sequence[str]) -> int:
-    """Print what is wrong with an ONNX file: 0 where it is sound, else 1."""
+    """Print the faults of an ONNX file; exit with 0 if it is sound, else with 1."""
     parser = argparse.ArgumentParser(prog="python -m export inspect", description=inspect_file.__doc__)
     parser.add_argument("file", type=Path, metavar="FILE.onnx")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
-    parser.add_argument("--fold", type=Path, metavar="OUT.onnx", help="write the file with its batch norms folded")
+    parser.add_argument("--fold", type=Path, metavar="OUT.onnx", help="write a copy with its batch norms folded")
     options = parser.parse_args(arguments)
     try:
         inspection = inspect(options.file, fold_to=options.fold)
     except (ExportError, OSError) as error:
-        print(json.dumps({"error": str(error), "findings": [], "batch_norms": 0})) if options.json else None
+        if options.json:
+            print(json.dumps({"error": str(error), "findings": [], "batch_norms": 0}))
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(inspection.to_dict(), indent=1) if options.json else inspection)
@@ -69,7 +70,7 @@ def inspect_file(arguments: Sequence[str]) -> int:
 
 
 def report(folder: Path, checks: list[Check]) -> int:
-    """Print what was measured, the broken promises last; 0 where there are none, else 1."""
+    """Print the checks, broken promises last; return 1 if there are any, else 0."""
     width = max(len(check.promise) for check in checks)
     file_width = max(len(check.file) for check in checks)
     for check in sorted(checks, key=lambda check: not check.passed):

@@ -1,9 +1,10 @@
-"""Latency of the exported files and of the eager network, measured in turns, since the machine may be busy."""
+"""Latency of the exported files and of the eager network, measured in turns."""
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +29,7 @@ WITHOUT_NORM = "onnx, trained without batch norm"
 
 
 def bench(folder: Path) -> list[dict[str, Any]]:
-    """One row per thread count, batch size and runtime: median latency in seconds, images per second, × eager."""
+    """One row per number of threads, batch size and runtime: median latency in s, images per second, × eager."""
     from bnmodel.deploy.certification import certify  # slow to import
 
     network = load_checkpoint(folder).model
@@ -44,7 +45,8 @@ def bench(folder: Path) -> list[dict[str, Any]]:
                 runs[WITHOUT_NORM] = load_file(Path(scratch) / "plain.onnx", threads).run
                 for size in BATCHES:
                     batch = np.resize(images, (size, 1, 28, 28))
-                    rows += _rows(threads, size, _times({name: _call(run, batch) for name, run in runs.items()}))
+                    calls = {name: partial(run, batch) for name, run in runs.items()}
+                    rows += _rows(threads, size, _times(calls))
     return rows
 
 
@@ -59,12 +61,12 @@ def eager(network: nn.Module) -> Run:
 
 
 def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Write them to `folder`/bench.json, which the app and the README read."""
+    """Write the rows to `folder`/bench.json, which the app and the README read."""
     write_checked(folder / FILE, {"torch": torch.__version__, "rows": rows})
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """What `write_rows` wrote; empty where there is no file.
+    """The rows of `folder`/bench.json; empty if there is no such file.
 
     Raises:
         ExportError: the file is damaged, or was changed since it was written.
@@ -89,12 +91,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _call(run: Callable[[np.ndarray], Any], batch: np.ndarray) -> Callable[[], Any]:
-    return lambda: run(batch)
-
-
-def _times(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds per call over ROUNDS turns; in each, every runtime works for about 20 ms."""
+def _times(calls: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median seconds per call over ROUNDS turns, in each of which every runtime runs for about 20 ms."""
     repeats = {}
     for name, call in calls.items():
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""Digits and drawings on which this project's files are compared."""
+"""Digits and drawings on which this project's exported files are compared with the network."""
 
 import numpy as np
 import torch
@@ -15,13 +15,16 @@ def digit_inputs() -> list[np.ndarray]:
 
 
 def canvas_inputs(size: tuple[int, int] | None = None) -> list[np.ndarray]:
-    """The same digits as drawings of four sizes or of one, half of them dark on light, uint8 (H, W, 4) each."""
+    """The same digits as drawings of four sizes, or of `size`; half of them dark on light; uint8 (H, W, 4) each."""
     sizes = ((28, 28), (32, 40), (44, 30), (36, 36)) if size is None else (size,)
     return [canvas(image[0, 0], *sizes[i % len(sizes)], dark=i % 2 == 0) for i, image in enumerate(digit_inputs())]
 
 
 def canvas(digit: np.ndarray, height: int, width: int, dark: bool) -> np.ndarray:
-    """`digit`, float32 (28, 28), enlarged or reduced into the middle of an opaque canvas, uint8 (height, width, 4)."""
+    """`digit`, float32 (28, 28), resized to fit the centre of an opaque canvas, uint8 (height, width, 4).
+
+    dark: dark ink on light paper; otherwise the reverse.
+    """
     side = min(height, width)
     scaled = F.interpolate(torch.from_numpy(digit)[None, None], (side, side), mode="bilinear", antialias=True)[0, 0]
     ink = np.zeros((height, width), np.uint8)

@@ -1,4 +1,4 @@
-"""The model card of an exported checkpoint, as Hugging Face expects it; generated, not edited."""
+"""Generate the model card of an exported checkpoint in Hugging Face's format."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Load an exported folder and predict, in any of the three formats. No checkpoint or model code is needed."""
+"""Load an exported folder and predict with one of its three formats. No checkpoint or model code is needed."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +17,7 @@ class Answer:
     """The network's output for a drawing."""
 
     probabilities: np.ndarray  # float32 (10,)
-    digit: np.ndarray  # float32 (28, 28) in [0, 1], what it saw
+    digit: np.ndarray  # float32 (28, 28) in [0, 1], the network's input
     ink: float  # share of the canvas covered, in [0, 1]
 
     @property
@@ -26,7 +26,7 @@ class Answer:
 
     @property
     def label(self) -> int | None:
-        """The most probable digit, None for a blank canvas."""
+        """The most probable digit; None for a blank canvas."""
         return None if self.blank else int(self.probabilities.argmax())
 
 
@@ -41,14 +41,14 @@ class Digit:
 
 @dataclass(frozen=True)
 class Number:
-    """The digits of a drawing in reading order; none of a blank one, nor of one with too many."""
+    """The digits of a drawing in reading order; empty for a blank drawing or one with too many digits."""
 
     digits: tuple[Digit, ...]
     too_many: bool = False
 
     @property
     def text(self) -> str | None:
-        """All digits, None where there is none, or one below SURE."""
+        """The digits as text; None if there are none, or the probability of one is below SURE."""
         sure = self.digits and all(digit.probability >= SURE for digit in self.digits)
         return "".join(str(digit.label) for digit in self.digits) if sure else None
 
@@ -67,7 +67,7 @@ class Recognizer:
         """All digits of a drawing, uint8 (H, W, 4) RGBA with sides of 8 … 4096.
 
         Raises:
-            ValueError: another shape or type.
+            ValueError: wrong shape or type.
         """
         _check(canvas)
         if self.run_numbers is None:
@@ -84,20 +84,20 @@ class Recognizer:
         return Number(tuple(digits), too_many=int(count) < 0)
 
     def read(self, canvas: np.ndarray) -> Answer:
-        """A drawing, uint8 (H, W, 4) RGBA with sides of 8 … 4096.
+        """The digit of a drawing, uint8 (H, W, 4) RGBA with sides of 8 … 4096.
 
         Raises:
-            ValueError: another shape or type.
+            ValueError: wrong shape or type.
         """
         _check(canvas)
         probabilities, digit, ink = self.run_sketch(np.ascontiguousarray(canvas))
         return Answer(probabilities, digit, float(ink))
 
     def classify(self, images: np.ndarray) -> np.ndarray:
-        """Digits, float32 (N, 1, 28, 28) in [0, 1], ink bright → log-probabilities, float32 (N, 10).
+        """Log-probabilities, float32 (N, 10), of digits, float32 (N, 1, 28, 28) in [0, 1] with bright ink.
 
         Raises:
-            ValueError: another shape or type.
+            ValueError: wrong shape or type.
         """
         if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (1, 28, 28):
             raise ValueError(f"images: expected float32 (N, 1, 28, 28), received {images.dtype} {images.shape}")
@@ -112,9 +112,9 @@ def _check(canvas: np.ndarray) -> None:
 
 
 def load(folder: Path | str, format: str = "onnx") -> Recognizer:
-    """The exported files in `folder`, checkpoints/lecture for example, as one of FORMATS; for one thread each.
+    """Load the exported files in `folder`, such as checkpoints/lecture, each for one thread.
 
-    The `numbers` file is loaded when it is first needed.
+    The `numbers` file is loaded on first use.
 
     Raises:
         ExportError: a file is missing or damaged.
@@ -133,5 +133,5 @@ def load(folder: Path | str, format: str = "onnx") -> Recognizer:
 
 
 def available(root: Path | str = "checkpoints") -> list[Path]:
-    """The folders below `root` that hold exported files, by name."""
+    """The folders in `root` with exported files, sorted by name."""
     return sorted(path.parent for path in Path(root).glob("*/sketch.onnx"))

@@ -1,6 +1,6 @@
 """Fold a network's batch norms, write TorchScript, ONNX and torch.export files, and certify that they are right.
 
-Each public name loads its module when it is first used: the app needs none of what writes files.
+Public names are imported on first use, since the app needs none of the modules that write files.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""y = scale · x + shift, per element, and how it changes when x is viewed in another shape.
+"""Scale and shift, y = scale · x + shift per element, and how they change when x is reshaped.
 
-`scale` and `shift` are float64 tensors with one axis per axis of x, of size 1 along axes on which they do not vary.
-Batch sizes and other dynamic sizes are symbols; a rearrangement is only followed where it is exact for all of them.
+`scale` and `shift` are float64 tensors with as many axes as x, of size 1 along axes on which they do not vary.
+Batch sizes and other dynamic sizes are symbols; a reshape is only followed if it is exact for all their values.
 """
 
 import math
@@ -28,11 +28,11 @@ class Affine:
         return not bool(self.shift.any())
 
     def increases(self) -> bool:
-        """Whether the order of values is kept: then it commutes with a maximum."""
+        """Whether the order of values is kept, so that a maximum can be taken before or after."""
         return bool((self.scale > 0).all())
 
     def along(self, axis: int) -> "Affine | None":
-        """Scale and shift as vectors along one axis; None where they vary along another."""
+        """Scale and shift as vectors along one axis; None if they vary along another."""
         parts = [compressed(part) for part in (self.scale, self.shift)]
         rank = parts[0].dim()
         if any(size != 1 for part in parts for other, size in enumerate(part.shape) if other != axis % rank):
@@ -46,7 +46,7 @@ class Affine:
 
 
 def compressed(tensor: Tensor) -> Tensor:
-    """With size 1 along every axis on which all values are the same."""
+    """The tensor with size 1 along every axis on which all values are the same."""
     for axis, size in enumerate(tensor.shape):
         if size > 1:
             first = tensor.narrow(axis, 0, 1)
@@ -60,7 +60,7 @@ def _hint(size: Size) -> int:
 
 
 def groups(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[int], list[int]]] | None:
-    """Axes of `before` and of `after` that hold the same elements in the same order; None where that is unclear.
+    """Groups of axes of `before` and `after` that hold the same elements in the same order; None if that is unclear.
 
     (N, 20, 4, 4) and (N, 320) → [([0], [0]), ([1, 2, 3], [1])].
     """
@@ -77,7 +77,7 @@ def groups(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[int
             elif j < len(after):
                 right.append(j)
                 j += 1
-            elif result and _as_many(before, left, after, right):  # what is left are axes of size 1
+            elif result and _as_many(before, left, after, right):  # the remaining axes have size 1
                 result[-1][0].extend(left)
                 result[-1][1].extend(right)
                 return result
@@ -88,12 +88,12 @@ def groups(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[int
 
 
 def _as_many(before: Sequence[Size], left: Sequence[int], after: Sequence[Size], right: Sequence[int]) -> bool:
-    """Whether the axes `left` hold as many elements as `right`, for all values of the symbols."""
+    """Whether axes `left` of `before` hold as many elements as `right` of `after`, for all values of the symbols."""
     return same_size(math.prod(before[axis] for axis in left), math.prod(after[axis] for axis in right))
 
 
 def reshaped(tensor: Tensor, before: Sequence[Size], after: Sequence[Size]) -> Tensor | None:
-    """A broadcastable tensor for an x that is viewed from `before` as `after`; None where that is unclear."""
+    """A tensor that broadcasts against x of shape `before`, for x.reshape(after); None if that is unclear."""
     found = groups(before, after)
     if found is None:
         return None
@@ -128,5 +128,5 @@ def constant_along(tensor: Tensor, axes: Sequence[int]) -> bool:
 
 
 def split(tensor: Tensor, axis: int, sizes: Sequence[int]) -> list[Tensor]:
-    """Parts of a tensor along a concatenation's axis."""
+    """Parts of a broadcastable tensor along one axis."""
     return [tensor] * len(sizes) if tensor.shape[axis] == 1 else list(torch.split(tensor, list(sizes), axis))

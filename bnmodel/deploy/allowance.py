@@ -1,15 +1,17 @@
-"""How far an exported file may be from its network: the rule of the certificate.
+"""The tolerance of the certificate: how far an exported file may be from its network.
 
-The yardstick is the network in float64. Per output and channel c, a file may differ from it by
+The reference is the network in float64. Per output and channel c, a file may differ from it by
 
     max(4 · e_c, 4 · ē_c, 16 · u · m_c)
 
-where e_c is how far the network itself is off in its own type, or in float64 with its parameters moved by ± 2 u, at
-random, which stands for what folding and the products round; m_c is the largest |value| of the channel; ē_c is the
-95 % quantile of e over the channels of about the same size (log₄ m, rounded, differs by 2 at most); and u is the unit
-roundoff (2⁻²⁴ for float32). A runtime adds up in another order than the network, so that its roundings are others of
-the same size; on a few samples one channel's own may be small by chance, hence ē_c. There is no absolute term, which
-could hide small outputs.
+- e_c: the network's own error, evaluated in its own type, or in float64 with its parameters perturbed by ± 2 u at
+  random, which stands for the rounding of folding and of products
+- ē_c: the 95 % quantile of e over the channels of about the same size (rounded log₄ m differs by at most 2)
+- m_c: the largest |value| of the channel
+- u: the unit roundoff, 2⁻²⁴ for float32
+
+A runtime sums in another order than the network, so its rounding errors differ but have the same size. On a few samples
+the error of one channel may be small by chance, hence ē_c. There is no absolute term, which could hide small outputs.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ import numpy as np
 
 ROUNDINGS = 4.0
 UNITS = 16.0
-QUANTILE = 0.95  # a channel that is mostly 0 is mostly exact, and says little of the others
+QUANTILE = 0.95  # not the median: channels that are mostly 0 have no error
 NEIGHBOURS = 2.0  # powers of 4 by which channels of about the same size may differ
 UNIT_ROUNDOFF = {
     "float16": 2.0**-11,
@@ -33,12 +35,12 @@ UNIT_ROUNDOFF = {
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What an output is judged by.
+    """The network's own error in one output, from which the tolerance follows.
 
     Attributes:
-        type: of the output.
-        axis: of its channels; None where all of it is one channel.
-        error: how far the network itself is off, per channel; for integers, the share of values that differ.
+        type: of the output, such as "float32".
+        axis: of its channels; None if the output is judged as one channel.
+        error: largest absolute error per channel; for integers, the share of values that differ.
     """
 
     type: str
@@ -60,12 +62,12 @@ class Yardstick:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How the values of one output compare.
+    """The comparison of one output with its reference.
 
     Attributes:
-        passed: every value is within what is allowed.
-        difference: the largest; infinite where a shape, or a place of NaN or infinity, differs.
-        share: the largest difference as a share of what is allowed.
+        passed: every value is within the tolerance.
+        difference: the largest; infinite if a shape, or the position of a NaN or infinity, differs.
+        share: the largest ratio of difference to tolerance.
     """
 
     passed: bool
@@ -77,7 +79,7 @@ def measured(kind: str, axis: int | None, own: Sequence[np.ndarray], exact: Sequ
     """The yardstick of an output of type `kind`, from the network's own values and those in float64.
 
     Raises:
-        ValueError: shapes differ, or the values are not finite at the same places.
+        ValueError: shapes, or the positions of values that are not finite, differ.
     """
     if kind not in UNIT_ROUNDOFF:
         values = sum(array.size for array in exact)
@@ -91,7 +93,7 @@ def measured(kind: str, axis: int | None, own: Sequence[np.ndarray], exact: Sequ
 
 
 def judge(yardstick: Yardstick, received: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Judgement:
-    """Whether all arrays of one output are within its allowance of those expected."""
+    """Compare all arrays of one output with those expected."""
     if [array.shape for array in received] != [array.shape for array in expected]:
         return Judgement(False, float("inf"), float("inf"))
     if yardstick.exact:
@@ -109,7 +111,7 @@ def judge(yardstick: Yardstick, received: Sequence[np.ndarray], expected: Sequen
 
 
 def allowance(yardstick: Yardstick, expected: Sequence[np.ndarray]) -> np.ndarray:
-    """(C,): the largest difference allowed per channel of an output whose values in float64 are `expected`."""
+    """(C,): largest difference allowed per channel of an output whose values in float64 are `expected`."""
     size = np.stack([_per_channel(_magnitude(array), yardstick.axis) for array in expected]).max(axis=0, initial=0.0)
     error = np.asarray(yardstick.error)
     unit = UNIT_ROUNDOFF[yardstick.type]
@@ -118,7 +120,7 @@ def allowance(yardstick: Yardstick, expected: Sequence[np.ndarray]) -> np.ndarra
 
 
 def _typical(error: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """(C,): per channel, the error that few channels of about its size exceed."""
+    """(C,): per channel, the 95 % quantile of the errors of channels of about the same size."""
     result = np.zeros_like(error)
     if not size.any():
         return result
@@ -129,7 +131,7 @@ def _typical(error: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """|a − b| per value, in float64; 0 where both are the same infinity or NaN, infinite where only one is."""
+    """|a − b| per value, in float64; 0 for the same infinity or two NaNs, infinite if only one is NaN or infinite."""
     if a.shape != b.shape:
         raise ValueError(f"expected shape {list(b.shape)}, received {list(a.shape)}")
     wide = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
@@ -144,7 +146,7 @@ def _magnitude(array: np.ndarray) -> np.ndarray:
 
 
 def _per_channel(values: np.ndarray, axis: int | None) -> np.ndarray:
-    """(C,): the largest per channel."""
+    """(C,): the largest value per channel."""
     if axis is None:
         return np.array([values.max(initial=0.0)])
     largest: np.ndarray = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).max(axis=1, initial=0.0)

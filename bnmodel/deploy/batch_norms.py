@@ -1,8 +1,8 @@
 """Find the batch norms of a graph by what it computes, not by the classes of modules.
 
 With running statistics a batch norm is y = s·x + t with s = γ/√(σ² + ε) and t = β − s·μ, per channel, whether it is one
-operator or written out by hand. Consecutive operators that scale and shift by constants form a chain; it is a batch
-norm where a constant comes from running statistics or from the inverse of a root. Sums are computed in float64.
+operator or written out by hand. Consecutive operators that scale and shift by constants form a chain. A chain contains
+a batch norm if one of its constants comes from running statistics or from an inverse square root.
 """
 
 import functools
@@ -36,7 +36,7 @@ ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "addcmul", "neg")
 
 @dataclass(frozen=True)
 class Step:
-    """One operator that scales and shifts its argument number `place` by constants."""
+    """One operator that scales and shifts its `place`-th argument by constants."""
 
     node: fx.Node
     place: int
@@ -51,11 +51,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Chain:
-    """Consecutive steps; together one batch norm or more.
+    """Consecutive steps, which together are one or more batch norms.
 
     Attributes:
-        norms: names of its layers that normalise.
-        reason: why it cannot be folded, whatever its neighbours are.
+        norms: names of the layers that normalise.
+        reason: why the chain cannot be folded into any neighbour; None if it may be.
     """
 
     steps: list[Step]
@@ -104,7 +104,7 @@ def _following(step: Step, constants: Constants) -> Step | None:
 
 
 def _of_one_type(steps: list[Step]) -> Iterator[list[Step]]:
-    """Parts that end in the type that they begin with, as long as possible; a step without one stands alone."""
+    """Longest parts that end in the type that they begin with, so that each can be folded; otherwise single steps."""
     while steps:
         begins = dtype_of(steps[0].source)
         count = max((end for end, step in enumerate(steps, 1) if dtype_of(step.node) == begins), default=1)
@@ -113,7 +113,7 @@ def _of_one_type(steps: list[Step]) -> Iterator[list[Step]]:
 
 
 def _norms(steps: list[Step], constants: Constants) -> list[str]:
-    """Layers that normalise: with running statistics, or by the inverse of a root."""
+    """Names of the layers that normalise: with running statistics, or by an inverse square root."""
     names = []
     for node in [step.node for step in steps]:
         inputs = node.all_input_nodes
@@ -125,7 +125,7 @@ def _norms(steps: list[Step], constants: Constants) -> list[str]:
 
 
 def varying_norms(graph: fx.Graph, constants: Constants) -> Iterator[tuple[str, str]]:
-    """Batch norms that are no scale and shift by constants, with the reason."""
+    """Batch norms that are not a scale and shift by constants, with the reason."""
     for node in graph.nodes:
         branch = branch_of(node)
         for inner in branch.nodes if branch is not None else ():
@@ -136,7 +136,7 @@ def varying_norms(graph: fx.Graph, constants: Constants) -> Iterator[tuple[str, 
 
 
 def step_of(node: fx.Node, constants: Constants) -> Step | None:
-    """What a node does to its input, if that is a scale and a shift by constants."""
+    """A node as a step; None if it does not scale and shift its input by constants."""
     name = operator_name(node)
     if not name or not is_float(node):
         return None
@@ -183,7 +183,7 @@ def _arithmetic(node: fx.Node, name: str, constants: Constants) -> Step | None:
 
 
 def _scale_and_shift(name: str, place: int, operands: Sequence[Any], factor: float) -> tuple[Any, Any] | None:
-    """Of an operator with the variable at `place` of its operands; `factor`: alpha, or value of addcmul."""
+    """Scale and shift of an arithmetic operator in its operand at `place`; `factor`: alpha, or value of addcmul."""
     first, second = operands[0], operands[-1]
     match name, place:
         case "neg", _:
@@ -210,7 +210,7 @@ def _scale_and_shift(name: str, place: int, operands: Sequence[Any], factor: flo
 
 
 def _operand(value: Any, constants: Constants) -> Tensor | None:
-    """A constant operand; None for the one that depends on the input."""
+    """The value of a constant operand; None if it depends on the input."""
     if isinstance(value, (bool, int, float)):
         return torch.tensor(float(value), dtype=torch.float64)
     found = constants.get(value)

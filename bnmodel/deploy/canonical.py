@@ -1,4 +1,4 @@
-"""Replace rare operators, which formats and runtimes lack, by common ones; drop those without effect in eval mode."""
+"""Replace operators that formats or runtimes lack by common ones; drop those without effect in eval mode."""
 
 import math
 import operator
@@ -6,15 +6,15 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from bnmodel.deploy.nodes import named_arguments, operator_name, shape
+from bnmodel.deploy.nodes import dtype_of, is_tensor, named_arguments, operator_name, shape
 
 aten = torch.ops.aten
 
 
 def canonicalize(graph: fx.Graph) -> None:
-    """Edit in place; pools get their stride as an argument."""
+    """Edit the graph in place; pools also get an explicit stride."""
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -24,10 +24,7 @@ def canonicalize(graph: fx.Graph) -> None:
                 node.replace_all_uses_with(plain)
                 graph.erase_node(node)
             continue
-        name = str(node.target)
-        if name.split(".")[0] != "aten":
-            continue
-        short = name.split(".")[1]
+        short = operator_name(node)
         if short in ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"):
             kernel, *rest = node.args[1:]
             if not rest or not rest[0]:
@@ -54,7 +51,7 @@ def canonicalize(graph: fx.Graph) -> None:
 
 
 def _plain_batch_norm(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
-    """The first result of the decomposed operator, as the one operator that it was."""
+    """The first result of a decomposed batch norm, as one batch_norm operator."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
     if str(source.target) != "aten._native_batch_norm_legit_no_training.default":
@@ -68,7 +65,7 @@ def _plain_batch_norm(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
 
 
 def _only_part(node: fx.Node) -> fx.Node | None:
-    """What is split into one part."""
+    """The input of a split into one part."""
     parts = node.args[0]
     assert isinstance(parts, fx.Node)
     split = operator_name(parts) in ("chunk", "split", "split_with_sizes", "tensor_split")
@@ -76,7 +73,7 @@ def _only_part(node: fx.Node) -> fx.Node | None:
 
 
 def _normalised_by_sample(graph: fx.Graph, node: fx.Node) -> None:
-    """Batch norm with batch statistics of (1, N·C, …), as it is used for adaptive instance norm, written out."""
+    """Write out a batch norm of (1, N·C, …) with batch statistics, as adaptive instance norm uses it."""
     given = named_arguments(node)
     x = given["input"]
     axes = [axis for axis in range(len(shape(x))) if axis != 1]
@@ -100,7 +97,7 @@ def _normalised_by_sample(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _plain_maximum(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
-    """The values of an adaptive maximum, as maxima of slices.
+    """The values of an adaptive max pool, as maxima of slices.
 
     Window i of n along an axis of length L begins at ⌊i·L / n⌋ and ends at ⌈(i + 1)·L / n⌉.
     """
@@ -130,12 +127,12 @@ def _plain_maximum(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
 
 
 def _without_divisor(graph: fx.Graph, node: fx.Node) -> None:
-    """An average pool with a divisor of its own, which ONNX lacks, as a scaled average."""
+    """Replace an average pool's `divisor_override`, which ONNX lacks, by a multiplication."""
     given = named_arguments(node)
     divisor, kernel = given.get("divisor_override"), given["kernel_size"]
     if divisor is None or given["ceil_mode"]:
         return
-    count = math.prod(kernel) if len(kernel) > 1 else kernel[0] ** int(str(node.target).split(".")[1][-2])
+    count = math.prod(kernel) if len(kernel) > 1 else kernel[0] ** int(operator_name(node)[-2])  # avg_pool2d: 2 axes
     node.args, node.kwargs = (node.args[0], kernel, given["stride"], given["padding"], False, True), {}
     with graph.inserting_after(node):
         scaled = graph.call_function(aten.mul.Tensor, (node, count / divisor))
@@ -144,7 +141,7 @@ def _without_divisor(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _plain_repeat(graph: fx.Graph, node: fx.Node) -> None:
-    """A repetition along one axis as a concatenation, which more runtimes take."""
+    """Replace a repetition along one axis by a concatenation, which more runtimes support."""
     source, counts = node.args
     assert isinstance(source, fx.Node)
     assert isinstance(counts, (list, tuple))
@@ -169,9 +166,6 @@ def _does_nothing(node: fx.Node, short: str) -> bool:
     if short in ("alias", "lift_fresh_copy", "lift_fresh", "detach", "detach_"):
         return True
     if short in ("to", "type_as", "_to_copy"):
-        return not node.kwargs.get("memory_format") and _same(node.meta.get("val"), source.meta.get("val"))
+        same_type = is_tensor(node) and is_tensor(source) and dtype_of(node) == dtype_of(source)
+        return same_type and not node.kwargs.get("memory_format")
     return False
-
-
-def _same(a: Any, b: Any) -> bool:
-    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype

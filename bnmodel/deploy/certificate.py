@@ -1,8 +1,8 @@
 """The certificate of an exported folder: what is promised, and the evidence.
 
-certificate.json holds, for each model, the metadata that is also inside its files; for each file its SHA-256 and size;
-the network's own rounding, by which outputs are judged; and what was measured. `verify` re-checks all of it from the
-folder alone.
+certificate.json holds the metadata of each model, which is also inside its files; SHA-256 and size of each file; the
+network's own rounding errors, from which tolerances follow; and what was measured. `verify` re-checks all of it from
+the folder alone.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from bnmodel.deploy.allowance import Yardstick
 from bnmodel.deploy.checks import Check, Finding, held
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.golden import Golden
-from bnmodel.deploy.loading import FORMATS, ExportedFile, Predictor, Run, load_file, predictor
+from bnmodel.deploy.loading import FORMATS, ExportedFile, Predictor, Run, load_file
 from bnmodel.io import checksum, stored_checksum, write_checked
 
 FILE = "certificate.json"
@@ -31,9 +31,9 @@ class Model:
         metadata: also inside each of its files.
         yardsticks: per output, in order.
         formats: those that were written.
-        not_written: the others, with the reason.
-        operators: format → operators for statistics in its graph, of layers other than batch norm.
-        extra: evidence of further promises, kept by the code that made them.
+        not_written: format that could not be written → the reason.
+        operators: format → operators in its graph that compute statistics, for layers other than batch norm.
+        extra: evidence of further promises, by name.
     """
 
     metadata: dict[str, Any]
@@ -73,10 +73,10 @@ Models = dict[str, Model]  # by file stem
 
 
 def verify(folder: Path | str) -> list[Check]:
-    """Every promise of the certificate in `folder`, checked again from the files.
+    """Check every promise of the certificate in `folder` again, from the files.
 
     Raises:
-        ExportError: there is no certificate, or it cannot be read. Anything else that is wrong is a failed Check.
+        ExportError: there is no certificate, or it cannot be read. Any other fault is a failed Check.
     """
     folder = Path(folder)
     return intact(folder) + measure(folder, models(folder))[0]
@@ -86,7 +86,7 @@ def load(folder: Path | str, name: str | None = None, format: str | None = None)
     """A certified network of `folder` as a function from arrays to named arrays.
 
     Args:
-        name: of the model, where the folder has several.
+        name: of the model; needed if the folder has several.
         format: "onnx", "torchscript" or "pt2"; by default the first of these that was written.
 
     Raises:
@@ -98,44 +98,54 @@ def load(folder: Path | str, name: str | None = None, format: str | None = None)
         name = next(iter(found))
     if name is None or name not in found:
         raise ExportError(f"{folder}: expected the name of one of {', '.join(found)}, received {name}")
-    return predictor(folder, name, found[name].metadata, found[name].formats, format)
+    model = found[name]
+    chosen = format if format is not None else ("onnx" if "onnx" in model.formats else model.formats[0])
+    if chosen not in model.formats:
+        raise ExportError(f"{folder}: {name} was written as {', '.join(model.formats)}, not as {chosen}")
+    file = load_file(folder / f"{name}.{chosen}")
+    return Predictor(name, chosen, file.inputs, tuple(model.outputs), model.metadata, file.run)
 
 
 def intact(folder: Path) -> list[Check]:
-    """That the certificate is whole and the files, and the checkpoint they come from, are those it was made for.
+    """Check that the certificate is complete and unchanged, and so are the files and their checkpoint.
 
     Raises:
         ExportError: there is no certificate, or it cannot be read.
     """
     certificate = read(folder / FILE)
     files, found = certificate["files"], models(folder)
-    needed = {f"{stem}.{ending}" for stem, model in found.items() for ending in model.formats} | {golden.FILE}
     return [
-        held(
-            "checksum", FILE, lambda: (stored_checksum(certificate) == checksum(certificate), "SHA-256 of its contents")
-        ),
-        held("complete", FILE, _complete, needed, set(files), found),
+        held("checksum", FILE, _unedited, certificate),
+        held("complete", FILE, _complete, set(files), found),
         *(held("unchanged", name, _unchanged, folder / name, record) for name, record in files.items()),
         *sources(folder, found),
     ]
 
 
-def _complete(needed: set[str], listed: set[str], found: Models) -> Finding:
-    said = all(
+def _unedited(certificate: dict[str, Any]) -> Finding:
+    return stored_checksum(certificate) == checksum(certificate), "SHA-256 of its contents"
+
+
+def _complete(listed: set[str], found: Models) -> Finding:
+    known = all(
         set(model.formats) | set(model.not_written) <= set(FORMATS) and model.formats for model in found.values()
     )
-    return needed == listed and said, f"{len(listed)} files of {', '.join(found)}"
+    return known and listed == set(_names(found)), f"{len(listed)} files of {', '.join(found)}"
+
+
+def _names(found: Models) -> list[str]:
+    return [f"{stem}.{ending}" for stem, model in found.items() for ending in model.formats] + [golden.FILE]
 
 
 def sources(folder: Path, found: Models) -> list[Check]:
-    """That the checkpoint is the one that was exported; nothing where no checkpoint was."""
+    """Check that the checkpoint is the one that was exported; empty for networks without a checkpoint."""
     records = [model.metadata["source"] for model in found.values() if "source" in model.metadata]
     by_name = {record["file"]: record for record in records}
     return [held("source", name, _unchanged, folder / name, record) for name, record in by_name.items()]
 
 
 def measure(folder: Path, found: Models) -> tuple[list[Check], dict[str, Run]]:
-    """Every promise about the contents of the files; and the files that could be loaded, by name."""
+    """Check every promise about the contents of the files; also return those that could be loaded, by name."""
     try:
         vectors = golden.read(folder / golden.FILE)
     except ExportError as error:
@@ -144,24 +154,19 @@ def measure(folder: Path, found: Models) -> tuple[list[Check], dict[str, Run]]:
     runs: dict[str, Run] = {}
     for stem, model in found.items():
         for ending in model.formats:
-            found_checks, run = measure_file(folder / f"{stem}.{ending}", model, vectors.get(stem, Golden([], [])))
-            result += found_checks
-            if run is not None:
-                runs[f"{stem}.{ending}"] = run
+            path = folder / f"{stem}.{ending}"
+            try:
+                file = load_file(path)
+            except ExportError as error:
+                result.append(Check("loads", path.name, False, str(error)))
+            else:
+                runs[path.name] = file.run
+                result += measure_file(path, file, model, vectors.get(stem, Golden([], [])))
     return result, runs
 
 
-def measure_file(path: Path, model: Model, vectors: Golden) -> tuple[list[Check], Run | None]:
-    """What holds for any exported network: names first, then shapes, then values."""
-    try:
-        file = load_file(path)
-    except ExportError as error:
-        return [Check("loads", path.name, False, str(error))], None
-    return measure_loaded(path, file, model, vectors), file.run
-
-
-def measure_loaded(path: Path, file: ExportedFile, model: Model, vectors: Golden) -> list[Check]:
-    """As `measure_file`, for a loaded file."""
+def measure_file(path: Path, file: ExportedFile, model: Model, vectors: Golden) -> list[Check]:
+    """Check what is promised of any exported network: names first, then shapes, then values."""
     metadata = model.metadata
     inputs, batched = [one["name"] for one in metadata["inputs"]], metadata["batched"]
     recorded = model.operators.get(path.suffix[1:])
@@ -181,11 +186,10 @@ def measure_loaded(path: Path, file: ExportedFile, model: Model, vectors: Golden
 
 def write(folder: Path, found: Models, measured: list[Check]) -> None:
     """Write what was measured of the files in `folder`, with a checksum."""
-    names = [f"{stem}.{ending}" for stem, model in found.items() for ending in model.formats] + [golden.FILE]
     content = {
         "format": FORMAT,
         "models": {stem: model.metadata for stem, model in found.items()},
-        "files": {name: file_record(folder / name) for name in names},
+        "files": {name: file_record(folder / name) for name in _names(found)},
         "evidence": {stem: model.evidence() for stem, model in found.items()},
         "measured": [asdict(check) for check in measured],
     }
@@ -193,7 +197,7 @@ def write(folder: Path, found: Models, measured: list[Check]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A certificate's content; ExportError where it is missing, damaged or of another format."""
+    """A certificate's content; ExportError if it is missing, damaged or of another format."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -203,7 +207,7 @@ def read(path: Path) -> dict[str, Any]:
     if (
         not isinstance(content, dict)
         or content.get("format") != FORMAT
-        or not {"models", "files", "evidence"} <= set(content)
+        or not all(isinstance(content.get(key), dict) for key in ("models", "files", "evidence"))
         or stored_checksum(content) is None
     ):
         raise ExportError(f"{path}: expected a certificate of format {FORMAT}; export the folder again")

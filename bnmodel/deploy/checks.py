@@ -1,4 +1,4 @@
-"""The promises about an exported file: one function each, which returns (held, the numbers in words).
+"""The checks of the certificate, one function per promise, which returns whether it holds and the numbers in words.
 
 `held` runs one and reports an error of a runtime as a broken promise, so that the others are still checked.
 """
@@ -20,15 +20,14 @@ from bnmodel.deploy.loading import ExportedFile, Run, load_file
 BATCHES = (1, 2, 7, 64, 257)
 LARGEST_BATCH = 1 << 19  # input elements
 BATCH_NORMS = ("batch_norm", "batchnorm")
-# operators of a batch norm in train mode, as the three formats call them
-STATISTICS = ("rsqrt", "sqrt", "var_mean", "reciprocal")
+STATISTICS = ("rsqrt", "sqrt", "var_mean", "reciprocal")  # of a batch norm in train mode, in any of the formats
 
 Finding = tuple[bool, str]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise about one file, held or broken, with the numbers."""
+    """The result of checking one promise about one file, with the numbers in words."""
 
     promise: str
     file: str
@@ -39,7 +38,7 @@ class Check:
 def held(promise: str, file: str, check: Callable[..., Finding], *arguments: object) -> Check:
     try:
         return Check(promise, file, *check(*arguments))
-    except Exception as error:  # whatever it is, the promise is not held
+    except Exception as error:  # runtimes have no common base class of errors
         return Check(promise, file, False, first_line(error, 200))
 
 
@@ -50,7 +49,7 @@ def names(file: ExportedFile, inputs: Sequence[str], outputs: Sequence[str]) -> 
 
 
 def shapes(run: Run, golden: Golden, described: Sequence[dict[str, Any]], batched: bool) -> Finding:
-    """Every input gives outputs of the golden ones' shapes and types; where the input is a batch, for many sizes."""
+    """Outputs have the shapes and types of the golden ones; if the input is a batch, at several batch sizes."""
     cases = list(zip(golden.inputs, golden.outputs, strict=True))
     if batched:
         golden = of_one_size(golden)
@@ -68,9 +67,9 @@ def shapes(run: Run, golden: Golden, described: Sequence[dict[str, Any]], batche
 
 
 def folded(file: ExportedFile, kept: Sequence[str], recorded: Sequence[str] | None) -> Finding:
-    """No batch norm in the graph unless the certificate names those that are kept, and no statistics of a batch.
+    """The graph computes no batch statistics, and has no batch norm unless the certificate names those that are kept.
 
-    `recorded`: operators for statistics that the file had when it was certified, for layers other than batch norm.
+    `recorded`: operators that compute statistics for other layers, which the file had when it was certified.
     """
     left = [op for op in file.operators if any(part in op.lower() for part in BATCH_NORMS)]
     extra = set(statistics_operators(file)) - set(recorded if recorded is not None else ())
@@ -88,7 +87,7 @@ def statistics_operators(file: ExportedFile) -> list[str]:
 def agreement(
     run: Run, inputs: Sequence[Arrays], expected: Sequence[Arrays], yardsticks: Sequence[Yardstick]
 ) -> Finding:
-    """All outputs are within their allowance of those expected."""
+    """All outputs are within the tolerance of those expected."""
     received = [run(*arrays) for arrays in inputs]
     return compared(received, expected, yardsticks)
 
@@ -109,7 +108,7 @@ def compared(received: Sequence[Arrays], expected: Sequence[Arrays], yardsticks:
 
 
 def differing_labels(received: Sequence[Arrays], expected: Sequence[Arrays]) -> str:
-    """In how many samples the largest score differs, where the first output is scores, (N, C) or (C,)."""
+    """The number of samples whose largest score differs; empty if the first output is not (N, C) or (C,) scores."""
     first = [want[0] for want in expected]
     scores = all(
         want.ndim in (1, 2) and np.issubdtype(want.dtype, np.floating) and want.shape[-1] > 1 for want in first
@@ -123,7 +122,7 @@ def differing_labels(received: Sequence[Arrays], expected: Sequence[Arrays]) -> 
 
 
 def batch_invariance(run: Run, golden: Golden, yardsticks: Sequence[Yardstick]) -> Finding:
-    """A sample's answer is the same alone, among others and in any order; a network in train mode breaks this."""
+    """A sample's output is the same alone, in a batch and in any order; a network in train mode breaks this."""
     golden = of_one_size(golden)
     orders = [range(len(golden.inputs)), range(len(golden.inputs) - 1, -1, -1)]
     sizes = [len(golden.inputs), *(size for size in batches(golden) if size != len(golden.inputs))]
@@ -136,11 +135,11 @@ def batch_invariance(run: Run, golden: Golden, yardsticks: Sequence[Yardstick]) 
 
 
 def determinism(path: Path, file: ExportedFile, arrays: Arrays, yardsticks: Sequence[Yardstick]) -> Finding:
-    """The same bits from repeated runs, and the same values with one thread and with two."""
+    """Repeated runs give the same bits, and one thread and two the same values within the tolerance."""
     answers: list[Arrays] = []
     for threads in (1, 2):
         with torch_threads(threads):
-            # ONNX Runtime fixes its threads when it loads
+            # ONNX Runtime fixes the number of threads when it loads a file
             run = load_file(path, threads).run if path.suffix == ".onnx" else file.run
             runs = [run(*arrays) for _ in range(3 - threads)]
         if not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(runs[0], runs[-1], strict=True)):
@@ -151,7 +150,7 @@ def determinism(path: Path, file: ExportedFile, arrays: Arrays, yardsticks: Sequ
 
 
 def batches(golden: Golden) -> list[int]:
-    """Batch sizes to try: BATCHES, as far as they fit, in multiples of a case."""
+    """Batch sizes to try: BATCHES in multiples of a case, up to LARGEST_BATCH elements."""
     unit = len(golden.inputs[0][0])
     elements = sum(array[:1].size for array in golden.inputs[0])
     sizes = [size * unit for size in BATCHES if size * unit * elements <= LARGEST_BATCH]
@@ -159,14 +158,14 @@ def batches(golden: Golden) -> list[int]:
 
 
 def of_one_size(golden: Golden) -> Golden:
-    """The cases that can be put into one batch with the first."""
+    """The cases that can be batched with the first one."""
     shapes = [[array.shape[1:] for array in arrays] for arrays in golden.inputs]
     places = [place for place, one in enumerate(shapes) if one == shapes[0]]
     return Golden([golden.inputs[place] for place in places], [golden.outputs[place] for place in places])
 
 
 def resized(cases: Sequence[Arrays], count: int) -> Arrays:
-    """One batch of `count` samples: those of `cases`, repeated."""
+    """One batch of `count` samples: those of `cases`, repeated or cut."""
     result = []
     for place in range(len(cases[0])):
         samples = np.concatenate([case[place] for case in cases])
@@ -175,7 +174,7 @@ def resized(cases: Sequence[Arrays], count: int) -> Arrays:
 
 
 def remembered(run: Run) -> Run:
-    """The same function, which runs each input once."""
+    """`run` with a cache, so that each input is run once."""
     answers: dict[tuple[object, ...], Arrays] = {}
 
     def run_once(*arrays: np.ndarray) -> Arrays:

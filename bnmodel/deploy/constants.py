@@ -1,4 +1,4 @@
-"""The part of a graph that does not depend on the input, in float64: weights and what is computed from them."""
+"""Constant folding in float64: the values of a graph that do not depend on its inputs."""
 
 import itertools
 import operator
@@ -10,11 +10,11 @@ from torch import Tensor, fx
 from bnmodel.deploy.nodes import dtype_of, is_tensor, operator_name, shape
 from bnmodel.deploy.reference import float64, widened
 
-LARGE = 1 << 16  # elements; a larger constant is stored only if it is not much larger than the weights it is made from
+LARGE = 1 << 16  # elements; a larger constant is stored only if it is at most 8 × as large as a weight it is made from
 
 
 class Constants:
-    """node → its value in float64 (integers as they are), or None where it depends on the input."""
+    """Node → its value in float64 (integers as they are); None if it depends on an input."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         self._values: dict[fx.Node, Any] = {}
@@ -73,7 +73,7 @@ def _evaluate(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
 
 
 def store_constants(graph: fx.GraphModule) -> None:
-    """Replace what is computed from weights alone by its value, rounded once to its own type."""
+    """Replace nodes computed from weights alone by buffers with their values, rounded once to the node's type."""
     constants = Constants(graph)
     names = (f"constant_{number}" for number in itertools.count())
     for node in list(graph.graph.nodes):

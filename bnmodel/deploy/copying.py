@@ -1,4 +1,4 @@
-"""Copy a network, also where `copy.deepcopy` alone fails or leaves references to the original."""
+"""Copy a network, also if `copy.deepcopy` alone fails or keeps references to the original."""
 
 import copy
 import functools
@@ -25,14 +25,17 @@ SHARED = (
     GeneratorType,
     torch.jit.ScriptFunction,
 )
-"""What cannot be copied, and that copies of a network share."""
+"""Types that cannot be copied and are shared by copies of a network."""
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def detached_copy(module: nn.Module) -> nn.Module:
-    """`copy.deepcopy`, where tensors that hang on an autograd graph (weight_norm, pruning) are detached.
+    """`copy.deepcopy` of a network, with tensors that have a gradient function (weight_norm, pruning) detached.
 
-    What cannot be copied, and holds no part of the network, is shared.
+    Attributes that cannot be copied and hold no tensor or module are shared.
+
+    Raises:
+        ExportError: another attribute cannot be copied.
     """
     attributes = [value for part in module.modules() for value in vars(part).values()]
     memo: dict[int, Any] = {
@@ -50,7 +53,7 @@ def detached_copy(module: nn.Module) -> nn.Module:
             copied = copy.deepcopy(module, memo)
         modes = {name: part.training for name, part in module.named_modules()}
         for name, part in copied.named_modules():
-            part.training = modes.get(name, part.training)  # which a subclass of GraphModule does not copy
+            part.training = modes.get(name, part.training)  # subclasses of GraphModule do not copy it
             _rebind(vars(part), memo, set())
         return copied
     except Exception as error:
@@ -61,7 +64,7 @@ def detached_copy(module: nn.Module) -> nn.Module:
 
 
 def unregistered(module: nn.Module) -> list[nn.Module]:
-    """Modules that a network holds in plain lists, tuples and dicts, where `to()` and `double()` do not reach them."""
+    """Modules in plain lists, tuples and dicts of a network, which `to()` and `double()` do not reach."""
     registered = set(module.modules())
     held = [leaf for part in registered for leaf in pytree.tree_leaves(list(vars(part).values()))]
     found = {leaf for leaf in held if isinstance(leaf, nn.Module)} - registered
@@ -80,9 +83,9 @@ def _cannot_be_copied(value: Any) -> bool:
 
 
 def _rebind(values: MutableMapping[Any, Any] | MutableSequence[Any], memo: Mapping[int, Any], seen: set[int]) -> None:
-    """Let what refers to parts of the network, where `copy.deepcopy` takes it as it is, refer to those of its copy.
+    """Make closures and weak references in `values`, which `copy.deepcopy` keeps, refer to the copy of the network.
 
-    memo: id of what was copied → the copy.
+    memo: id of an original → its copy.
     """
     seen.add(id(values))
     for key, value in list(values.items() if isinstance(values, MutableMapping) else enumerate(values)):
@@ -94,7 +97,7 @@ def _rebind(values: MutableMapping[Any, Any] | MutableSequence[Any], memo: Mappi
 
 
 def _rebound(value: Any, memo: Mapping[int, Any]) -> Any:
-    """A function that closes over parts of the network, also within a partial, or a weak reference to one."""
+    """A closure (also within a partial) or weak reference to the copy; any other value as it is."""
     if isinstance(value, FunctionType) and value.__closure__:
         cells = [_rebound_cell(cell, memo) for cell in value.__closure__]
         if all(new is old for new, old in zip(cells, value.__closure__, strict=True)):

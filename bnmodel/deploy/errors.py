@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 class ExportError(Exception):
-    """A network or a folder cannot be exported or loaded; the message names what was found and the remedy."""
+    """A network or a folder cannot be exported or loaded; the message says what was found and the remedy."""
 
 
 @contextmanager
@@ -20,6 +20,6 @@ def as_export_error(what: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
-    """The first line of an error's message, or its type where there is none."""
+    """The first line of an error's message, or its type if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:limit]

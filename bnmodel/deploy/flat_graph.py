@@ -1,4 +1,4 @@
-"""A traced program as one flat graph: named inputs, a tuple of results, and no operator that writes to its argument."""
+"""A traced program as one flat graph: named inputs, a tuple of results, no in-place operators."""
 
 import operator
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MAY_RETURN_THEIR_ARGUMENT = ("reshape", "contiguous", "to", "flatten", "dropout"
 
 
 def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program without writes that another operator sees, and without operators that apply other operators."""
+    """The program without higher-order operators, nor in-place operators whose effect another operator reads."""
     if not any((_writes(node) and not _harmless(node)) or _is_transform(node.target) for node in program.graph.nodes):
         return program
     with quiet():
@@ -27,7 +27,7 @@ def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
 
 
 def flat_graph(program: torch.export.ExportedProgram, names: Sequence[str]) -> fx.GraphModule:
-    """The program as a graph module of its own: named placeholders, a flat tuple of results, no checks."""
+    """The program as a graph module with named placeholders, a flat tuple of results and no checks."""
     with quiet():
         source = program.module(check_guards=False)
     graph = fx.Graph()
@@ -42,7 +42,7 @@ def flat_graph(program: torch.export.ExportedProgram, names: Sequence[str]) -> f
             continue
         if node.op == "output":
             graph.output(_distinct_results(graph, [values[result] for result in node.args[0]]))
-        elif not _is_check(node):
+        elif not _is_dropped(node):
             values[node] = graph.node_copy(node, values.__getitem__)
             if node.op == "get_attr":
                 attributes[str(node.target)] = operator.attrgetter(str(node.target))(source)
@@ -56,8 +56,8 @@ def flat_graph(program: torch.export.ExportedProgram, names: Sequence[str]) -> f
     return fx.GraphModule({name: value for name, value in attributes.items() if name in used}, graph)
 
 
-def _is_check(node: fx.Node) -> bool:
-    """An assertion, or a buffer's new value at the end, which no exported file can keep."""
+def _is_dropped(node: fx.Node) -> bool:
+    """Whether a node is an assertion, or stores a buffer's new value, which no exported file can keep."""
     if node.op != "call_function":
         return False
     target = node.args[0] if node.args else None
@@ -67,7 +67,7 @@ def _is_check(node: fx.Node) -> bool:
 
 
 def _distinct_results(graph: fx.Graph, results: list[fx.Node]) -> tuple[fx.Node, ...]:
-    """Inputs, constants and repeated results are copied, since every output of a file is a tensor of its own."""
+    """Results, with copies of inputs, constants and repeated ones: every output of a file is a separate tensor."""
     found: list[fx.Node] = []
     for result in results:
         if result.op != "call_function" or result in found:
@@ -78,7 +78,7 @@ def _distinct_results(graph: fx.Graph, results: list[fx.Node]) -> tuple[fx.Node,
     return tuple(found)
 
 
-# ---- operators that write to their argument
+# ---- in-place operators
 
 
 def _writes(node: fx.Node) -> bool:
@@ -86,13 +86,13 @@ def _writes(node: fx.Node) -> bool:
 
 
 def _is_transform(target: Any) -> bool:
-    """Whether an operator applies other operators, such as autocast, vmap or a branch."""
+    """Whether an operator is a higher-order one, such as autocast, vmap or a branch."""
     functorch = getattr(target, "__module__", None) or ""
     return isinstance(target, HigherOrderOperator) or functorch.startswith("torch._functorch")
 
 
 def _harmless(node: fx.Node) -> bool:
-    """Whether nobody sees the argument after an in-place operator: then `relu_` is `relu`."""
+    """Whether nothing reads the argument after an in-place operator, so that `relu_` can become `relu`."""
     first = node.args[0] if node.args else None
     if _out_of_place(node.target) is None or not isinstance(first, fx.Node) or first.op != "call_function":
         return False
@@ -111,7 +111,7 @@ def _is_view(node: fx.Node) -> bool:
 
 
 def _out_of_place(target: Any) -> Any:
-    """aten.relu_.default → aten.relu.default; None where there is none."""
+    """aten.relu_.default → aten.relu.default; None if there is no such operator."""
     namespace, name, overload = str(target).split(".")
     if namespace != "aten" or not name.endswith("_") or not hasattr(aten, name[:-1]):
         return None

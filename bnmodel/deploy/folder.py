@@ -1,4 +1,4 @@
-"""The folder of exported files: what is certified in it already, and writing all of it or nothing."""
+"""The folder of exported files: read what is certified in it, and replace its files all at once or not at all."""
 
 import shutil
 import tempfile
@@ -14,10 +14,10 @@ from bnmodel.deploy.loading import FORMATS
 
 
 def others_in(folder: Path, name: str) -> tuple[certificate.Models, dict[str, Golden], list[Check]]:
-    """What else is certified in the folder: models, their golden vectors and what was measured of them.
+    """The other models certified in the folder, their golden vectors and what was measured of them.
 
     Raises:
-        ExportError: there is a certificate, and it or its golden vectors cannot be read.
+        ExportError: the folder's certificate or its golden vectors cannot be read.
     """
     if not (folder / certificate.FILE).exists():
         return {}, {}, []
@@ -31,7 +31,7 @@ def others_in(folder: Path, name: str) -> tuple[certificate.Models, dict[str, Go
 
 
 def copy_others(folder: Path, scratch: Path, others: certificate.Models) -> None:
-    """Copy the files of other models, so that the new certificate can be made of all of them."""
+    """Copy the files of other models, so that the new certificate covers them too."""
     for stem, model in others.items():
         for format in model.formats:
             source = folder / f"{stem}.{format}"
@@ -42,7 +42,7 @@ def copy_others(folder: Path, scratch: Path, others: certificate.Models) -> None
 
 @contextmanager
 def staging(target: Path, *stems: str) -> Iterator[Path]:
-    """A folder inside `target` in which everything is made; moved into place at the end, removed on any error.
+    """A temporary folder inside `target`; its files are moved into `target` at the end, and removed on any error.
 
     stems: of the networks that are written; their earlier files that are not written again are removed.
     """

@@ -1,8 +1,8 @@
-"""Batch norms folded into their linear neighbours, on the graph that `torch.export` gives.
+"""`fold`: fold batch norms into the linear operators around them, on the graph of `torch.export`.
 
-With running statistics a batch norm is y = s·x + t, per channel (batch_norms.py). After a linear operator, W·x + b, it
-becomes (s·W)·x + (s·b + t); before one, (W·s)·x + (b + W·t) (layers.py). The neighbour may stand behind operators that
-keep channels apart (propagation.py). Only what is exact is folded.
+With running statistics a batch norm is y = s·x + t, per channel (batch_norms.py). After a linear operator W·x + b the
+two become (s·W)·x + (s·b + t); before it, (W·s)·x + (b + W·t) (layers.py). There may be operators in between that keep
+channels apart (propagation.py). A batch norm is only folded if that is exact.
 """
 
 import itertools
@@ -31,9 +31,9 @@ class Folded:
     """A network with its batch norms folded.
 
     Attributes:
-        module: called as the network is; plain tensors in, the network's own containers out.
-        folded: names of the batch norms that are gone.
-        kept: names of the others, with the reason.
+        module: has the arguments of the network's forward, and returns the same containers.
+        folded: names of the batch norms that were folded.
+        kept: name of each other batch norm → the reason.
     """
 
     module: nn.Module
@@ -43,10 +43,10 @@ class Folded:
 
 @as_export_error("folding failed")
 def fold(module: nn.Module, example: Any, dynamic: Any = None) -> Folded:
-    """A copy of `module` in eval mode with every batch norm folded that can be folded exactly.
+    """Copy `module` in eval mode, with every batch norm folded for which that is exact.
 
     Args:
-        module: any network that `torch.export` can trace. It is unchanged, and so is its mode.
+        module: any network that `torch.export` can trace; neither it nor its mode is changed.
         example: one tensor; a tuple of positional arguments; or a dict of keyword arguments.
         dynamic: axes of variable size, as in `certify`.
 
@@ -62,7 +62,7 @@ def fold(module: nn.Module, example: Any, dynamic: Any = None) -> Folded:
 
 
 class _AsCalled(nn.Module):
-    """A flat graph with the calling convention of the network that it was made from."""
+    """A flat graph with the calling convention of its network."""
 
     def __init__(self, graph: fx.GraphModule, network: FlatNetwork, output: Any) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _AsCalled(nn.Module):
         self.eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Raises: ValueError where an argument that is no input of the graph is not as in the example."""
+        """Raises: ValueError if an argument other than a tensor differs from the example's."""
         leaves = self._leaves(args, kwargs)
         tensors = [leaves.pop(path, None) for path in self._inputs]
         if leaves != self._others or not all(isinstance(tensor, Tensor) for tensor in tensors):
@@ -86,7 +86,7 @@ class _AsCalled(nn.Module):
         return with_tensors(self._output, iter(self.graph(*tensors)))
 
     def _leaves(self, args: Any, kwargs: Any) -> dict[str, Any]:
-        """Path, from the name of forward's parameter on → what is passed or the default."""
+        """Path, which begins with the name of forward's parameter → the argument or the default."""
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         leaves, _ = pytree.tree_flatten_with_path(dict(bound.arguments))
@@ -94,7 +94,7 @@ class _AsCalled(nn.Module):
 
 
 def fold_graph(captured: Captured) -> tuple[list[str], dict[str, str]]:
-    """Fold in place; names of the batch norms folded, and of those kept with the reason.
+    """Fold in place; return the names of the batch norms that were folded, and those kept with the reason.
 
     Raises:
         ExportError: a folded weight is not finite.
@@ -122,7 +122,7 @@ def fold_graph(captured: Captured) -> tuple[list[str], dict[str, str]]:
 
 
 def _fold_chain(chain: Chain, layers: Layers) -> str | None:
-    """Fold into what computes the chain's input, else into everything that uses its output; or the reasons why not."""
+    """Fold into what computes the chain's input, else into all users of its output; return the reasons if neither."""
     reasons = []
     for find, node in ((pull, chain.source), (push, chain.last)):
         try:
@@ -140,7 +140,7 @@ def _fold_chain(chain: Chain, layers: Layers) -> str | None:
 
 
 def _unused(name: str, used: list[str]) -> str:
-    """A layer that is called twice is named twice."""
+    """The name, with the number of the call if a layer is called more than once."""
     unique, count = name, 1
     while unique in used:
         count += 1
@@ -149,7 +149,7 @@ def _unused(name: str, used: list[str]) -> str:
 
 
 def _drop_unused(graph: fx.GraphModule) -> None:
-    """Only what the graph reads stays in its state."""
+    """Delete parameters and buffers that the graph does not read."""
     used = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
     for name in [name for name, _ in graph.named_buffers()] + [name for name, _ in graph.named_parameters()]:
         if name not in used:

@@ -1,8 +1,8 @@
-"""One writer per format. Each file is complete: weights and metadata (as JSON) are inside.
+"""Write TorchScript, ONNX and torch.export files from one folded graph; one writer per format.
 
-All three are made from one folded graph. Files hold no paths of the machine, and the same graph gives the same bytes.
-TorchScript is deprecated since PyTorch 2.10 and not supported from Python 3.14 on; `torch.export` (.pt2) replaces it.
-`torchscript()` is the one place where its warnings are silenced.
+Each file is complete: it holds weights and metadata (as JSON). Files hold no paths of the machine, and the same graph
+gives the same bytes. TorchScript is deprecated since PyTorch 2.10 and not supported from Python 3.14 on;
+`torch.export` (.pt2) replaces it. `torchscript()` is the one place where its warnings are silenced.
 """
 
 import builtins
@@ -14,7 +14,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,15 +33,15 @@ from bnmodel.deploy.signature import Port
 from bnmodel.deploy.tracing import export, quiet
 from bnmodel.io import atomic_write
 
-EXPORT_OPSETS = (18, 20)  # the exporter's own, and what is tried where an operator needs more
-LEFT_OUT = (".debug_pkl", "/.data/serialization_id")  # paths of this machine; a random number
+EXPORT_OPSETS = (18, 20)  # the exporter's own, and a second try for operators that need a newer one
+LEFT_OUT = (".debug_pkl", "/.data/serialization_id")  # hold paths of this machine; a random number
 CLASS_NUMBER = re.compile(rb"___torch_mangle_(\d+)")
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "original_aten")
 
 
 @dataclass
 class Program:
-    """A folded graph, ready to be written.
+    """A folded graph that can be written.
 
     Attributes:
         graph: takes and returns flat tensors.
@@ -72,18 +72,14 @@ class Program:
     def onnx(self) -> Any:
         """The ONNX model, without metadata."""
         opsets = EXPORT_OPSETS if self.opset is None or self.opset <= EXPORT_OPSETS[0] else (self.opset,)
-        for opset in opsets:
-            try:
-                model = self._onnx(opset).model_proto
-                return finished(model, [port.shape for port in self.inputs], self.opset)
-            except Exception:
-                if opset == opsets[-1]:
-                    raise
-        raise AssertionError("unreachable")
+        for opset in opsets[:-1]:
+            with suppress(Exception):
+                return self._onnx(opset)
+        return self._onnx(opsets[-1])
 
     def _onnx(self, opset: int) -> Any:
         with quiet():
-            return torch.onnx.export(
+            exported: Any = torch.onnx.export(
                 self.exported,
                 dynamo=True,
                 external_data=False,
@@ -92,10 +88,11 @@ class Program:
                 output_names=[port.name for port in self.outputs],
                 verbose=False,
             )
+        return finished(exported.model_proto, [port.shape for port in self.inputs], self.opset)
 
 
 def _rename_inputs(program: torch.export.ExportedProgram, names: Sequence[str]) -> None:
-    """Restore the inputs' names, which torch.export changes to lower case."""
+    """Restore the names of the inputs, which torch.export changes to lower case."""
     nodes = {node.name: node for node in program.graph.nodes}
     inputs = [one.arg for one in program.graph_signature.input_specs if one.kind == InputKind.USER_INPUT]
     for argument, name in zip(inputs, names, strict=True):
@@ -106,7 +103,7 @@ def _rename_inputs(program: torch.export.ExportedProgram, names: Sequence[str]) 
 
 @contextmanager
 def torchscript() -> Iterator[None]:
-    """Silence TorchScript's deprecation, which users of the exported file can do nothing about."""
+    """Silence TorchScript's deprecation warnings: users of an exported file can do nothing about them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=Warning)
         yield
@@ -115,7 +112,7 @@ def torchscript() -> Iterator[None]:
 def write_torchscript(program: Program, metadata: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()  # saved to a path, the archive would carry the temporary file's name
     with torchscript(), quiet():
-        # optimize_numerics folds batch norms by itself, and wrongly behind a dense layer with several axes
+        # optimize_numerics folds batch norms too, and wrongly after a dense layer with several axes
         scripted = torch.jit.freeze(torch.jit.script(_scriptable(program.graph)).eval(), optimize_numerics=False)
         torch.jit.save(scripted, buffer, _extra_files={METADATA: json.dumps(metadata)})
     _write(path, repacked(buffer.getvalue()))
@@ -149,9 +146,9 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def repacked(archive: bytes) -> bytes:
-    """A zip archive with the same entries, without dates, and aligned as torch maps them into memory.
+    """A zip archive with the same entries, without dates, and aligned to 64 bytes as torch's are.
 
-    TorchScript numbers the classes of a process; here those of a file are numbered.
+    TorchScript numbers its classes per process; here they are numbered per file.
     """
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(result, "w") as target:
@@ -194,7 +191,7 @@ FUNCTIONS: dict[Any, Any] = {
 
 
 def _scriptable(source: fx.GraphModule) -> fx.GraphModule:
-    """The graph in terms that torch.jit.script compiles: sizes stay sizes, so that dynamic axes stay dynamic."""
+    """The graph with operators that torch.jit.script compiles; sizes are computed, which keeps dynamic axes dynamic."""
     graph = fx.Graph()
     graph.set_codegen(CodeGen())
     values: dict[fx.Node, fx.Node] = {}
@@ -222,7 +219,7 @@ def _simplify(node: fx.Node, dtype: torch.dtype | None) -> None:
         node.kwargs = {
             key: value for key, value in node.kwargs.items() if key not in ("device", "layout", "pin_memory")
         }
-        if node.target is torch.ops.aten.full and "dtype" not in node.kwargs:  # which TorchScript takes for float
+        if node.target is torch.ops.aten.full and "dtype" not in node.kwargs:  # float by default in TorchScript
             node.kwargs = {**node.kwargs, "dtype": dtype}
     elif node.target in FUNCTIONS:
         node.target = FUNCTIONS[node.target]

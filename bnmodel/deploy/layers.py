@@ -1,4 +1,4 @@
-"""Linear operators of a graph that can take up a scale and a shift: convolutions, their transposes, dense layers."""
+"""Linear operators that a scale and a shift can be folded into: convolutions, transposed ones and dense layers."""
 
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ class Layer:
         node: the operator.
         weight: (out, in / groups, *kernel); transposed convolutions (in, out / groups, *kernel).
         bias: (out,).
+        padded: with zeros.
     """
 
     node: fx.Node
@@ -30,7 +31,7 @@ class Layer:
     weight: Tensor
     bias: Tensor
     groups: int = 1
-    padded: bool = False  # with zeros
+    padded: bool = False
     changed: bool = False
 
     @property
@@ -54,7 +55,7 @@ class Layer:
 
     def accepts_before(self, affine: Affine) -> bool:
         """Whether scaling and shifting the input equals changing weight and bias."""
-        # with a shift, zeros at the border would have to become −shift / scale
+        # with a shift, padding of −shift / scale instead of 0 would be needed
         keeps_border = affine.only_scales() or not (self.padded or self.kind in TRANSPOSED)
         return keeps_border and affine.along(self.in_axis) is not None
 
@@ -103,7 +104,7 @@ class Layers:
         self._found: dict[fx.Node, Layer] = {}
 
     def at(self, node: fx.Node) -> Layer | None:
-        """The linear operator at `node`, or None where it is none or its weights depend on the input."""
+        """The linear operator at `node`; None if it is another operator or its weights depend on the input."""
         if node not in self._found:
             found = _layer_of(node, self._constants)
             if found is None:
@@ -112,7 +113,7 @@ class Layers:
         return self._found[node]
 
     def store(self) -> None:
-        """Write the folded weights into the graph; a weight that is used elsewhere gets a copy of its own."""
+        """Write the folded weights into the graph, as new buffers: the old ones may be used elsewhere."""
         for count, layer in enumerate(self._found.values()):
             if layer.changed:
                 _store(self._graph, layer, f"folded_{count}")
@@ -123,8 +124,8 @@ def _store(graph: fx.GraphModule, layer: Layer, name: str) -> None:
     weight, bias = layer.weight.to(dtype_of(node)), layer.bias.to(dtype_of(node))
     if not (weight.isfinite().all() and bias.isfinite().all()):
         raise ExportError(
-            f"{layer_name(node)}: weights that are not finite after folding its batch norm; the variance is "
-            "extreme: recalibrate the statistics"
+            f"{layer_name(node)}: expected finite weights after folding a batch norm, received NaN or infinity from an "
+            "extreme variance; recalibrate the statistics"
         )
     for suffix, value in (("weight", weight), ("bias", bias)):
         graph.register_buffer(f"{name}_{suffix}", value.contiguous())
@@ -143,7 +144,7 @@ OPERANDS = {
     "mm": ("self", "mat2", ""),
     "matmul": ("self", "other", ""),
 }
-"""Names of input, weight and bias where they are others."""
+"""Operator → names of its input, weight and bias, if they are not "input", "weight" and "bias"."""
 
 
 def _layer_of(node: fx.Node, constants: Constants) -> Layer | None:

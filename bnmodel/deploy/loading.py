@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,36 +15,36 @@ from bnmodel.deploy.errors import ExportError, first_line
 
 FORMATS = ("torchscript", "onnx", "pt2")
 METADATA = "metadata.json"  # its name inside a file
-LOADING = threading.Lock()  # torch.export loads one file at a time, and fails where two threads ask
+LOADING = threading.Lock()  # torch.export.load is not thread-safe
 Run = Callable[..., list[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """One loaded file: a function from arrays to arrays, and what the file says of itself."""
+    """One loaded file: a function from arrays to arrays, and its metadata."""
 
     run: Run  # one array per input → one array per output
     metadata: dict[str, Any]
     inputs: tuple[str, ...]
-    outputs: tuple[str, ...] | None  # None where the format does not name them
+    outputs: tuple[str, ...] | None  # None if the format does not name them
     list_operators: Callable[[], Iterable[str]]
 
     @cached_property
     def operators(self) -> frozenset[str]:
-        """Of its graph, as the format calls them."""
+        """Names of the operators in its graph, as the format spells them."""
         return frozenset(self.list_operators())
 
 
 def load_file(path: Path, threads: int | None = None, lean: bool = False) -> ExportedFile:
-    """Load one exported file, in the format of its ending.
+    """Load one exported file; its suffix gives the format.
 
     Args:
-        threads: of ONNX Runtime; torch's are torch's own.
-        lean: ONNX Runtime keeps no memory between calls and does not rewrite the graph, which takes most of the time
-            to load it and gains nothing for a graph that is folded already.
+        threads: of ONNX Runtime; the other formats use torch's global setting.
+        lean: ONNX Runtime keeps no memory between calls and does not optimise the graph, which takes most of the
+            loading time and gains nothing for a graph that is folded already.
 
     Raises:
-        ExportError: missing, damaged, or not what its name says.
+        ExportError: the file is missing, damaged, or not of the format that its suffix says.
     """
     if not path.is_file():
         raise ExportError(f"{path}: no such file; export it again")
@@ -131,7 +131,7 @@ def _run_torch(module: Callable[..., Any], metadata: dict[str, Any]) -> Run:
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
-    """As numpy has it: bfloat16 in float32."""
+    """As a numpy array; bfloat16 becomes float32."""
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
 
 
@@ -141,8 +141,8 @@ class Predictor:
 
     Attributes:
         name: of the model.
-        inputs, outputs: names of what goes in and out, in order.
-        metadata: what the file says of itself.
+        inputs, outputs: names of the input and output arrays, in order.
+        metadata: stored in the file.
     """
 
     name: str
@@ -156,7 +156,7 @@ class Predictor:
         """Arrays by position or by the input's name → output name → array.
 
         Raises:
-            ValueError: another number of inputs, or a wrong name, type or number of axes.
+            ValueError: a wrong number of inputs, or a wrong name, type or shape.
         """
         if len(arrays) > len(self.inputs) or set(named) - set(self.inputs[len(arrays) :]):
             received = [*(["one array"] * len(arrays)), *named]
@@ -179,15 +179,3 @@ def _require_fit(array: np.ndarray, described: dict[str, Any]) -> None:
     if str(array.dtype) != kind or not fits:
         expected = f"{kind} ({', '.join(map(str, shape))})"
         raise ValueError(f"{described['name']}: expected {expected}, received {array.dtype} {array.shape}")
-
-
-def predictor(
-    folder: Path, name: str, metadata: dict[str, Any], written: Sequence[str], format: str | None
-) -> Predictor:
-    """`name` of a folder, whose certificate has `metadata` for it, in one of the formats that were written."""
-    chosen = format if format is not None else ("onnx" if "onnx" in written else written[0])
-    if chosen not in written:
-        raise ExportError(f"{folder}: {name} was written as {', '.join(written)}, not as {chosen}")
-    file = load_file(folder / f"{name}.{chosen}")
-    outputs = tuple(output["name"] for output in metadata["outputs"])
-    return Predictor(name, chosen, file.inputs, outputs, metadata, file.run)

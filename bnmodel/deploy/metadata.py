@@ -1,4 +1,4 @@
-"""What a file says of itself: inputs and outputs, the batch norms that were folded, versions."""
+"""Metadata inside exported files: inputs and outputs, the batch norms that were folded, versions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ GREEK = {"weight": "gamma", "bias": "beta"}
 
 
 def described(captured: Captured) -> dict[str, Any]:
-    """Inputs, outputs and what is dynamic, for the metadata."""
+    """Inputs and outputs with their dynamic axes, and notes on restrictions."""
     return {
         "inputs": [port.describe() for port in captured.inputs],
         "outputs": [port.describe() for port in captured.outputs],
@@ -26,7 +26,7 @@ def described(captured: Captured) -> dict[str, Any]:
 
 
 def describe_norms(model: nn.Module, folded: Sequence[str], kept: dict[str, str]) -> dict[str, Any]:
-    """What was folded stays readable: statistics, γ and β of every norm."""
+    """Statistics, γ and β of every batch norm, which would be lost by folding; names of those folded and kept."""
     norms = {}
     for name, norm in named_norms(model).items():
         values = {GREEK.get(key, key): _plain(getattr(norm, key)) for key in STATE if getattr(norm, key) is not None}
@@ -35,7 +35,7 @@ def describe_norms(model: nn.Module, folded: Sequence[str], kept: dict[str, str]
 
 
 def _plain(tensor: torch.Tensor) -> Any:
-    """Numbers with as many digits as their type holds."""
+    """A list of numbers, with as many digits as their type holds."""
     if not tensor.is_floating_point():
         return tensor.tolist()
     digits = 17 if tensor.dtype == torch.float64 else 9

@@ -1,4 +1,4 @@
-"""What a graph says of itself: its inputs and results; operator, arguments, shape, type and layer of a node."""
+"""Properties of a graph and its nodes: inputs and results; operator, arguments, shape, type, layer and users."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def operator_name(node: fx.Node) -> str:
 
 
 def named_arguments(node: fx.Node) -> dict[str, Any]:
-    """Arguments of an operator by their schema's names, defaults included."""
+    """Argument name → value, with defaults, from the operator's schema."""
     assert isinstance(node.target, torch._ops.OpOverload)
     schema = node.target._schema.arguments
     found = {one.name: one.default_value for one in schema if one.has_default_value()}
@@ -34,14 +34,14 @@ def named_arguments(node: fx.Node) -> dict[str, Any]:
 
 
 def pads(padding: object) -> bool:
-    """Whether a convolution or pool with this argument pads."""
+    """Whether a convolution or pool with this `padding` argument pads."""
     if isinstance(padding, str):
         return padding != "valid"
     return any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
 
 
 def shape(node: fx.Node) -> list[Size]:
-    """Sizes of a node's value, as numbers where the tracer found that they have only one value."""
+    """Sizes of a node's value; a symbol that the tracer found to be constant becomes an int."""
     return [
         int(size) if isinstance(size, torch.SymInt) and size.node.expr.is_number else size
         for size in node.meta["val"].shape
@@ -72,7 +72,7 @@ def dtype_of(node: fx.Node) -> torch.dtype:
 
 
 def type_name(node: fx.Node) -> str:
-    """As in certificates: "float32"."""
+    """The type's name in certificates, such as "float32"."""
     return str(dtype_of(node)).removeprefix("torch.")
 
 
@@ -85,14 +85,14 @@ def is_float(node: fx.Node) -> bool:
 
 
 def layer_name(node: fx.Node) -> str:
-    """Qualified name of the module that a node was traced in; the node's own name outside any."""
+    """Qualified name of the module that a node was traced in; the node's own name if there is none."""
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed(list(stack.values())), ("",))[0] if stack else ""
     return str(path).removeprefix("model").removeprefix(".") or node.name
 
 
 def readers(node: fx.Node) -> list[fx.Node]:
-    """The users of a node that read its values, and not only its shape."""
+    """The users of a node that read its values; some read only its shape."""
     return [user for user in node.users if not _reads_shape_only(user, node)]
 
 
@@ -102,7 +102,7 @@ def _reads_shape_only(user: fx.Node, node: fx.Node) -> bool:
 
 
 def branch_of(node: fx.Node) -> fx.Graph | None:
-    """The graph of a branch of `torch.cond`, where a node is one."""
+    """The graph of a branch of `torch.cond`; None for any other node."""
     module = node.graph.owning_module
     found = getattr(module, str(node.target), None) if node.op == "get_attr" and module is not None else None
     return found.graph if isinstance(found, fx.GraphModule) else None

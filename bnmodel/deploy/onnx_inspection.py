@@ -1,4 +1,4 @@
-"""Inspect any ONNX file without its source: batch norms in the wrong mode, bad statistics, dependence on the batch."""
+"""Inspect any ONNX file: batch norms in the wrong mode, bad statistics, outputs that depend on the batch."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ WORKER = Path(__file__).with_name("onnx_worker")
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in an ONNX file.
+    """The result of inspecting an ONNX file.
 
     Attributes:
         file: name of the file.
         findings: the most serious first; `Finding.layer` is the node's name.
         batch_norms: number of BatchNormalization nodes.
         opset: version of the standard operators.
-        producer: what wrote the file, as it says.
-        batch_invariance: whether running it could check that a sample's output does not depend on its batch
-            (`checked`), by how much it does, relative to the largest output (`difference`), or why not (`reason`).
-        folded: with `fold_to`, number of batch norms folded, and the difference that this makes and may make.
+        producer: the tool that wrote the file, according to the file.
+        batch_invariance: `checked`: whether the file could be run to see if a sample's output depends on its batch;
+            `difference`: by how much it does, relative to the largest output; `reason`: why it was not checked.
+        folded: with `fold_to`: number of batch norms folded, the difference this makes and the difference allowed.
     """
 
     file: str
@@ -42,7 +42,7 @@ class Inspection:
         return not has_errors(self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """The inspection as a JSON object."""
         return {
             "file": self.file,
             "sound": self.sound,
@@ -78,17 +78,17 @@ def inspect(
     external_data: bool = True,
     limits: Limits = Limits(),
 ) -> Inspection:
-    """Inspect an ONNX file, in a process of its own with limits.
+    """Inspect an ONNX file, in a separate process with limits.
 
     The graph is searched for batch norms in training mode, batch statistics in place of running ones, statistics that
     were never updated or are invalid, active dropout and foldable batch norms. Then the model is run on random inputs:
-    the output for a sample alone must be that for the sample in two different batches.
+    a sample must have the same output alone and in two different batches.
 
     Args:
         path: an ONNX file.
-        fold_to: where to write the model with its batch norms folded, after comparing it with the original.
-        external_data: read weights that are kept in files beside `path`; otherwise such a model is refused.
-        limits: of memory, time and written files.
+        fold_to: path of a copy with its batch norms folded, written after comparison with the original.
+        external_data: read weights in files beside `path`; if False, a model with such weights is refused.
+        limits: of memory, time and size of written files.
 
     Raises:
         ExportError: the file is missing, not ONNX, damaged, has custom operators, or exceeds the limits.

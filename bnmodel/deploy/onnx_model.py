@@ -1,4 +1,4 @@
-"""Finish an exported ONNX model: a low opset, which many runtimes take, and no metadata but ours."""
+"""Post-process an exported ONNX model: lowest possible opset, which more runtimes support, and no metadata but ours."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,16 +12,16 @@ EQUAL_SINCE = {
     **dict.fromkeys((("Where", 16), ("GreaterOrEqual", 16), ("LessOrEqual", 16), ("LeakyRelu", 16), ("PRelu", 16)), 13),
     **dict.fromkeys((("Shape", 15), ("Pad", 18), ("Split", 18), *((name, 18) for name in REDUCTIONS)), 13),
 }
-"""Operator and version → a version with the same meaning: the later one has more types, or attributes that are at
-their default and dropped. Reductions had their axes as an attribute before 18."""
+"""Operator and version → an older version with the same meaning. The newer one has more types, or attributes that are
+dropped at their defaults. Before version 18 the axes of reductions were an attribute."""
 
 
 def finished(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]], opset: int | None) -> onnx.ModelProto:
-    """Strip, simplify, rename the dynamic axes, lower the opset as far as nothing is lost, and check.
+    """Strip metadata, name the dynamic axes, lower the opset without changing any operator's meaning, and check.
 
     Args:
         model: may be changed in place.
-        shapes: of the inputs, with the names of dynamic axes.
+        shapes: of the inputs, with names of dynamic axes.
         opset: the version to declare; None for the lowest.
     """
     _strip(model)
@@ -48,7 +48,7 @@ def finished(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]], opse
 
 
 def serialized(model: onnx.ModelProto, metadata: str, key: str) -> bytes:
-    """The file's bytes, with one metadata property."""
+    """The bytes of the file, with one metadata property."""
     onnx.helper.set_model_props(model, {key: metadata})
     content: bytes = model.SerializeToString(deterministic=True)
     return content
@@ -61,7 +61,7 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def lowest_opset(model: onnx.ModelProto) -> int:
-    """The oldest opset in which every operator of the model means the same as in the model's own."""
+    """The oldest opset in which every operator of the model has the same meaning as in the model's own."""
     version, types = opset_of(model), _types(model)
     constants = {tensor.name for graph in _graphs(model) for tensor in getattr(graph, "initializer", ())}
     nodes = (node for graph in _graphs(model) for node in graph.node)
@@ -89,7 +89,7 @@ def _accepts(schema: onnx.defs.OpSchema, node: onnx.NodeProto, types: dict[str, 
 
 
 def _types(model: onnx.ModelProto) -> dict[str, str]:
-    """Value → "tensor(float)" and so on."""
+    """Name of a value → its type, such as "tensor(float)"."""
     found: dict[str, str] = {}
     for graph in _graphs(onnx.shape_inference.infer_shapes(model)):
         for value in (*graph.input, *graph.output, *graph.value_info) if isinstance(graph, onnx.GraphProto) else ():
@@ -124,7 +124,7 @@ def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """The exporter's notes on graphs, nodes and values: stack traces with paths, module names, versions."""
+    """Remove the exporter's metadata of graphs, nodes and values: stack traces with paths, module names, versions."""
     del model.metadata_props[:]
     model.doc_string = model.producer_version = ""
     for graph in _graphs(model):
@@ -160,7 +160,7 @@ def _rename_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]]) 
 
 
 def _drop_defaults(graph: onnx.GraphProto) -> None:
-    """Attributes with their default value, which older versions of an operator may not have."""
+    """Remove attributes at their default value, which older versions of an operator may not have."""
     constants = {tensor.name: tensor for tensor in getattr(graph, "initializer", ())}
     for node in graph.node:
         if node.domain:
@@ -177,7 +177,7 @@ def _drop_defaults(graph: onnx.GraphProto) -> None:
 
 
 def _schema(operator: str) -> onnx.defs.OpSchema | None:
-    """Of opset 18; None where that has no such operator."""
+    """The operator's definition in opset 18; None if there is none."""
     try:
         return onnx.defs.get_schema(operator, 18, "")
     except onnx.defs.SchemaError:
@@ -189,5 +189,5 @@ def _value(attribute: onnx.AttributeProto) -> object:
 
 
 def _has_zero(tensor: onnx.TensorProto | None) -> bool:
-    """Whether a constant shape has a size of 0; a computed shape has the sizes of tensors, which are not empty."""
+    """Whether a constant shape has a size of 0; a computed shape (None) has the sizes of non-empty tensors."""
     return tensor is not None and bool((onnx.numpy_helper.to_array(tensor) == 0).any())

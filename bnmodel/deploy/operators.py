@@ -1,4 +1,4 @@
-"""The scale and shift on the other side of one operator that only rearranges, chooses, averages or maximises values."""
+"""Move a scale and shift across one operator that rearranges, selects, averages or maximises values."""
 
 import re
 from typing import Any
@@ -19,14 +19,14 @@ ALONG_GIVEN = {
     **dict.fromkeys(("amax", "mean", "slice", "select", "index_select"), "dim"),
     **dict.fromkeys(("flip", "roll"), "dims"),
 }
-"""Operators along axes that they are given → the name of that argument."""
+"""Operator along given axes → the name of that argument."""
 OF_LAST_AXES = re.compile(r"(max_pool|avg_pool|adaptive_avg_pool|reflection_pad|replication_pad)([123])d")
 
 
 def moved(node: fx.Node, total: Affine, backwards: bool) -> Affine | None:
-    """What `total` of the input of `node` is of its output, or the other way round; None where there is no such.
+    """The scale and shift of the output of `node` that equal `total` of its input; None if there are none.
 
-    backwards: `total` is of the output, and that of the input is asked for.
+    backwards: the reverse, from the output to the input.
     """
     name, source = operator_name(node), node.args[0]
     if not isinstance(source, fx.Node):  # a list of tensors, or an equation
@@ -56,7 +56,7 @@ def moved(node: fx.Node, total: Affine, backwards: bool) -> Affine | None:
 
 
 def _order(node: fx.Node, rank: int) -> list[int]:
-    """Axes of the input in the order of the output, from what the operator does to a tensor with distinct sizes."""
+    """The permutation of the axes, found by applying the operator to a tensor with distinct sizes."""
     marked: Tensor = node.target(torch.empty(list(range(2, rank + 2)), device="meta"), *node.args[1:])  # type: ignore[operator]
     return [size - 2 for size in marked.shape]
 
@@ -83,9 +83,9 @@ def _unsqueezed(part: Tensor, axes: list[int]) -> Tensor:
 
 
 def _mixed_axes(node: fx.Node, total: Affine) -> list[int] | None:
-    """Axes along which values are averaged, compared, repeated or chosen; None where something else is done to them.
+    """Axes along which the operator averages, maximises, repeats or selects values; None for any other operator.
 
-    A scale and shift that do not vary along these axes are the same on either side.
+    A scale and shift that do not vary along these axes are the same before and after it.
     """
     name, given, rank = operator_name(node), named_arguments(node), len(shape(node.args[0]))  # type: ignore[arg-type]
     found = OF_LAST_AXES.fullmatch(name)
@@ -105,5 +105,5 @@ def _mixed_axes(node: fx.Node, total: Affine) -> list[int] | None:
 
 
 def _weights_sum_to_one(pool: dict[str, Any]) -> bool:
-    """Of an average pool with these arguments: it pads nothing, or does not count what it pads."""
+    """Whether an average pool with these arguments averages inputs only, without counting padding."""
     return pool.get("divisor_override") is None and not (pads(pool["padding"]) and pool["count_include_pad"])

@@ -1,7 +1,7 @@
-"""From a batch norm through the graph to the linear operators that can take it up.
+"""Find the linear operators that a batch norm can be folded into, through the operators in between.
 
-`pull` goes from the norm's input to what computes it, `push` from its output to everything that uses it. Both return
-the edits to make, or raise CannotFold, so that nothing is changed unless the whole norm can go.
+`pull` searches from the norm's input backwards, `push` from its output forwards. Both return the edits to make or raise
+CannotFold, so that nothing is changed unless the whole norm can be folded.
 """
 
 import operator
@@ -21,11 +21,11 @@ SPLITS = ("split", "split_with_sizes", "chunk")
 
 
 class CannotFold(Exception):
-    """A batch norm cannot be moved; the message is the reason."""
+    """A batch norm cannot be folded; the message is the reason."""
 
 
 def pull(layers: Layers, node: fx.Node, total: Affine) -> list[Edit]:
-    """Make `node` compute total(node)."""
+    """Edits after which `node` computes total(node)."""
     _require(len(readers(node)) == 1, f"the output of {_named(node)} is used elsewhere")
     layer = layers.at(node)
     if layer is not None:
@@ -55,7 +55,7 @@ def pull(layers: Layers, node: fx.Node, total: Affine) -> list[Edit]:
 
 
 def push(layers: Layers, node: fx.Node, total: Affine) -> list[Edit]:
-    """Make every user of `node` expect node instead of total(node)."""
+    """Edits after which every user of total(node) reads `node` instead."""
     users = readers(node)
     _require(bool(users), "its output is not used")
     return [edit for user in users for edit in _push_into(layers, node, user, total)]
@@ -82,7 +82,7 @@ def _push_into(layers: Layers, node: fx.Node, user: fx.Node, total: Affine) -> l
 
 
 def _push_into_whole(layers: Layers, node: fx.Node, user: fx.Node, total: Affine, reason: str) -> list[Edit]:
-    """A concatenation: the other parts are scaled by 1 and shifted by 0."""
+    """Push into a concatenation, whose other parts are scaled by 1 and shifted by 0."""
     parts, axis, sizes = _concatenated(user, reason)
     _require(parts.count(node) == 1, reason)
 
@@ -130,7 +130,7 @@ def _refusal(layer: Layer) -> str:
 
 
 def _named(node: fx.Node) -> str:
-    """The operator and the layer of a node, for a reason."""
+    """The operator and the layer of a node, for messages."""
     if node.op != "call_function":
         return f"the input {node.name}" if node.op == "placeholder" else node.op
     name = operator_name(node) or getattr(node.target, "__name__", str(node.target))

@@ -1,6 +1,6 @@
-"""The yardstick: a network evaluated in float64, whatever types it asks for.
+"""The reference of all comparisons: a network evaluated in float64, also if it casts to other types.
 
-A copy in `double()` is not enough where a network casts by itself (`x.float()`, `torch.zeros(…, dtype=torch.float32)`).
+A copy in `double()` is not enough for a network that casts (`x.float()`, `torch.zeros(…, dtype=torch.float32)`).
 `InFloat64` replaces every floating type below float64 while the network runs.
 """
 
@@ -32,7 +32,7 @@ def widened(tensor: Tensor) -> Tensor:
 
 
 class InFloat64(TorchDispatchMode):
-    """While active, operators take and give float64 where they would take and give a smaller floating type."""
+    """While active, operators compute in float64 instead of smaller floating types."""
 
     supports_higher_order_operators = True  # torch.cond runs one of its branches, whose operators come here
 
@@ -44,7 +44,7 @@ class InFloat64(TorchDispatchMode):
 
 
 def _written(func: Any) -> set[int]:
-    """Places of the arguments that an operator writes to; those keep their storage."""
+    """Positions of the arguments that an operator writes to; those keep their storage."""
     arguments = func._schema.arguments if hasattr(func, "_schema") else ()
     return {place for place, arg in enumerate(arguments) if arg.alias_info is not None and arg.alias_info.is_write}
 
@@ -84,9 +84,9 @@ class Reference:
             part.double()
 
     def rounded(self, seed: int = 0) -> "Reference":
-        """The same with every parameter and buffer moved up or down by twice the roundoff of the type that it had.
+        """A copy with every parameter and buffer moved up or down by twice the unit roundoff of its original type.
 
-        One roundoff stands for folding, the other for a runtime's products.
+        One unit stands for the rounding of folded weights, the other for that of a runtime's products.
         """
         moved = Reference(self.original)
         generator = torch.Generator().manual_seed(seed)
@@ -101,7 +101,7 @@ class Reference:
         return moved
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Raises: ExportError where an operator cannot be evaluated in float64."""
+        """Raises: ExportError if an operator cannot be evaluated in float64."""
         try:
             with float64():
                 outputs = self.network(*(widened(tensor.clone()) for tensor in tensors))
@@ -116,7 +116,7 @@ class Reference:
 
 
 def evaluated(network: FlatNetwork, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The network's own outputs, in its own types.
+    """The network's outputs in their own types, as a flat list.
 
     Raises:
         ExportError: the network raises on this input.
@@ -125,7 +125,7 @@ def evaluated(network: FlatNetwork, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def called(network: FlatNetwork, tensors: Sequence[Tensor]) -> Any:
-    """The network's output as it returns it; `tensors` stay as they are.
+    """The network's output as it returns it; `tensors` are not changed.
 
     Raises:
         ExportError: the network raises on this input.

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Limits:
-    """What the process may use."""
+    """Resources that the process may use."""
 
     memory: int = 4 * 2**30  # bytes, beyond what its libraries take
     seconds: int = 120  # of processor time, and of wall time
@@ -34,7 +34,7 @@ def run_limited(script: Path, request: dict[str, Any], limits: Limits) -> dict[s
     `onnx_worker/limits.py` once its libraries are loaded. Its environment holds no variables but PATH and the locale.
 
     Raises:
-        LimitError: it ran out of time or memory, or crashed.
+        LimitError: the process ran out of time or memory, or crashed.
     """
     text = json.dumps({"request": request, "limits": asdict(limits)})
     kept = ("PATH", "LANG", "SYSTEMROOT", "LD_LIBRARY_PATH")
@@ -51,7 +51,7 @@ def run_limited(script: Path, request: dict[str, Any], limits: Limits) -> dict[s
             env=environment,
         )
     except subprocess.TimeoutExpired:
-        raise LimitError(f"expected an analysis within {limits.seconds} s, stopped after that") from None
+        raise LimitError(f"expected an analysis within {limits.seconds} s; it was stopped") from None
     lines = done.stdout.splitlines()
     try:
         answer = json.loads(lines[-1]) if lines else None
@@ -60,7 +60,7 @@ def run_limited(script: Path, request: dict[str, Any], limits: Limits) -> dict[s
     if isinstance(answer, dict):
         return answer
     if done.returncode == -24:  # SIGXCPU
-        raise LimitError(f"expected an analysis within {limits.seconds} s of processor time, stopped after that")
+        raise LimitError(f"expected an analysis within {limits.seconds} s of processor time; it was stopped")
     gigabytes = limits.memory / 2**30
     raise LimitError(
         f"the analysis ended with status {done.returncode}; "

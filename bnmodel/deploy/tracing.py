@@ -17,7 +17,7 @@ from bnmodel.deploy.signature import FlatNetwork
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """The exporters report progress through logging and warn of their own internals."""
+    """Without gradients, and without the exporters' progress logs and warnings about their internals."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -29,18 +29,18 @@ def quiet() -> Iterator[None]:
 
 
 def export(network: torch.nn.Module, tensors: Sequence[Tensor], axes: Sequence[Axes]) -> torch.export.ExportedProgram:
-    """`torch.export.export` of a network or a flat graph, with the named axes dynamic."""
+    """`torch.export.export` of a network or a flat graph; `axes`: dynamic axes per input."""
     hints: tuple[Any, ...] = tuple(dict.fromkeys(chosen, torch.export.Dim.AUTO) for chosen in axes)
     shapes = (hints,) if isinstance(network, FlatNetwork) else hints
-    with quiet(), _masks_as_given(), redirect_stderr(io.StringIO()):  # where it prints graphs that it cannot trace
+    with quiet(), _masks_as_given(), redirect_stderr(io.StringIO()):  # it prints graphs that it cannot trace
         return torch.export.export(network, tuple(tensors), dynamic_shapes=shapes, strict=False)
 
 
 @contextmanager
 def _masks_as_given() -> Iterator[None]:
-    """torch's transformer compares its mask with a causal one, and control flow must not depend on a tensor's values.
+    """Skip the transformer's comparison of its mask with a causal one: a branch on values cannot be traced.
 
-    The answer only chooses an algorithm; the mask is applied either way.
+    The comparison only chooses an algorithm; the mask is applied either way.
     """
     before = transformer._detect_is_causal_mask
     transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)

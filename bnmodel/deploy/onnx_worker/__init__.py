@@ -1,1 +1,1 @@
-"""Runs in a process of its own: `python -I onnx_worker`. Its modules import each other, not bnmodel."""
+"""The inspection of ONNX files, run in a separate process: `python -I onnx_worker`. It imports nothing of bnmodel."""

@@ -1,6 +1,6 @@
-"""Inspect an ONNX file in a process of its own: a JSON request on standard input, a JSON answer on standard output.
+"""Inspect an ONNX file: a JSON request on standard input, a JSON answer on standard output.
 
-Run by `bnmodel.deploy.onnx_inspection`; it imports nothing of bnmodel, so that it starts quickly and holds no secrets.
+Run by `bnmodel.deploy.onnx_inspection`. It imports nothing of bnmodel, so that it starts quickly.
 """
 
 import json
@@ -12,7 +12,7 @@ import folding
 import onnx
 import rules
 import running
-from graph import FileError, Graph, graphs, infer_ranks, load, opset
+from graph import FileError, Graph, batch_norms, graphs, infer_ranks, load, opset
 from limits import apply_limits
 from onnx import ModelProto
 
@@ -28,11 +28,12 @@ def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, 
         for finding in rule(graph, version)
     ]
     invariance = running.measure(model)
-    found += invariance_findings(inspected[0], invariance, bool(found and _batch_statistics(found)))
+    explained = any(finding["code"] in ("training-mode", "batch-statistics-in-eval") for finding in found)
+    found += invariance_findings(inspected[0], invariance, explained)
     order = ("error", "warning", "note")
     answer = {
         "findings": sorted(found, key=lambda finding: order.index(finding["severity"])),
-        "batch_norms": sum(len(rules.batch_norms(graph)) for graph in inspected),
+        "batch_norms": sum(len(batch_norms(graph)) for graph in inspected),
         "opset": version,
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
         "batch_invariance": {
@@ -46,12 +47,8 @@ def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, 
     return answer
 
 
-def _batch_statistics(found: list[rules.Found]) -> bool:
-    return any(finding["code"] in ("training-mode", "batch-statistics-in-eval") for finding in found)
-
-
 def invariance_findings(graph: Graph, measured: running.Invariance, explained: bool) -> list[rules.Found]:
-    """From what running showed, and from the reductions over the batch axis that explain it."""
+    """Findings from running the model; unless `explained`, also the reductions over the batch axis."""
     found = []
     if measured.checked and measured.difference > running.TOLERANCE:
         difference = f"{measured.difference:.0%} of the largest output"
@@ -59,21 +56,21 @@ def invariance_findings(graph: Graph, measured: running.Invariance, explained: b
         found.append(rules.found("batch-dependent", "error", "", message, rules.INSTEAD))
         names = {value.name for value in graph.proto.input}
         for node in [] if explained else rules.batch_reductions(graph, names):
-            message = f"{node.op_type} reduces over the batch axis, and reaches the output"
+            message = f"{node.op_type} reduces over the batch axis and affects an output"
             remedy = "use running statistics in eval mode; export the eval copy"
             found.append(rules.found("batch-statistics-in-eval", "error", graph.label(node), message, remedy))
     if measured.fixed is not None:
-        message = f"the file accepts batches of {measured.fixed} only"
+        message = f"the file only accepts batches of {measured.fixed}"
         remedy = 'export with dynamic_shapes=({0: torch.export.Dim("N")},)'
         found.append(rules.found("fixed-batch", "note", "", message, remedy))
     return found
 
 
 def write_folded(model: ModelProto, version: int, path: Path) -> dict[str, Any]:
-    """Fold, compare with the unfolded model, and write.
+    """Fold, compare with the original model, and write.
 
     Raises:
-        FileError: the folded model differs by more than rounding, or neither can be run.
+        FileError: the folded model differs by more than rounding, or one of the two cannot be run.
     """
     before = ModelProto()
     before.CopyFrom(model)

@@ -1,14 +1,14 @@
 """Fold batch norms into the layer before or after them, exactly."""
 
 import numpy as np
-from graph import Graph, attribute, check, graphs, infer_ranks
+from graph import Graph, attribute, batch_norms, check, graphs, in_training, infer_ranks
 from onnx import ModelProto, NodeProto, numpy_helper
 
 Affine = tuple[np.ndarray, np.ndarray]  # y = scale · x + shift, float64 (C,)
 
 
 def fold(model: ModelProto, version: int) -> int:
-    """Fold every batch norm that can be, in place; returns their number."""
+    """Fold batch norms in place; return how many could be folded."""
     count = 0
     while _fold_one(model, version):
         count += 1
@@ -16,7 +16,7 @@ def fold(model: ModelProto, version: int) -> int:
 
 
 def partner(graph: Graph, norm: NodeProto) -> NodeProto | None:
-    """The linear layer before `norm`, or else the one after it, that it can be folded into."""
+    """The linear layer into which `norm` can be folded: the one before it, else the one after it."""
     if affine_of(graph, norm) is None or any(norm.output[1:]):
         return None
     before = graph.producers.get(norm.input[0])
@@ -35,7 +35,7 @@ def partner(graph: Graph, norm: NodeProto) -> NodeProto | None:
 
 
 def affine_of(graph: Graph, norm: NodeProto) -> Affine | None:
-    """scale = γ/√(σ² + ε) and shift = β − μ · scale; None where they are not constant."""
+    """scale = γ/√(σ² + ε) and shift = β − μ · scale; None if they are not constant."""
     arrays = [graph.constant(name) for name in norm.input[1:5]]
     if len(arrays) < 4 or any(array is None for array in arrays):
         return None
@@ -51,7 +51,7 @@ def _alone(graph: Graph, name: str) -> bool:
 
 
 def _weight(graph: Graph, node: NodeProto) -> np.ndarray | None:
-    """The constant weight of a Conv, ConvTranspose or Gemm whose bias is constant too."""
+    """The weight of a Conv, ConvTranspose or Gemm with constant weight and bias; None for any other node."""
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
         return None
     if node.op_type == "Gemm" and (attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0):
@@ -67,8 +67,6 @@ def _weight(graph: Graph, node: NodeProto) -> np.ndarray | None:
 
 
 def _fold_one(model: ModelProto, version: int) -> bool:
-    from rules import batch_norms, in_training
-
     graph = Graph(model.graph, infer_ranks(model))
     for norm in batch_norms(graph):
         if in_training(norm, version):
@@ -136,7 +134,7 @@ def _into_after(
 
 
 def _replace(model: ModelProto, graph: Graph, node: NodeProto, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Give `node` weights of its own; another node may share the old ones."""
+    """Give `node` new weights: another node may share the old ones."""
     dtype = np.asarray(graph.constant(node.input[1])).dtype
     for place, array, word in ((1, weight, "weight"), (2, bias, "bias")):
         name = f"{node.output[0]}.folded_{word}"
@@ -161,5 +159,5 @@ def drop_unused(model: ModelProto) -> None:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     del model.graph.value_info[:]
-    model.ir_version = max(model.ir_version, 4)  # before, every initialiser was an input as well
+    model.ir_version = max(model.ir_version, 4)  # before version 4, every initialiser had to be an input
     check(model)

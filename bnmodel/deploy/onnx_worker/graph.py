@@ -1,4 +1,4 @@
-"""An ONNX file as a graph: loading with refusals, constants, producers and consumers."""
+"""An ONNX file as a graph: validated loading, constants, producers and consumers, batch norms."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # operators that ONNX Runtime itself brings
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # of operators that ONNX Runtime has
 
 
 class FileError(Exception):
@@ -16,15 +16,15 @@ class FileError(Exception):
 
 
 def load(path: Path, external_data: bool) -> ModelProto:
-    """Read and check a model, its local functions inlined.
+    """Read and check a model, and inline its local functions.
 
     Raises:
-        FileError: not ONNX, damaged, custom operators, or weights in other files where these are refused.
+        FileError: not ONNX, damaged, with custom operators, or with weights in other files that may not be read.
     """
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        raise FileError(f"expected an ONNX model, received what cannot be parsed ({_first(error)})") from error
+        raise FileError(f"expected an ONNX model, received a file that is not one ({first_line(error)})") from error
     if not model.graph.node and not model.graph.output:
         raise FileError("expected an ONNX model, received a file without a graph")
     _load_external(model, path, external_data)
@@ -42,7 +42,7 @@ def load(path: Path, external_data: bool) -> ModelProto:
 
 
 def check(model: ModelProto) -> None:
-    """Raise FileError where the model is not valid; inputs and outputs without a shape, which many files have, are."""
+    """Raise FileError if the model is not valid; inputs and outputs without a shape are accepted."""
     stated = [v.type.tensor_type for g in graphs(model.graph) for v in (*g.input, *g.output)]
     unknown = [each for each in stated if each.elem_type and not each.HasField("shape")]
     for each in unknown:
@@ -50,14 +50,14 @@ def check(model: ModelProto) -> None:
     try:
         onnx.checker.check_model(model)
     except Exception as error:
-        raise FileError(f"expected a valid ONNX model, received one that is not ({_first(error)})") from error
+        raise FileError(f"expected a valid ONNX model, received an invalid one ({first_line(error)})") from error
     finally:
         for each in unknown:
             each.ClearField("shape")
 
 
 def _load_external(model: ModelProto, path: Path, allowed: bool) -> None:
-    """Load weights that are kept beside the file, by plain names only."""
+    """Load weights from files beside the model, by plain file names only."""
     external = [t for t in tensors(model.graph) if t.data_location == TensorProto.EXTERNAL]
     if not external:
         return
@@ -72,7 +72,7 @@ def _load_external(model: ModelProto, path: Path, allowed: bool) -> None:
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
-        raise FileError(f"the file's external weights cannot be read ({_first(error)}); {remedy}") from error
+        raise FileError(f"the external weights cannot be read ({first_line(error)}); {remedy}") from error
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:
@@ -85,7 +85,7 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
 
 
 def _read_inside(node: NodeProto) -> set[str]:
-    """Values that the graphs inside a node read: also those of the graph around it."""
+    """Names of the values that the graphs inside a node read, which may be values of the outer graph."""
     inside = [inner for each in node.attribute for inner in ([each.g] if each.HasField("g") else each.graphs)]
     read = {name for graph in inside for each in graphs(graph) for node in each.node for name in node.input}
     return read | {value.name for graph in inside for value in graph.output}
@@ -124,7 +124,7 @@ class Graph:
         self.inputs = {value.name for value in proto.input} - self._constants.keys()
 
     def constant(self, name: str) -> np.ndarray | None:
-        """A constant's values, also through Identity, Cast and Constant; None where the value is computed."""
+        """The values of an initialiser or Constant, also through Identity and Cast; None for a computed value."""
         for _ in range(8):
             if name in self._constants:
                 return numpy_helper.to_array(self._constants[name])
@@ -147,7 +147,7 @@ class Graph:
         return node.name or (node.output[0] if node.output else node.op_type)
 
     def descendants(self, names: set[str]) -> set[str]:
-        """All values computed from `names`; nodes are in topological order."""
+        """Names of all values computed from `names`; ONNX nodes are in topological order."""
         reached = set(names)
         for node in self.proto.node:
             if any(name in reached for name in node.input):
@@ -155,8 +155,21 @@ class Graph:
         return reached
 
 
+def batch_norms(graph: Graph) -> list[NodeProto]:
+    return [node for node in graph.proto.node if node.op_type == "BatchNormalization"]
+
+
+def in_training(node: NodeProto, version: int) -> bool:
+    """Whether a BatchNormalization of opset `version` uses the statistics of its batch."""
+    if version >= 14:
+        return bool(attribute(node, "training_mode", 0))
+    if version >= 7:
+        return len([name for name in node.output if name]) > 1
+    return not attribute(node, "is_test", 0)
+
+
 def infer_ranks(model: ModelProto) -> dict[str, int]:
-    """Number of axes by value name, where shape inference knows it."""
+    """Name of a value → number of axes, as far as shape inference finds it."""
     try:
         graph = onnx.shape_inference.infer_shapes(model).graph
     except Exception:
@@ -171,5 +184,5 @@ def opset(model: ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,17 +1,16 @@
-"""What is wrong with a graph, as far as its nodes show. Each rule yields findings as plain dictionaries."""
+"""Rules that find faults in the nodes of a graph. Each rule yields findings as dictionaries."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from folding import partner
-from graph import Graph, attribute
+from graph import Graph, attribute, batch_norms, in_training
 from onnx import NodeProto
 
-# Amplification from which float16 inputs of ordinary size (up to 16) overflow (65,504).
-EXPLODING = 4096.0
-DEAD = 1e-6  # γ/√(σ² + ε) against the layer's median: the channel is constant
-MANY = 0.25  # share of a layer's channels from which dead or exploding channels are a warning
+EXPLODING = 4096.0  # γ/√(σ² + ε) above which float16 overflows (65,504) for inputs up to 16
+DEAD = 1e-6  # γ/√(σ² + ε) relative to the layer's median, below which a channel is constant
+MANY = 0.25  # share of dead or exploding channels from which they are a warning
 INSTEAD = "export the eval copy: torch.onnx.export(model.eval(), …)"
 REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceMax", "ReduceMin")
 
@@ -20,19 +19,6 @@ Found = dict[str, Any]
 
 def found(code: str, severity: str, layer: str, message: str, remedy: str) -> Found:
     return {"code": code, "severity": severity, "layer": layer, "message": message, "remedy": remedy}
-
-
-def batch_norms(graph: Graph) -> list[NodeProto]:
-    return [node for node in graph.proto.node if node.op_type == "BatchNormalization"]
-
-
-def in_training(node: NodeProto, version: int) -> bool:
-    """Whether a BatchNormalization computes the statistics of its batch (by the operator's version)."""
-    if version >= 14:
-        return bool(attribute(node, "training_mode", 0))
-    if version >= 7:
-        return len([name for name in node.output if name]) > 1
-    return not attribute(node, "is_test", 0)
 
 
 def modes(graph: Graph, version: int) -> Iterator[Found]:
@@ -44,7 +30,7 @@ def modes(graph: Graph, version: int) -> Iterator[Found]:
             message = "BatchNormalization is in training mode: it normalises with the mean and variance of the batch"
             yield found("training-mode", "error", name, message, INSTEAD)
         elif len(node.input) == 5 and any(value in reached - graph.inputs for value in node.input[3:]):
-            message = "the mean and variance of this batch norm are computed from its batch, not stored"
+            message = "the mean and variance of this batch norm are computed from the batch, not stored"
             remedy = "train with track_running_stats=True, or bnmodel.recalibrate(model, batches); then export again"
             yield found("batch-statistics-in-eval", "error", name, message, remedy)
 
@@ -92,7 +78,7 @@ def _severity(count: int, total: int) -> str:
 
 
 def dropout(graph: Graph, version: int) -> Iterator[Found]:
-    """Dropouts that drop: in training mode, or made of random operators."""
+    """Active dropout: in training mode, or made of random operators."""
     for node in graph.proto.node:
         name = graph.label(node)
         if node.op_type == "Dropout":
@@ -119,7 +105,7 @@ def _compared(graph: Graph, node: NodeProto) -> bool:
 
 
 def batch_reductions(graph: Graph, inputs: set[str]) -> list[NodeProto]:
-    """Reductions over axis 0 of what is computed from `inputs`, with an influence on an output."""
+    """Reductions over axis 0 of values computed from `inputs`, which affect an output."""
     reached = graph.descendants(inputs)
     nodes = []
     for node in graph.proto.node:

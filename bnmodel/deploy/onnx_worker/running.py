@@ -1,4 +1,4 @@
-"""Run a model on one sample alone and in different company: its answer must not depend on the rest of the batch."""
+"""Run a model on a sample alone and in two batches: its output must not depend on the rest of the batch."""
 
 import re
 from dataclasses import dataclass, replace
@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from graph import Graph, attribute
+from graph import Graph, attribute, first_line
 from onnx import ModelProto
 
-TOLERANCE = 1e-3  # of the largest output, beyond rounding: batch statistics change answers by far more
+TOLERANCE = 1e-3  # relative to the largest output: more than rounding, far less than the effect of batch statistics
 BATCH = 4
 SIZES = {"image": (224, 64, 32, 28, 256, 640), "other": (16, 32, 8, 64, 1)}
 NOT_A_BATCH = re.compile(r"seq|time|step|len|token|height|width|node|point|^h$|^w$|^t$|^l$", re.IGNORECASE)
@@ -19,16 +19,16 @@ Feed = dict[str, np.ndarray]
 
 @dataclass
 class Invariance:
-    """What running showed. `checked` is False where no batch axis was found or the model could not be run."""
+    """Whether outputs depend on the batch. `checked`: False if there is no batch axis or the model cannot be run."""
 
     checked: bool
     reason: str = ""
     difference: float = 0.0  # relative to the largest output
-    fixed: int | None = None  # the only batch size that it accepts
+    fixed: int | None = None  # the only batch size that the model accepts
 
 
 def measure(model: ModelProto, seed: int = 0) -> Invariance:
-    """Compare the first sample's outputs alone, in one company and in another."""
+    """Compare the first sample's outputs alone and in two batches."""
     inputs = _inputs(model)
     if not inputs:
         return Invariance(False, "the model has no inputs")
@@ -46,8 +46,8 @@ def measure(model: ModelProto, seed: int = 0) -> Invariance:
                 return replace(_compare(candidate, inputs, size, sizes, resizable, seed), fixed=fixed)
             except _NoBatchAxis:
                 return Invariance(False, "no output has a batch axis", fixed=fixed)
-            except Exception as error:  # onnxruntime has many, without a base class
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            except Exception as error:  # ONNX Runtime has no common base class of errors
+                reason = first_line(error)
     return Invariance(False, f"it could not be run ({reason})", fixed=fixed)
 
 
@@ -69,15 +69,14 @@ def _compare(model: ModelProto, inputs: list[Any], size: int, sizes: int, resiza
     names = [output.name for output in runner.get_outputs()]
     rng = np.random.default_rng(seed)
     one = feed(inputs, size, sizes, rng, 1.0)
-    company = feed(inputs, size, sizes, rng, 3.0)
     batches = {value.name for value in inputs if _is_batch(value, inputs)}
-    company = {name: rows if name in batches else one[name] for name, rows in company.items()}
-    other = {name: np.concatenate((one[name][:1], rows[1:])) for name, rows in company.items()}
+    spread = feed(inputs, size, sizes, rng, 3.0)
+    other = {n: np.concatenate((one[n][:1], rows[1:])) if n in batches else one[n] for n, rows in spread.items()}
     first, again, second = runner.run(names, one), runner.run(names, one), runner.run(names, other)
     per_sample = [
         k for k, array in enumerate(first) if isinstance(array, np.ndarray) and array.ndim and len(array) == size
     ]
-    if resizable:  # an axis that happens to be as long as the batch does not count
+    if resizable:  # leave out axes that happen to be as long as the batch
         alone = runner.run(names, {name: rows[:1] if name in batches else rows for name, rows in one.items()})
         per_sample = [k for k in per_sample if isinstance(alone[k], np.ndarray) and len(alone[k]) == 1]
     if size == 1:
@@ -93,7 +92,7 @@ def _compare(model: ModelProto, inputs: list[Any], size: int, sizes: int, resiza
 
 
 def _difference(a: Any, b: Any) -> float:
-    """Largest difference relative to the largest value; labels and other whole numbers do not count."""
+    """Largest difference relative to the largest value; 0 for integers, such as labels."""
     if isinstance(a, list) and isinstance(b, list):
         return max(map(_difference, a, b), default=0.0) if len(a) == len(b) else float("inf")
     if not isinstance(a, np.ndarray) or a.dtype.kind != "f":
@@ -107,7 +106,7 @@ def _difference(a: Any, b: Any) -> float:
 
 
 def feed(inputs: list[Any], size: int, sizes: int, rng: np.random.Generator, spread: float) -> Feed:
-    """Random inputs of batch `size`; `sizes` numbers the choice of other dynamic axes."""
+    """Random inputs with batch size `size`; `sizes`: index into SIZES for other dynamic axes."""
     arrays = {}
     for value in inputs:
         dims = _dims(value)
@@ -129,7 +128,7 @@ def feed(inputs: list[Any], size: int, sizes: int, rng: np.random.Generator, spr
 
 
 def _is_batch(value: Any, inputs: list[Any]) -> bool:
-    """Whether an input's first axis is the batch: it has no fixed size, or none of the inputs has another."""
+    """Whether an input's first axis is the batch: its size is dynamic, or that of no input is."""
     fixed = [isinstance(dims[0], int) and dims[0] > 0 for each in inputs if (dims := _dims(each))]
     dims = _dims(value)
     return bool(dims) and (all(fixed) or not (isinstance(dims[0], int) and dims[0] > 0))
@@ -145,14 +144,14 @@ def _dims(value: Any) -> list[int | str]:
 
 
 def _fixed(inputs: list[Any]) -> int | None:
-    """The batch size where it is the same number in all inputs, else None."""
+    """The batch size if it is the same number in all inputs, else None."""
     sizes = {(_dims(value) or [""])[0] for value in inputs}
     size = sizes.pop() if len(sizes) == 1 else None
     return size if isinstance(size, int) and size > 0 else None
 
 
 def _open(model: ModelProto) -> ModelProto:
-    """A copy whose first axes have no fixed size; it may still not run, where sizes are baked in."""
+    """A copy with dynamic first axes, which may not run if the graph contains the size elsewhere."""
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
     stored = {tensor.name for tensor in opened.graph.initializer}
@@ -166,7 +165,7 @@ def _open(model: ModelProto) -> ModelProto:
 
 
 def _sequence_first(model: ModelProto) -> bool:
-    """Whether a recurrent layer reads a graph input as it is, with time as its first axis."""
+    """Whether a recurrent layer reads a graph input directly, with time as its first axis."""
     graph, names = Graph(model.graph, {}), {value.name for value in _inputs(model)}
     return any(
         node.op_type in ("LSTM", "GRU", "RNN") and not attribute(node, "layout", 0) and node.input[0] in names
@@ -175,9 +174,12 @@ def _sequence_first(model: ModelProto) -> bool:
 
 
 def largest_difference(a: ModelProto, b: ModelProto, seed: int = 0) -> tuple[float, float]:
-    """Of two models on the same inputs, and what is allowed: 4 × what ONNX Runtime's own optimisations change, or 1e-5.
+    """The difference of two models on the same inputs and the difference allowed, relative to the largest output.
 
-    Both relative to the largest output.
+    Allowed is 1e-5, or 4 × the difference that ONNX Runtime's own optimisations make if that is more.
+
+    Raises:
+        RuntimeError: a model cannot be run.
     """
     inputs = _inputs(a)
     reason: Exception | None = None
