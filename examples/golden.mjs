@@ -1,4 +1,4 @@
-// The golden vectors in JavaScript, for Node and the browser: `ort` is onnxruntime-node or onnxruntime-web.
+// Compare a file with its golden vectors, in Node and the browser: `ort` is onnxruntime-node or onnxruntime-web.
 
 const TOLERANCE = 1e-5
 
@@ -9,17 +9,17 @@ function tensor(ort, { shape, type, data, divide_by = 1 }) {
 
 const argmax = values => values.indexOf(values.reduce((a, b) => Math.max(a, b)))
 
-/** Runs `session` on the golden inputs: how far its answers are from the golden outputs, in numbers and in words. */
+/** Runs `session` on the golden inputs: whether it agrees with the golden outputs, and a line with the differences. */
 export async function agreement(ort, name, session, cases) {
   let largest = 0
   let differing = 0
   for (const { input, outputs } of cases) {
     const answer = await session.run({ [session.inputNames[0]]: tensor(ort, input) })
-    if (outputs.length !== session.outputNames.length) throw new Error(`${name}: another number of outputs`)
+    if (outputs.length !== session.outputNames.length) throw new Error(`${name}: wrong number of outputs`)
     outputs.forEach((output, i) => {
       const received = answer[session.outputNames[i]]
       const expected = tensor(ort, output)
-      if (`${received.dims}` !== `${expected.dims}`) throw new Error(`${name}: an output of another shape`)
+      if (`${received.dims}` !== `${expected.dims}`) throw new Error(`${name}: an output has the wrong shape`)
       received.data.forEach((value, j) => { largest = Math.max(largest, Math.abs(value - expected.data[j])) })
       if (i === 0 && argmax(received.data) !== argmax(expected.data)) differing += 1
     })

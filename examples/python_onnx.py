@@ -1,4 +1,4 @@
-"""digits.onnx and sketch.onnx with onnxruntime and numpy alone, held against the golden vectors.
+"""digits.onnx and sketch.onnx with onnxruntime and numpy alone, compared with the golden vectors.
 
 python examples/python_onnx.py [CHECKPOINT_DIR]
 """
@@ -20,7 +20,7 @@ def array(golden: dict[str, Any]) -> np.ndarray:
 
 
 def agrees(path: Path, cases: list[dict[str, Any]]) -> bool:
-    """Run one file on its golden inputs and print how far its answers are from the golden outputs."""
+    """Run one file on its golden inputs and print the differences from the golden outputs."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     largest, differing = np.float32(0), 0

@@ -1,4 +1,4 @@
-"""digits.onnx with OpenCV and numpy alone, held against the golden vectors.
+"""digits.onnx with OpenCV and numpy alone, compared with the golden vectors.
 
 python examples/python_opencv.py [CHECKPOINT_DIR]
 """
@@ -25,14 +25,14 @@ def load(path: Path) -> Run:
     network = cv2.dnn.readNetFromONNX(str(path))
 
     def run(given: np.ndarray) -> Sequence[np.ndarray]:
-        network.setInput(cv2.Mat(given))  # a bare array whose last axis is short would be an image with channels
+        network.setInput(cv2.Mat(given))  # a plain array with a short last axis would be read as an image with channels
         return network.forward(network.getUnconnectedOutLayersNames())
 
     return run
 
 
 def agrees(path: Path, cases: list[dict[str, Any]]) -> bool:
-    """Run one file on its golden inputs and print how far its answers are from the golden outputs."""
+    """Run one file on its golden inputs and print the differences from the golden outputs."""
     run = load(path)
     largest, differing = np.float32(0), 0
     for case in cases:

@@ -1,4 +1,4 @@
-"""digits.onnx and sketch.onnx with OpenVINO and numpy alone, held against the golden vectors.
+"""digits.onnx and sketch.onnx with OpenVINO and numpy alone, compared with the golden vectors.
 
 python examples/python_openvino.py [CHECKPOINT_DIR]
 """
@@ -22,14 +22,14 @@ def array(golden: dict[str, Any]) -> np.ndarray:
 
 
 def load(path: Path) -> Run:
-    # the default precision may be bfloat16, and the fusion of snippets finds a loop in sketch.onnx
+    # the default precision may be bfloat16, and the fusion of snippets reports a loop in sketch.onnx
     settings = {"INFERENCE_PRECISION_HINT": "f32", "SNIPPETS_MODE": "DISABLE"}
     request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
     return lambda given: [output.copy() for output in request.infer([given]).values()]
 
 
 def agrees(path: Path, cases: list[dict[str, Any]]) -> bool:
-    """Run one file on its golden inputs and print how far its answers are from the golden outputs."""
+    """Run one file on its golden inputs and print the differences from the golden outputs."""
     run = load(path)
     largest, differing = np.float32(0), 0
     for case in cases:

@@ -1,4 +1,4 @@
-"""digits.torchscript and sketch.torchscript with torch alone, held against the golden vectors.
+"""digits.torchscript and sketch.torchscript with torch alone, compared with the golden vectors.
 
 python examples/python_torchscript.py [CHECKPOINT_DIR]
 """
@@ -21,7 +21,7 @@ def tensor(golden: dict[str, Any]) -> Tensor:
 
 
 def agrees(path: Path, cases: list[dict[str, Any]]) -> bool:
-    """Run one file on its golden inputs and print how far its answers are from the golden outputs."""
+    """Run one file on its golden inputs and print the differences from the golden outputs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and still loads
         model = torch.jit.load(path, map_location="cpu")

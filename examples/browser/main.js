@@ -1,5 +1,5 @@
-// Draw, and sketch.onnx answers: RGBA bytes in; probabilities, the 28×28 digit it saw, and the share of ink out.
-// ?model=FOLDER takes another checkpoint folder, as seen from this page.
+// A drawing sheet read by sketch.onnx. Input: RGBA bytes. Outputs: probabilities, the 28×28 digit, the share of ink.
+// ?model=FOLDER: another checkpoint folder, relative to this page.
 
 import { agreement } from '../golden.mjs'
 
@@ -24,7 +24,7 @@ async function read() {
 let stale = false // the sheet has changed since it was last read
 let reading = false
 
-/** Reads the sheet, and again as long as it changed meanwhile: an answer while the pen still moves. */
+/** Reads the sheet, again as long as it has changed meanwhile, so that the answer follows the pen. */
 async function changed() {
   stale = true
   if (reading || !session) return
@@ -51,7 +51,7 @@ function show(probabilities, digit, blank) {
   seen.getContext('2d').putImageData(image, 0, 0)
 }
 
-// ---- the pen: the ink has the text's colour on a transparent sheet, light or dark; the model takes either
+// ---- the pen: its ink has the text colour, light or dark, on a transparent sheet; the model accepts both
 
 function point(event) {
   const box = sheet.getBoundingClientRect()
@@ -113,6 +113,6 @@ try {
   golden.textContent = results.map(({ agrees, line }) => `${agrees ? '✓' : '✗'} ${line}`).join('\n')
   golden.className = results.every(result => result.agrees) ? 'agrees' : 'wrong'
 } catch (error) {
-  golden.textContent = `${error.message ?? error}\nIs \`npm install\` done in examples/browser, and the server started in the repository's root?`
+  golden.textContent = `${error.message ?? error}\nRun \`npm install\` in examples/browser, and start the server in the repository's root.`
   golden.className = 'wrong'
 }

@@ -1,4 +1,4 @@
-// As much JSON as golden.json needs: no escapes inside strings, no true, false or null.
+// A JSON parser for golden.json: no escapes in strings, no true, false or null.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// digits.torchscript and sketch.torchscript with LibTorch, held against the golden vectors.
+// digits.torchscript and sketch.torchscript with LibTorch, compared with the golden vectors.
 // golden [CHECKPOINT_DIR]
 
 #include <torch/script.h>
@@ -30,7 +30,7 @@ std::vector<torch::Tensor> run(torch::jit::Module& model, const torch::Tensor& i
   return outputs;
 }
 
-// Runs one file on its golden inputs and prints how far its answers are from the golden outputs.
+// Runs one file on its golden inputs and prints the differences from the golden outputs.
 bool agrees(const std::string& folder, const std::string& stem, const std::vector<Json>& cases) {
   const std::string name = stem + ".torchscript";
   torch::jit::Module model = torch::jit::load(folder + "/" + name, torch::kCPU);
@@ -39,10 +39,10 @@ bool agrees(const std::string& folder, const std::string& stem, const std::vecto
   for (const Json& item : cases) {
     const auto outputs = run(model, tensor(item["input"]));
     const auto& expected = item["outputs"].items;
-    if (outputs.size() != expected.size()) throw std::runtime_error(name + ": another number of outputs");
+    if (outputs.size() != expected.size()) throw std::runtime_error(name + ": wrong number of outputs");
     for (size_t i = 0; i < outputs.size(); ++i) {
       const auto golden = tensor(expected[i]);
-      if (outputs[i].sizes() != golden.sizes()) throw std::runtime_error(name + ": an output of another shape");
+      if (outputs[i].sizes() != golden.sizes()) throw std::runtime_error(name + ": an output has the wrong shape");
       largest = torch::maximum(largest, (outputs[i] - golden).abs().max());
     }
     differing += outputs[0].argmax().item<int64_t>() != tensor(expected[0]).argmax().item<int64_t>();

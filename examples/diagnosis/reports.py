@@ -1,4 +1,4 @@
-"""Five public reports about batch norm, rebuilt: what the user saw, what the check-up says, what recalibrating gives.
+"""Five public bug reports about batch norm, reproduced: the symptom, the check-up's findings, the recalibrated network.
 
 python examples/diagnosis/reports.py [NAME …]
 """
@@ -22,27 +22,27 @@ from benchmarks.diagnosis.healthy import grayscale
 
 
 @dataclass(frozen=True)
-class Rebuilt:
-    """A report: where it is, what its author saw, and the same with digits."""
+class Report:
+    """The address of a report, the symptom, and a function that reproduces it with digits."""
 
     source: str
-    seen: str
+    symptom: str
     make: Callable[[], Case]
 
 
 def fresh_layer() -> Case:
-    """A network in eval mode that never ran in train mode: its statistics are the initial ones."""
+    """A network in eval mode that never ran in train mode, so that its statistics are the initial ones."""
     return faults.weights_only_checkpoint(0)
 
 
 def slow_average() -> Case:
-    """torchvision's MobileNetV3 has momentum 0.01: after 150 steps a fifth of the initial statistics is left."""
+    """torchvision's MobileNetV3 has momentum 0.01: after 150 steps the initial statistics still weigh a fifth."""
     model = zoo.built(lambda: grayscale(models.mobilenet_v3_small), zoo.digits())
     return faults.case(zoo.train(model, zoo.digits(), steps=150))
 
 
 def frozen_parameters_only() -> Case:
-    """requires_grad=False everywhere, then passes of a blank image in train mode: the statistics follow it."""
+    """All parameters frozen, then passes of a blank image in train mode, which change the running statistics."""
     model = faults.healthy(0, zoo.resnet, steps=150, schedule=True).requires_grad_(False).train()
     for _ in range(5):
         model(torch.zeros(1, 1, 8, 8))
@@ -50,7 +50,7 @@ def frozen_parameters_only() -> Case:
 
 
 def norms_in_train_mode() -> Case:
-    """A segmentation network in eval mode, its norms in train mode, as it was then exported."""
+    """A segmentation network in eval mode with its batch norms in train mode, as it was exported."""
     model = zoo.trained(zoo.UNet, zoo.segmentation(), steps=80).eval()
     for norm in faults.norms(model).values():
         norm.train()
@@ -58,41 +58,41 @@ def norms_in_train_mode() -> Case:
 
 
 def no_statistics() -> Case:
-    """track_running_stats=False: eval mode and the exported file use the batch."""
+    """track_running_stats=False: eval mode and the exported file use batch statistics."""
     return faults.no_running_statistics(0)
 
 
 REPORTS = {
-    "pytorch-5406": Rebuilt(
+    "pytorch-5406": Report(
         "https://github.com/pytorch/pytorch/issues/5406", "outputs differ between train() and eval()", fresh_layer
     ),
-    "pytorch-4741": Rebuilt(
+    "pytorch-4741": Report(
         "https://github.com/pytorch/pytorch/issues/4741", "high error in eval mode, low in train mode", slow_average
     ),
-    "vision-2079": Rebuilt(
+    "vision-2079": Report(
         "https://github.com/pytorch/vision/issues/2079",
-        "eval mode answers differently after one pass in train mode, without any update of the weights",
+        "outputs in eval mode change after one pass in train mode, without any update of the weights",
         frozen_parameters_only,
     ),
-    "onnxruntime-26584": Rebuilt(
+    "onnxruntime-26584": Report(
         "https://github.com/microsoft/onnxruntime/issues/26584",
-        "a U-Net exported with norms in train mode differs from the same in eval mode",
+        "a U-Net exported with its batch norms in train mode differs from the one in eval mode",
         norms_in_train_mode,
     ),
-    "pytorch-75252": Rebuilt(
+    "pytorch-75252": Report(
         "https://github.com/pytorch/pytorch/issues/75252",
-        "norms without running statistics are exported in training mode",
+        "batch norms without running statistics are exported in training mode",
         no_statistics,
     ),
 }
 
 
 def show(name: str) -> None:
-    rebuilt = REPORTS[name]
-    case = rebuilt.make()
-    print(f"== {name}: {rebuilt.seen}\n   {rebuilt.source}\n")
+    report = REPORTS[name]
+    case = report.make()
+    print(f"== {name}: {report.symptom}\n   {report.source}\n")
     print(bnmodel.diagnose(case.model, case.batches, **case.options))
-    data = zoo.segmentation() if "U-Net" in rebuilt.seen else zoo.digits()
+    data = zoo.segmentation() if report.make is norms_in_train_mode else zoo.digits()
     cured: nn.Module = bnmodel.recalibrate(case.model, data.batches(64, "train")).eval()
     after = bnmodel.diagnose(cured, case.batches, **case.options)
     print(f"\n   recalibrated, in eval mode: {after.eval_outcome}; {'sound' if after.sound else sorted(after.codes)}\n")

@@ -1,4 +1,4 @@
-// digits.onnx and sketch.onnx with onnxruntime-node, held against the golden vectors.
+// digits.onnx and sketch.onnx with onnxruntime-node, compared with the golden vectors.
 // node main.mjs [CHECKPOINT_DIR]
 
 import { readFile } from 'node:fs/promises'

@@ -1,9 +1,9 @@
-"""Make the three example files of the tab “Your model”: the same network exported well, and in two ways that go wrong.
+"""Make the three example files of the tab “Your model”: one network exported correctly, and with two mistakes.
 
     python -m examples.onnx.make
 
 A small CNN is trained on the shipped digits. `sound.onnx` is its eval copy; `train-mode.onnx` was exported without
-calling `eval()`; `never-updated.onnx` lost its running statistics, as by loading a checkpoint with `strict=False`.
+calling `eval()`; `never-updated.onnx` lost its running statistics, as after loading a checkpoint with `strict=False`.
 """
 
 import copy
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent
 
 
 def network() -> nn.Module:
-    """Trained for four epochs on 1,000 digits."""
+    """A CNN trained for four epochs on 1,000 digits."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 8, 5, stride=2),
@@ -43,7 +43,7 @@ def network() -> nn.Module:
 
 
 def write(model: nn.Module, path: Path) -> None:
-    """Export with the batch norms as they are, in the mode that the model is in."""
+    """Export in the model's mode, without folding its batch norms."""
     mode = torch.onnx.TrainingMode.TRAINING if model.training else torch.onnx.TrainingMode.PRESERVE
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -51,7 +51,7 @@ def write(model: nn.Module, path: Path) -> None:
             model,
             (torch.rand(2, 1, 28, 28),),
             str(path),
-            dynamo=False,  # the other exporter folds batch norms and forgets the mode
+            dynamo=False,  # the newer exporter folds batch norms and ignores the mode
             training=mode,
             do_constant_folding=False,
             input_names=["images"],

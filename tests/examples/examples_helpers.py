@@ -1,4 +1,4 @@
-"""How the examples are run, and what their printed lines promise."""
+"""Run the examples and check the lines that they print."""
 
 import os
 import re
@@ -21,16 +21,16 @@ def run(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def need(*tools: str) -> None:
-    """Skip where a tool is absent; in CI, where all of them should be, fail."""
+    """Skip if a tool is absent; in CI, which must have all of them, fail."""
     missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing and os.environ.get("CI"):
-        pytest.fail(f"{', '.join(missing)}: not installed, and CI has to have it")
+        pytest.fail(f"{', '.join(missing)}: expected in CI, not installed")
     if missing:
         pytest.skip(f"{', '.join(missing)}: not installed")
 
 
 def npm_install(folder: Path) -> None:
-    """The example's npm packages, kept in its node_modules (which git ignores) for the next run."""
+    """Install the example's npm packages into its node_modules, which git ignores, unless they are there."""
     done = folder / "node_modules" / ".package-lock.json"  # npm writes it last
     if done.exists() and done.stat().st_mtime > (folder / "package.json").stat().st_mtime:
         return
@@ -40,7 +40,7 @@ def npm_install(folder: Path) -> None:
 
 
 def agreed(output: str) -> list[str]:
-    """The files whose agreement was printed, each with 20 golden vectors, within the tolerance, no label differing."""
+    """The printed files, each checked to have 20 golden vectors within the tolerance and no differing label."""
     found = LINE.findall(output)
     for _stem, _ending, cases, largest, differing in found:
         assert (int(cases), int(differing)) == (20, 0)

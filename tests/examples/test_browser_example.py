@@ -1,4 +1,4 @@
-"""The browser example: exported files in a page, read by ONNX Runtime Web."""
+"""The browser examples: exported files in a page, run by ONNX Runtime Web."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def static_page(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def contexts(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
-    """Makes browser contexts, of which none may have asked anything of any other machine."""
+    """Makes browser contexts, none of which may send a request to another machine."""
     opened: list[BrowserContext] = []
     requests: list[str] = []
 
@@ -129,9 +129,7 @@ def test_the_page_agrees_with_the_golden_vectors(contexts: Callable[..., Browser
     assert page.locator("#golden").get_attribute("class") == "agrees"
 
 
-def test_the_page_says_so_where_the_golden_vectors_are_others(
-    contexts: Callable[..., BrowserContext], page_url: str
-) -> None:
+def test_the_page_reports_golden_vectors_that_differ(contexts: Callable[..., BrowserContext], page_url: str) -> None:
     golden = json.loads((CHECKPOINT / "golden.json").read_text())
     one_number_off(golden)
 
@@ -145,12 +143,12 @@ def test_the_page_says_so_where_the_golden_vectors_are_others(
     assert page.locator("#golden").get_attribute("class") == "wrong"
 
 
-def test_the_page_reads_a_drawing_offline_shows_what_it_saw_and_forgets_it(
+def test_the_page_reads_a_drawing_offline_shows_the_networks_input_and_clears_it(
     contexts: Callable[..., BrowserContext], page_url: str
 ) -> None:
     context = contexts()
     page = open_page(context, page_url)
-    context.set_offline(True)  # whatever answers now is in the page
+    context.set_offline(True)
     wait_for_answer(page, "–")
     draw(page, SEVEN)
     wait_for_answer(page, "7")
@@ -168,7 +166,7 @@ def test_the_page_reads_a_drawing_offline_shows_what_it_saw_and_forgets_it(
     wait_for_answer(page, "1")
 
 
-def test_the_page_takes_a_finger_on_a_dark_phone(contexts: Callable[..., BrowserContext], page_url: str) -> None:
+def test_the_page_reads_touch_on_a_dark_phone(contexts: Callable[..., BrowserContext], page_url: str) -> None:
     phone = contexts(viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True, color_scheme="dark")
     page = open_page(phone, page_url)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -195,7 +193,7 @@ def test_the_page_answers_while_the_pen_still_moves(contexts: Callable[..., Brow
     page.mouse.up()
 
 
-def test_the_page_says_what_is_missing(contexts: Callable[..., BrowserContext], page_url: str) -> None:
+def test_the_page_names_missing_packages(contexts: Callable[..., BrowserContext], page_url: str) -> None:
     context = contexts()
     context.route("**/node_modules/**", lambda route: route.fulfill(status=404))
     page = open_page(context, page_url)

@@ -1,4 +1,4 @@
-"""Other apps load the exported files: each example as its reader runs it, and each with a way to fail."""
+"""The examples: each agrees with the golden vectors when run as a program, and fails if they differ."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ import pytest
 import torch
 from examples_helpers import CHECKPOINT, EXAMPLES, LINE, agreed, need, npm_install, one_number_off, run
 
-# Runs a script as `python script …` would, then says what it imported
+# Runs a script as `python script …` would, then prints what it imported
 SPY = """
 import runpy, sys
 sys.argv = sys.argv[1:]
@@ -94,8 +94,8 @@ def no_vectors(golden: dict[str, Any]) -> None:
     golden["sketch"] = []
 
 
-VALUES = (one_number_off, another_label, another_drawing, not_divided, no_vectors)  # measured, and printed
-FORMS = (not_a_number, an_output_less, another_shape)  # may also be refused, as NaN is by JavaScript's JSON
+VALUES = (one_number_off, another_label, another_drawing, not_divided, no_vectors)  # measured and printed
+FORMS = (not_a_number, an_output_less, another_shape)  # may also raise, as NaN does in JavaScript's JSON
 
 
 def test_an_example_agrees_with_the_golden_vectors_from_any_folder(example: Example, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_an_example_agrees_with_the_golden_vectors_from_any_folder(example: Exam
 
 @pytest.mark.parametrize("name", ["python_onnx", "python_torchscript"])
 def test_a_python_example_needs_only_its_own_runtime(name: str, tmp_path: Path) -> None:
-    # -I: neither the current folder nor the script's is on the import path, so nothing of ours could be found
+    # -I: neither the current folder nor the script's is on the import path, so bnmodel cannot be found
     result = run(sys.executable, "-I", "-c", SPY, EXAMPLES / f"{name}.py", cwd=tmp_path)
     imported = set(result.stdout.splitlines()[-1].split()[1:])
     assert agreed(result.stdout) == ["digits", "sketch"]
@@ -120,7 +120,7 @@ def test_a_python_example_needs_only_its_own_runtime(name: str, tmp_path: Path) 
         assert "onnxruntime" not in imported
 
 
-# Starting torch takes its time, so that the two with torch get a choice of the sabotages.
+# Starting torch takes seconds, so the two examples with torch get only some of the changes.
 @pytest.mark.parametrize(
     ("example", "break_it"),
     [
@@ -131,7 +131,7 @@ def test_a_python_example_needs_only_its_own_runtime(name: str, tmp_path: Path) 
     ],
     indirect=["example"],
 )
-def test_an_example_fails_where_the_golden_vectors_are_others(
+def test_an_example_fails_if_the_golden_vectors_differ(
     example: Example, break_it: Callable[[dict[str, Any]], None], tmp_path: Path
 ) -> None:
     result = example(sabotaged(tmp_path, break_it))
