@@ -1,8 +1,7 @@
 """Networks of torchvision, of timm and of our own, with an example and the expected outcome of `certify` for each."""
 
-# ruff: noqa: E501 (the catalogue is a table)
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,7 +34,7 @@ TIMM_SIZES = {
     **dict.fromkeys(("botnet26t_256", "eca_botnext26ts_256", "halonet26t", "mobilevit_xxs"), 256),
     "inception_v4": 128,
 }
-"""Side of the images; 64 for the others."""
+"""Height and width of the images; 64 for the others."""
 
 
 # ---- small networks of our own
@@ -163,11 +162,8 @@ class NormAct(nn.BatchNorm2d):
 class DynamicConvolution(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.weights, self.norm, self.route = (
-            nn.Parameter(torch.randn(3, 4, 3, 3, 3)),
-            nn.BatchNorm2d(4),
-            nn.Linear(3, 3),
-        )
+        self.weights = nn.Parameter(torch.randn(3, 4, 3, 3, 3))
+        self.norm, self.route = nn.BatchNorm2d(4), nn.Linear(3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         share = self.route(x.mean((0, 2, 3))).softmax(0)
@@ -184,8 +180,8 @@ class Branches(nn.Module):
         return x.relu() if x.mean() > 0 else x.tanh()
 
 
-def conv(*layers: nn.Module, channels: int = 8) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, channels, 3), nn.BatchNorm2d(channels), *layers)
+def conv(*layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), *layers)
 
 
 def hooked() -> nn.Module:
@@ -224,49 +220,73 @@ def in_train_mode() -> nn.Module:
 
 
 IMAGE = (4, 3, 16, 16)
-OWN: dict[str, tuple[Callable[[], Any], Callable[[], Any], str]] = {
-    # name: network, example, expected outcome
-    "residual": (lambda: nn.Sequential(Residual(3), Residual(3)), lambda: torch.rand(IMAGE), "certified"),
-    "generator": (Generator, lambda: torch.randn(4, 16), "certified"),
-    "unet": (UNet, lambda: torch.rand(IMAGE), "certified"),
-    **{kind: (partial(Recurrent, kind), lambda: torch.randint(0, 20, (4, 9)), "certified") for kind in ("RNN", "GRU", "LSTM")},
-    "two inputs": (TwoInputs, lambda: (torch.rand(IMAGE), torch.rand(4, 5)), "certified"),
-    "optional input": (TwoInputs, lambda: {"image": torch.rand(IMAGE)}, "certified"),
-    "attention": (Attention, lambda: torch.randn(4, 9, 16), "certified"),
-    "hand-written": (HandWritten, lambda: torch.rand(IMAGE), "certified"),
-    "pre-activation": (PreActivation, lambda: torch.rand(IMAGE), "certified"),
-    "tied autoencoder": (TiedAutoencoder, lambda: torch.randn(4, 12), "certified"),
-    "norm with activation": (lambda: nn.Sequential(nn.Conv2d(3, 6, 3), NormAct(6)), lambda: torch.rand(IMAGE), "certified"),
-    "dynamic convolution": (DynamicConvolution, lambda: torch.rand(IMAGE), "refused"),
-    "branches": (Branches, lambda: torch.rand(IMAGE), "refused"),
-    "hook": (hooked, lambda: torch.rand(IMAGE), "certified"),
-    "pruned": (pruned, lambda: torch.rand(IMAGE), "certified"),
-    **{kind: (partial(parametrized, kind), lambda: torch.rand(IMAGE), "certified") for kind in ("weight_norm", "spectral_norm", "old_weight_norm", "old_spectral_norm")},
-    "train mode": (in_train_mode, lambda: torch.rand(IMAGE), "refused"),
-    "reflect": (lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect")), lambda: torch.rand(IMAGE), "certified"),
-    "same padding": (lambda: nn.Sequential(nn.Conv2d(3, 5, 3, padding="same"), nn.BatchNorm2d(5)), lambda: torch.rand(IMAGE), "certified"),
-    "upsample": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Upsample(scale_factor=4, mode="bilinear")), lambda: torch.rand(IMAGE), "certified"),
-    "pixel shuffle": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.PixelShuffle(2), nn.BatchNorm2d(2)), lambda: torch.rand(IMAGE), "certified"),
-    "enlarging pool": (lambda: conv(nn.AdaptiveAvgPool2d(20)), lambda: torch.rand(IMAGE), "certified"),
-    "1-D": (lambda: nn.Sequential(nn.Conv1d(3, 6, 5), nn.BatchNorm1d(6), nn.ReLU(), nn.BatchNorm1d(6), nn.Conv1d(6, 4, 3)), lambda: torch.rand(4, 3, 20), "certified"),
-    "3-D": (lambda: nn.Sequential(nn.Conv3d(2, 6, 3), nn.BatchNorm3d(6), nn.ReLU(), nn.MaxPool3d(2)), lambda: torch.rand(4, 2, 8, 8, 8), "certified"),
-    "linear on axis 2": (lambda: nn.Sequential(nn.Linear(12, 6), nn.BatchNorm1d(6), nn.ReLU()), lambda: torch.rand(4, 6, 12), "certified"),
-    "float16": (lambda: conv(nn.ReLU()).half(), lambda: torch.rand(IMAGE).half(), "certified"),
-    "bfloat16": (lambda: conv(nn.ReLU()).bfloat16(), lambda: torch.rand(IMAGE).bfloat16(), "certified"),
-    "float64": (lambda: conv(nn.ReLU()).double(), lambda: torch.rand(IMAGE).double(), "certified"),
-    "batch of 1": (lambda: conv(nn.ReLU()), lambda: torch.rand(1, 3, 16, 16), "certified"),
-    "train root": (lambda: conv(nn.ReLU(), nn.Dropout(0.5)).train(), lambda: torch.rand(IMAGE), "certified"),
-    "sync": (lambda: nn.SyncBatchNorm.convert_sync_batchnorm(conv(nn.ReLU())), lambda: torch.rand(IMAGE), "certified"),
-    "data parallel": (lambda: nn.DataParallel(conv(nn.ReLU())), lambda: torch.rand(IMAGE), "certified"),
-    "compiled": (lambda: torch.compile(conv(nn.ReLU())), lambda: torch.rand(IMAGE), "certified"),
-    "scripted": (lambda: torch.jit.script(conv(nn.ReLU())), lambda: torch.rand(IMAGE), "refused"),
-    "meta": (lambda: conv(nn.ReLU()).to("meta"), lambda: torch.rand(IMAGE), "refused"),
-    "lazy": (lambda: nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d()), lambda: torch.rand(IMAGE), "refused"),
-}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to build a network and an example, and the expected outcome: "certified", "refused" or "either"."""
+
+    make: Callable[[], Any]
+    example: Callable[[], Any] = lambda: torch.rand(IMAGE)
+    expected: str = "certified"
+    family: str = "own"
+
+
+OWN: dict[str, Entry] = {
+    "residual": Entry(lambda: nn.Sequential(Residual(3), Residual(3))),
+    "generator": Entry(Generator, lambda: torch.randn(4, 16)),
+    "unet": Entry(UNet),
+    **{kind: Entry(partial(Recurrent, kind), lambda: torch.randint(0, 20, (4, 9))) for kind in ("RNN", "GRU", "LSTM")},
+    "two inputs": Entry(TwoInputs, lambda: (torch.rand(IMAGE), torch.rand(4, 5))),
+    "optional input": Entry(TwoInputs, lambda: {"image": torch.rand(IMAGE)}),
+    "attention": Entry(Attention, lambda: torch.randn(4, 9, 16)),
+    "hand-written": Entry(HandWritten),
+    "pre-activation": Entry(PreActivation),
+    "tied autoencoder": Entry(TiedAutoencoder, lambda: torch.randn(4, 12)),
+    "norm with activation": Entry(lambda: nn.Sequential(nn.Conv2d(3, 6, 3), NormAct(6))),
+    "dynamic convolution": Entry(DynamicConvolution, expected="refused"),
+    "branches": Entry(Branches, expected="refused"),
+    "hook": Entry(hooked),
+    "pruned": Entry(pruned),
+    **{
+        kind: Entry(partial(parametrized, kind))
+        for kind in ("weight_norm", "spectral_norm", "old_weight_norm", "old_spectral_norm")
+    },
+    "train mode": Entry(in_train_mode, expected="refused"),
+    "reflect": Entry(lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect"))),
+    "same padding": Entry(lambda: nn.Sequential(nn.Conv2d(3, 5, 3, padding="same"), nn.BatchNorm2d(5))),
+    "upsample": Entry(
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Upsample(scale_factor=4, mode="bilinear"))
+    ),
+    "pixel shuffle": Entry(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.PixelShuffle(2), nn.BatchNorm2d(2))),
+    "enlarging pool": Entry(lambda: conv(nn.AdaptiveAvgPool2d(20))),
+    "1-D": Entry(
+        lambda: nn.Sequential(nn.Conv1d(3, 6, 5), nn.BatchNorm1d(6), nn.ReLU(), nn.BatchNorm1d(6), nn.Conv1d(6, 4, 3)),
+        lambda: torch.rand(4, 3, 20),
+    ),
+    "3-D": Entry(
+        lambda: nn.Sequential(nn.Conv3d(2, 6, 3), nn.BatchNorm3d(6), nn.ReLU(), nn.MaxPool3d(2)),
+        lambda: torch.rand(4, 2, 8, 8, 8),
+    ),
+    "linear on axis 2": Entry(
+        lambda: nn.Sequential(nn.Linear(12, 6), nn.BatchNorm1d(6), nn.ReLU()), lambda: torch.rand(4, 6, 12)
+    ),
+    "float16": Entry(lambda: conv(nn.ReLU()).half(), lambda: torch.rand(IMAGE).half()),
+    "bfloat16": Entry(lambda: conv(nn.ReLU()).bfloat16(), lambda: torch.rand(IMAGE).bfloat16()),
+    "float64": Entry(lambda: conv(nn.ReLU()).double(), lambda: torch.rand(IMAGE).double()),
+    "batch of 1": Entry(lambda: conv(nn.ReLU()), lambda: torch.rand(1, 3, 16, 16)),
+    "train root": Entry(lambda: conv(nn.ReLU(), nn.Dropout(0.5)).train()),
+    "sync": Entry(lambda: nn.SyncBatchNorm.convert_sync_batchnorm(conv(nn.ReLU()))),
+    "data parallel": Entry(lambda: nn.DataParallel(conv(nn.ReLU()))),
+    "compiled": Entry(lambda: torch.compile(conv(nn.ReLU()))),
+    "scripted": Entry(lambda: torch.jit.script(conv(nn.ReLU())), expected="refused"),
+    "meta": Entry(lambda: conv(nn.ReLU()).to("meta"), expected="refused"),
+    "lazy": Entry(lambda: nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d()), expected="refused"),
+}
 
 
 def disturbed(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Statistics, γ (of either sign) and β that no fold gets right by accident; the mode stays."""
+    """Give every batch norm random statistics, γ (of either sign) and β, so that a wrong fold is noticed."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
@@ -284,35 +304,36 @@ def disturbed(network: nn.Module, seed: int = 0) -> nn.Module:
     return network
 
 
-def catalogue() -> dict[str, tuple[str, Callable[[], nn.Module], Callable[[], Any], str]]:
-    """Name → family, network, example, expected outcome."""
-    found = {name: ("own", *entry) for name, entry in OWN.items()}
-    for name, make, example, expected in _torchvision():
-        found[name] = ("torchvision", make, example, expected)
+def catalogue() -> dict[str, Entry]:
+    """Name → entry; without timm's networks if timm is not installed."""
+    found = OWN | _torchvision()
     try:
         import timm
     except ImportError:
         return found
     for name in TIMM:
         example = _images(TIMM_SIZES.get(name, 64))
-        found[f"timm {name}"] = ("timm", partial(timm.create_model, name), example, "certified")
+        found[f"timm {name}"] = Entry(partial(timm.create_model, name), example, family="timm")
     return found
 
 
-def _torchvision() -> Iterator[tuple[str, Callable[[], nn.Module], Callable[[], Any], str]]:
+def _torchvision() -> dict[str, Entry]:
     from torchvision import models
 
+    plain = partial(Entry, family="torchvision")
+    found = {}
     for name, size in TORCHVISION.items():
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        yield name, partial(getattr(models, name), weights=None, **options), _images(size), "certified"
+        found[name] = plain(partial(getattr(models, name), weights=None, **options), _images(size))
     for name in SEGMENTATION:
         make = partial(getattr(models.segmentation, name), weights=None, weights_backbone=None)
-        yield name, make, _images(64), "certified"
+        found[name] = plain(make, _images(64))
     for name in VIDEO:
-        yield name, partial(getattr(models.video, name), weights=None), lambda: torch.rand(2, 3, 4, 32, 32), "certified"
+        found[name] = plain(partial(getattr(models.video, name), weights=None), lambda: torch.rand(2, 3, 4, 32, 32))
     for name in DETECTION:
         make = partial(getattr(models.detection, name), weights=None, weights_backbone=None)
-        yield name, make, lambda: [torch.rand(3, 96, 96)], "either"
+        found[name] = plain(make, lambda: [torch.rand(3, 96, 96)], "either")
+    return found
 
 
 def _images(size: int) -> Callable[[], Tensor]:

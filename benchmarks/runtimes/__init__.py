@@ -1,1 +1,1 @@
-"""The shipped files in other runtimes: how far off, how fast, how large, and why not."""
+"""The shipped files in other runtimes: their accuracy, speed and size, or the reason why they do not run."""

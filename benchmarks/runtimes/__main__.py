@@ -1,4 +1,4 @@
-"""The shipped files in other runtimes: difference to the golden vectors, latency, size, or the reason why not.
+"""Run the shipped files in other runtimes: difference from the golden vectors, latency and size, or the error.
 
 python -m benchmarks.runtimes [--only NAME …] [--checkpoints NAME …] [--stems NAME …] [--lock]
 """
@@ -20,8 +20,8 @@ from benchmarks.runtimes.environments import BUILD, RUNTIMES, Runtime, lock, pre
 from benchmarks.runtimes.table import STEMS, right
 
 CHECKPOINTS = RESULTS.parents[1] / "checkpoints"
-CANVAS = "280x280"  # of the files for runtimes that take one size only
-SECONDS = 900  # for one file in one runtime, conversion and compilation included
+CANVAS = "280x280"  # size of the files for runtimes without dynamic shapes
+SECONDS = 900  # limit for one file in one runtime, with conversion and compilation
 PATH = re.compile(r"(?:/[\w.@+-]+)+/([\w.@+-]+)")
 
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--checkpoints", nargs="+", default=["lecture", "robust"], metavar="NAME")
     parser.add_argument("--stems", nargs="+", default=list(STEMS), choices=STEMS, metavar="NAME")
-    parser.add_argument("--lock", action="store_true", help="only resolve the packages anew and write the lock files")
+    parser.add_argument("--lock", action="store_true", help="only resolve the packages again and write the lock files")
     options = parser.parse_args(arguments)
     for runtime in [one for one in RUNTIMES if one.name in options.only]:
         if options.lock:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def store(runtime: Runtime, found: dict[str, Any]) -> None:
-    """Add the results of one runtime to those measured before."""
+    """Add the results of one runtime to the earlier ones."""
     path = RESULTS / "runtimes.json"
     before = json.loads(path.read_text())["runtimes"] if path.exists() else {}
     entry = before.setdefault(runtime.name, {})
@@ -56,7 +56,7 @@ def store(runtime: Runtime, found: dict[str, Any]) -> None:
 
 
 def attempt(runtime: Runtime, checkpoint: str, stem: str) -> dict[str, Any]:
-    """The shipped file, and where it does not run, the one with a fixed canvas."""
+    """Measure the shipped file or, if it does not run, the one with a fixed canvas."""
     try:
         prepare(runtime)
     except (RuntimeError, OSError) as error:
@@ -75,7 +75,7 @@ def attempt(runtime: Runtime, checkpoint: str, stem: str) -> dict[str, Any]:
 
 
 def fixed(checkpoint: str) -> Path:
-    """The checkpoint's files for one canvas, exported again where the shipped ones have changed.
+    """The folder of the checkpoint's files for one canvas size, exported again if the shipped ones have changed.
 
     Raises:
         RuntimeError: the export failed.
@@ -95,7 +95,7 @@ def fixed(checkpoint: str) -> Path:
 
 
 def measured(runtime: Runtime, folder: Path, stem: str) -> dict[str, Any]:
-    """Run one worker on one core, beside Python's ONNX Runtime where it is in another language."""
+    """Run one worker on one core; for JavaScript, also Python's ONNX Runtime for comparison."""
     answer = _worker(runtime, folder, stem)
     if runtime.javascript and "ms" in answer:
         reference = RUNTIMES[0]
@@ -145,7 +145,7 @@ def _on_one_core() -> None:
 
 
 def _without_paths(text: str) -> str:
-    """Paths of this machine become file names."""
+    """Replace paths of this machine by file names."""
     return PATH.sub(r"\1", text)
 
 

@@ -13,21 +13,19 @@ LOCKS = HERE / "locks"
 
 @dataclass(frozen=True)
 class Runtime:
-    """A runtime, and what its lock file is made from.
+    """A runtime and the packages of its environment.
 
     Attributes:
         name: of the environment and of the lock file.
         title: as in the table.
         worker: `workers/run_WORKER.py`, or a JavaScript file.
-        packages: of Python, to which numpy and ONNX Runtime are added; or of npm.
-        source: ending of the file that is loaded.
+        packages: Python packages, to which numpy and ONNX Runtime are added; or npm packages.
     """
 
     name: str
     title: str
     worker: str
     packages: tuple[str, ...]
-    source: str = "onnx"
 
     @property
     def javascript(self) -> bool:
@@ -42,7 +40,7 @@ class Runtime:
         return LOCKS / self.name / "package-lock.json" if self.javascript else LOCKS / f"{self.name}.txt"
 
     def command(self) -> list[str]:
-        """Everything before the worker's own arguments."""
+        """The command line without the worker's own arguments."""
         if self.javascript:
             return ["node", str(HERE / "workers" / self.worker), str(self.folder), self.packages[0]]
         return [str(self.folder / "bin" / "python"), str(HERE / "workers" / f"run_{self.worker}.py")]
@@ -56,19 +54,19 @@ RUNTIMES = (
     Runtime("opencv4", "OpenCV 4", "opencv", ("opencv-python-headless<5",)),
     Runtime("openvino", "OpenVINO", "openvino", ("openvino",)),
     Runtime("ncnn", "ncnn (pnnx)", "ncnn", ("ncnn", "pnnx")),
-    Runtime("tflite", "LiteRT (TensorFlow Lite)", "tflite", ("ai-edge-litert", "litert-torch"), "pt2"),
+    Runtime("tflite", "LiteRT (TensorFlow Lite)", "tflite", ("ai-edge-litert", "litert-torch")),
     Runtime("mnn", "MNN", "mnn", ("MNN",)),
     Runtime("onnx2torch", "onnx2torch", "onnx2torch", ("onnx2torch", "torch", "torchvision")),
-    Runtime("aotinductor", "AOTInductor", "aotinductor", ("torch", "setuptools"), "pt2"),
-    Runtime("executorch", "ExecuTorch (XNNPACK)", "executorch", ("executorch", "torch"), "pt2"),
+    Runtime("aotinductor", "AOTInductor", "aotinductor", ("torch", "setuptools")),
+    Runtime("executorch", "ExecuTorch (XNNPACK)", "executorch", ("executorch", "torch")),
     Runtime("tract", "tract", "tract", ("tract",)),
-    Runtime("coreml", "Core ML (conversion only)", "coreml", ("coremltools", "torch"), "pt2"),
+    Runtime("coreml", "Core ML (conversion only)", "coreml", ("coremltools", "torch")),
     Runtime("tvm", "TVM", "tvm", ("apache-tvm", "onnx")),
 )
 
 
 def prepare(runtime: Runtime) -> None:
-    """Make the environment of a runtime, unless it was made from the same lock file."""
+    """Create the environment of a runtime, unless it exists and was created from the same lock file."""
     done = runtime.folder / "lock"
     if done.exists() and done.read_bytes() == runtime.lock.read_bytes():
         return
@@ -82,7 +80,7 @@ def prepare(runtime: Runtime) -> None:
 
 
 def lock(runtime: Runtime) -> None:
-    """Resolve a runtime's packages anew and write its lock file."""
+    """Resolve a runtime's packages again and write its lock file."""
     shutil.rmtree(runtime.folder, ignore_errors=True)
     if runtime.javascript:
         runtime.folder.mkdir(parents=True)
@@ -103,7 +101,7 @@ def _install(folder: Path, *packages: str) -> None:
 
 
 def _pip(folder: Path, command: str, *options: str) -> list[str]:
-    """uv where there is one: it shares files between the environments, of which several hold torch."""
+    """A command of uv, which shares files between environments (several hold torch), or of pip."""
     python = str(folder / "bin" / "python")
     uv = shutil.which("uv")
     return [uv, "pip", command, "--python", python, *options] if uv else [python, "-m", "pip", command, *options]

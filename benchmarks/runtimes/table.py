@@ -8,7 +8,7 @@ STEMS = ("digits", "sketch", "numbers")
 
 
 def runtimes_table(result: dict[str, Any]) -> str:
-    """One row per runtime, one column per file, the worse of the checkpoints in each cell; the reasons below."""
+    """One row per runtime and one column per file, for the worse of the checkpoints; errors below the table."""
     lines = [
         "| runtime | version | " + " | ".join(f"`{stem}`" for stem in STEMS) + " |",
         "|---" * (2 + len(STEMS)) + "|",
@@ -31,7 +31,7 @@ def runtimes_table(result: dict[str, Any]) -> str:
 
 
 def right(answer: dict[str, Any]) -> bool:
-    """Whether the file was converted, and answered, if it could, as the network does."""
+    """Whether the file was converted and, if it could be run, gave the right labels."""
     return "reason" not in answer and answer.get("labels_differing", 0) == 0
 
 

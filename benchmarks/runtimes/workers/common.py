@@ -1,8 +1,7 @@
-"""What all workers do: run the golden inputs, compare, and time the calls beside ONNX Runtime's in one process.
+"""Shared code of the workers: run the golden inputs, compare the outputs, and time calls in turns with ONNX Runtime.
 
-A worker runs in the environment of its runtime: the standard library, numpy and ONNX Runtime are all it shares with
-the others. `python run_NAME.py FOLDER STEM` prints one JSON object as its last
-line; the folder is a copy that it may write into.
+A worker runs in the environment of its runtime, so that it can rely only on the standard library, numpy and ONNX
+Runtime. `python run_NAME.py FOLDER STEM` prints one JSON object as its last line; it may write into the folder.
 """
 
 import base64
@@ -20,7 +19,7 @@ import numpy as np
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 SECONDS = 2.0  # of timing per side
-LINES = 4  # of an error that are kept
+LINES = 4  # kept of an error
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A runtime that is ready to answer."""
+    """A file loaded in a runtime."""
 
-    run: Run | None  # None where the file can only be converted on this machine
+    run: Run | None  # None if the file can only be converted on this machine
     version: str
-    files: Sequence[Path]  # what is loaded
-    note: str = ""  # on how the file got there
+    files: Sequence[Path]  # loaded files, for their size
 
 
 def array(golden: dict[str, Any]) -> np.ndarray:
@@ -63,7 +61,7 @@ def job(folder: Path, stem: str) -> Job:
 
 
 def compared(work: Job, run: Run) -> dict[str, Any]:
-    """The largest difference to the golden outputs, and in how many cases a label differs."""
+    """The largest difference from the golden outputs, and the number of cases with another label."""
     largest, differing = 0.0, 0
     for given, expected in zip(work.inputs, work.outputs, strict=True):
         received = [np.array(output) for output in run(given)]
@@ -98,7 +96,7 @@ def onnxruntime_run(file: Path) -> Run:
 
 
 def names(file: Path) -> tuple[list[str], list[str]]:
-    """Of the inputs and outputs of an ONNX file."""
+    """Names of the inputs and of the outputs of an ONNX file."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -106,7 +104,7 @@ def names(file: Path) -> tuple[list[str], list[str]]:
 
 
 def timed(run: Run, other: Run, given: np.ndarray, seconds: float = SECONDS) -> tuple[float, float]:
-    """Least seconds per call of either, taken in turns."""
+    """Minimum seconds per call of each side, measured in turns."""
     best = [float("inf"), float("inf")]
     counts = [max(1, min(50, int(0.02 / _once(side, given)))) for side in (run, other)]
     end = time.perf_counter() + 2 * seconds
@@ -139,8 +137,6 @@ def measured(load: Callable[[Job], Loaded], work: Job) -> dict[str, Any]:
     loaded = load(work)
     work.file("onnx").write_bytes(onnx)  # converters may have simplified it
     found: dict[str, Any] = {"version": loaded.version, "bytes": sum(file.stat().st_size for file in loaded.files)}
-    if loaded.note:
-        found["note"] = loaded.note
     if loaded.run is None:
         return found
     found.update(compared(work, loaded.run))
@@ -149,13 +145,13 @@ def measured(load: Callable[[Job], Loaded], work: Job) -> dict[str, Any]:
 
 
 def main(load: Callable[[Job], Loaded]) -> None:
-    """Run a worker on the file that the command line names."""
+    """Run a worker on the file given on the command line."""
     folder, stem = Path(sys.argv[1]), sys.argv[2]
     os.chdir(folder)  # converters leave files behind
     work = job(folder, stem)
     try:
         result = measured(load, work)
-    except Exception as error:  # each runtime has errors of its own
+    except Exception as error:  # runtimes have no common base class of errors
         traceback.print_exc()
         result = {"reason": reason(error)}
     print("\n" + json.dumps(result), flush=True)

@@ -1,4 +1,4 @@
-"""Core ML: converted only, since it runs on Apple's systems."""
+"""Core ML: conversion only, since it runs only on Apple's systems."""
 
 import coremltools
 import torch
@@ -8,13 +8,13 @@ LOGICAL = {
     "aten.__and__.Tensor": torch.ops.aten.logical_and.default,
     "aten.__or__.Tensor": torch.ops.aten.logical_or.default,
 }
-"""Operators of booleans as its converter knows them."""
+"""Operators on booleans → equivalents that Core ML's converter has."""
 
 
 def load(work: Job) -> Loaded:
     program = torch.export.load(work.file("pt2"))
     given = torch.from_numpy(work.inputs[0])
-    if given.dtype == torch.uint8:  # which Core ML does not take: the graph for float32
+    if given.dtype == torch.uint8:  # Core ML has no byte inputs: export the graph for float32
         module = program.module(check_guards=False)
         for node in [node for node in module.graph.nodes if "assert" in str(node.target)]:
             module.graph.erase_node(node)

@@ -35,10 +35,10 @@ def load(work: Job) -> Loaded:
 
 
 def converted(work: Job) -> Path:
-    """The .ncnn.param file, whose layers ncnn has all.
+    """The .ncnn.param file.
 
     Raises:
-        RuntimeError: pnnx failed, or there are operators without a layer.
+        RuntimeError: pnnx failed, or ncnn lacks a layer of the file.
     """
     first = work.inputs[0]
     shape = f"inputshape=[{','.join(map(str, first.shape))}]{TYPES[str(first.dtype)]}"

@@ -10,7 +10,7 @@ from common import Job, Loaded, main
 def load(work: Job) -> Loaded:
     file = work.file("onnx")
     cv2.setNumThreads(1)
-    module: Any = cv2  # whose Mat has no types
+    module: Any = cv2  # its stubs lack Mat
     network = cv2.dnn.readNetFromONNX(str(file))
     names = network.getUnconnectedOutLayersNames()
 

@@ -1,6 +1,6 @@
-"""OpenVINO on the CPU, in float32: its default is bfloat16 where the processor has it.
+"""OpenVINO on the CPU, in float32: its default is bfloat16 if the processor supports it.
 
-Snippets, its fusion of elementwise operators, find loops in graphs without any: they are turned off.
+Snippets, its fusion of elementwise operators, are turned off: they report loops in graphs that have none.
 """
 
 import numpy as np

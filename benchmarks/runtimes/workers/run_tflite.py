@@ -32,9 +32,9 @@ def load(work: Job) -> Loaded:
 
 
 def convertible(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
-    """Replace what the converter or the interpreter lacks by operators with the same values.
+    """Replace operators that the converter or the interpreter lacks by equivalent ones.
 
-    An index that is read from a tensor becomes a gather, and an identity matrix becomes a constant.
+    An index read from a tensor becomes a gather, and an identity matrix becomes a constant.
     """
     graph = module.graph
     for node in list(graph.nodes):
@@ -56,7 +56,7 @@ def convertible(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
                 node.replace_all_uses_with(graph.get_attr(name))
             graph.erase_node(node)
     module.recompile()
-    module.eval = lambda: module  # type: ignore[method-assign]  # the converter calls it; exported programs lack it
+    module.eval = lambda: module  # type: ignore[method-assign]  # the converter calls eval(), which raises here
     return module
 
 

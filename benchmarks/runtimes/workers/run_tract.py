@@ -1,4 +1,4 @@
-"""tract, an inference engine in Rust, through its Python package; the size of a canvas is stated at load."""
+"""tract, an inference engine in Rust, through its Python package; a canvas's size is fixed at load."""
 
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +17,7 @@ def load(work: Job) -> Loaded:
     def run(given: np.ndarray) -> list[np.ndarray]:
         if given.shape not in plans:
             model = tract.onnx().load(str(file))
-            if work.stem != "digits":  # whose outputs have a batch of any size
+            if work.stem != "digits":  # digits has a dynamic batch axis
                 model.set_input_fact(0, ",".join([*map(str, given.shape), TYPES[str(given.dtype)]]))
             plans[given.shape] = model.into_model().into_runnable()
         return [output.to_numpy() for output in plans[given.shape].run([given])]
