@@ -1,4 +1,4 @@
-"""A scale moves through a view exactly as the values that it scales do."""
+"""Scaling before a view equals viewing and then scaling by the moved scale."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Folding is exact: the folded copy answers as the network in eval mode, and only what cannot be folded is kept."""
+"""Folding is exact: outputs equal those of the network in eval mode, and a norm is kept only if it cannot be folded."""
 
 import copy
 import dataclasses
@@ -18,7 +18,7 @@ from bnmodel.deploy.preflight import named_norms
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """In eval mode, with statistics, γ (of either sign) and β that no fold gets right by accident."""
+    """The model in eval mode, with random statistics, γ (of either sign) and β, so that a wrong fold is noticed."""
     generator = torch.Generator().manual_seed(seed)
     for norm in named_norms(model).values():
         norm.running_mean.normal_(generator=generator)
@@ -84,12 +84,12 @@ class NormAct(nn.BatchNorm2d):
         return super().forward(x).relu()
 
 
-def test_what_a_subclass_of_batch_norm_adds_stays():
+def test_the_activation_of_a_batch_norm_subclass_is_kept():
     assert_folded(randomised(nn.Sequential(nn.Conv2d(3, 5, 3), NormAct(5))), torch.randn(2, 3, 6, 6))
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_forward_hook_stays(place):
+def test_a_forward_hook_is_kept(place):
     model = randomised(nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)))
     model[place].register_forward_hook(lambda _module, _inputs, output: output.sin() * 2)
     assert_folded(model, torch.randn(2, 3, 6, 6), kept=1 - place)
@@ -159,7 +159,7 @@ def test_a_norm_over_all_tokens_is_folded_into_its_dense_layer():
     assert_folded(randomised(TokenNorm()), torch.randn(3, 7, 5), folded=1)
 
 
-def test_what_is_changed_through_a_view_is_seen():
+def test_a_change_through_a_view_is_noticed():
     assert_folded(randomised(InPlace()), torch.randn(2, 3, 6, 6), kept=1)
 
 
@@ -185,7 +185,7 @@ class Crop(nn.Module):
         ([nn.BatchNorm1d(4), nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)], (5, 4)),
     ],
 )
-def test_norms_are_folded_through_what_keeps_channels_apart(layers, shape):
+def test_norms_are_folded_through_operators_that_keep_channels_apart(layers, shape):
     torch.manual_seed(0)
     assert_folded(randomised(nn.Sequential(*layers)), torch.randn(shape))
 
@@ -194,15 +194,15 @@ def test_norms_are_folded_through_what_keeps_channels_apart(layers, shape):
     "layers",
     [
         [nn.ReLU(), nn.BatchNorm2d(3), nn.Conv2d(3, 5, 3, padding=1)],  # the border would change
-        [nn.ReLU(), nn.BatchNorm2d(3), nn.AvgPool2d(3, padding=1), nn.Conv2d(3, 5, 1)],  # so it would here
+        [nn.ReLU(), nn.BatchNorm2d(3), nn.AvgPool2d(3, padding=1), nn.Conv2d(3, 5, 1)],  # likewise
         [nn.ReLU(), nn.BatchNorm2d(3), nn.ConstantPad2d(1, 0.0), nn.Conv2d(3, 5, 3)],
-        [nn.ReLU(), nn.BatchNorm2d(3), nn.MaxPool2d(2), nn.Conv2d(3, 5, 1)],  # γ < 0 turns the order round
+        [nn.ReLU(), nn.BatchNorm2d(3), nn.MaxPool2d(2), nn.Conv2d(3, 5, 1)],  # γ < 0 reverses the order
         [nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 5, 1)],
         [nn.ReLU(), nn.BatchNorm2d(3), nn.ConvTranspose2d(3, 5, 3)],
         [nn.ReLU(), nn.BatchNorm2d(3)],
     ],
 )
-def test_a_norm_whose_fold_would_change_the_answer_is_kept_and_named(layers):
+def test_a_norm_whose_fold_would_change_outputs_is_kept_and_named(layers):
     torch.manual_seed(1)
     model = randomised(nn.Sequential(*layers))
     model[1].weight.data[0] = -1.0
@@ -252,7 +252,7 @@ class Split(nn.Module):
         return self.a(torch.cat([right, left], 1)) + self.b(left.flip(3))
 
 
-def test_a_norm_is_folded_into_what_takes_parts_of_its_output():
+def test_a_norm_is_folded_into_layers_that_read_parts_of_its_output():
     torch.manual_seed(0)
     assert_folded(randomised(Split()), torch.randn(2, 5, 6, 6), folded=1)
 
@@ -289,7 +289,7 @@ def test_a_norm_that_is_written_out_by_hand_is_folded():
     assert kinds == ["aten.conv2d.default", "aten.relu.default"]
 
 
-def test_the_original_its_mode_and_its_statistics_stay_as_they_are():
+def test_the_original_network_its_mode_and_its_statistics_are_not_changed():
     model = randomised(SimpleCNN()).train()
     before = copy.deepcopy(model.state_dict())
     with pytest.warns(UserWarning, match="its eval copy is exported"):
@@ -308,7 +308,7 @@ class Overwriting(nn.Module):
         return self.norm(x.add_(1))
 
 
-def test_an_example_that_the_network_overwrites_stays_as_it_is():
+def test_an_example_that_the_network_overwrites_is_not_changed():
     example = torch.zeros(3, 4)
     fold(Overwriting().eval(), example)
     assert not example.any()
@@ -317,17 +317,14 @@ def test_an_example_that_the_network_overwrites_stays_as_it_is():
 class RowsAdded(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.rows, self.weight, self.norm = (
-            nn.Parameter(torch.rand(4, 1)),
-            nn.Parameter(torch.rand(3, 4)),
-            nn.BatchNorm1d(4),
-        )
+        self.rows, self.weight = nn.Parameter(torch.rand(4, 1)), nn.Parameter(torch.rand(3, 4))
+        self.norm = nn.BatchNorm1d(4)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(torch.addmm(self.rows, x, self.weight))
 
 
-def test_what_is_added_to_each_sample_is_not_taken_for_a_bias():
+def test_an_addend_per_sample_is_not_taken_for_a_bias():
     assert_folded(randomised(RowsAdded()), torch.randn(4, 3), kept=1)
 
 
@@ -376,7 +373,7 @@ class Scores:
 
 
 class Named(OrderedDict[str, Any]):
-    """As the output of a transformers model, a dictionary with attributes."""
+    """A dictionary of its own class, like the output of a transformers model."""
 
 
 class OwnContainers(Dictionary):

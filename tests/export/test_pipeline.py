@@ -1,4 +1,4 @@
-"""The certificate: what is exported is right, and every way of breaking it is found, by the promise that it breaks."""
+"""The certificate of this project's files: the shipped files are right, and a broken file breaks the right promise."""
 
 import json
 import os
@@ -33,7 +33,7 @@ OTHERS = ("sketch", "numbers")
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the shipped folder, to be broken. Of its networks `digits` only: the others take seconds to load."""
+    """A copy of the shipped folder, to be broken; only `digits`, since the other networks take seconds to load."""
     copied = Path(shutil.copytree(LECTURE, tmp_path / "lecture"))
     found = models(copied)
     vectors = golden.read(copied / golden.FILE)
@@ -57,7 +57,7 @@ def broken(folder: Path) -> set[tuple[str, str]]:
 
 
 def update_checksums(folder: Path, change) -> None:
-    """What a forger would do: change the certificate and compute its hashes anew."""
+    """Change the certificate and compute its hashes again, as a forger would."""
     found = models(folder)
     change({stem: model.metadata for stem, model in found.items()})
     certificate.write(folder, found, [])
@@ -157,7 +157,7 @@ def test_edited_golden_vectors_are_found_by_value_even_with_new_checksums(folder
 
 
 class TrainMode(nn.Module):
-    """The classic mistake: batch statistics, traced into the exported graph."""
+    """A common mistake: batch statistics in the exported graph."""
 
     def __init__(self, network: SimpleCNN) -> None:
         super().__init__()
@@ -209,13 +209,13 @@ def test_a_broken_promise_exports_nothing_and_leaves_the_earlier_files(folder, d
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; the next test covers a full disk")
-def test_a_read_only_folder_is_an_error_in_words(folder, digits_only):
+def test_a_read_only_folder_is_refused(folder, digits_only):
     folder.chmod(0o500)
     with pytest.raises(ExportError, match="cannot be written"):
         export_checkpoint(folder, None, CANVASES)
 
 
-def test_a_full_disk_is_an_error_in_words_and_leaves_nothing_half_written(folder, digits_only, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_no_partial_files(folder, digits_only, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def full(*_):
@@ -238,7 +238,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
         export_checkpoint(tmp_path, None, CANVASES)
 
 
-def test_anybodys_network_is_certified_from_its_eval_copy_with_a_warning_in_train_mode(tmp_path):
+def test_any_network_is_certified_from_its_eval_copy_with_a_warning_in_train_mode(tmp_path):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))
     network(torch.randn(64, 3, 8, 8))  # moves the running statistics
@@ -250,7 +250,7 @@ def test_anybodys_network_is_certified_from_its_eval_copy_with_a_warning_in_trai
     assert ("unchanged", "tiny.onnx") in broken(tmp_path)
 
 
-def test_the_runtime_refuses_inputs_of_the_wrong_shape_or_type_in_words():
+def test_inputs_of_the_wrong_shape_or_type_are_refused():
     recognizer = load(LECTURE)
     with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 4\) RGBA, received float64"):
         recognizer.read(np.zeros((28, 28, 4)))
@@ -265,7 +265,7 @@ def test_two_threads_may_load_at_once():
         assert len(list(threads.map(lambda ending: load(LECTURE, ending), ("pt2",) * 4))) == 4
 
 
-def test_a_blank_drawing_has_no_label_and_every_class_alike():
+def test_a_blank_drawing_has_no_label_and_equal_probabilities():
     for ending in FORMATS:
         answer = load(LECTURE, ending).read(np.full((50, 60, 4), 255, np.uint8))
         assert answer.blank
@@ -273,7 +273,7 @@ def test_a_blank_drawing_has_no_label_and_every_class_alike():
         np.testing.assert_allclose(answer.probabilities, 0.1)
 
 
-def test_no_file_tells_of_the_machine_it_was_made_on():
+def test_no_file_holds_paths_of_the_machine_it_was_made_on():
     for path in LECTURE.iterdir():
         for content in contents(path):
             for word in (str(Path.cwd()).encode(), b"site-packages", b"/usr/lib/python", b'.py"'):
@@ -290,7 +290,7 @@ def contents(path: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("ending", ["torchscript", "pt2"])
-def test_no_file_tells_when_it_was_made(ending):
+def test_no_file_holds_the_date_it_was_made(ending):
     with zipfile.ZipFile(LECTURE / f"digits.{ending}") as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert not [name for name in archive.namelist() if name.endswith(".debug_pkl")]
