@@ -169,6 +169,8 @@ def main() -> int:
         print(json.dumps(one(options.one)))
         return 0
     known = list(catalogue())
+    if unknown := set(options.names) - set(known):
+        parser.error(f"expected names of networks in network_catalogue.py, received {', '.join(sorted(unknown))}")
     rows: dict[str, dict[str, Any]] = {}
     if options.resume and FILE.exists():
         rows = {row["name"]: row for row in json.loads(FILE.read_text())["networks"] if row["name"] in known}

@@ -60,8 +60,8 @@ def _named_axes(name: str, chosen: Any, shape: torch.Size, sizes: dict[str, int]
                 label = f"{label}_{name}"
         if sizes.setdefault(label, shape[axis]) != shape[axis]:
             raise ExportError(
-                f"dynamic: expected one size of the axes named {label}, received {sizes[label]} and, for axis {axis} of "
-                f"{name}, {shape[axis]}; give them different names"
+                f"dynamic: expected one size of the axes named {label}, received {sizes[label]} and, for axis {axis} "
+                f"of {name}, {shape[axis]}; give them different names"
             )
         axes[axis] = label
     return axes
