@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-CURVE_DIGITS = 1024  # per batch size, over all its batches, of which there are at least 16
+CURVE_DIGITS = 1024  # per batch size, in at least 16 batches
 CURVE_SEED = 0
 
 

@@ -1,4 +1,4 @@
-"""The batch norms of a network, and copies of it whose batch norms use batch statistics as in train mode."""
+"""The batch norms of a network, and copies of it that use batch statistics as in train mode."""
 
 import copy
 
@@ -11,6 +11,20 @@ from bnmodel.nn.batchnorm import CustomBatchNorm, batch_norm
 def custom_batchnorms(model: nn.Module) -> dict[str, CustomBatchNorm]:
     """The batch norms of `model`, by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, CustomBatchNorm)}
+
+
+def named_norm(model: nn.Module, name: str | None) -> tuple[str, CustomBatchNorm]:
+    """The batch norm called `name`, by default the first, and its name.
+
+    Raises:
+        ValueError: an unknown name, or no batch norm.
+    """
+    norms = custom_batchnorms(model)
+    name = name or next(iter(norms), "")
+    if name not in norms:
+        names = ", ".join(norms) or "none, this network has no batch norm"
+        raise ValueError(f"norm: expected one of {names}, received {name!r}")
+    return name, norms[name]
 
 
 def with_batch_statistics(model: nn.Module, batches: int = 1) -> nn.Module:
@@ -32,7 +46,12 @@ def unbiased_statistics(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 class _BatchStatistics(nn.Module):
-    """After a call: `mean` and biased `var`, (batches, C), and the `count` of values per batch and channel."""
+    """Normalises each batch with its own statistics, which it keeps.
+
+    Attributes:
+        mean, var: of the last call, biased, (batches, C).
+        count: values per batch and channel.
+    """
 
     mean: Tensor
     var: Tensor

@@ -1,4 +1,4 @@
-"""Gaussian blur of images, as torchvision's, which takes a second to import while a visitor waits."""
+"""Gaussian blur as in torchvision, whose import takes a second."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""A cache keyed by content: networks and tensors with the same bytes are the same key, so training changes the key."""
+"""Cache results by the content of the arguments: networks and tensors are the same key if their bytes are the same."""
 
 import hashlib
 from collections.abc import Callable, Hashable
@@ -21,7 +21,7 @@ def cache_by_content(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]
 
 
 def content_key(*args: Any, **kwargs: Any) -> Hashable:
-    """The arguments of a call, with networks and tensors replaced by their content."""
+    """The arguments of a call, with networks and tensors replaced by digests."""
     return (*map(content, args), *((name, content(value)) for name, value in sorted(kwargs.items())))
 
 

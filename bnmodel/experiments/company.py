@@ -1,4 +1,4 @@
-"""The company of a digit: the other images of its batch, and the search for those that change its answer."""
+"""The company of a digit, that is, the other images of its batch, and the search for one that changes its answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MAX_COMPANIONS = 255
 
 @dataclass(frozen=True)
 class Company:
-    """Which other digits share the batch: the arguments of `companions`."""
+    """Arguments of `companions`."""
 
     kind: str = "random"
     count: int = 31
@@ -62,22 +62,24 @@ def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | Non
 
 CLASSES = [("one class", label) for label in range(10)]
 OTHER_KINDS = [("random", None), ("blurred", None), ("blank", None), ("inverted", None), ("noise", None)]
-# Tried in turn, the cheapest first: a test digit takes robust 10 ms at the first stage, 100 ms through all of them
+# Tried in turn, the cheapest first: robust takes 10 ms for the first stage, 100 ms for all of them
 TRIED = (
     (CLASSES, 1),
     (CLASSES, 7),
     (OTHER_KINDS, 7),
     (OTHER_KINDS, 31),
 )
-CLEAR = 0.3  # probability of the other answer from which the search ends
+CLEAR = 0.3  # probability of another answer at which the search ends
 
 
 @cache_by_content(64)
 def most_telling(model: nn.Module, digit: Tensor, seed: int = 0) -> tuple[Company, bool]:
-    """The company that changes the train-mode answer to `digit` (28, 28), and whether one of those tried does.
+    """Search for company that changes the train-mode answer to `digit`, (28, 28).
 
-    The first that gives another answer with a probability of CLEAR or more; else the most probable other answer; where
-    no answer changes, the company that takes most from the probability of eval mode's answer.
+    Returns:
+        The first company with which another answer has a probability of CLEAR or more, else the one with the most
+        probable other answer; if no answer changes, the one that lowers the probability of eval mode's answer most.
+        And whether the answer changes.
     """
     with torch.inference_mode():
         label = int(model(digit.view(1, 1, 28, 28)).argmax())

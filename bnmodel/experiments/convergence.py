@@ -113,7 +113,7 @@ def run(rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, see
 
 @plotting.plot_style()
 def figure(result: Convergence, earlier: Sequence[Convergence] = ()) -> Figure:
-    """Validation accuracy and loss against epochs; runs from `earlier` on are pale, and numbered at their ends."""
+    """Validation accuracy and loss per epoch; `earlier` runs are pale and numbered."""
     drawn, panels = plotting.new_figure(columns=2, width=7.6, height=3.4)
     for number, run in enumerate((*earlier, result), 1):
         for curve in run.curves:
@@ -123,28 +123,19 @@ def figure(result: Convergence, earlier: Sequence[Convergence] = ()) -> Figure:
             if run is result:
                 draw_curve(panels, curve.name, numbers, accuracies, losses, curve.diverged is not None)
             else:
-                draw_earlier(panels, curve.name, number, numbers, accuracies, losses)
+                for axes, values in zip(panels, (accuracies, losses), strict=True):
+                    draw_earlier(axes, number, values, *LOOKS[curve.name])
     dress(panels, "epoch", max(run.epochs for run in (*earlier, result)))
     return drawn
 
 
-def draw_earlier(
-    panels: Sequence[Axes],
-    place: str,
-    number: int,
-    numbers: Sequence[int],
-    accuracies: Sequence[float],
-    losses: Sequence[float],
-) -> None:
-    """A network of an earlier run: pale, without a place in the legend, its number at the end."""
-    color, line, label = LOOKS[place]
-    for axes, values in zip(panels, (accuracies, losses), strict=True):
-        axes.plot(numbers, values, line, color=color, alpha=0.45, linewidth=1.2, label=f"_run {number}, {label}")
-        if numbers:
-            at = numbers[-1], values[-1]
-            axes.annotate(
-                str(number), at, xytext=(3, -3), textcoords="offset points", color=color, annotation_clip=True
-            )
+def draw_earlier(axes: Axes, run: int, values: Sequence[float], color: str, line: str, label: str) -> None:
+    """A curve over the epochs of an earlier run: pale, not in the legend, with the number of the run at its end."""
+    epochs = range(1, len(values) + 1)
+    axes.plot(epochs, values, line, color=color, alpha=0.45, linewidth=1.2, label=f"_run {run}, {label}")
+    if values:
+        at = len(values), values[-1]
+        axes.annotate(str(run), at, xytext=(3, -3), textcoords="offset points", color=color, annotation_clip=True)
 
 
 def draw_curve(

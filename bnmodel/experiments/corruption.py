@@ -46,7 +46,7 @@ class Corruption:
     digits: np.ndarray  # (S, 28, 28) the digit, corrupted
     eval_probability: np.ndarray  # (S,) of `label`
     train_probability: np.ndarray  # (S,)
-    samples: int  # digits that accuracy is measured on
+    samples: int  # number of digits that accuracy is measured on
 
 
 def noise(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
@@ -113,7 +113,7 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
 
 
 def samples(model: nn.Module) -> int:
-    """On how many digits accuracy is measured."""
+    """Number of digits that accuracy is measured on."""
     return SAMPLES_OF_LARGE if is_large(model) else SAMPLES
 
 

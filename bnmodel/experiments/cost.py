@@ -1,12 +1,10 @@
-"""How much an experiment may compute: somebody waits for it.
+"""Limits on the computation of an experiment, since a visitor waits for it.
 
-A network with many parameters, as robust, takes half a second per 1,000 digits on one core, a small one a twentieth.
+On one core, a large network such as robust takes half a second per 1,000 digits, a small one a twentieth of that.
 """
 
-from collections.abc import Iterator
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnmodel.data import Digits, load_sample
 from bnmodel.experiments.cache import cache_by_content
@@ -14,7 +12,7 @@ from bnmodel.experiments.pooling import QuickPooling
 
 LARGE = 200_000  # parameters
 DIGITS, DIGITS_OF_LARGE = 1000, 250  # of the sample's test digits, for an accuracy
-CHUNK = 100  # digits computed at once: more of them leave the processor's cache
+CHUNK = 100  # digits per forward pass; more do not fit into the processor's cache
 
 
 def is_large(model: nn.Module) -> bool:
@@ -22,19 +20,15 @@ def is_large(model: nn.Module) -> bool:
 
 
 def scored_digits(model: nn.Module) -> Digits:
-    """The sample's first test digits, as many as an accuracy of `model` is measured on."""
+    """The first test digits of the sample, on which the accuracy of `model` is measured."""
     sample = load_sample(train=False)
     return sample[slice(DIGITS_OF_LARGE if is_large(model) else DIGITS)]
 
 
 @cache_by_content(256)
 def accuracy(model: nn.Module) -> float:
-    """The share of `scored_digits` that `model`, in eval mode, gets right."""
+    """Accuracy of `model`, which is in eval mode, on `scored_digits`."""
     digits = scored_digits(model)
     with torch.inference_mode(), QuickPooling():
-        right = sum(int((model(images).argmax(1) == labels).sum()) for images, labels in _chunks(digits))
-    return right / len(digits)
-
-
-def _chunks(digits: Digits) -> Iterator[tuple[Tensor, Tensor]]:
-    yield from zip(digits.images.split(CHUNK), digits.labels.split(CHUNK), strict=True)
+        answers = torch.cat([model(images).argmax(1) for images in digits.images.split(CHUNK)])
+    return int((answers == digits.labels).sum()) / len(digits)

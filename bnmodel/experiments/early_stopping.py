@@ -1,8 +1,8 @@
 """Overfitting: early stopping, and the effect of dropout and weight decay on the generalisation gap.
 
-`run` computes where a given patience would have stopped a recorded training. `stream` trains two networks side by side
-on few digits, one plain and one with dropout and weight decay, and evaluates both losses in eval mode: the training
-loss of an epoch includes dropout and averages over changing weights.
+`run` computes the epoch at which a given patience would have stopped a recorded training. `stream` trains two networks
+on few digits side by side, one plain and one with dropout and weight decay, and evaluates both losses in eval mode: the
+training loss of an epoch includes dropout and averages over changing weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnmodel import plotting
-from bnmodel.experiments.convergence import MOST_EPOCHS, Curve, in_turn, start
+from bnmodel.experiments.convergence import MOST_EPOCHS, Curve, draw_earlier, in_turn, start
 from bnmodel.nn.models import SimpleCNNConfig
 from bnmodel.training.evaluation import evaluate
 from bnmodel.training.history import HISTORY, EarlyStopping, History
@@ -177,7 +177,10 @@ def gap_figure(result: Regularised, earlier: Sequence[Regularised] = ()) -> Figu
     skipped = SKIPPED if min(map(len, validations)) > SKIPPED else 0
     top = 1.1 * max((loss for losses in (*validations, *result.train_losses) for loss in losses[skipped:]), default=1.0)
     for number, run in enumerate(earlier, 1):
-        _earlier_run(panels, run, number)
+        for axes, curve, train in zip(panels, run.curves, run.train_losses, strict=True):
+            draw_earlier(axes, number, train, plotting.OLIVE, "--", "train loss")
+            validation = [epoch.validation_loss for epoch in curve.epochs]
+            draw_earlier(axes, number, validation, plotting.ROSE, "-", "validation loss")
     for axes, title, validation, train in zip(panels, titles, validations, result.train_losses, strict=True):
         numbers = range(1, len(train) + 1)
         axes.plot(numbers, train, "--", color=plotting.OLIVE, marker="o", markersize=3, label="train loss")
@@ -188,18 +191,3 @@ def gap_figure(result: Regularised, earlier: Sequence[Regularised] = ()) -> Figu
         plotting.whole_numbers(axes.xaxis)
     panels[0].legend(loc="upper right")
     return drawn
-
-
-def _earlier_run(panels: Sequence[Axes], run: Regularised, number: int) -> None:
-    """Both losses of both networks, without a place in the legend."""
-    for axes, curve, train in zip(panels, run.curves, run.train_losses, strict=True):
-        validation = [epoch.validation_loss for epoch in curve.epochs]
-        for values, line, color, name in (
-            (train, "--", plotting.OLIVE, "train loss"),
-            (validation, "-", plotting.ROSE, "validation loss"),
-        ):
-            numbers = range(1, len(values) + 1)
-            axes.plot(numbers, values, line, color=color, alpha=0.45, linewidth=1.2, label=f"_run {number}, {name}")
-            if values:
-                at = len(values), values[-1]
-                axes.annotate(str(number), at, xytext=(3, -3), textcoords="offset points", color=color)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_CALLS = 200
-# where accuracy is measured, besides at the end; the same for any number of calls, so that a slider finds them again
+# accuracy is measured after these and the last; fixed, so that other positions of the slider use the cache
 POINTS = (0, 5, 10, 20, 30, 50, 75, 100, 150)
 
 

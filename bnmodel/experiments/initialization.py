@@ -1,15 +1,9 @@
-"""Effect of an initialiser on one dense layer, and on a stack of thirty without and with batch norm.
-
-Theory: for n inputs with mean square s and weights of mean 0, pre-activations are normal with variance
-q = n · Var(w) · s (exact as n grows). After the activation f the mean square is E[f(√q z)²], with z standard normal;
-backwards, the variance of the gradient is multiplied by n · Var(w) · E[f′(√q z)²]. The identity preserves both if
-Var(w) = 1/n (Glorot & Bengio 2010), and ReLU, which halves them, if Var(w) = 2/n (He et al. 2015, arXiv 1502.01852).
-"""
+"""Effect of an initialiser on one dense layer, and on a stack of thirty without and with batch norm."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,24 +13,13 @@ import torch
 from torch import Generator, Tensor
 
 from bnmodel import plotting
-from bnmodel.nn import models
-from bnmodel.nn.batchnorm import batch_norm
+from bnmodel.experiments.signal_propagation import ACTIVATIONS, is_saturated, measure, propagate, theory
 from bnmodel.nn.init import INITIALIZERS, initialize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {**models.ACTIVATIONS, "identity": lambda h: h}
-# f′ relative to its maximum
-SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": lambda h: (h > 0).to(h),
-    "sigmoid": lambda h: 4 * torch.sigmoid(h) * torch.sigmoid(-h),
-    "tanh": lambda h: 1 - torch.tanh(h) ** 2,
-    "identity": torch.ones_like,
-}
-STEEPEST = {"sigmoid": 0.25}  # maximum of f′; 1 for the others
-SATURATED = 0.01  # an activation is saturated if f′ is below this share of its maximum
 NAMES = tuple(INITIALIZERS)
 UNITS = 256  # outputs of the single layer
 BINS = 48
@@ -127,7 +110,8 @@ def _one_layer(
     x = torch.randn(samples, width, generator=_generator(seed + 1))
     hidden = x @ draw_weight(name, UNITS, width, _generator(seed), mean, std, gain).T  # (samples, UNITS)
     y = ACTIVATIONS[activation](hidden)
-    edges = _edges(x, y)
+    values = torch.cat((x.flatten(), y.flatten()))
+    edges = np.linspace(float(values.min()), float(values.max()), BINS + 1)
     return (
         float(x.std(correction=0)),
         float(y.double().std(correction=0)),
@@ -143,11 +127,11 @@ def _one_layer(
 def _one_stack(
     name: str, activation: str, depth: int, width: int, samples: int, mean: float, std: float, gain: float, seed: int
 ) -> np.ndarray:
-    """(2, 4, L): `_measure` of one initialiser's stack, without and with batch norm."""
+    """(2, 4, L): `measure` of one initialiser's stack, without and with batch norm."""
     generator, draw = _generator(seed + 1), _generator(seed)
     x, g = (torch.randn(samples, width, generator=generator, dtype=torch.float64) for _ in range(2))
     weights = [draw_weight(name, width, width, draw, mean, std, gain).double() for _ in range(depth)]
-    return np.array([_measure(activation, *propagate(weights, x, g, activation, norm)) for norm in NORMS])
+    return np.array([measure(activation, *propagate(weights, x, g, activation, norm)) for norm in NORMS])
 
 
 def _own(name: str, mean: float, std: float, gain: float) -> tuple[float, float, float]:
@@ -167,51 +151,6 @@ def draw_weight(
     return gain * initialize(weight, name, generator)
 
 
-def propagate(
-    weights: list[Tensor], x: Tensor, g: Tensor, activation: str, norm: bool
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Forward and backward pass through dense → (batch norm) → activation, repeated; x and g are (N, units).
-
-    Returns:
-        Per layer, (N, units) each: input and output of the activation, and the gradient at the dense layer's output for
-        the gradient `g` at the top.
-    """
-    dense, received, answered = [], [], []
-    y = x.detach().requires_grad_()  # so that the first layer is in the graph
-    for weight in weights:
-        dense.append(y @ weight.T)
-        received.append(batch_norm(dense[-1])[0] if norm else dense[-1])
-        y = ACTIVATIONS[activation](received[-1])
-        answered.append(y)
-    return received, answered, list(torch.autograd.grad(y, dense, g))
-
-
-def is_saturated(activation: str, received: Tensor) -> Tensor:
-    """Whether f′ is below SATURATED of its maximum: ReLU's left side, the tails of sigmoid and tanh."""
-    return SLOPES[activation](received) < SATURATED
-
-
-@lru_cache(maxsize=256)
-def theory(activation: str, scale: float, depth: int) -> np.ndarray:
-    """Standard deviations of activations and gradients in wide layers with fan-in · Var(w) = `scale`, (2, depth).
-
-    The inputs have mean square 1, and the gradient at the top has variance 1.
-    """
-    z = torch.linspace(-8, 8, 4000, dtype=torch.float64)  # small steps, since f may be steep or have a kink at 0
-    density = torch.exp(-(z**2) / 2)
-    density /= density.sum()
-    square, deviations, factors = 1.0, [], []
-    for _ in range(depth):
-        h = math.sqrt(scale * square) * z
-        f = ACTIVATIONS[activation](h)
-        square = float(density @ f**2)
-        deviations.append(math.sqrt(max(square - float(density @ f) ** 2, 0)))
-        factors.append(STEEPEST.get(activation, 1) ** 2 * float(density @ SLOPES[activation](h) ** 2))
-    # from the top: through the activations from this layer on, and the weights between them
-    back = np.cumprod(factors[::-1])[::-1] * float(scale) ** np.arange(depth - 1, -1, -1)  # an int would overflow
-    return np.array([deviations, np.sqrt(back)])
-
-
 def _scale(name: str, fan_in: int, fan_out: int, mean: float, std: float, gain: float) -> float:
     """fan-in · Var(w); NaN if the mean of the weights is not 0."""
     if name == "random_normal":
@@ -220,35 +159,8 @@ def _scale(name: str, fan_in: int, fan_out: int, mean: float, std: float, gain: 
     return gain**2 * share
 
 
-def _measure(
-    activation: str, received: list[Tensor], answered: list[Tensor], gradients: list[Tensor]
-) -> list[list[float]]:
-    """Standard deviations of activations and gradients, and shares of saturated and dead units, (4, L)."""
-    flat = is_saturated(activation, torch.stack(received).detach())  # (L, N, units)
-    _, samples, units = flat.shape
-    return [
-        _spread(torch.stack(answered).detach()),
-        _spread(torch.stack(gradients)),
-        (flat.sum(dim=(1, 2)) / (samples * units)).tolist(),
-        ((flat.sum(dim=1) == samples).sum(dim=1) / units).tolist(),
-    ]
-
-
-def _spread(values: Tensor) -> list[float]:
-    """Standard deviations over (N, units) of (L, N, units); ten times faster than torch.std."""
-    centred = values - values.mean(dim=(1, 2), keepdim=True)
-    deviations: list[float] = (torch.linalg.vector_norm(centred, dim=(1, 2)) / math.sqrt(values[0].numel())).tolist()
-    return deviations
-
-
-def _edges(inputs: Tensor, outputs: Tensor) -> np.ndarray:
-    """Bin edges (BINS + 1,) over the range of all values."""
-    values = torch.cat((inputs.flatten(), outputs.flatten()))
-    return np.linspace(float(values.min()), float(values.max()), BINS + 1)
-
-
 def _shares(values: Tensor, edges: np.ndarray) -> np.ndarray:
-    """(BINS,)"""
+    """Share of the values per bin, (BINS,)."""
     return np.histogram(values.double().numpy(), edges)[0] / values.numel()
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_CHANNELS = 10  # in a picture of a norm's statistics
-MOST_OF_HUNDREDS = 6  # where their numbers have three digits, which take more room
+MOST_CHANNELS = 10  # in a panel of statistics
+MOST_OF_HUNDREDS = 6  # if channel numbers have three digits, which need more room
 MOST_MAPS = 20  # in a row of feature maps
 
 
@@ -55,7 +55,7 @@ class Modes:
 
 
 def train_probabilities(model: nn.Module, digit: Tensor, company: Tensor) -> np.ndarray:
-    """(10,): what `compare` finds in train mode, without the views of the norms."""
+    """Probabilities (10,) of `digit` in train mode, as `compare` finds them."""
     batch = torch.cat((digit.view(1, 1, 28, 28), company))
     with torch.inference_mode(), QuickPooling():
         return _array(with_batch_statistics(model)(batch)[0].exp())
@@ -94,19 +94,19 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def shifts(view: NormView) -> np.ndarray:
-    """(C,): how far each batch mean is from the running one, in running standard deviations (of 0.001 at least)."""
+    """Distance of each batch mean from the running mean, (C,), in running standard deviations of at least 0.001."""
     shifted: np.ndarray = (view.batch_mean - view.running_mean) / np.maximum(view.running_std, 1e-3)
     return shifted
 
 
 def most_shifted(view: NormView, count: int) -> np.ndarray:
-    """The `count` channels whose means are furthest from the running ones, the furthest first."""
+    """The `count` channels whose batch means are furthest from the running means, the furthest first."""
     return np.argsort(-np.abs(shifts(view)), kind="stable")[:count]
 
 
 @plotting.plot_style()
 def figure(result: Modes) -> Figure:
-    """Why the modes differ: a row per norm, its most shifted channels and the digit before and after it."""
+    """A row per norm: its most shifted channels, and the digit before and after it."""
     drawn, panels = plotting.new_figure(
         columns=3, rows=max(1, len(result.norms)), width=9, height=2.6 * max(1, len(result.norms))
     )
@@ -123,7 +123,7 @@ def figure(result: Modes) -> Figure:
 
 
 def _statistics(axes: Axes, view: NormView) -> None:
-    """Mean ± standard deviation of the most shifted channels, where the running mean is 0 and its deviation 1."""
+    """Mean ± standard deviation of the most shifted channels, relative to the running mean and deviation."""
     channels = most_shifted(view, MOST_CHANNELS if len(view.running_mean) <= 100 else MOST_OF_HUNDREDS)
     spread = np.maximum(view.running_std, 1e-3)[channels]
     places = np.arange(len(channels))
@@ -160,7 +160,7 @@ def _outlines(axes: Axes, eval_values: np.ndarray, train_values: np.ndarray) -> 
 
 @plotting.plot_style()
 def feature_maps(result: Modes, norm: int = -1) -> Figure:
-    """The digit behind one norm, MOST_MAPS channels in eval mode (above) and in train mode (below), on one scale."""
+    """The digit after one norm: up to MOST_MAPS channels in eval mode (above) and train mode (below), on one scale."""
     view = result.norms[norm]
     shown = sorted(most_shifted(view, MOST_MAPS).tolist())
     drawn, panels = plotting.new_figure(columns=len(shown), rows=2, width=11, height=11 / len(shown) * 2 + 0.7)
@@ -175,5 +175,5 @@ def feature_maps(result: Modes, norm: int = -1) -> Figure:
             if row == 0:
                 axes.set_title(str(channel), loc="center", fontsize=8)
         panels[row * len(shown)].set_ylabel(label, color=(plotting.EVAL, plotting.TRAIN)[row])
-    drawn.suptitle(f"{view.name}: what it passes on, channel by channel", fontsize=11, color=plotting.INK)
+    drawn.suptitle(f"{view.name}: output per channel", fontsize=11, color=plotting.INK)
     return drawn

@@ -19,7 +19,12 @@ from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
-from bnmodel.experiments.batch_statistics import custom_batchnorms, unbiased_statistics, with_batch_statistics
+from bnmodel.experiments.batch_statistics import (
+    custom_batchnorms,
+    named_norm,
+    unbiased_statistics,
+    with_batch_statistics,
+)
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.cost import CHUNK, accuracy, is_large, scored_digits
 from bnmodel.experiments.pooling import QuickPooling
@@ -83,14 +88,9 @@ def run(
     Raises:
         ValueError: momentum outside [0, 1], or an unknown norm or channel.
     """
-    norms = custom_batchnorms(model)
-    norm = norm or next(iter(norms), "")
-    if norm not in norms:
-        raise ValueError(
-            f"norm: expected one of {', '.join(norms) or 'none, this network has no batch norm'}, received {norm!r}"
-        )
-    if not 0 <= channel < norms[norm].num_features:
-        raise ValueError(f"channel: expected 0 … {norms[norm].num_features - 1}, received {channel}")
+    norm, layer = named_norm(model, norm)
+    if not 0 <= channel < layer.num_features:
+        raise ValueError(f"channel: expected 0 … {layer.num_features - 1}, received {channel}")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum: expected a number in [0, 1], received {momentum}")
     stream = batch_statistics(model, batch_size, steps, seed)
@@ -196,7 +196,7 @@ def run_on(batches: np.ndarray, start: float, momentum: float) -> np.ndarray:
 def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 50) -> Statistics:
     """Mean and unbiased variance at every norm over all `images` (N, 1, 28, 28), norm after norm.
 
-    In float64; what a large network's norms receive is computed in float32, which takes a quarter of the time.
+    In float64; the forward pass of a large network is in float32, which takes a quarter of the time.
     """
     network = copy.deepcopy(model).eval()
     images = images if is_large(model) else images.double()
@@ -218,11 +218,11 @@ def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 50) -
 
 
 class _Received(Exception):
-    """The forward pass has come to the norm that was asked about."""
+    """Ends a forward pass at the norm whose input is wanted."""
 
 
 def _received(network: nn.Module, norm: nn.Module, images: Tensor) -> Tensor:
-    """What `norm` of `network` gets for `images`; the layers behind it are not computed."""
+    """The input of `norm` for `images`; the layers after it are not computed."""
     received = []
 
     def stop(_: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from bnmodel import plotting
-from bnmodel.experiments.batch_statistics import custom_batchnorms, norm_inputs, with_batch_statistics
+from bnmodel.experiments.batch_statistics import named_norm, norm_inputs, with_batch_statistics
 from bnmodel.experiments.cache import cache_by_content
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GROUPS = 4  # of group normalisation, where they divide the channels
+GROUPS = 4  # of group normalisation; reduced to a divisor of the channels
 BINS = 40
 
 
@@ -44,10 +44,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Grouping:
-    """The same pixel under one kind of normalisation: which values share its mean, and what that makes of it."""
+    """The same pixel under one kind of normalisation."""
 
     name: str
-    values: int  # how many share the mean
+    values: int  # number of values that mean and variance are taken over
     mean: float
     var: float
     normalized: float  # x̂ in this batch
@@ -56,7 +56,7 @@ class Grouping:
 
 @dataclass(frozen=True)
 class WorkedExample:
-    """Everything that enters one output of one batch norm. The digit is the first of the batch."""
+    """All quantities behind one output of a batch norm. The digit is the first of the batch."""
 
     norm: str
     channels: int  # of the norm
@@ -66,7 +66,7 @@ class WorkedExample:
     gamma: float
     beta: float
     eps: float
-    x: np.ndarray = field(repr=False)  # (N, H, W) what the channel receives, for each digit of the batch
+    x: np.ndarray = field(repr=False)  # (N, H, W) input of the channel, for each digit of the batch
     batch: Step
     running: Step
     groupings: tuple[Grouping, ...]
@@ -94,18 +94,12 @@ def run(
         norm: its name; the first by default.
         channel: by default the one whose batch mean is furthest from the running mean, in running deviations.
         pixel: row · W + column; by default the input of the channel that is furthest from 0.
-        gamma, beta, eps: in place of the network's.
+        gamma, beta, eps: by default the network's.
 
     Raises:
         ValueError: no such norm, channel or pixel, or eps ≤ 0.
     """
-    norms = custom_batchnorms(model)
-    norm = norm or next(iter(norms), "")
-    if norm not in norms:
-        raise ValueError(
-            f"norm: expected one of {', '.join(norms) or 'none, this network has no batch norm'}, received {norm!r}"
-        )
-    layer = norms[norm]
+    norm, layer = named_norm(model, norm)
     inputs = layer_inputs(model, digit, company)[norm]  # (N, C, …)
     inputs = inputs.reshape(*inputs.shape[:2], *(inputs.shape[2:] or (1, 1)))  # a dense layer has one position
     assert layer.running_mean is not None
@@ -114,23 +108,19 @@ def run(
         channel = most_shifted(inputs, layer.running_mean, layer.running_var)
     _check(channel=(channel, inputs.size(1)))
     x = inputs[:, channel].double()  # (N, H, W)
-    width = x.size(2)
     pixel = int(x[0].abs().argmax()) if pixel is None else pixel
     _check(pixel=(pixel, x[0].numel()))
-    row, column = divmod(pixel, width)
-    scale, shift = (
-        float(parameter.detach()[channel]) if parameter is not None else default
-        for parameter, default in ((layer.gamma, 1.0), (layer.beta, 0.0))
-    )
-    gamma, beta = scale if gamma is None else gamma, shift if beta is None else beta
+    row, column = divmod(pixel, x.size(2))
+    if gamma is None:
+        gamma = 1.0 if layer.gamma is None else float(layer.gamma.detach()[channel])
+    if beta is None:
+        beta = 0.0 if layer.beta is None else float(layer.beta.detach()[channel])
     eps = layer.eps if eps is None else eps
     if not eps > 0:
         raise ValueError(f"eps: expected a number > 0, received {eps}")
-    running = float(layer.running_mean[channel]), float(layer.running_var[channel])
     batch = float(x.mean()), float(x.var(correction=0))
-    step_of_batch, step_of_running = (
-        _step(x[0].numpy(), row, column, *statistics, gamma, beta, eps) for statistics in (batch, running)
-    )
+    running = float(layer.running_mean[channel]), float(layer.running_var[channel])
+    first = x[0].numpy()
     return WorkedExample(
         norm,
         inputs.size(1),
@@ -141,8 +131,8 @@ def run(
         beta,
         eps,
         x.float().numpy(),
-        step_of_batch,
-        step_of_running,
+        _step(first, row, column, *batch, gamma, beta, eps),
+        _step(first, row, column, *running, gamma, beta, eps),
         groupings(inputs, channel, row, column, eps),
     )
 
@@ -150,7 +140,7 @@ def run(
 @cache_by_content(8)  # 4 MB each, for robust
 @torch.no_grad()
 def layer_inputs(model: nn.Module, digit: Tensor, company: Tensor) -> dict[str, Tensor]:
-    """What every norm receives in train mode, by its name: (1 + N, C, …), the digit first."""
+    """The input of every norm in train mode, by name: (1 + N, C, …), the digit first."""
     return norm_inputs(with_batch_statistics(model), torch.cat((digit.view(1, 1, 28, 28), company)))[1]
 
 
@@ -193,7 +183,7 @@ def groupings(
 
 
 def _step(x: np.ndarray, row: int, column: int, mean: float, var: float, gamma: float, beta: float, eps: float) -> Step:
-    """`x`: (H, W)."""
+    """Normalise `x`, (H, W), and pick the pixel."""
     normalized = (x - mean) / math.sqrt(var + eps)
     output = gamma * normalized + beta
     at = row, column
@@ -235,7 +225,7 @@ def _looks(result: WorkedExample) -> list[tuple[Step, float, str, str, str]]:
 
 
 def _line(axes: Axes, result: WorkedExample, ends: tuple[float, float]) -> None:
-    """y(x) is a straight line, whose slope and height come from the statistics."""
+    """y(x), a straight line per pair of statistics."""
     for step, _, color, look, label in _looks(result):
         y = [result.gamma * (x - step.mean) / math.sqrt(step.var + result.eps) + result.beta for x in ends]
         axes.plot(ends, y, look, color=color, label=label)

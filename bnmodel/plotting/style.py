@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EVAL = "#0072b2"  # running statistics; with TRAIN, a pair for colour-blind readers (Okabe & Ito)
 TRAIN = "#d55e00"  # batch statistics
 INK = "#4b4f56"
-ROSE, OLIVE = "#b0306a", "#5c7a00"  # whatever else is compared, beside INK: never eval against train
+ROSE, OLIVE = "#b0306a", "#5c7a00"  # other comparisons, with INK; not for eval and train
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -50,8 +50,6 @@ STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "svg.hashsalt": "bnmodel",  # reproducible SVG files
 }
-
-
 _lock = threading.RLock()
 
 
@@ -86,9 +84,9 @@ def ticks(axis: Axis, places: Sequence[float], labels: Sequence[str]) -> None:
 def stairs(
     axes: Axes, heights: np.ndarray, edges: np.ndarray, fill: bool = False, label: str = "", **look: Any
 ) -> None:
-    """A histogram (B,) over its edges (B + 1,), as matplotlib's `stairs`, which looks at every corner of it.
+    """Draw a histogram (B,) over its edges (B + 1,), faster than matplotlib's `stairs`.
 
-    A point without a mark in the middle of every bin lets a page read the heights; a legend leaves out its label.
+    Invisible points in the middle of the bins let a page show the heights; the legend leaves out their label.
     """
     x, y = np.repeat(edges, 2), np.concatenate(([0], np.repeat(heights, 2), [0]))
     if fill:
@@ -99,16 +97,12 @@ def stairs(
 
 
 def percent(share: Any) -> str:
-    """“45 %”; 99.95 % must not read as a certainty, nor 0.04 % as nothing."""
+    """“45 %”; 99.95 % is not rounded to 100 %, nor 0.04 % to 0 %."""
+    if 0 < share < 0.001:
+        return "below 0.1 %"
     if 0.99 < share < 1:
         return f"{int(1000 * share) / 10:.1f} %"
-    return (
-        "below 0.1 %"
-        if 0 < share < 0.001
-        else f"{100 * share:.1f} %"
-        if share < 0.01 and share
-        else f"{100 * share:.0f} %"
-    )
+    return f"{100 * share:.1f} %" if share and share < 0.01 else f"{100 * share:.0f} %"
 
 
 def percent_axis(axis: Axis) -> None:
@@ -135,7 +129,7 @@ def log_ticks(axis: Axis, digits: Sequence[int]) -> None:
 
 
 def powers_of_ten(powers: Iterable[int]) -> list[str]:
-    """Labels such as 1e-3, as plain text: matplotlib's mathtext takes longer than the rest of a figure."""
+    """Labels such as 1e-3 in plain text: mathtext takes longer than the rest of a figure."""
     return [f"1e{power}" if power else "1" for power in powers]
 
 

@@ -5,7 +5,8 @@ from functools import lru_cache
 import gradio as gr
 
 from bnmodel.experiments import initialization
-from bnmodel.experiments.initialization import ACTIVATIONS, Layer, Stack, title
+from bnmodel.experiments.initialization import Layer, Stack, title
+from bnmodel.experiments.signal_propagation import ACTIVATIONS
 from bnmodel.plotting import percent
 from demo import components as ui
 from demo.page import Drawn, Page
@@ -45,9 +46,9 @@ dense layers' outputs, from a standard-normal one at the top. *Saturated*: the s
 steepest (for ReLU, its left side); *dead*: a unit saturated for every sample. Batch norm stands between dense layer and
 activation.
 
-Source: `bnmodel/experiments/initialization.py`, `bnmodel/nn/init.py`. Glorot & Bengio 2010; He et al. 2015,
-[arXiv 1502.01852](https://arxiv.org/abs/1502.01852). Gradients that grow with batch norm: Yang et al. 2019,
-[arXiv 1902.08129](https://arxiv.org/abs/1902.08129).
+Source: `initialization.py` and `signal_propagation.py` in `bnmodel/experiments`, `bnmodel/nn/init.py`. Glorot & Bengio
+2010; He et al. 2015, [arXiv 1502.01852](https://arxiv.org/abs/1502.01852). Gradients that grow with
+batch norm: Yang et al. 2019, [arXiv 1902.08129](https://arxiv.org/abs/1902.08129).
 """
 
 

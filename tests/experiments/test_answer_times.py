@@ -1,4 +1,4 @@
-"""What makes the experiments quick changes none of their numbers; how a running average comes to its value."""
+"""Shortcuts that make the experiments fast do not change their numbers; convergence of a running average."""
 
 import copy
 
@@ -27,7 +27,7 @@ def model() -> nn.Module:
 
 @settings(deadline=None)
 @given(st.integers(1, 3), st.integers(2, 9), st.integers(2, 9), st.sampled_from([2, (2, 2), 3]), st.booleans())
-def test_quick_pooling_gives_what_torchs_gives(count: int, height: int, width: int, size: int, ceil: bool) -> None:
+def test_quick_pooling_equals_torchs(count: int, height: int, width: int, size: int, ceil: bool) -> None:
     x = torch.randn(count, 2, height, width)
     if min(height, width) < 3 and size == 3:
         return
@@ -45,7 +45,7 @@ def test_quick_pooling_leaves_gradients_alone() -> None:
     assert sorted(x.grad.flatten().tolist()) == [0, 0, 0, 1]
 
 
-def test_a_network_that_has_learned_meanwhile_is_not_remembered_as_it_was() -> None:
+def test_results_are_cached_by_the_weights_of_a_network() -> None:
     calls = []
 
     @cache_by_content(4)
@@ -77,7 +77,7 @@ def test_the_corrupted_digits_are_normalised_in_batches_of_the_chosen_size(model
 
 
 @pytest.mark.parametrize("momentum", [0.02, 0.1, 0.5, 1.0])
-def test_the_noise_of_a_running_average_is_that_of_the_theory_and_so_is_its_way(momentum: float) -> None:
+def test_noise_and_arrival_of_a_running_average_are_those_of_the_theory(momentum: float) -> None:
     batches = np.random.default_rng(1).normal(10, 0.5, 400)
     running = running_average((torch.tensor(batches)[:, None],) * 2, momentum)[0][:, 0].numpy()
     found = approach(batches, running, 10, momentum)
@@ -88,7 +88,7 @@ def test_the_noise_of_a_running_average_is_that_of_the_theory_and_so_is_its_way(
     assert abs(found.batches - found.batches_expected) <= 1 + 0.2 * found.batches_expected
 
 
-def test_an_average_that_does_not_move_never_comes_there() -> None:
+def test_a_running_average_with_momentum_0_never_arrives() -> None:
     batches = np.array([1.0, 1.2, 0.8])
     found = approach(batches, np.zeros(4), 1, 0)
     assert found.batches is None

@@ -1,23 +1,16 @@
-"""The comparison of three trainings, and the shipped sweep: what they are, and what they say."""
+"""Three trainings in turn, and what the page shows of them."""
 
 import dataclasses
-import json
-import math
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from bnmodel import data
-from bnmodel.experiments import catalogue, convergence, convergence_sweep, early_stopping
-from bnmodel.experiments.claims import Claim, Measure, claims, steps_to
-from bnmodel.experiments.convergence import RATES, Convergence, in_turn, recipe, start, stream
-from bnmodel.experiments.convergence_sweep import Cell, Sweep
+from bnmodel.experiments import convergence, early_stopping
+from bnmodel.experiments.convergence import Convergence, in_turn, recipe, start, stream
 from bnmodel.experiments.gradients import PLACES
-from bnmodel.nn.init import INITIALIZERS
 from bnmodel.training import train_from_scratch
 from bnmodel.training.checkpoint import copy_state
 from bnmodel.training.trainer import Training, new_network
@@ -36,10 +29,7 @@ def timeless(epochs):
     return [dataclasses.replace(epoch, seconds=0) for epoch in epochs]
 
 
-# ---- three in turn
-
-
-def test_a_network_trained_in_turn_is_that_of_train_from_scratch_to_the_last_bit():
+def test_a_network_trained_in_turn_equals_that_of_train_from_scratch():
     recipes = {place: recipe(place, epochs=2) for place in PLACES}
     recipes["dropout"] = early_stopping.recipe("dropout", 0.5, 0.01, epochs=2)
     trainings = {name: small(recipe) for name, recipe in recipes.items()}
@@ -104,215 +94,9 @@ def test_the_three_networks_start_with_the_same_weights():
         ({"initializer": "xavier"}, "initializer: expected one of random_normal"),
     ],
 )
-def test_impossible_arguments_are_refused_in_words(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         next(stream(**arguments))
-
-
-# ---- the sweep
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Sweep:
-    return convergence_sweep.read()
-
-
-def test_the_shipped_sweep_holds_every_setting_once_per_seed_and_well_formed(shipped):
-    settings = [(cell.seed, cell.place, cell.initializer, cell.rate) for cell in shipped.cells]
-    assert len(set(settings)) == len(settings) == shipped.seeds * convergence_sweep.SETTINGS
-    assert shipped.seeds >= 5
-    for cell in shipped.cells:
-        assert (cell.accuracy is None) == (cell.loss is None) == (cell.diverged is not None)
-        assert len(cell.accuracies) == len(cell.losses)
-        looks = shipped.steps // shipped.every if cell.diverged is None else cell.diverged // shipped.every - 1
-        assert len(cell.accuracies) == looks
-        assert all(0 <= accuracy <= 1 for accuracy in (*cell.accuracies, cell.accuracy or 0))
-        assert all(math.isfinite(loss) and loss > 0 for loss in (*cell.losses, cell.loss or 1))
-    assert convergence_sweep.SWEEP_FILE.stat().st_size < 300_000
-
-
-def test_the_shipped_sweep_says_which_command_made_it(shipped):
-    options = f"--dataset mnist --steps {shipped.steps} --every {shipped.every} --seeds {shipped.seeds}"
-    assert shipped.command == f"python -m bnmodel sweep {options}"
-    json.loads(convergence_sweep.SWEEP_FILE.read_text(), parse_constant=pytest.fail)  # no NaN, which is not JSON
-
-
-def test_the_claims_follow_from_the_cells(shipped):
-    """As arrays: (seed, place, initialiser, rate); Student's t for five seeds from a printed table."""
-    names = [name for name in INITIALIZERS if name != "zeros"]
-    final, steps, easier = (np.full((5, 3, 5, len(RATES)), value) for value in (0.0, math.inf, math.inf))
-    for cell in shipped.cells:
-        if cell.initializer != "zeros":
-            at = cell.seed, PLACES.index(cell.place), names.index(cell.initializer), RATES.index(cell.rate)
-            final[at] = cell.accuracy or 0
-            for target, times in ((0.97, steps), (0.95, easier)):
-                good = np.flatnonzero(np.array(cell.accuracies) >= target)
-                times[at] = shipped.every * (1 + good[0]) if len(good) else math.inf
-    shared = np.isfinite(easier).all((0, 1))
-    best = len(RATES) - 1 - np.median(final, 2)[:, :, ::-1].argmax(-1)  # (seed, place)
-    at_best = np.take_along_axis(final, best[:, :, None, None], 3)[..., 0]
-    slow = final[:, :, 1:, RATES.index(0.01)]
-    expected = [  # (seed, place), whether it is compared as a ratio
-        (np.isfinite(steps).sum((2, 3)), False),
-        (np.exp(np.log(easier[:, :, shared]).mean(-1)), True),
-        (largest_rate((final >= 0.9).any(2)), True),
-        (largest_rate((final[:, :, 1:] >= 0.9).all(2)), True),
-        (100 * np.ptp(slow, -1), False),
-        (100 * np.ptp(at_best[:, :, 1:], -1), False),
-        (100 * np.ptp(at_best, -1), False),
-    ]
-    measures = [measure for claim in claims(shipped) for measure in claim.measures]
-    assert shared.any()
-    for measure, (values, ratio) in zip(measures, expected, strict=True):
-        scaled = np.log(values) if ratio else values
-        for k, place in enumerate(PLACES):
-            found = measure.interval(place)
-            half = 2.776 * scaled[:, k].std(ddof=1) / math.sqrt(5)
-            low, high = scaled[:, k].mean() - half, scaled[:, k].mean() + half
-            bounds = np.array([found.low, found.high])
-            assert (np.log(bounds) if ratio else bounds) == pytest.approx([low, high], rel=1e-3, abs=1e-3)
-            gain = (scaled[:, k] - scaled[:, 0]) * (1 if measure.larger_is_better else -1)
-            if place != "none":
-                assert measure.better(place) == (gain.mean() - 2.776 * gain.std(ddof=1) / math.sqrt(5) > 0)
-
-
-def largest_rate(good):
-    """(seed, place, rate) → the largest rate that is good, (seed, place)."""
-    return np.where(good, np.array(RATES), 0).max(-1)
-
-
-@pytest.mark.parametrize(
-    ("none", "after", "better"),
-    [
-        ((1.0, 2.0, 3.0), (2.0, 3.1, 4.0), True),  # paired: the seeds differ more than the places do
-        ((1.0, 2.0, 3.0), (0.9, 1.9, 3.0), False),
-        ((1.0, 2.0, 3.0), (9.0, 1.0, 3.0), False),  # larger on average, by one seed alone
-    ],
-)
-def test_a_place_is_better_if_the_interval_of_the_paired_difference_excludes_zero(none, after, better):
-    measure = Measure("accuracy", {"none": none, "before": none, "after": after}, larger_is_better=True)
-    assert measure.better("after") == better
-    assert not measure.better("before")
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "verdict"),
-    [(2.0, 2.0, "it holds"), (1.0, 2.0, "it holds in part"), (0.5, 1.0, "it does not hold here")],
-)
-def test_the_verdict_follows_from_the_measures(before, after, verdict):
-    values = {place: (x, x) for place, x in (("none", 1.0), ("before", before), ("after", after))}
-    assert Claim("Faster", (Measure("accuracy", values, larger_is_better=True),)).verdict == verdict
-
-
-def test_from_zeros_no_network_learns_wherever_the_norm_is(shipped):
-    assert all((cell.accuracy or 0) < 0.12 for cell in shipped.cells if cell.initializer == "zeros")
-
-
-def test_a_cell_is_the_plain_loop_with_torchs_own_loss_and_optimiser():
-    chosen = recipe("after", 0.1)
-    cell = convergence_sweep.one(chosen, *SMALL, steps=3, every=3)
-    model, _ = new_network(chosen)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-4)
-    order = torch.cat([torch.randperm(128, generator=g) for g in [torch.Generator().manual_seed(0)] for _ in range(2)])
-    for index in order[: 3 * 64].split(64):
-        optimizer.zero_grad()
-        nn.NLLLoss()(model(SMALL[0].images[index]), SMALL[0].labels[index]).backward()
-        optimizer.step()
-    with torch.no_grad():
-        answers = model.eval()(SMALL[1].images)
-    assert cell.loss == pytest.approx(nn.NLLLoss()(answers, SMALL[1].labels).item(), rel=1e-3)
-    assert cell.accuracy == pytest.approx((answers.argmax(1) == SMALL[1].labels).float().mean().item())
-    assert (cell.accuracies, len(cell.losses)) == ((cell.accuracy,), 1)
-
-
-def test_a_sweep_survives_its_file(tmp_path):
-    cells = (
-        Cell(0, "none", "zeros", 10.0, None, None, (0.1,), (2.3,), 80),
-        Cell(1, "after", "zeros", 1.0, 0.5, 1.0, (), (), None),
-    )
-    sweep = Sweep("a command", 400, 40, 2, cells)
-    convergence_sweep.write(sweep, tmp_path / "sweep.json")
-    assert catalogue.plain(convergence_sweep.read(tmp_path / "sweep.json")) == catalogue.plain(sweep)
-
-
-def test_an_interrupted_sweep_continues_and_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(convergence_sweep, "RATES", (0.1,))
-    monkeypatch.setattr(convergence_sweep, "INITIALIZERS", {"he_normal": None})
-    path, sizes = tmp_path / "sweep.json", (2, 1)
-    whole = convergence_sweep.run(*SMALL, "a command", *sizes, seeds=2)
-    convergence_sweep.write(dataclasses.replace(whole, cells=whole.cells[:4]), path)
-    known = convergence_sweep.resumed(path, "a command")
-    trained = []
-    again = convergence_sweep.run(*SMALL, "a command", *sizes, seeds=2, known=known, on_cell=trained.append)
-    assert (again, len(trained), len(whole.cells)) == (whole, 2, 6)
-    with pytest.raises(data.DataError, match="expected a sweep by another, found one by a command"):
-        convergence_sweep.resumed(path, "another")
-
-
-def test_a_setting_that_diverged_with_most_seeds_has_no_mean_accuracy():
-    good, bad = (Cell(0, "none", "zeros", 1.0, accuracy, accuracy, (), (), None) for accuracy in (0.5, None))
-    assert convergence_sweep.mean_accuracy([good, good, bad]) == 0.5
-    assert convergence_sweep.mean_accuracy([good, bad]) is None
-
-
-def test_a_training_whose_loss_became_infinite_has_diverged_and_no_accuracy():
-    cell = convergence_sweep.one(recipe("none", 1e30, "random_normal"), *SMALL, steps=4, every=2)
-    assert (cell.accuracy, cell.loss, cell.accuracies, cell.diverged) == (None, None, (), 2)
-
-
-def test_the_steps_to_a_target_are_those_of_the_first_look_that_saw_it():
-    cell = Cell(0, "none", "zeros", 1.0, 0.5, 1.0, (0.5, 0.98, 0.9), (1.0, 1.0, 1.0), None)
-    assert steps_to(cell, 40) == 80
-    assert steps_to(cell, 40, target=0.99) is None
-
-
-# ---- shown
-
-
-@pytest.mark.parametrize("name", ["convergence_sweep", "early_stopping"])
-def test_the_command_writes_a_png_an_svg_and_json(tmp_path, name):
-    from bnmodel.__main__ import main
-
-    assert main(["experiment", name, "--out", str(tmp_path)]) == 0
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".png", ".svg"]
-    assert json.loads((tmp_path / f"{name}.json").read_text())
-
-
-def test_an_experiment_needs_a_name_or_all(capsys):
-    from bnmodel.__main__ import main
-
-    for wrong in (["experiment"], ["experiment", "gradients", "--all"]):
-        assert main(wrong) == 1
-        assert "expected a name, or --all" in capsys.readouterr().err
-
-
-def test_the_page_shows_the_mean_of_every_setting_in_every_map_and_frames_one_setting_in_each(shipped):
-    maps = tab.recorded_maps("he_normal", 0.1).split("<h3>")[0]
-    assert maps.count("<td") == convergence_sweep.SETTINGS
-    assert maps.count("outline: 2px") == len(PLACES)
-    cells = [cell for cell in shipped.cells if (cell.place, cell.initializer, cell.rate) == ("after", "he_normal", 0.1)]
-    mean = 100 * np.mean([cell.accuracy for cell in cells])
-    assert f"<b>{mean:.1f}</b>" in maps
-    assert f"<b>{mean:.1f} %</b>" in tab.in_words(shipped, "he_normal", 0.1)
-
-
-def test_the_page_says_with_how_many_seeds_a_setting_diverged():
-    good, bad = (Cell(0, "none", "zeros", 1.0, accuracy, accuracy, (), (), None) for accuracy in (0.5, None))
-    assert tab.outcome([good, bad]) == "<b>50.0 %</b> (50.0 – 50.0), diverged with 1 of 2 seeds"
-    assert tab.outcome([bad]) == "diverged with every seed"
-
-
-def test_the_claims_are_a_table_of_a_line_per_measure_and_a_column_per_place_of_the_norm(shipped):
-    rows = re.findall(r"<tr>(.*?)</tr>", tab.in_claims(shipped).split("<tbody>")[1])
-    assert [len(re.findall("<td>", row)) for row in rows] == [3] * len(rows)
-    assert sum(int(n) for n in re.findall(r'rowspan="(\d)"', "".join(rows))) == len(rows)
-    learned = claims(shipped)[0].measures[0]
-    values = [value.replace("<b>", "").replace("</b>", "") for value in re.findall("<td>(.*?)</td>", rows[0])]
-    assert values == [str(learned.interval(place)) for place in PLACES]
-    assert ["<b>" in value for value in re.findall("<td>(.*?)</td>", rows[0])] == [
-        False,
-        *(learned.better(place) for place in PLACES[1:]),
-    ]
 
 
 def test_an_earlier_run_stays_numbered_beside_the_present_one():
@@ -325,7 +109,7 @@ def test_an_earlier_run_stays_numbered_beside_the_present_one():
     ]
 
 
-def test_what_the_page_says_of_a_live_training_is_where_it_stands():
+def test_the_page_reports_the_progress_of_a_live_training():
     curves = tuple(convergence.Curve(place) for place in PLACES)
     empty = Convergence(0.1, "he_normal", 10, 0, curves)
     assert "epoch 0 of 10" in tab.draw(empty, "training")

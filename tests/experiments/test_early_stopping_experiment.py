@@ -12,23 +12,11 @@ from bnmodel.experiments import early_stopping
 from bnmodel.experiments.early_stopping import gap_figure, of_checkpoint, recipe, regularise, run, stream
 from bnmodel.training import train_from_scratch
 from bnmodel.training.evaluation import evaluate
-from bnmodel.training.history import EarlyStopping
 from demo.app import CHECKPOINTS
 from demo.tabs import stopping as tab
 
 LECTURE = CHECKPOINTS / "lecture"
 LOSSES = st.lists(st.sampled_from([k / 8 for k in range(1, 30)]), min_size=1, max_size=40)  # equal ones are frequent
-
-
-@given(LOSSES, st.integers(1, 12))
-def test_the_stop_is_where_a_training_loop_with_early_stopping_would_end(losses, patience):
-    stopping, trained, kept = EarlyStopping(patience), [], None
-    while len(trained) < len(losses) and not stopping.should_stop:
-        trained.append(losses[len(trained)])
-        if stopping.improved(trained[-1]):
-            kept = len(trained)
-    result = run(losses, patience)
-    assert (result.stop, result.kept, result.early) == (len(trained), kept, stopping.should_stop)
 
 
 @given(LOSSES, st.integers(1, 12))

@@ -1,4 +1,4 @@
-"""The experiments' numbers against torch's own layers and hand calculation; and that they leave the network alone."""
+"""The experiments against torch's own layers and hand calculation; they do not change the network."""
 
 import copy
 import json
@@ -86,7 +86,7 @@ def test_company_of_one_class_is_of_that_class_and_inverted_company_is_its_negat
         (("one class", 3, 0, DIGIT, 10), "expected a digit 0 … 9"),
     ],
 )
-def test_impossible_company_is_refused_in_words(arguments, message):
+def test_invalid_company_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         companions(*arguments)
 
@@ -153,7 +153,7 @@ def test_the_running_average_is_that_of_torchs_layer(momentum):
     assert (var[0] == 1).all()
 
 
-def test_a_channel_or_norm_that_is_not_there_is_refused_by_name():
+def test_an_unknown_channel_or_norm_is_refused():
     with pytest.raises(ValueError, match="channel: expected 0 … 9, received 10"):
         statistics.run(NETWORK, DIGIT, channel=10)
     with pytest.raises(ValueError, match=r"norm: expected one of block1\.norm, block2\.norm, received 'norm9'"):
@@ -256,7 +256,7 @@ def test_the_command_line_writes_picture_and_numbers_of_a_drawn_digit(tmp_path, 
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"no image", "expected an image"), (None, "blank")])
-def test_the_command_line_refuses_what_is_no_drawing(tmp_path, capsys, content, message):
+def test_the_command_line_refuses_files_that_are_no_drawing(tmp_path, capsys, content, message):
     path = tmp_path / "drawn.png"
     Image.new("L", (50, 50), 255).save(path) if content is None else path.write_bytes(content)
     assert main(["experiment", "modes", "--image", str(path), "--out", str(tmp_path)]) == 1
@@ -268,7 +268,7 @@ def test_an_unknown_experiment_is_refused_with_the_names_of_all(tmp_path, capsys
     assert "expected one of modes, worked_example, batch_spread" in capsys.readouterr().err
 
 
-def test_the_most_telling_company_flips_the_answer_where_it_says_so_and_is_the_same_again():
+def test_the_most_telling_company_flips_the_answer_if_it_says_so_and_is_deterministic():
     images = load_sample(train=False).images
     found = 0
     for digit in images[[5, 14, 716, 900], 0]:
@@ -281,7 +281,7 @@ def test_the_most_telling_company_flips_the_answer_where_it_says_so_and_is_the_s
     assert found  # 716 was chosen as one that flips
 
 
-def test_where_no_company_flips_the_answer_the_one_that_lowers_it_most_is_told():
+def test_without_a_flip_the_company_that_lowers_the_answer_most_is_returned():
     network = copy.deepcopy(NETWORK)
     network.dense2.bias.data[1] += 1e6  # always a 1
     company, flips = most_telling(network, DIGIT)

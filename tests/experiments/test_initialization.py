@@ -9,7 +9,8 @@ from torch import nn
 
 from bnmodel import SimpleMLP, SimpleMLPConfig
 from bnmodel.experiments import catalogue, initialization
-from bnmodel.experiments.initialization import ACTIVATIONS, NAMES, draw_weight, propagate, theory
+from bnmodel.experiments.initialization import NAMES, draw_weight
+from bnmodel.experiments.signal_propagation import ACTIVATIONS, propagate, theory
 from demo import svg
 from demo.tabs import initialise
 
@@ -71,7 +72,7 @@ def test_mean_and_std_are_random_normals_and_gain_is_glorots_and_hes():
 def test_activations_and_gradients_are_those_of_a_hand_built_net(activation, norm):
     weights = [draw_weight("he_normal", 6, 6, seeded(k)).double() for k in range(3)]
     x, g = torch.randn(2, 5, 6, generator=seeded(9), dtype=torch.float64)
-    _, answered, gradients = propagate(weights, x, g, activation, norm)
+    _, activations, gradients = propagate(weights, x, g, activation, norm)
     layers, seen = [], []
     for weight in weights:
         dense = nn.Linear(6, 6, bias=False, dtype=torch.float64)
@@ -80,7 +81,7 @@ def test_activations_and_gradients_are_those_of_a_hand_built_net(activation, nor
         layers += [dense, nn.BatchNorm1d(6, dtype=torch.float64) if norm else nn.Identity(), TORCH[activation]]
     y = nn.Sequential(*layers)(x.clone().requires_grad_())
     y.backward(g)
-    torch.testing.assert_close(answered[-1], y)
+    torch.testing.assert_close(activations[-1], y)
     for mine, theirs in zip(gradients, seen, strict=True):
         torch.testing.assert_close(mine, theirs)
 
@@ -95,14 +96,14 @@ def test_a_wide_stack_follows_the_theory_of_activations_and_gradients(activation
 
 
 @pytest.mark.parametrize(("activation", "scale"), [("relu", 2.0), ("identity", 1.0)])
-def test_in_theory_two_over_fan_in_keeps_relu_level_and_one_over_fan_in_the_identity(activation, scale):
+def test_theory_preserves_relu_at_two_over_fan_in_and_the_identity_at_one_over_fan_in(activation, scale):
     activations, gradients = theory(activation, scale, 30)
     np.testing.assert_allclose(activations, activations[0], rtol=1e-6)
     np.testing.assert_allclose(gradients, gradients[0], rtol=1e-6)
     assert theory(activation, scale / 2, 30)[0, -1] == pytest.approx(activations[0] * 2**-15, rel=0.5)
 
 
-def test_in_theory_whole_numbers_as_a_page_sends_them_are_no_other_than_any() -> None:
+def test_theory_is_the_same_for_integers_and_floats() -> None:
     theory.cache_clear()  # it would take 100 and 100.0 for one
     of_a_whole_number = theory("relu", 100, 30)
     theory.cache_clear()
@@ -116,7 +117,7 @@ def test_theory_of_one_relu_layer_is_the_moments_of_a_rectified_normal():
     assert gradients[0] == pytest.approx(math.sqrt(1 / 2), rel=1e-5)
 
 
-def test_with_batch_norm_the_activations_stay_level_whatever_the_initialiser_but_zeros():
+def test_with_batch_norm_activations_stay_level_for_every_initialiser_except_zeros():
     result = initialization.stack("relu")
     levels = result.activation_std[[NAMES.index(name) for name in NONZERO]]
     plain, normed = levels[:, 0], levels[:, 1]
@@ -150,7 +151,7 @@ def test_saturated_and_dead_are_counted_where_no_gradient_passes():
     assert sigmoid[NAMES.index("random_normal")] == pytest.approx(1 - math.erf(edge / math.sqrt(2)), abs=0.01)
 
 
-def test_weights_with_a_mean_have_no_theory_and_are_drawn_all_the_same():
+def test_weights_with_a_mean_are_drawn_but_have_no_theory():
     result = initialization.stack("relu", depth=4, mean=0.3)
     assert np.isnan(result.theory_activation_std[NAMES.index("random_normal")]).all()
     assert np.isfinite(result.activation_std).all()

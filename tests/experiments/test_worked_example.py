@@ -41,7 +41,7 @@ class OneNorm(nn.Module):
         return self.norm(2 * images[:, :, :2, :2] - 1).flatten(1)
 
 
-def test_every_step_is_what_one_computes_by_hand():
+def test_every_step_equals_a_hand_calculation():
     digit, other = torch.zeros(28, 28), torch.zeros(1, 1, 28, 28)
     digit[:2, :2] = torch.tensor([[0.5, 1.0], [1.5, 2.0]])  # x = 0, 1, 2, 3
     other[0, 0, :2, :2] = torch.tensor([[2.5, 3.0], [3.5, 4.0]])  # x = 4, 5, 6, 7
@@ -123,7 +123,7 @@ def test_gamma_beta_and_eps_of_ones_own_replace_the_networks():
         ({"eps": 0.0}, "eps: expected a number > 0"),
     ],
 )
-def test_what_is_not_there_is_refused_by_name(arguments, message):
+def test_an_unknown_norm_channel_or_pixel_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         worked_example.run(NETWORK, DIGIT, COMPANY, **arguments)
 
