@@ -1,4 +1,4 @@
-"""Counts the tests of killed trainings, full disks, damaged and swapped files.  python -m benchmarks.faults"""
+"""Count the tests of killed processes, full disks, and damaged or swapped files.  python -m benchmarks.faults"""
 
 import subprocess
 import sys

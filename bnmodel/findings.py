@@ -27,7 +27,7 @@ CODES: dict[str, str] = {
     "active-dropout": "a dropout of the file is in training mode",
     "fixed-batch": "the file accepts one batch size only",
 }
-"""Every code and what it means."""
+"""Codes and their meaning."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Finding:
         code: one of `CODES`.
         severity: "error", "warning" or "note".
         layer: qualified name of the module, or of the node in an exported file; "" for the whole network.
-        message: what was found, with the measured numbers.
+        message: the problem, with the measured numbers.
         remedy: a line of code or a command.
     """
 

@@ -1,1 +1,1 @@
-"""Networks with planted faults and without, for the check-up."""
+"""Benchmark of `diagnose`: networks with planted faults and healthy ones."""

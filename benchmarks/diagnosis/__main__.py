@@ -1,4 +1,4 @@
-"""The check-up measured: planted faults × codes, healthy networks, time.  python -m benchmarks.diagnosis [--seeds N]
+"""Measure `diagnose`: planted faults × codes, healthy networks, time.  python -m benchmarks.diagnosis [--seeds N]
 
 Writes benchmarks/results/diagnosis.json; `python -m benchmarks.readme` puts it into docs/diagnosis.md.
 """
@@ -58,7 +58,7 @@ def planted(fault: Fault, seeds: range) -> dict[str, Any]:
 
 
 def healthy(seeds: range) -> dict[str, Any]:
-    """Check-ups of healthy networks, handed in in several ways; errors and warnings among them."""
+    """Check-ups of healthy networks, each passed in in several ways, and the false alarms among them."""
     networks, checkups, alarms = 0, 0, []
     for seed in seeds:
         for network in HEALTHY:
@@ -97,9 +97,9 @@ if find_spec("timm"):
 
 
 def ratio(build: Callable[[], nn.Module], inputs: Callable[[], Inputs]) -> dict[str, float]:
-    """Processor time of a check-up over that of an evaluation pass on the same batches, medians of rounds in turns.
+    """Processor time of a check-up relative to an evaluation pass over the same batches, median of alternating rounds.
 
-    Of a sound network, and of the same after train-mode passes over darker images.
+    For a sound network, and for the same after train-mode passes over darker images.
     """
     torch.manual_seed(0)
     model, batches = build(), inputs()
@@ -130,7 +130,7 @@ def ratio(build: Callable[[], nn.Module], inputs: Callable[[], Inputs]) -> dict[
 
 
 def watch_overhead() -> dict[str, float]:
-    """Processor time of a watched training step over that of a plain one, minus 1: minima of rounds in turns."""
+    """Processor time that `watch` adds to a training step, as a share; minima of alternating rounds."""
     result = {}
     for name, build, batch, steps, rounds in (
         ("resnet18, batches of 16", lambda: grayscale(models.resnet18), 16, 20, 3),

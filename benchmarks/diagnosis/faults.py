@@ -1,4 +1,4 @@
-"""Faults of batch norms, made as people make them: by training, loading or calling the network that way."""
+"""Faults of batch norms, planted as people make them: by how the network is trained, loaded or called."""
 
 import copy
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from benchmarks.diagnosis.networks import Batches, Data
 
 @dataclass(frozen=True)
 class Case:
-    """A network as someone brings it: the model, batches, and other arguments of `diagnose`."""
+    """The arguments of `diagnose`: model, batches and options."""
 
     model: nn.Module
     batches: Any
@@ -25,7 +25,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Fault:
-    """`code` is what the report should say; `make(seed)` plants it."""
+    """A fault, the code expected in the report, and a function of the seed that plants it."""
 
     name: str
     code: str
@@ -53,7 +53,7 @@ def norms(model: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def pass_through(model: nn.Module, batches: Batches, change: Callable[[Tensor], Tensor], count: int = 20) -> nn.Module:
-    """Forward passes in train mode without training: validation after a forgotten eval()."""
+    """Forward passes in train mode without an update of the weights, as after a forgotten eval()."""
     model.train()
     with torch.no_grad():
         for step in range(count):
@@ -180,7 +180,7 @@ def other_contrast(seed: int) -> Case:
 
 
 def raw_pixels(seed: int) -> Case:
-    """Inputs in 0…16 where the network was trained on −1…1, without targets."""
+    """Inputs in 0…16 for a network trained on −1…1, without targets."""
     data = zoo.digits()
     return case(healthy(seed), [(x + 1) * 8 for x, _ in data.batches()], reference=data.batches(64, "train"))
 
@@ -273,7 +273,7 @@ def pairs(seed: int) -> Case:
 
 
 def dead_after_relu(seed: int) -> Case:
-    """A huge learning rate at first has killed ReLUs before the norms."""
+    """ReLUs before the norms that a huge learning rate has killed."""
     data = zoo.digits()
     model = zoo.built(lambda: zoo.relu_first(), data, seed)
     with torch.no_grad():
@@ -294,7 +294,7 @@ def decayed_scale(seed: int) -> Case:
 
 
 def constant_feature(seed: int) -> Case:
-    """A feature constant in training, a tiny ε, and a value in use that differs."""
+    """A feature that is constant in training but not in the test data, and a tiny ε."""
     data = zoo.digits()
     x, y = data.train
     x = x.clone()
@@ -308,7 +308,7 @@ def constant_feature(seed: int) -> Case:
 
 
 def overflow(seed: int) -> Case:
-    """Activations beyond half precision's range reached the statistics once."""
+    """One training batch with huge values."""
     model = healthy(seed).train()
     with torch.no_grad():
         x = zoo.digits().train[0][:64].clone()
@@ -373,4 +373,4 @@ FAULTS = (
 )
 
 MILD = ("siamese network of two domains", "cumulative average")
-"""Faults that cost less than a significant point of accuracy: a note is right."""
+"""Faults that cost less than one significant point of accuracy, so that a note is correct."""

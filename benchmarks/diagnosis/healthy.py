@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from bnmodel.nn.batchnorm import CustomBatchNorm
 
 @dataclass(frozen=True)
 class Healthy:
-    """How to train a network that has no fault; one seed of it is enough if it is `large`."""
+    """How to train a network without a fault; a `large` one with one seed only."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -31,12 +30,9 @@ def flipped(x: Tensor) -> Tensor:
     return x.flip(-1)
 
 
-USUAL = partial(nn.BatchNorm2d, momentum=0.1)
-
-
-def grayscale(build: Callable[..., nn.Module], norm_layer: Callable[..., nn.Module] | None = None) -> nn.Module:
+def grayscale(build: Callable[..., nn.Module]) -> nn.Module:
     """One of torchvision's for ten classes and one input channel, without downsampling in the first layer."""
-    model = build(num_classes=10, norm_layer=norm_layer)
+    model = build(num_classes=10)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d):
             parent = model.get_submodule(name.rpartition(".")[0])
@@ -92,7 +88,7 @@ HEALTHY = (
 
 
 def handed_in(model: nn.Module, data: Data) -> Iterator[tuple[str, nn.Module, list[Any]]]:
-    """The ways in which people hand over the same network: mode, batch size, few samples, no targets."""
+    """The same network as people pass it in: other modes and batch sizes, few samples, no targets."""
     inputs, targets = data.test
     ways = {
         "64": data.batches(64),

@@ -1,4 +1,4 @@
-"""Small networks of varied architecture, data and training for the check-up's benchmark and tests."""
+"""Small networks of varied architecture and data, and their training, for the benchmark and tests of `diagnose`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Data:
     loss: Callable[[Any, Tensor], Tensor]
 
     def batches(self, size: int = 64, part: str = "test") -> Batches:
-        """The data in order, in batches of `size`; a rest of one sample is left out."""
+        """The data in order, in batches of `size`; a last batch of one sample is left out."""
         inputs, targets = getattr(self, part)
         return [pair for pair in zip(inputs.split(size), targets.split(size), strict=True) if len(pair[0]) > 1]
 
@@ -69,11 +69,7 @@ def segmentation() -> Data:
     return Data(noisy(base.train[0]), noisy(base.test[0]), F.cross_entropy)
 
 
-def norm2d(channels: int, **options: Any) -> nn.Module:
-    return nn.BatchNorm2d(channels, **options)
-
-
-def cnn(width: int = 12, norm: Callable[..., nn.Module] = norm2d, **options: Any) -> nn.Module:
+def cnn(width: int = 12, norm: Callable[..., nn.Module] = nn.BatchNorm2d, **options: Any) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1),
         norm(width, **options),
@@ -199,7 +195,7 @@ def built(build: Callable[[], nn.Module], data: Data, seed: int = 0) -> nn.Modul
 
 
 def shuffled(data: Data, size: int, steps: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """`steps` batches of training data, epoch after epoch, each newly shuffled; rests are dropped."""
+    """`steps` batches of training data, shuffled every epoch; incomplete ones are dropped."""
     generator = torch.Generator().manual_seed(seed)
     inputs, targets = data.train
     done = 0
@@ -221,7 +217,7 @@ def train(
     schedule: bool = False,
     seed: int = 0,
 ) -> nn.Module:
-    """Train as people do; the model is left in train mode."""
+    """Train in the usual loop; the model stays in train mode."""
     own = optimizer(model.parameters(), lr=lr)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(own, steps) if schedule else None
     model.train()

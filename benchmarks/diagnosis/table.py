@@ -1,10 +1,10 @@
-"""The confusion table of planted faults and reported codes, as Markdown."""
+"""The confusion table of planted faults and reported codes as Markdown."""
 
 from typing import Any
 
 
 def confusion_table(result: dict[str, Any]) -> str:
-    """Markdown: a row per planted fault."""
+    """A row per planted fault, then a paragraph on healthy networks and time."""
     lines = [
         "| planted fault | expected | reported as error or warning | as note |",
         "|---|---|---|---|",

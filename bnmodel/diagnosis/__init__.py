@@ -1,4 +1,4 @@
-"""The check-up: what is wrong with the batch norms of a network, and what recalibrating them gives."""
+"""Diagnose the batch norms of a network, recalibrate them, and watch them in training."""
 
 from bnmodel.diagnosis.checkup import diagnose
 from bnmodel.diagnosis.recalibration import recalibrate

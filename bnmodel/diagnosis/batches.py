@@ -1,5 +1,6 @@
-"""Batches in the forms that people have them in: inputs, (inputs, targets), or anything with `forward=`."""
+"""Read batches of any usual form: inputs, (inputs, targets), dicts, or anything else with `forward=`."""
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -9,17 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-MOST_BYTES = 4 << 30  # an endless iterator ends here
+MOST_BYTES = 4 << 30  # so that an endless iterator is refused
 
 Forward = Callable[[nn.Module, Any], Any]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Attributes:
-    inputs: what the model is called with.
-    targets: or None.
-    samples: length of the first axis of the first tensor, or of a list of images (C, H, W).
+    """A batch as the passes use it.
+
+    Attributes:
+        inputs: what the model, or `forward`, is called with.
+        targets: or None.
+        samples: length of the first axis of the first tensor, or of a list of images (C, H, W).
     """
 
     inputs: Any
@@ -73,7 +76,7 @@ def read_batches(batches: Iterable[Any], device: torch.device | None, wanted: in
 
 
 def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str) -> Batch:
-    batch = to_device(batch, device)
+    batch = map_leaves(batch, lambda _, leaf: _to_tensor(leaf, device))
     samples = _samples(batch)
     pair = isinstance(batch, (tuple, list)) and len(batch) == 2
     if wanted is None:
@@ -131,7 +134,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """As `tensors`, each with its key or position."""
+    """As `tensors`, each with the path of its keys, positions and field names, such as "boxes.0"."""
     if isinstance(value, Tensor):
         yield prefix, value
     elif isinstance(value, Mapping):
@@ -145,20 +148,36 @@ def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from named_tensors(getattr(value, field.name), f"{prefix}.{field.name}" if prefix else field.name)
 
 
-def to_device(value: Any, device: torch.device | None) -> Any:
-    """The same structure with arrays as tensors, on `device`."""
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        value = torch.from_numpy(value)
-    if isinstance(value, Tensor):
-        return value if device is None else value.to(device)
+def map_leaves(value: Any, change: Callable[[str, Any], Any], prefix: str = "") -> Any:
+    """The same structure with change(name, leaf) in place of each leaf, with the names of `named_tensors`."""
+
+    def inner(key: Any, item: Any) -> Any:
+        return map_leaves(item, change, f"{prefix}.{key}" if prefix else str(key))
+
     if isinstance(value, Mapping):
-        items = {key: to_device(item, device) for key, item in value.items()}
-        return items if type(value) is dict else value if device is None else _rebuilt(value, items)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(to_device(item, device) for item in value))
-    if type(value) in (tuple, list):
-        return type(value)(to_device(item, device) for item in value)
-    return value
+        return _rebuilt(value, {key: inner(key, item) for key, item in value.items()})
+    if isinstance(value, (tuple, list)):
+        return _rebuilt(value, [inner(index, item) for index, item in enumerate(value)])
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = copy.copy(value)
+        for field in fields(value):
+            object.__setattr__(changed, field.name, inner(field.name, getattr(value, field.name)))  # may be frozen
+        return changed
+    return change(prefix, value)
+
+
+def _rebuilt(original: Any, items: Any) -> Any:
+    """`items` as the type of `original`, or as they are if its constructor takes something else."""
+    try:
+        return type(original)(*items) if hasattr(original, "_fields") else type(original)(items)
+    except TypeError:
+        return items
+
+
+def _to_tensor(leaf: Any, device: torch.device | None) -> Any:
+    if isinstance(leaf, np.ndarray) and leaf.dtype != object:
+        leaf = torch.from_numpy(leaf)
+    return leaf.to(device) if isinstance(leaf, Tensor) and device is not None else leaf
 
 
 def mixed(batches: list[Batch], size: int, most: int) -> list[Batch] | None:
@@ -180,29 +199,6 @@ def mixed(batches: list[Batch], size: int, most: int) -> list[Batch] | None:
     for part in range(parts):
         index = chosen[part::parts]
         picked = {name: tensor[index.to(tensor.device)] for name, tensor in joined.items()}
-        result.append(Batch(_replaced(batches[0].inputs, picked), None, len(index)))
+        inputs = map_leaves(batches[0].inputs, picked.get)
+        result.append(Batch(inputs, None, len(index)))
     return result
-
-
-def _replaced(value: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
-    """The structure of `value` with other tensors, by the names of `named_tensors`."""
-
-    def inner(key: Any, item: Any) -> Any:
-        return _replaced(item, tensors, f"{prefix}.{key}" if prefix else str(key))
-
-    if isinstance(value, Tensor):
-        return tensors[prefix]
-    if isinstance(value, Mapping):
-        items = {key: inner(key, item) for key, item in value.items()}
-        return items if type(value) is dict else _rebuilt(value, items)
-    if isinstance(value, (tuple, list)):
-        parts = [inner(index, item) for index, item in enumerate(value)]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value
-
-
-def _rebuilt(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    try:
-        return type(original)(items)  # type: ignore[call-arg]
-    except TypeError:
-        return items

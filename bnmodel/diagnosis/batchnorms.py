@@ -1,4 +1,4 @@
-"""A network's batch norms and what they hold."""
+"""Find the batch norms of a network, and read their parameters and running statistics."""
 
 from typing import TypeAlias
 
@@ -8,16 +8,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 Norm: TypeAlias = _BatchNorm
-"""What torch's BatchNorm1d, 2d, 3d and SyncBatchNorm, CustomBatchNorm, and subclasses of them have in common."""
+"""Base class of torch's BatchNorm1d, 2d, 3d and SyncBatchNorm, and of CustomBatchNorm."""
 
 
 def named_batch_norms(model: nn.Module) -> dict[str, Norm]:
     """Qualified name → batch norm, in order of registration; a shared module appears once.
 
-    A subclass that keeps other running statistics than one mean and variance per channel is left out.
+    Subclasses whose running statistics are not one mean and one variance per channel are left out.
 
     Raises:
-        ValueError: a lazy module has not been initialised, or batch norms are scripted: they cannot be looked into.
+        ValueError: a lazy module is not initialised, or a batch norm is scripted.
     """
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
@@ -40,13 +40,13 @@ def takes(norm: nn.Module, x: Tensor) -> bool:
 
 
 def running_statistics(norm: Norm) -> tuple[Tensor, Tensor] | None:
-    """Running mean and variance, (C,) each, or None where the layer keeps none."""
+    """Running mean and variance, (C,) each, or None if the layer keeps none."""
     mean, var = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
     return None if mean is None or var is None else (mean, var)
 
 
 def batches_tracked(norm: Norm) -> int | None:
-    """Batches seen in training mode, or None where they are not counted."""
+    """Batches seen in training mode, or None if they are not counted."""
     count = getattr(norm, "num_batches_tracked", None)
     return None if count is None else int(count)
 
@@ -65,3 +65,11 @@ def initial_weight(norm: Norm) -> float:
     if momentum is None:
         return 0.0 if count else 1.0
     return float((1 - momentum) ** count)
+
+
+def amplification(norm: Norm) -> Tensor:
+    """|γ| / √(σ² + ε) of each channel in eval mode, (C,), for a layer with running statistics."""
+    running, scale = running_statistics(norm), scale_of(norm)
+    assert running is not None
+    inverse = torch.rsqrt(running[1].detach().float() + norm.eps)
+    return inverse if scale is None else inverse * scale.detach().float().abs()

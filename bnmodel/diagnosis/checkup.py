@@ -1,4 +1,4 @@
-"""`diagnose`: which of a network's batch norms are wrong, how far that matters, and what to do."""
+"""`diagnose`: the findings about a network's batch norms, their severity and remedies."""
 
 import math
 from collections.abc import Iterable
@@ -6,13 +6,14 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from bnmodel.diagnosis import state
 from bnmodel.diagnosis.batches import Batch, Forward, read_batches, required_inputs
-from bnmodel.diagnosis.batchnorms import batches_tracked, named_batch_norms, running_statistics
+from bnmodel.diagnosis.batchnorms import amplification, batches_tracked, named_batch_norms, running_statistics
+from bnmodel.diagnosis.borrowing import bare, borrowed, device_of, random_state_kept
 from bnmodel.diagnosis.examination import Examination
-from bnmodel.diagnosis.observing import amplification, bare, borrowed, device_of, random_state_kept
 from bnmodel.diagnosis.outcome import disagreement
 from bnmodel.diagnosis.populations import several_populations
 from bnmodel.diagnosis.report import LayerRecord, Report
@@ -32,29 +33,28 @@ def diagnose(
 ) -> Report:
     """Check every batch norm of `model` on `batches`; the model is left exactly as it was.
 
-    Whether running statistics differ from the population is decided with standard errors that take samples, not
-    values, as independent, and account for all channels and layers. How severe that is follows from the outputs: the
-    layer is given the statistics of its input, alone and together with the others, and an error is what gains at
-    least 5 points of accuracy (20 % of the loss; without targets: changes 10 % of the answers), a warning at least
-    1 point (4 %; 3 %), each beyond its 99 % interval.
+    Running statistics are tested against the population with standard errors that treat samples, not values, as
+    independent; the test accounts for all channels and layers. Severity follows from the outputs: the layer gets the
+    statistics of its input, alone and together with the others. A gain of at least 5 points of accuracy (20 % of the
+    loss; without targets, 10 % of the answers changed) is an error, at least 1 point (4 %; 3 %) a warning, each
+    beyond its 99 % interval.
 
-    It takes two passes over the batches, and part of a third where running statistics deviate.
+    It takes two passes over the batches, and part of a third if running statistics deviate.
 
     Args:
         model: any module with torch's batch norms, bnmodel's, or subclasses of either.
         batches: an iterable of inputs, or of (inputs, targets). Dicts are passed by keyword, tuples of inputs by
             position. A few hundred samples suffice; all batches are held in memory.
-        reference: batches of training data in the same form, to tell other data from stale statistics.
+        reference: batches of training data in the same form, to distinguish different data from stale statistics.
         loss: loss(outputs, targets) → scalar. Default: cross-entropy for classes, mean squared error for values.
-        forward: forward(model, batch) → outputs, for models that are called otherwise.
+        forward: forward(model, batch) → outputs, for models that take other arguments.
 
     Returns:
         The findings, a record per layer, and the outcome in both modes.
 
     Raises:
-        ValueError: no batches, a form of batch that is not understood, or a lazy module.
-
-    Whatever the model's forward raises is raised, too, after the model has been restored.
+        ValueError: no batches, batches of an unknown form, or a lazy module. Exceptions of the model's forward are
+            passed on, after the model has been restored.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
@@ -62,13 +62,13 @@ def diagnose(
     device = device_of(inner)
     norms = named_batch_norms(model)
     wanted = None if forward is not None else required_inputs(inner)
-    with random_state_kept():  # a loader draws from it
+    with random_state_kept():  # data loaders draw from it
         given = read_batches(batches, device, wanted, "batches")
         compared = None if reference is None else read_batches(reference, device, wanted, "reference")
     modes = {name: norm.training for name, norm in norms.items()}
     batch = int(median(each.samples for each in given))
     examination = Examination(inner, norms, given, forward, loss, modes, model.training, batch)
-    with borrowed(inner):
+    with borrowed(inner), np.errstate(all="ignore"):  # invalid statistics become findings
         return _examine(examination, compared)
 
 
@@ -90,10 +90,12 @@ def _examine(examination: Examination, reference: list[Batch] | None) -> Report:
         findings = [replace(f, remedy=f.remedy.replace(state.RECALIBRATE, own)) for f in findings]
     findings.sort(key=lambda f: (SEVERITIES.index(f.severity), examination.position(f.layer)))
     order = examination.seen.order
+    total = sum(own.size**2 for own in examination.own.values())
+    shares = {name: own.size**2 / total for name, own in examination.own.items()} if total else {}
     return Report(
         tuple(findings),
         tuple(
-            _record(examination, name, stale.consequences.get(name, ""))
+            _record(examination, name, shares, stale.consequences.get(name, ""))
             for name in (*order, *(name for name in examination.norms if name not in order))
         ),
         examination.in_eval.outcome(),
@@ -105,20 +107,20 @@ def _examine(examination: Examination, reference: list[Batch] | None) -> Report:
 
 
 def _state_findings(examination: Examination) -> list[Finding]:
-    """Of layers that were called: what their own state shows."""
+    """Findings that follow from the state of each layer that was called."""
     findings: list[Finding | None] = []
     for name, norm in examination.called().items():
         own = state.batch_statistics(name, norm, name in examination.seen.dependent)
         own = own or state.invalid(name, norm) or state.never_updated(name, norm)
         findings.append(own)
-        findings.append(state.dead(name, norm, examination.dead(name)))
+        findings.append(state.dead(name, norm, examination.dead[name]))
         if own is None:
             findings.append(state.exploding(name, norm, examination.seen.peaks.get(name)))
     findings.append(state.mixed_modes(examination.called(), examination.modes, examination.root_training))
     return [finding for finding in findings if finding is not None]
 
 
-def _record(examination: Examination, name: str, consequence_of: str) -> LayerRecord:
+def _record(examination: Examination, name: str, shares: dict[str, float], consequence_of: str) -> LayerRecord:
     norm = examination.norms[name]
     record = LayerRecord(
         name=name,
@@ -131,8 +133,7 @@ def _record(examination: Examination, name: str, consequence_of: str) -> LayerRe
     )
     if name not in examination.seen:
         return record
-    found, own = examination.deviations.get(name), examination.own
-    total = sum(each.size**2 for each in own.values())
+    found = examination.deviations.get(name)
     tracked = running_statistics(norm) is not None
     return replace(
         record,
@@ -143,8 +144,8 @@ def _record(examination: Examination, name: str, consequence_of: str) -> LayerRe
         certain=found is not None and found.certain,
         batch_noise=examination.batch_noise(name),
         values_per_batch=examination.seen.values.get(name),
-        dead_channels=int(examination.dead(name).sum()),
+        dead_channels=int(examination.dead[name].sum()),
         amplification=float(amplification(norm).max()) if tracked else None,
-        share=own[name].size ** 2 / total if total and name in own else None,
+        share=shares.get(name),
         consequence_of=consequence_of,
     )

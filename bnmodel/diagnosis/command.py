@@ -21,7 +21,7 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class UseError(ValueError):
-    """The command was used wrongly: expected, received, remedy."""
+    """Wrong arguments or files: exit status 2."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,21 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batches = read_data(options.data, options)
         reference = None if options.reference is None else read_data(options.reference, options)
         report = diagnose(model, batches, reference=reference)
-    except (UseError, ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG_USE
-    if options.json != "-":
-        print(report)
-    try:
-        if options.json == "-":
-            print(report.to_json())
-        elif options.json is not None:
+        print(report.to_json() if options.json == "-" else report)
+        if options.json not in (None, "-"):
             with atomic_write(options.json) as temporary:
                 temporary.write_text(report.to_json() + "\n", encoding="utf-8")
         if options.html is not None:
             with atomic_write(options.html) as temporary:
                 temporary.write_text(report.to_html(f"Batch norms of {options.model}"), encoding="utf-8")
-    except OSError as error:
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_USE
     return ERRORS if report.has_errors else SOUND
@@ -197,13 +190,13 @@ def _parser() -> argparse.ArgumentParser:
     add("model", metavar="PACKAGE.MODULE:FACTORY", help="or torchvision:NAME, such as torchvision:resnet18")
     add("--weights", type=Path, metavar="FILE", help="state_dict as .pt/.pth, or .safetensors")
     add("--data", type=Path, required=True, metavar="PATH", help=".npz with x (and y), or a folder per class")
-    add("--reference", type=Path, metavar="PATH", help="training data, to recognise different data")
+    add("--reference", type=Path, metavar="PATH", help="training data in the same form, to recognise different data")
     add("--size", type=_positive, nargs="+", metavar="N", help="of a folder's images: height, or height width")
     add("--mean", type=_finite, nargs="+", metavar="X", help="of a folder's images in [0, 1], per channel")
-    add("--std", type=_finite, nargs="+", metavar="X", help="as --mean")
+    add("--std", type=_finite, nargs="+", metavar="X", help="likewise")
     add("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
     add("--samples", type=_positive, default=512, metavar="N", help="at most; default: 512")
-    add("--train-mode", action="store_true", help="hand the model in in train mode")
+    add("--train-mode", action="store_true", help="check the model in train mode")
     add("--html", type=Path, metavar="FILE", help="write a page with figures")
     add("--json", metavar="FILE", help="write the report as JSON; - for standard output")
     return parser

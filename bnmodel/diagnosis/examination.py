@@ -1,31 +1,39 @@
-"""What a check-up has measured, shared by its rules, and the passes that measure what a repair changes."""
+"""Measurements of one check-up, which its rules share, and the passes that measure the effect of a repair."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bnmodel.diagnosis import state
 from bnmodel.diagnosis.batches import Batch, Forward, mixed
-from bnmodel.diagnosis.batchnorms import Norm, running_statistics
-from bnmodel.diagnosis.deviation import Deviation, deviation, expected_in_training
+from bnmodel.diagnosis.batchnorms import Norm
+from bnmodel.diagnosis.deviation import Deviation, deviation_of, expected_in_training
 from bnmodel.diagnosis.moments import Statistics
-from bnmodel.diagnosis.observing import Observed, Pooled, Substitute, observe, run, run_with_batch_statistics
+from bnmodel.diagnosis.observing import (
+    Observed,
+    Substitute,
+    Values,
+    observe,
+    run,
+    run_with_batch_statistics,
+)
 from bnmodel.diagnosis.outcome import Gain, Scores, worst
 from bnmodel.diagnosis.scoring import Loss, score
 
-TINY = 12  # effective values per channel below which batch statistics are a lottery: noise of 0.3 σ
-MIXED_BATCH, MIXED_SAMPLES = 64, 256  # batches made where the given ones mislead
+TINY = 12  # independent values per channel; with fewer, batch means are off by more than 0.29 σ
+MIXED_BATCH, MIXED_SAMPLES = 64, 256  # of the batches that replace misleading ones
 LEAST_COMPARED = 16  # samples before a clear comparison may stop
-QUARTER, HALF = 64, 128  # samples from which a quarter, half of the data settles a note, a warning
+QUARTER, HALF = 64, 128  # samples before a note may stop at a quarter of the data, a warning at half of it
 
 
 @dataclass
 class Examination:
-    """What is known so far. Layers are named as in the model that was handed in."""
+    """The model, its batches, and what has been measured so far. Layer names are those of the model as passed in."""
 
     model: nn.Module
     norms: dict[str, Norm]
@@ -36,10 +44,11 @@ class Examination:
     root_training: bool
     batch: int  # samples in a batch, median
     seen: Observed = field(default_factory=Observed)
-    expected: dict[str, Statistics] = field(default_factory=dict)  # what the running statistics should be
+    expected: dict[str, Statistics] = field(default_factory=dict)  # limit of the running statistics
     deviations: dict[str, Deviation] = field(default_factory=dict)  # in eval mode
     own: dict[str, Deviation] = field(default_factory=dict)  # with batch statistics in the layers before
-    pooled: dict[str, Pooled] = field(default_factory=dict)
+    pooled: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # mean, variance; as `own`
+    dead: dict[str, np.ndarray] = field(default_factory=dict)  # (C,) bool
     in_eval: Scores = field(default_factory=Scores)
     in_train: Scores = field(default_factory=Scores)
 
@@ -50,25 +59,26 @@ class Examination:
             self.model, self.norms, self.batches, self.forward, self.seen.centres, self._into(self.in_train)
         )
         self._measure_deviations()
+        self.dead = {name: self._dead(name) for name in self.seen.order}
 
     def called(self) -> dict[str, Norm]:
-        """The layers that these batches reach, in the order of their first call."""
+        """The layers that were called, in the order of their first call."""
         return {name: self.norms[name] for name in self.seen.order}
 
     def position(self, name: str) -> int:
-        """In the order of the first call; -1 for other names."""
+        """Index in the order of the first calls; -1 for other names."""
         return self.seen.order.index(name) if name in self.seen.order else -1
 
-    def population(self, name: str) -> tuple[Tensor, Tensor]:
+    def population(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance that the running statistics should have."""
         return self.expected[name].mean, self.expected[name].var
 
-    def dead(self, name: str) -> Tensor:
-        """(C,) bool: channels that are dead in eval mode and with batch statistics in the layers before."""
+    def _dead(self, name: str) -> np.ndarray:
+        """Channels that are dead in eval mode and with batch statistics in the layers before."""
         whole = self.seen.whole[name]
         populations = [(whole.mean, whole.var)]
         if name in self.pooled:
-            populations.append(self.pooled[name].mean_var())
+            populations.append(self.pooled[name])
         return state.dead_channels(self.norms[name], whole.samples, *populations)
 
     def batch_noise(self, name: str) -> float | None:
@@ -83,17 +93,21 @@ class Examination:
         effective = max(per_sample * rows / max(self.seen.calls[name], 1), 1.0)
         return float(effective**-0.5)
 
-    def repaired(self, substitute: Substitute, threshold: float | None = None) -> Gain | None:
-        """What the outputs gain under `substitute`, on as few batches as settle it.
+    def noise_of_layers(self) -> dict[str, float]:
+        """`batch_noise` of the layers for which it is known."""
+        return {name: noise for name in self.seen.order if (noise := self.batch_noise(name)) is not None}
 
-        It ends as soon as more samples would hardly change the severity; a note is also settled by a quarter of the
-        data, a warning by half of it. With a `threshold`, it ends when it is clear on which side of it the gain is.
+    def repaired(self, substitute: Substitute, threshold: float | None = None) -> Gain | None:
+        """Gain of the outputs with the statistics of `substitute`, measured on as few batches as needed.
+
+        The pass ends as soon as more samples would hardly change the severity. A quarter of the data is enough for a
+        note, half of it for a warning. With a `threshold`, it also ends when the interval of the gain excludes it.
         """
         scores = Scores()
         consume = self._into(scores)
         total = sum(batch.samples for batch in self.batches)
         gain, compared = None, 0
-        least = LEAST_COMPARED if self._batch_statistics_gain_nothing() else QUARTER
+        least = LEAST_COMPARED if self.batch_statistics_gain_nothing() else QUARTER
         for batch, outputs in run(self.model, self.norms, self._spread(), self.forward, substitute):
             consume(batch, outputs)
             compared += batch.samples
@@ -110,26 +124,28 @@ class Examination:
                 break
         return gain
 
-    def _batch_statistics_gain_nothing(self) -> bool:
-        """Whether the control variate says that there is nothing to gain."""
+    def repaired_alone(self, name: str, threshold: float | None = None) -> Gain | None:
+        """As `repaired`, with the population's statistics in one layer."""
+        return self.repaired(per_layer({name: self.population(name)}), threshold)
+
+    def batch_statistics_gain_nothing(self) -> bool:
+        """Whether batch statistics, the control variate, gain nothing over eval mode."""
         gains = self.in_train.gains_over(self.in_eval) if self.in_train.heads else []
         return bool(gains) and all(gain.small for gain in gains) and not self.batches_mislead()
 
     def pool_mixed(self) -> None:
-        """Batch statistics once more, on batches with samples from all parts of the data."""
+        """Measure batch statistics again, on batches with samples from all parts of the data."""
         batches = mixed(self.batches, MIXED_BATCH, MIXED_SAMPLES) if self.forward is None else None
         if batches is None:
             return
         self.pooled = run_with_batch_statistics(
             self.model, self.norms, batches, None, self.seen.centres, lambda *_: None
         )
-        self.own.clear()
         self._measure_deviations()
 
     def batches_mislead(self) -> bool:
-        """Whether statistics of these batches are far from the population's: too few values, or sorted by class."""
-        noise = [value for name in self.seen.order if (value := self.batch_noise(name)) is not None]
-        if noise and max(noise) > TINY**-0.5:
+        """Whether batch statistics are far from the population's: too few values, or batches sorted by class."""
+        if max(self.noise_of_layers().values(), default=0.0) > TINY**-0.5:
             return True
         targets = [batch.targets for batch in self.batches]
         if not all(isinstance(t, Tensor) and t.dim() == 1 and not t.is_floating_point() for t in targets):
@@ -138,18 +154,12 @@ class Examination:
         return 2 * most < len(torch.cat(targets).unique())
 
     def deviations_from(self, reference: list[Batch]) -> dict[str, Deviation]:
-        """Each layer's deviation from the population of other batches."""
+        """Deviation of each layer's running statistics from the population of other batches."""
         seen = observe(self.model, self.norms, reference, self.forward, lambda *_: None)
-        found = {}
-        for name in seen.order:
-            running = running_statistics(self.norms[name])
-            if running is not None:
-                expected = expected_in_training(seen.by_call.get(name, []), seen.whole[name])
-                found[name] = deviation(*running, self.norms[name].eps, expected, len(seen.order))
-        return found
+        return self._deviations(_expected(seen))
 
     def _into(self, scores: Scores) -> Callable[[Batch, Any], None]:
-        """A consumer that scores each batch."""
+        """A function that scores the outputs of a batch."""
         index = {id(batch): position for position, batch in enumerate(self.batches)}
 
         def consume(batch: Batch, outputs: Any) -> None:
@@ -164,27 +174,28 @@ class Examination:
         return [self.batches[index * step % count] for index in range(count)]
 
     def _measure_deviations(self) -> None:
+        self.expected = _expected(self.seen)
+        self.deviations = self._deviations(self.expected)
+        self.own = self._deviations({name: self._alone(name) for name in self.seen.order if name in self.pooled})
+
+    def _deviations(self, populations: Mapping[str, Statistics]) -> dict[str, Deviation]:
+        """Per layer that keeps running statistics."""
         layers = len(self.seen.order)
-        for name, norm in self.called().items():
-            whole = self.seen.whole[name]
-            expected = self.expected[name] = expected_in_training(self.seen.by_call.get(name, []), whole)
-            running = running_statistics(norm)
-            if running is None:
-                continue
-            self.deviations[name] = deviation(*running, norm.eps, expected, layers)
-            if name in self.pooled:
-                mean, var = self.pooled[name].mean_var()
-                scale = ((var + norm.eps) / (whole.var + norm.eps)).nan_to_num(1.0)
-                alone = replace(
-                    whole,
-                    mean=mean,
-                    var=var,
-                    mean_error=whole.mean_error.nan_to_num(0.0) * scale.sqrt(),
-                    var_error=whole.var_error.nan_to_num(0.0) * scale,
-                )
-                self.own[name] = deviation(*running, norm.eps, alone, layers)
+        found = {name: deviation_of(self.norms[name], each, layers) for name, each in populations.items()}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def _alone(self, name: str) -> Statistics:
+        """The population with batch statistics in the layers before, with scaled standard errors."""
+        whole, (mean, var), eps = self.seen.whole[name], self.pooled[name], self.norms[name].eps
+        scale = np.nan_to_num((var + eps) / (whole.var + eps), nan=1.0)
+        mean_error, var_error = np.nan_to_num(whole.mean_error) * np.sqrt(scale), np.nan_to_num(whole.var_error) * scale
+        return replace(whole, mean=mean, var=var, mean_error=mean_error, var_error=var_error)
 
 
-def given(statistics: dict[str, tuple[Tensor, Tensor]]) -> Substitute:
-    """Statistics per layer, in every call."""
+def _expected(seen: Observed) -> dict[str, Statistics]:
+    return {name: expected_in_training(seen.by_call.get(name, []), seen.whole[name]) for name in seen.order}
+
+
+def per_layer(statistics: Mapping[str, tuple[Values, Values]]) -> Substitute:
+    """Mean and variance per layer, the same in each of its calls."""
     return lambda name, _, __: statistics.get(name)

@@ -1,4 +1,4 @@
-"""The report as pictures: every layer's deviation and the outcome in both modes."""
+"""Figures of the report: the deviation of every layer, and the outcome in both modes."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from bnmodel.diagnosis.report import LayerRecord, Report
 from bnmodel.plotting import EVAL, INK, TRAIN, new_figure, plot_style
 
-MARKS = {"error": "X", "warning": "D", "note": "o"}  # severities differ in shape, too
+MARKS = {"error": "X", "warning": "D", "note": "o"}  # not by colour alone
 MOST_NAMES = 30
 
 

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs no other file: text, table and figures as inline SVG."""
+"""The report as a self-contained HTML page: text, table and figures as inline SVG."""
 
 import io
 import re
@@ -7,7 +7,7 @@ from html import escape
 from matplotlib.figure import Figure
 
 from bnmodel.diagnosis.figures import layers_figure, outcome_figure
-from bnmodel.diagnosis.report import LayerRecord, Report, cells, summary
+from bnmodel.diagnosis.report import HEAD, LayerRecord, Report, cells, summary
 from bnmodel.findings import CODES, Finding
 from bnmodel.plotting import plot_style
 
@@ -24,7 +24,6 @@ code { background: #8882; padding: 0.1rem 0.3rem; overflow-wrap: anywhere; }
 svg { max-width: 100%; height: auto; }
 figure { background: #fff; margin: 1rem 0; padding: 0.5rem; border-radius: 0.5rem; }
 """
-HEAD = ("layer", "channels", "batches", "momentum", "distance", "variance", "noise", "dead", "amplification", "share")
 
 
 def page(report: Report, title: str) -> str:

@@ -1,7 +1,7 @@
 """Mean and variance per channel over all batches, with standard errors.
 
-The values of one sample are correlated: neighbouring pixels say the same thing. Standard errors therefore take samples,
-not values, as independent (cluster-robust, Liang & Zeger 1986): with per-sample means mᵢ over wᵢ values,
+The values of one sample are correlated, as neighbouring pixels are. Standard errors therefore treat samples, not
+values, as independent (cluster-robust, Liang & Zeger 1986): with per-sample means mᵢ over wᵢ values,
 
     μ = Σ wᵢ·mᵢ / W        Var(μ) = N/(N − 1) · Σ wᵢ²·(mᵢ − μ)² / W²
 
@@ -12,6 +12,7 @@ samples are split into batches.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,9 @@ CANCELLATION = 300.0  # mean²/variance above which float32 raw moments lose the
 
 @dataclass(frozen=True)
 class Statistics:
-    """A layer's input over all batches. Tensors are (C,), float64, on the CPU.
+    """A layer's input over all batches. Arrays are (C,), float64.
+
+    In NumPy, like everything computed per layer: torch's operators take several times as long for so few numbers.
 
     Attributes:
         mean, var: population mean and biased variance.
@@ -31,20 +34,29 @@ class Statistics:
         sample_mean_var, sample_var_var: variance between samples of mᵢ and vᵢ; over B they are those of a batch of B.
     """
 
-    mean: Tensor
-    var: Tensor
-    mean_error: Tensor
-    var_error: Tensor
+    mean: np.ndarray
+    var: np.ndarray
+    mean_error: np.ndarray
+    var_error: np.ndarray
     samples: int
     values: int
-    sample_mean_var: Tensor
-    sample_var_var: Tensor
+    sample_mean_var: np.ndarray
+    sample_var_var: np.ndarray
 
     def values_per_sample(self) -> float:
         """Effective number of independent values per channel that a sample contributes, median over live channels."""
         live = self.var > 1e-12
-        ratio = (self.var / self.sample_mean_var.clamp(min=1e-30))[live]
-        return float(ratio.median()) if len(ratio) and self.samples > 1 else math.nan
+        if self.samples < 2 or not live.any():
+            return math.nan
+        ratio = self.var[live] / np.maximum(self.sample_mean_var[live], 1e-30)
+        middle = (len(ratio) - 1) // 2
+        return float(np.partition(ratio, middle)[middle])
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """float64, on the CPU."""
+    found: np.ndarray = tensor.detach().cpu().double().numpy()
+    return found
 
 
 def per_sample(x: Tensor, samples: int, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -52,7 +64,7 @@ def per_sample(x: Tensor, samples: int, centre: Tensor | None = None) -> tuple[T
 
     Args:
         x: (N, C) or (N, C, *spatial).
-        samples: of the batch. Where N = k·samples, k consecutive rows are one sample (flattened sequences).
+        samples: in the batch. If N = k·samples, k consecutive rows are one sample (flattened sequences).
         centre: (C,) is subtracted first; None for raw moments.
     """
     if x.dtype in (torch.float16, torch.bfloat16):
@@ -62,7 +74,10 @@ def per_sample(x: Tensor, samples: int, centre: Tensor | None = None) -> tuple[T
     if x.dim() > 2:
         axes = tuple(range(2, x.dim()))
         mean = x.mean(axes)
-        square = torch.linalg.vector_norm(x, dim=axes).square_().div_(math.prod(x.shape[2:]))  # fewest memory passes
+        if x.is_contiguous():  # one pass over the memory; several times slower for other layouts
+            square = torch.linalg.vector_norm(x, dim=axes).square_().div_(math.prod(x.shape[2:]))
+        else:
+            square = x.square().mean(axes)
     else:
         mean, square = x, x.square()
     rows = x.size(0)
@@ -81,16 +96,20 @@ def batch_moments(x: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tens
 
 
 class Moments:
-    """Running sums over samples, per channel, of one layer's input."""
+    """Running sums over samples, per channel, of one layer's input.
 
-    def __init__(self) -> None:
-        self.centre: Tensor | None = None  # (C,): all sums are about it
-        self.subtract = False  # whether to subtract it from the input, because raw moments would cancel
+    Args:
+        like: its centre is used, so that both can be merged.
+    """
+
+    def __init__(self, like: "Moments | None" = None) -> None:
+        self.centre: Tensor | None = None if like is None else like.centre  # (C,): all sums are about it
+        self.subtract: bool = like is not None and like.subtract  # the centre from the input: raw moments would cancel
         self.samples = self.values = 0
         self._buffer: list[tuple[Tensor, Tensor, int]] = []
         self._buffered = 0
-        self._weights = torch.zeros(2, dtype=torch.float64)  # Σw, Σw²
-        self._sums: Tensor | None = None  # (7, C): wa, wb, w²a, w²b, w²a², w²b², w²ab
+        self._weights = np.zeros(2)  # Σw, Σw²
+        self._sums: np.ndarray | None = None  # (7, C): wa, wb, w²a, w²b, w²a², w²b², w²ab
 
     def start(self, mean: Tensor, square: Tensor) -> None:
         """Take the mean of the first batch as the centre, given its raw moments per sample."""
@@ -117,58 +136,57 @@ class Moments:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._buffer:
+        if not self._buffer or self.centre is None:
             return
-        mean = torch.cat([part[0] for part in self._buffer]).cpu().double()
-        square = torch.cat([part[1] for part in self._buffer]).cpu().double()
-        w = torch.cat([torch.full((len(part[0]), 1), float(part[2])) for part in self._buffer]).double()
+        means, squares, values = zip(*self._buffer, strict=True)
+        mean, square = array(torch.cat(means)), array(torch.cat(squares))  # (S, C)
+        w = np.repeat(np.array(values, dtype=float), [len(part) for part in means])
         self._buffer, self._buffered = [], 0
         if self.subtract:
             a, b = mean, square
         else:
-            centre = self.centre.cpu().double()  # type: ignore[union-attr]
-            a = mean - centre
-            b = (square - 2 * centre * mean + centre.square()).clamp(min=0)
-        wa, wb = w * a, w * b
-        rows = (wa, wb, w * wa, w * wb, wa * wa, wb * wb, wa * wb)
-        sums = torch.stack([row.sum(0) for row in rows])
+            centre = array(self.centre)
+            a, b = mean - centre, np.maximum(square + centre * (centre - 2 * mean), 0)
+        weights = np.stack([w, w**2])
+        (wa, w2a), (wb, w2b) = weights @ a, weights @ b
+        w2aa, w2bb, w2ab = (weights[1] @ product for product in (a * a, b * b, a * b))
+        sums = np.stack([wa, wb, w2a, w2b, w2aa, w2bb, w2ab])
         self._sums = sums if self._sums is None else self._sums + sums
-        self._weights += torch.tensor([float(w.sum()), float(w.square().sum())], dtype=torch.float64)
+        self._weights += weights.sum(1)
 
     def merged(self, other: "Moments") -> "Moments":
-        """The sum of two that have the same centre."""
+        """Both together; they must have the same centre."""
         self._flush()
         other._flush()
-        result = Moments()
-        result.centre, result.subtract = self.centre, self.subtract
+        result = Moments(self)
         result.samples, result.values = self.samples + other.samples, self.values + other.values
         result._weights = self._weights + other._weights
         parts = [sums for sums in (self._sums, other._sums) if sums is not None]
-        result._sums = torch.stack(parts).sum(0) if parts else None
+        result._sums = np.sum(parts, axis=0) if parts else None
         return result
 
     def statistics(self) -> Statistics | None:
-        """The population's statistics, or None if nothing was added."""
+        """Mean, variance and standard errors; None if nothing was added."""
         self._flush()
         if self._sums is None or self.centre is None:
             return None
         total, total2 = self._weights
         wa, wb, w2a, w2b, w2aa, w2bb, w2ab = self._sums
         delta = wa / total  # (C,)
-        var = (wb / total - delta.square()).clamp(min=0)
-        e = var - delta.square()
-        spread_mean = w2aa - 2 * delta * w2a + delta.square() * total2
-        spread_var = w2bb + 4 * delta.square() * w2aa + e.square() * total2
+        var = np.maximum(wb / total - delta**2, 0)
+        e = var - delta**2
+        spread_mean = w2aa - 2 * delta * w2a + delta**2 * total2
+        spread_var = w2bb + 4 * delta**2 * w2aa + e**2 * total2
         spread_var = spread_var - 4 * delta * w2ab - 2 * e * w2b + 4 * delta * e * w2a
         correction = self.samples / (self.samples - 1) if self.samples > 1 else math.nan
-        mean_var = (spread_mean.clamp(min=0) / total.square()) * correction  # squared standard errors
-        var_var = (spread_var.clamp(min=0) / total.square()) * correction
-        independent = total.square() / total2
+        mean_var = np.maximum(spread_mean, 0) / total**2 * correction  # squared standard errors
+        var_var = np.maximum(spread_var, 0) / total**2 * correction
+        independent = total**2 / total2
         return Statistics(
-            mean=self.centre.cpu().double() + delta,
+            mean=array(self.centre) + delta,
             var=var,
-            mean_error=mean_var.sqrt(),
-            var_error=var_var.sqrt(),
+            mean_error=np.sqrt(mean_var),
+            var_error=np.sqrt(var_var),
             samples=self.samples,
             values=self.values,
             sample_mean_var=mean_var * independent,

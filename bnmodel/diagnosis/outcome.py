@@ -1,8 +1,8 @@
-"""How the outputs of two passes over the same batches compare.
+"""Compare the outputs of two passes over the same batches.
 
-The comparison is paired: both passes see the same samples, so their difference is far more certain than either. A
-pass over some of the batches borrows certainty from one over all of them, whose outputs are similar (a control variate,
-or regression estimator: Cochran 1977, *Sampling Techniques*, chapter 7).
+The comparison is paired: both passes see the same samples, so their difference is far more certain than either. For a
+pass over some of the batches, a pass over all of them with similar outputs serves as a control variate (regression
+estimator: Cochran 1977, *Sampling Techniques*, chapter 7).
 """
 
 import math
@@ -27,12 +27,12 @@ WARNING = {"accuracy": 0.01, "balanced accuracy": 0.01, "loss": 0.04, "answers":
 
 @dataclass(frozen=True)
 class Outcome:
-    """How good the outputs are.
+    """Loss and accuracy of one pass.
 
     Attributes:
         samples: how many were seen.
         loss: mean over samples, or None without targets.
-        accuracy: in [0, 1], or None where targets are not classes.
+        accuracy: in [0, 1], or None if targets are not classes.
     """
 
     samples: int
@@ -47,11 +47,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a repair changes in the outputs.
+    """Effect of a repair on the outputs.
 
     Attributes:
-        kind: "accuracy", or "balanced accuracy" where a sample has several targets, as a share in [−1, 1]; "loss" as
-            a share of it; "answers" as the share of samples that change.
+        kind: "accuracy", or "balanced accuracy" if a sample has several targets, in [−1, 1]; "loss", relative to that
+            before; "answers", the share of samples that change.
         value, lower, upper: estimate and 99 % interval.
         samples: compared.
     """
@@ -64,7 +64,7 @@ class Gain:
 
     @property
     def severity(self) -> Severity:
-        """As the thresholds of this module say; a gain that may be chance is a note."""
+        """By the thresholds ERROR and WARNING; a gain that may be chance is a note."""
         if self.value >= ERROR[self.kind] and self.lower > WARNING[self.kind]:
             return "error"
         least = WARNING[self.kind] / 2 if self.kind == "answers" else 0.0
@@ -118,7 +118,7 @@ class Scores:
         return [[(before.heads[i][head], self.heads[i][head]) for i in indices] for head in range(heads)]
 
     def gains_over(self, before: "Scores", control: "Scores | None" = None) -> list[Gain]:
-        """What this pass gains over `before`, per head, on the batches that both have.
+        """Gain of this pass over `before`, per head, on the batches that both have.
 
         Args:
             before: the pass to compare with.
@@ -137,19 +137,19 @@ class Scores:
 
 
 def worst(gains: Sequence[Gain]) -> Gain | None:
-    """The most serious gain, of these the largest."""
+    """The most serious gain; among equally serious ones, the largest."""
     return min(gains, key=lambda each: (SEVERITIES.index(each.severity), -each.value), default=None)
 
 
 def disagreement(one: Scores, other: Scores) -> float | None:
-    """Share of the answers that differ, of the head where it is largest; None where nothing can be compared."""
+    """Share of the answers that differ, for the head that differs most; None if nothing can be compared."""
     indices = [index for index in other.heads if index in one.heads]
     shares = [float(changed(pairs).mean()) for pairs in other.pairs(one, indices)]
     return max(shares, default=None)
 
 
 def _gain(pairs: list[tuple[Head, Head]], control: list[tuple[Head, Head]] | None) -> Gain | None:
-    """Of `pairs` (before, after); `control` begins with the same samples."""
+    """Gain of pairs (before, after); `control` begins with the same samples."""
     kind, difference, scale = _differences(pairs)
     if kind == "loss" and bool(difference.isinf().any()):
         return Gain("loss", 1.0, 1.0, 1.0, len(difference))
@@ -163,7 +163,7 @@ def _gain(pairs: list[tuple[Head, Head]], control: list[tuple[Head, Head]] | Non
 
 
 def _differences(pairs: list[tuple[Head, Head]]) -> tuple[Kind, Tensor, float]:
-    """What is compared, (N,) float64 gains of the samples, and their unit."""
+    """Kind of comparison, (N,) float64 gains of the samples, and their unit."""
     old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     if all(head.gauge is not None for head in (*old, *new)):
         kind: Kind = "accuracy" if all(head.balanced is None for head in new) else "balanced accuracy"
@@ -193,7 +193,7 @@ def _interval(kind: Kind, difference: Tensor, scale: float, control: Tensor | No
         value += slope * float(control.mean() - own.mean())
         rest = float((difference - slope * own).var(correction=0)) / (count - 2)
         variance = rest + slope**2 * float(control.var(correction=0)) / len(control)
-    # one dissenting sample more: a handful of agreeing samples is no certainty
+    # as if one more sample disagreed: a few agreeing samples prove little
     padding = 1.0 / (count * max(count - 1, 1)) if count and kind != "loss" else 0.0
     half = Z99 * math.sqrt(variance + padding)
     return Gain(kind, value, value - half, value + half, count)
@@ -201,7 +201,7 @@ def _interval(kind: Kind, difference: Tensor, scale: float, control: Tensor | No
 
 def changed(pairs: list[tuple[Head, Head]]) -> Tensor:
     """(N,) share of each sample's answers that differ between the two passes."""
-    if len({old.answers.shape[1] for old, _ in pairs}) > 1:  # of sequences of other lengths
+    if len({old.answers.shape[1] for old, _ in pairs}) > 1:  # sequences of different lengths
         return torch.cat([changed([pair]) for pair in pairs])
     if any(old.answers.shape != new.answers.shape for old, new in pairs):
         return torch.ones(sum(len(old.answers) for old, _ in pairs))
@@ -211,7 +211,7 @@ def changed(pairs: list[tuple[Head, Head]]) -> Tensor:
         return torch.zeros(len(before))
     if not before.is_floating_point():
         return (before != after).double().mean(1)
-    varying = (before != before[:1]).any(0) | (after != before).any(0)  # constants, such as padding, say nothing
+    varying = (before != before[:1]).any(0) | (after != before).any(0)  # constants, such as padding, do not count
     if not bool(varying.any()):
         return torch.zeros(len(before))
     before, after = before[:, varying], after[:, varying]

@@ -1,5 +1,6 @@
-"""Layers whose calls within a pass get inputs of different statistics."""
+"""Layers that are called several times per pass, with inputs of different statistics."""
 
+import numpy as np
 from torch import Tensor
 
 from bnmodel.diagnosis.batchnorms import running_statistics
@@ -13,7 +14,7 @@ SEVERAL = 0.5  # distance between the calls of a layer, in standard deviations o
 
 
 def several_populations(examination: Examination) -> list[Finding]:
-    """Severity follows from what statistics per call would change in the outputs."""
+    """A finding per such layer; its severity follows from the gain with separate statistics per call."""
     findings = []
     for name, calls in examination.seen.by_call.items():
         norm = examination.norms[name]
@@ -39,7 +40,7 @@ def several_populations(examination: Examination) -> list[Finding]:
 
 
 def _per_call(layer: str, calls: list[Statistics]) -> Substitute:
-    def substitute(name: str, index: int, _: Tensor) -> tuple[Tensor, Tensor] | None:
+    def substitute(name: str, index: int, _: Tensor) -> tuple[np.ndarray, np.ndarray] | None:
         return (calls[index].mean, calls[index].var) if name == layer and index < len(calls) else None
 
     return substitute

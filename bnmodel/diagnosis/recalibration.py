@@ -1,21 +1,24 @@
 """Population statistics for every batch norm, layer after layer (precise BN, Wu & Johnson 2021, section 3)."""
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bnmodel.deploy.copying import detached_copy
 from bnmodel.diagnosis.batches import Batch, Forward, call, read_batches, required_inputs
 from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, named_batch_norms, running_statistics
+from bnmodel.diagnosis.borrowing import bare, borrowed, device_of, random_state_kept
 from bnmodel.diagnosis.deviation import expected_in_training
 from bnmodel.diagnosis.moments import Moments, Statistics
-from bnmodel.diagnosis.observing import bare, before_each_call, borrowed, device_of, observe, random_state_kept
+from bnmodel.diagnosis.observing import before_each_call, observe
 
 
 class _Reached(Exception):
-    """Ends a pass at the layer that it is for."""
+    """Ends a forward pass at the layer that is measured."""
 
 
 def recalibrate(
@@ -26,28 +29,28 @@ def recalibrate(
     inplace: bool = False,
     track: bool = False,
 ) -> nn.Module:
-    """A copy of `model` whose running statistics are those of `batches`; weights and modes stay as they are.
+    """Return a copy of `model` with the running statistics of `batches`; weights and modes are unchanged.
 
-    Layer after layer in the order of the first call, with the whole model in eval mode: a layer gets the exact mean
-    and unbiased variance of its input, given the new statistics of all layers before it. The result does not depend
-    on how the data are split into batches, on momentum, or on dropout. It costs half a pass per layer.
+    In the order of their first call, with the whole model in eval mode, each layer gets the exact mean and unbiased
+    variance of its input, given the new statistics of the layers before it. The result does not depend on how the data
+    are split into batches, on momentum, or on dropout. It takes about half a pass per layer.
 
     A layer called several times per pass gets the average over its calls, as in training.
 
     Args:
         model: any module with torch's batch norms, bnmodel's, or subclasses of either.
         batches: of training data, as for `diagnose`; targets are ignored. Some hundred samples suffice.
-        forward: forward(model, batch), for models that are called otherwise.
+        forward: forward(model, batch), for models that take other arguments.
         inplace: change `model` itself.
         track: give running statistics to layers that keep none (track_running_stats=False).
 
     Returns:
-        The copy, or `model` if in place. Layers that are not called stay as they are, and without `track` those that
+        The copy, or `model` if in place. Layers that are not called are unchanged, and without `track` also those that
         keep no running statistics.
 
     Raises:
-        ValueError: no batches, or an input is not finite. In place, layers before that one are changed already.
-        ExportError: the model cannot be copied; with `inplace` it need not be.
+        ValueError: no batches, or an input is not finite; no statistics are changed then.
+        ExportError: the model cannot be copied; use `inplace`.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
@@ -60,30 +63,29 @@ def recalibrate(
     if track:
         _track(norms.values())
     new: dict[str, tuple[Tensor, Tensor]] = {}
-    with borrowed(inner):
+    with borrowed(inner), np.errstate(all="ignore"):
         order = observe(inner, norms, given[:1], forward, lambda *_: None).order
         for name in order:
             norm = norms[name]
-            if running_statistics(norm) is None:
+            running = running_statistics(norm)
+            if running is None:
                 continue
             population = _input_statistics(inner, norm, given, forward)
-            if not bool(population.mean.isfinite().all() and population.var.isfinite().all()):
+            if not np.isfinite([population.mean, population.var]).all():
                 raise ValueError(f"{name}: expected finite inputs, received NaN or infinity; check data and weights")
-            new[name] = _stored(norm, population)
+            unbiased = population.var * (population.values / max(population.values - 1, 1))
+            new[name] = torch.from_numpy(population.mean).to(running[0]), torch.from_numpy(unbiased).to(running[1])
             norm._buffers["running_mean"], norm._buffers["running_var"] = new[name]
     for name, (mean, var) in new.items():
-        running = running_statistics(norms[name])
-        if running is not None:
-            running[0].copy_(mean)
-            running[1].copy_(var)
-        count = batches_tracked(norms[name])
-        if count == 0:  # else the layer would count as never updated
+        norms[name].get_buffer("running_mean").copy_(mean)
+        norms[name].get_buffer("running_var").copy_(var)
+        if batches_tracked(norms[name]) == 0:  # else the layer would count as never updated
             norms[name].num_batches_tracked.add_(len(given))  # type: ignore[union-attr]
     return result
 
 
 def _track(norms: Iterable[Norm]) -> None:
-    """Give running statistics as at initialisation to layers that keep none."""
+    """Give initial running statistics to layers that keep none."""
     for norm in norms:
         if running_statistics(norm) is None:
             like = next(iter(norm.parameters()), torch.zeros(()))
@@ -93,19 +95,15 @@ def _track(norms: Iterable[Norm]) -> None:
 
 
 def _input_statistics(model: nn.Module, norm: Norm, batches: list[Batch], forward: Forward | None) -> Statistics:
-    """Of `norm`'s input over all batches; each pass ends at the layer's last call, known from the first batch."""
-    calls: dict[int, Moments] = {}
-    last: int | None = None
-    samples = 0
+    """Statistics of `norm`'s input over all batches; a pass ends at the layer if it is called only once."""
+    calls: list[Moments] = []
+    once, samples = False, 0
 
     def hook(_: str, index: int, __: nn.Module, x: Tensor) -> None:
-        own = calls.get(index)
-        if own is None:
-            own = calls[index] = Moments()
-            if index:
-                own.centre, own.subtract = calls[0].centre, calls[0].subtract
-        own.add(x.detach(), samples)
-        if index == last:
+        if index == len(calls):
+            calls.append(Moments(calls[0] if calls else None))
+        calls[index].add(x.detach(), samples)
+        if once:
             raise _Reached
 
     for batch in batches:
@@ -115,21 +113,9 @@ def _input_statistics(model: nn.Module, norm: Norm, batches: list[Batch], forwar
                 call(model, batch, forward)
             except _Reached:
                 continue
-        last = len(calls) - 1 if last is None and len(calls) == 1 else last
-    parts = [found for own in calls.values() if (found := own.statistics()) is not None]
-    whole = calls[0]
-    for other in list(calls.values())[1:]:
-        whole = whole.merged(other)
-    statistics = whole.statistics()
+        once = len(calls) == 1
+    parts = [found for own in calls if (found := own.statistics()) is not None]
+    statistics = reduce(Moments.merged, calls).statistics()
     if statistics is None:
         raise ValueError("batches: expected values for every batch norm, received none")
     return expected_in_training(parts, statistics)
-
-
-def _stored(norm: Norm, population: Statistics) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance as buffers of the layer's type."""
-    running = running_statistics(norm)
-    if running is None:
-        raise ValueError("expected running statistics, received None")
-    unbiased = population.var * (population.values / max(population.values - 1, 1))
-    return population.mean.to(running[0]), unbiased.to(running[1])

@@ -1,4 +1,4 @@
-"""What `bnmodel.diagnose` found: findings, one record per layer, and the outcome in both modes."""
+"""The report of `bnmodel.diagnose`: findings, one record per layer, and the outcome in both modes."""
 
 import json
 import math
@@ -12,18 +12,19 @@ from bnmodel.findings import SEVERITIES, Finding, has_errors
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-JUDGED_SAMPLES = 50  # from which on consequences are judged with some certainty
+JUDGED_SAMPLES = 50  # with fewer, consequences are hardly certain
+HEAD = ("layer", "channels", "batches", "momentum", "distance", "variance", "noise", "dead", "amplification", "share")
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """Measurements of one batch norm. None where they do not apply.
+    """Measurements of one batch norm; None if they do not apply.
 
     Attributes:
         name, kind: qualified name and class.
         channels: C.
         calls: per pass; 0 for a layer that these batches do not reach. Layers are in the order of their first call.
-        training: mode in which it was handed in.
+        training: mode in which it was passed in.
         momentum: None for the cumulative average.
         batches: seen in training mode.
         distance: of the running from the population mean in eval mode, in running standard deviations, root mean
@@ -36,9 +37,9 @@ class LayerRecord:
         values_per_batch: values per channel in a batch.
         dead_channels: number.
         amplification: largest |γ|/√(running variance + ε).
-        share: of the layers' own deviations from batch statistics, in [0, 1]: an estimate of the layer's share in the
-            disagreement of eval and train mode.
-        consequence_of: the earlier layer whose finding explains this layer's deviation, or "".
+        share: estimate, in [0, 1], of the layer's share in the disagreement of eval and train mode: its part of the
+            layers' squared deviations with batch statistics in the layers before.
+        consequence_of: the earlier layer that causes this layer's deviation, or "".
     """
 
     name: str
@@ -69,10 +70,9 @@ class Report:
         findings: errors first, then warnings and notes, each in the order of the layers.
         layers: a record per batch norm.
         eval_outcome: with running statistics.
-        train_outcome: with each batch's own statistics (all else, such as dropout, in eval mode); None where no batch
-            has enough values.
+        train_outcome: with batch statistics, all else such as dropout in eval mode; None if no batch has enough values.
         disagreement: share of the answers that differ between the two.
-        recalibration: what `bnmodel.recalibrate` is estimated to change; None where nothing is to be gained.
+        recalibration: estimated gain of `bnmodel.recalibrate`; None if no layer needs it.
         samples: number of samples in the batches.
     """
 
@@ -117,7 +117,7 @@ class Report:
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
 
     def to_html(self, title: str = "Batch-norm check-up") -> str:
-        """A page that needs no other file."""
+        """A self-contained page."""
         from bnmodel.diagnosis.html import page
 
         return page(self, title)
@@ -148,7 +148,7 @@ class Report:
 
 
 def summary(report: Report) -> str:
-    """Counts, the outcome in both modes, and a line where samples are too few."""
+    """Counts, the outcome in both modes, and a warning about too few samples."""
     counts = {severity: sum(f.severity == severity for f in report.findings) for severity in SEVERITIES}
     words = [f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items() if count]
     norms = len(report.layers)
@@ -173,10 +173,9 @@ def summary(report: Report) -> str:
 
 
 def table(layers: list[LayerRecord]) -> str:
-    """A line per layer."""
-    head = ("layer", "channels", "batches", "momentum", "distance", "variance", "noise", "dead", "amplif.", "share")
-    rows = [head, *(cells(layer) for layer in layers)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    """A row per layer, as text."""
+    rows = [HEAD, *(cells(layer) for layer in layers)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = []
     for name, *numbers in rows:
         aligned = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]

@@ -1,4 +1,4 @@
-"""What a model's outputs say, sample by sample."""
+"""Answers, accuracy and loss of each sample from a model's outputs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,20 +14,20 @@ from bnmodel.diagnosis.batches import Batch, named_tensors
 Loss = Callable[[Any, Any], Tensor]
 
 MAX_ENTRIES = 1024  # of one sample's output that are compared
-DETECTED = 64  # values of a detector's output per sample that are compared
+DETECTED = 64  # of a detector's output per sample that are compared
 MAX_BALANCED = 256  # classes up to which the accuracy of several targets per sample is balanced
 
 
 @dataclass
 class Head:
-    """One output of one batch.
+    """One output of the model for one batch, scored.
 
     Attributes:
         answers: (N, P) int64 class indices, or float32 values.
         correct: (N,) share of right answers in [0, 1], or None.
         losses: (N,), or None.
-        balanced: (N,) mean over the classes present in a sample of the share of right answers among them, where a
-            sample has several targets: most pixels are background, most labels are absent.
+        balanced: (N,) mean recall over the classes present in a sample, if it has several targets: most pixels are
+            background, most labels are absent.
     """
 
     answers: Tensor
@@ -37,12 +37,12 @@ class Head:
 
     @property
     def gauge(self) -> Tensor | None:
-        """The accuracy by which passes are compared."""
+        """The accuracy that passes are compared by."""
         return self.correct if self.balanced is None else self.balanced
 
 
 def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
-    """The heads of a batch's outputs: those that targets fit, or without targets all of them."""
+    """Score the outputs that fit the targets; if there are none, all outputs."""
     if type(outputs) in (list, tuple) and len(outputs) == batch.samples:
         outputs = _joined(outputs)
     found = [
@@ -69,9 +69,9 @@ def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
 
 
 def _joined(outputs: Sequence[Any]) -> Any:
-    """One tensor per name where each sample has a dict of tensors, as of a detector: (N, 1, 1 + DETECTED).
+    """Join a dict of tensors per sample, as a detector returns them, into one tensor per name, (N, 1, 1 + DETECTED).
 
-    Sizes differ between samples, such as the number of boxes: the number and the first values stand for all.
+    Sizes such as the number of boxes differ between samples: a row holds the size and the first values.
     """
     if not all(isinstance(each, Mapping) and each.keys() == outputs[0].keys() for each in outputs):
         return outputs
@@ -88,7 +88,7 @@ def _joined(outputs: Sequence[Any]) -> Any:
 
 
 def _own_losses(loss: Loss, outputs: Any, batch: Batch) -> Tensor:
-    """`loss` of each sample where outputs and targets can be sliced, else the batch's for each."""
+    """`loss` of each sample; that of the whole batch if outputs and targets cannot be sliced."""
 
     def sliced(value: Any, index: int) -> Any:
         if isinstance(value, Tensor):
@@ -113,7 +113,7 @@ def _own_losses(loss: Loss, outputs: Any, batch: Batch) -> Tensor:
 
 
 def _fit(output: Tensor, target: Tensor) -> Head | None:
-    """Score `output` against `target`, or None where their shapes do not fit."""
+    """Score `output` against `target`; None if their shapes do not fit."""
     if not output.is_floating_point():
         return None
     if target.dim() == 2 and target.size(1) == 1 and output.dim() == 2 and output.size(1) > 1:

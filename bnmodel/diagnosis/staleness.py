@@ -1,23 +1,26 @@
-"""Where running statistics begin to differ from those of the layers' inputs, why, and what it costs."""
+"""Stale statistics: the layer where they begin, their cause, and their effect on the outputs."""
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from bnmodel.diagnosis import state
-from bnmodel.diagnosis.batchnorms import batches_tracked, initial_weight, running_statistics
+from bnmodel.diagnosis.batchnorms import amplification, batches_tracked, initial_weight, running_statistics
 from bnmodel.diagnosis.deviation import LARGE_MOMENTUM, MATERIAL, NOTEWORTHY, OWN, Deviation, cause, momentum_noise
-from bnmodel.diagnosis.examination import Examination, given
-from bnmodel.diagnosis.observing import HIGH_AMPLIFICATION, amplification
+from bnmodel.diagnosis.examination import Examination, per_layer
+from bnmodel.diagnosis.moments import array
+from bnmodel.diagnosis.observing import HIGH_AMPLIFICATION
 from bnmodel.diagnosis.outcome import Gain, worst
 from bnmodel.findings import Finding, Severity
 
 
 @dataclass(frozen=True)
 class Staleness:
-    """What `staleness` found.
+    """Result of `staleness`.
 
     Attributes:
-        gain: what repairing the layers changes in the outputs, or None.
-        consequences: layer → the earlier layer whose consequence its deviation is.
+        gain: of the outputs if the layers are repaired, or None.
+        consequences: layer → the earlier layer that causes its deviation.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -28,12 +31,12 @@ class Staleness:
 def staleness(
     examination: Examination, excluded: set[str], definite: set[str], fits_reference: dict[str, Deviation]
 ) -> Staleness:
-    """The layer where running statistics begin to differ from their input's, and its consequences.
+    """Find the first layer whose running statistics differ from those of its input, and its consequences.
 
     Args:
         examination: with both passes measured.
-        excluded: layers that other findings explain.
-        definite: of them, those whose running statistics are certainly wrong.
+        excluded: layers with another finding that explains a deviation.
+        definite: those of them whose running statistics are certainly wrong.
         fits_reference: each layer's deviation from the reference batches.
     """
     suspicious = _suspicious(examination, excluded, definite)
@@ -65,7 +68,7 @@ def staleness(
 
 
 def _suspicious(examination: Examination, excluded: set[str], definite: set[str]) -> list[str]:
-    """Layers with a deviation that could matter, in the order of their first call."""
+    """Layers with a material deviation, in the order of their first call."""
     names = [
         name
         for name in examination.seen.order
@@ -75,7 +78,7 @@ def _suspicious(examination: Examination, excluded: set[str], definite: set[str]
         examination.pool_mixed()
     if not definite:
         return names
-    after = min(map(examination.position, definite))  # the input of later layers is not what it would be
+    after = min(map(examination.position, definite))  # later layers get other inputs than in training
     return [
         name
         for name in names
@@ -84,16 +87,15 @@ def _suspicious(examination: Examination, excluded: set[str], definite: set[str]
 
 
 def _primary(examination: Examination, suspicious: list[str], definite: set[str]) -> tuple[str, Gain | None]:
-    """Where it begins, and the gain of repairing that layer or all of them, whichever is more serious.
+    """The layer where the deviation begins, and the gain of repairing it or all layers, whichever is more serious.
 
-    The layer alone is measured where it is the only one, where another's deviation is far larger, or where repairing
-    all gains nothing though its own deviation is large: later layers may have been trained with the statistics
-    they have.
+    The layer alone is repaired if it is the only one, if another layer deviates far more, or if repairing all gains
+    nothing though its own deviation is large: later layers may have been trained with their present statistics.
     """
     primary = _where_it_begins(examination, suspicious)
     joint = _joint(examination, suspicious, definite)
     if joint is None:
-        return primary, examination.repaired(given({primary: examination.population(primary)}))
+        return primary, examination.repaired_alone(primary)
 
     def own(name: str) -> float:
         return examination.own[name].size if name in examination.own else 0.0
@@ -102,12 +104,12 @@ def _primary(examination: Examination, suspicious: list[str], definite: set[str]
     if largest == primary or own(largest) < 2 * own(primary):
         if joint.severity != "note" or examination.deviations[primary].size < OWN:
             return primary, joint
-        single = examination.repaired(given({primary: examination.population(primary)}))
+        single = examination.repaired_alone(primary)
         return primary, worst([gain for gain in (single, joint) if gain is not None])
     half = joint.value / 2
     gains = {}
     for name in (primary, largest):
-        single = examination.repaired(given({name: examination.population(name)}), half)
+        single = examination.repaired_alone(name, half)
         if single is not None:
             gains[name] = single
             if joint.severity == "note" or single.value >= half:
@@ -117,13 +119,17 @@ def _primary(examination: Examination, suspicious: list[str], definite: set[str]
 
 
 def _joint(examination: Examination, suspicious: list[str], definite: set[str]) -> Gain | None:
-    """What repairing all layers together changes, or None where it is one layer only."""
+    """Gain of repairing all layers together; None if it is only one."""
     if len(suspicious) < 2 or not examination.pooled:
         return None
-    everything = {name: pooled.mean_var() for name, pooled in examination.pooled.items() if name not in definite}
+    gains = examination.in_train.gains_over(examination.in_eval)
+    only_answers = all(gain.kind == "answers" for gain in gains)
+    if only_answers and not definite and examination.batch_statistics_gain_nothing():
+        return worst(gains)  # the same statistics without the noise of a batch change no more answers
+    everything = {name: pooled for name, pooled in examination.pooled.items() if name not in definite}
     first = examination.seen.order[0]
     everything[first] = examination.population(first)
-    return examination.repaired(given(everything))
+    return examination.repaired(per_layer(everything))
 
 
 def _where_it_begins(examination: Examination, suspicious: list[str]) -> str:
@@ -138,7 +144,7 @@ def _where_it_begins(examination: Examination, suspicious: list[str]) -> str:
 
 
 def _severity(found: Deviation, gain: Gain | None) -> Severity:
-    """By the gain, and a step less for a deviation that a steadily trained network may show: its average lags."""
+    """By the gain; one step less for a deviation as small as the lag of a steady training."""
     if gain is None:
         return "warning" if found.size >= 1 else "note"
     if found.size >= NOTEWORTHY:
@@ -153,18 +159,19 @@ def _amplified_alone(examination: Examination, name: str, gain: Gain) -> Finding
     amplified = strength > HIGH_AMPLIFICATION
     if running is None or not bool(amplified.any()) or float(amplified.float().mean()) > 0.5:
         return None
-    mean, var = (each.detach().clone().double() for each in running)
-    expected_mean, expected_var = examination.population(name)
-    mean[amplified] = expected_mean.to(mean)[amplified]
-    var[amplified] = expected_var.to(var)[amplified]
-    alone = examination.repaired(given({name: (mean, var)}), gain.value / 2)
+    repaired = amplified.cpu().numpy()
+    mean, var = (
+        np.where(repaired, expected, array(own))
+        for expected, own in zip(examination.population(name), running, strict=True)
+    )
+    alone = examination.repaired(per_layer({name: (mean, var)}), gain.value / 2)
     if alone is None or alone.value < gain.value / 2:
         return None
     return state.exploding_now(name, norm, amplified, examination.seen.peaks.get(name, 0.0), alone)
 
 
 def _noisy(examination: Examination, excluded: set[str]) -> list[Finding]:
-    """A note for the layer whose average is the least steady, though these statistics are good enough."""
+    """A note for the layer with the noisiest average, if its statistics are good enough now."""
     noise = {
         name: momentum_noise(examination.norms[name], examination.expected[name], examination.batch)[0]
         for name in examination.deviations

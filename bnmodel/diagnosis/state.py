@@ -1,15 +1,23 @@
-"""Findings that follow from the layers' own state, without comparing populations."""
+"""Findings from the state of single layers: buffers, γ and mode."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, initial_weight, running_statistics, scale_of
-from bnmodel.diagnosis.observing import amplification
+from bnmodel.diagnosis.batchnorms import (
+    Norm,
+    amplification,
+    batches_tracked,
+    initial_weight,
+    running_statistics,
+    scale_of,
+)
+from bnmodel.diagnosis.moments import array
 from bnmodel.diagnosis.outcome import Gain
 from bnmodel.findings import Finding
 
-NEGLIGIBLE = 1e-3  # γ beside the layer's largest, or beside 10
-CONSTANT = 1e-10  # variance beside the mean's square: rounding
+NEGLIGIBLE = 1e-3  # γ relative to the layer's largest, or to 10 if that is larger
+CONSTANT = 1e-10  # variance relative to the squared mean: rounding errors
 HALF_MAX = 65504.0  # largest number in half precision
 HALF_AMPLIFICATION = 4096.0  # 1 / √(smallest subnormal): a variance below it becomes 0 in half precision
 LEAST_SAMPLES = 8  # for a channel that varied in training to count as constant
@@ -50,7 +58,7 @@ def never_updated(name: str, norm: Norm) -> Finding | None:
     seen = batches_tracked(norm)
     count = "batches are not counted" if seen is None else f"{seen} batches counted"
     why = (
-        "momentum = 0 keeps them there"
+        "momentum = 0 never updates them"
         if norm.momentum == 0 and seen
         else "the layer was never in training mode, or its buffers were not saved or not loaded (strict=False)"
     )
@@ -64,7 +72,7 @@ def never_updated(name: str, norm: Norm) -> Finding | None:
 
 
 def batch_statistics(name: str, norm: Norm, dependent: bool = False) -> Finding | None:
-    """Eval mode uses the batch's statistics: there are no others, or the layer's own forward ignores them."""
+    """Batch statistics in eval mode: the layer keeps no others, or its own forward ignores them."""
     if running_statistics(norm) is not None:
         if not dependent:
             return None
@@ -92,7 +100,7 @@ def mixed_modes(norms: dict[str, Norm], modes: dict[str, bool], root_training: b
 
     Args:
         norms: those that were called, in order.
-        modes: name → `training` as the model was handed in.
+        modes: name → `training` as the model was passed in.
         root_training: mode of the model itself.
     """
     tracking = [name for name, norm in norms.items() if running_statistics(norm) is not None]
@@ -104,9 +112,9 @@ def mixed_modes(norms: dict[str, Norm], modes: dict[str, bool], root_training: b
     odd_mode, mode = ("eval", "train") if root_training else ("train", "eval")
     listed = ", ".join(odd[:3]) + (f" and {len(odd) - 3} more" if len(odd) > 3 else "")
     consequence = (
-        "they neither follow the data nor use their batch"
+        "their running statistics are not updated, and they do not use those of the batch"
         if root_training
-        else "their answers depend on the batch, and each forward pass moves their running statistics"
+        else "their outputs depend on the batch, and each forward pass updates their running statistics"
     )
     return Finding(
         "mixed-modes",
@@ -118,34 +126,33 @@ def mixed_modes(norms: dict[str, Norm], modes: dict[str, bool], root_training: b
     )
 
 
-def dead_channels(norm: Norm, samples: int, *populations: tuple[Tensor, Tensor]) -> Tensor:
+def dead_channels(norm: Norm, samples: int, *populations: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """(C,) bool: γ ≈ 0, or an input that is constant in all `populations` (mean, variance).
 
     A constant channel with a running variance may be a rectified one that is merely inactive on these samples. It is
     dead if it is constant at another value than 0, or if the layer's inputs are not rectified.
     """
     scale = scale_of(norm)
-    dead = torch.zeros(norm.num_features, dtype=torch.bool)
+    dead: np.ndarray = np.zeros(norm.num_features, dtype=bool)
     if scale is not None:
-        size = scale.detach().abs().double().cpu()
+        size = np.abs(array(scale))
         dead |= size <= NEGLIGIBLE * min(max(float(size.max()), NEGLIGIBLE), 10.0)
-    constant = torch.ones_like(dead)
-    for mean, var in populations:
-        constant &= var <= CONSTANT * mean.square() + 1e-12
+    constant = np.logical_and.reduce([var <= CONSTANT * mean**2 + 1e-12 for mean, var in populations])
     running = running_statistics(norm)
     if running is None:
-        return dead | constant
+        dead |= constant
+        return dead
     remaining = initial_weight(norm)  # of the initial variance, 1
     limit = max(10 * norm.eps, 2 * remaining if remaining < 0.01 else 0.0)
-    inactive = running[1].detach().cpu().double() > limit
+    inactive = array(running[1]) > limit
     if samples >= LEAST_SAMPLES:
-        means = torch.stack([mean for mean, _ in populations])
-        rectified = bool((means >= 0).all())
-        inactive &= rectified & (means == 0).all(0)
-    return dead | (constant & ~inactive)
+        means = np.stack([mean for mean, _ in populations])
+        inactive &= (means >= 0).all() & (means == 0).all(0)  # only after a rectifier
+    dead |= constant & ~inactive
+    return dead
 
 
-def dead(name: str, norm: Norm, found: Tensor) -> Finding | None:
+def dead(name: str, norm: Norm, found: np.ndarray) -> Finding | None:
     """A note for a few dead channels, a warning from a quarter of the layer on."""
     count, channels = int(found.sum()), len(found)
     if not count:
@@ -155,7 +162,7 @@ def dead(name: str, norm: Norm, found: Tensor) -> Finding | None:
         "warning" if count >= MANY * channels else "note",
         name,
         f"{count} of {channels} channels have a constant output (γ ≈ 0, or constant input): "
-        + ", ".join(str(int(i)) for i in found.nonzero().flatten()[:8])
+        + ", ".join(map(str, np.flatnonzero(found)[:8]))
         + (" …" if count > 8 else ""),
         "optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)"
         "  # train again: lower learning rate, no weight decay on γ; or prune these channels",
@@ -163,7 +170,7 @@ def dead(name: str, norm: Norm, found: Tensor) -> Finding | None:
 
 
 def exploding(name: str, norm: Norm, peak: float | None) -> Finding | None:
-    """Outputs beyond half precision's 65,504, or amplification at which a variance is 0 in half precision."""
+    """Outputs beyond 65,504, or a variance that rounds to 0 in half precision."""
     if running_statistics(norm) is None:
         return None
     gain = amplification(norm)
@@ -186,7 +193,7 @@ def exploding(name: str, norm: Norm, peak: float | None) -> Finding | None:
 
 
 def exploding_now(name: str, norm: Norm, amplified: Tensor, peak: float, gain: Gain) -> Finding:
-    """Strongly amplified channels that spoil the outputs: features that were constant in training."""
+    """Strongly amplified channels that harm the outputs: features that were constant in training."""
     return Finding(
         "exploding-channels",
         gain.severity,

@@ -10,12 +10,12 @@ LARGER = "in training: larger batches, nn.SyncBatchNorm over processes, or nn.Gr
 
 
 def tiny_batches(examination: Examination, explained: bool) -> Finding | None:
-    """The layer whose batches hold the fewest independent values, if they are fewer than 12.
+    """A finding for the layer whose batches hold the fewest independent values, if fewer than 12.
 
-    A warning where the model is handed in in train mode and would predict better in eval mode, or where eval mode is
-    worse than even such batch statistics and no other finding explains it (`explained`); otherwise a note.
+    A warning if the layer is in train mode and eval mode would predict better, or if eval mode predicts worse than
+    even such batch statistics and no other finding explains it (`explained`); otherwise a note.
     """
-    found = {name: value for name in examination.seen.order if (value := examination.batch_noise(name)) is not None}
+    found = examination.noise_of_layers()
     if not found:
         return None
     layer, noise = max(found.items(), key=lambda item: item[1])

@@ -1,4 +1,4 @@
-"""`watch`: the check-up's quantities while a network trains, for a fraction of a step's time."""
+"""`watch`: measure the batch norms of a network while it trains."""
 
 import csv
 import json
@@ -19,28 +19,29 @@ from torch.utils.hooks import RemovableHandle
 
 from bnmodel.diagnosis import state
 from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, named_batch_norms, running_statistics, scale_of, takes
+from bnmodel.diagnosis.borrowing import bare
+from bnmodel.diagnosis.examination import TINY
 from bnmodel.diagnosis.moments import per_sample
-from bnmodel.diagnosis.observing import bare
 from bnmodel.findings import Finding
 from bnmodel.io import atomic_write
 
 logger = logging.getLogger(__name__)
 
-MOST_VALUES = 4096  # per channel of a batch that are measured
+MOST_VALUES = 4096  # measured per channel of a batch
 CONFIRMED = 3  # measurements in a row before a finding is certain
-TINY_NOISE = 12**-0.5
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One layer at one training step, before the step changes its running statistics.
+    """A layer at a training step, before the step updates its running statistics.
 
     Attributes:
         step: training forward passes so far.
         layer: qualified name.
         batches: seen in training mode.
-        distance: of the batch's mean from the running mean, in running standard deviations, root mean square.
-        variance_ratio: batch variance / running variance, geometric mean.
+        distance: of the batch mean from the running mean, in running standard deviations; root mean square over
+            channels.
+        variance_ratio: batch variance / running variance; geometric mean over channels.
         values: per channel in the batch.
         amplification: largest |γ|/√(running variance + ε).
         smallest_scale: smallest |γ|.
@@ -61,7 +62,7 @@ class Watch:
 
     Attributes:
         measurements: of every `every`-th training step.
-        findings: those that are certain, each once per layer and code.
+        findings: certain ones, once per layer and code.
     """
 
     def __init__(
@@ -85,14 +86,14 @@ class Watch:
         self._writer = _summary_writer(tensorboard)
 
     def start(self) -> "Watch":
-        """Attach; `stop` detaches. The same as entering the context."""
+        """Attach the hooks, as entering the context does."""
         handle = self.model.register_forward_pre_hook(self._before_step)
         self._exit.callback(handle.remove)
         self._exit.callback(self._detach)
         return self
 
     def stop(self) -> None:
-        """Detach and write the file. The measurements stay."""
+        """Remove the hooks and write the file. The measurements are kept."""
         self._collect()
         self._exit.close()
         if self.file is not None:
@@ -108,11 +109,7 @@ class Watch:
         self.stop()
 
     def write(self, path: Path | str) -> None:
-        """Write all measurements as CSV or JSON, by the ending of `path`, atomically.
-
-        Raises:
-            ValueError: another ending.
-        """
+        """Write all measurements atomically, as JSON if `path` ends in .json, else as CSV."""
         rows = [asdict(each) for each in self.measurements]
         with atomic_write(path) as temporary:
             if Path(path).suffix == ".json":
@@ -131,7 +128,7 @@ class Watch:
             return
         if self._pending:
             self._collect()
-        if self.step % self.every == 0:  # hooks only where they are needed: each costs microseconds per call
+        if self.step % self.every == 0:  # only then: a hook costs microseconds per call
             for name, norm in self.norms.items():
                 if norm is module:  # its hooks run already
                     self._before_norm(name, norm, args)
@@ -155,7 +152,7 @@ class Watch:
         self._pending.append((name, count, x.numel() // x.size(1), _rows(norm, _thinned(x)), tracked))
 
     def _collect(self) -> None:
-        """Read the measurements of the step before: by now a GPU has them."""
+        """Read the measurements of the previous step, which a GPU has finished by now."""
         pending, self._pending = self._pending, []
         for name, batches, values, rows, tracked in pending:
             numbers = _measured(rows.cpu().double().numpy(), tracked, self.norms[name].eps)
@@ -174,7 +171,7 @@ class Watch:
             found.append(state.invalid(name, norm))
         if running is not None and (norm.momentum == 0 or not norm.track_running_stats):
             found.append(state.never_updated(name, norm))
-        if values**-0.5 > TINY_NOISE:
+        if values < TINY:
             found.append(
                 Finding(
                     "tiny-batches",
@@ -222,15 +219,15 @@ class Watch:
 
 
 def _rows(norm: Norm, x: Tensor) -> Tensor:
-    """Mean and mean square of the batch, |γ| and, where the layer has them, running mean and variance, (R, C)."""
+    """Mean and mean square of the batch, γ and, if there are any, running mean and variance, (R, C)."""
     mean, square = per_sample(x, 0)
     scale = scale_of(norm)
     rows = [mean.mean(0), square.mean(0), torch.ones_like(mean[0]) if scale is None else scale.detach()]
     return torch.stack([row.to(rows[0]) for row in (*rows, *(running_statistics(norm) or ()))])
 
 
-def _measured(rows: "np.ndarray[Any, np.dtype[np.float64]]", tracked: bool, eps: float) -> list[float]:
-    """Distance, variance ratio, largest amplification and smallest |γ|; NaN where the layer has none.
+def _measured(rows: np.ndarray, tracked: bool, eps: float) -> list[float]:
+    """Distance, variance ratio, largest amplification and smallest |γ|; NaN if the layer has none.
 
     In NumPy: torch's operators cost several times as much on so few numbers.
     """
@@ -247,13 +244,13 @@ def _measured(rows: "np.ndarray[Any, np.dtype[np.float64]]", tracked: bool, eps:
 
 
 def _thinned(x: Tensor) -> Tensor:
-    """At most about MOST_VALUES values per channel: the first samples."""
+    """The first samples, with about MOST_VALUES values per channel."""
     per_sample = max(x[:1].numel() // x.size(1), 1)
     return x[: max(MOST_VALUES // per_sample, 2)]
 
 
 def _summary_writer(target: Any) -> Any:
-    """A writer to a folder where TensorBoard is installed; a writer that is given is used as it is."""
+    """`target` itself if it is a writer or None, else a SummaryWriter to that folder."""
     if target is None or hasattr(target, "add_scalar"):
         return target
     try:
@@ -277,18 +274,18 @@ def watch(
             train(model)
 
     Or `watching = bnmodel.watch(model).start()` … `watching.stop()`. Passes in eval mode or without gradients are
-    left out. Each layer's batch is compared with its running statistics, on at most 4,096 values per channel.
+    skipped. The batch of each layer is compared with its running statistics, on about 4,096 values per channel.
 
     Args:
         model: any module with batch norms.
-        every: measure each so many training steps, ≥ 1; a smaller number costs more time.
+        every: training steps between measurements, ≥ 1; fewer cost more time.
         file: .csv or .json, written at the end.
         tensorboard: a SummaryWriter, or a folder for one.
         on_finding: called with each certain finding; the default logs a warning.
 
     Raises:
-        ValueError: `every` or the file's ending.
-        ImportError: a TensorBoard folder where TensorBoard is not installed.
+        ValueError: `every` below 1, or a file with another ending.
+        ImportError: a folder for TensorBoard, which is not installed.
     """
     if every < 1:
         raise ValueError(f"every: expected at least 1 step, received {every}")

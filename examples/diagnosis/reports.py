@@ -1,4 +1,4 @@
-"""Five public bug reports about batch norm, reproduced: the symptom, the check-up's findings, the recalibrated network.
+"""Five public reports about batch norm, reproduced: what the user saw, the diagnosis, and the effect of recalibration.
 
 python examples/diagnosis/reports.py [NAME …]
 """

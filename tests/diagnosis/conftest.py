@@ -1,4 +1,4 @@
-"""Networks that several tests look at, trained once. Tests get copies."""
+"""Networks trained once for several tests; each test gets a copy."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""A comparison on some samples, with a similar one on all of them."""
+"""Gains measured on some of the samples, with a control variate on all of them."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Networks and batches unlike those of the benchmark: each with a fault, and the same without it."""
+"""Networks and batches unlike those of the benchmark, each with and without a fault."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""A training is recorded and warned about, and not changed."""
+"""`watch` records a training, warns about findings, and does not change the training."""
 
 import copy
 import csv

@@ -1,0 +1,72 @@
+"""Borrow a model: eval mode without gradients, everything restored afterwards."""
+
+import copy
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The module without the wrappers of torch.compile, DataParallel and DistributedDataParallel, which skip hooks."""
+    while True:
+        if isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Device of the first parameter or buffer; None if there is none."""
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Restore the global random state of torch, CUDA, NumPy and Python afterwards."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _eagerly() -> AbstractContextManager[Any]:
+    """Run compiled parts eagerly, since hooks would make them compile again; without torch._dynamo there are none."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Iterator[None]:
+    """Put `model` into eval mode without gradients; restore attributes, buffers and random state afterwards."""
+    attributes = [(module, dict(vars(module))) for module in model.modules()]  # `training` is one
+    containers = [
+        (value, copy.copy(value)) for _, own in attributes for value in own.values() if type(value) in (list, dict)
+    ]
+    contents = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    with random_state_kept(), torch.no_grad(), _eagerly():
+        try:
+            for module, _ in attributes:
+                module.training = False
+            yield
+        finally:
+            for module, own in attributes:
+                vars(module).clear()
+                vars(module).update(own)
+            for container, before in containers:
+                container.clear()
+                container.extend(before) if isinstance(container, list) else container.update(before)
+            for buffer, before in contents:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)

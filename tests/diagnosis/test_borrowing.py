@@ -1,0 +1,105 @@
+"""The model, its attributes and the random state are left exactly as they were."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.diagnosis import networks as zoo
+from bnmodel.diagnosis import diagnose, recalibrate
+
+
+def state_of(model: nn.Module) -> dict[str, Any]:
+    return {
+        "modes": [m.training for m in model.modules()],
+        "buffers": {n: (id(b), b.clone()) for n, b in model.named_buffers()},
+        "parameters": {n: (id(p), p.clone(), p.requires_grad, p.grad) for n, p in model.named_parameters()},
+        "hooks": [(len(m._forward_pre_hooks), len(m._forward_hooks)) for m in model.modules()],
+        "options": [(m.momentum, m.track_running_stats) for m in model.modules() if hasattr(m, "momentum")],
+        "random": (torch.get_rng_state(), random.getstate(), np.random.get_state()[1]),  # noqa: NPY002
+        "gradients": torch.is_grad_enabled(),
+    }
+
+
+def same(before: Any, after: Any) -> bool:
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(same(before[key], after[key]) for key in before)
+    if isinstance(before, (list, tuple)):
+        return len(before) == len(after) and all(map(same, before, after))
+    if isinstance(before, (Tensor, np.ndarray)):
+        return bool((before == after).all())
+    return bool(before == after)
+
+
+class Remembering(nn.Module):
+    """Keeps its last output and counts its calls in attributes."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.calls, self.sizes, self.last = inner, 0, [], torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.sizes.append(len(x))
+        self.last = self.inner(x)
+        return self.last
+
+
+def test_attributes_that_the_model_sets_are_restored(drifted: nn.Module, digits: zoo.Data) -> None:
+    model = Remembering(drifted.train())
+    last = model(digits.test[0][:8])
+    diagnose(model, digits.batches())
+    assert (model.calls, model.sizes) == (1, [8])
+    assert model.last is last
+    cured = recalibrate(model, digits.batches(64, "train"))  # a copy, though `last` has a graph
+    assert diagnose(cured.eval(), digits.batches()).sound
+
+
+def test_reading_from_a_loader_keeps_the_random_state(cnn: nn.Module, digits: zoo.Data) -> None:
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*digits.test), 50, shuffle=True)
+    before = torch.get_rng_state()
+    diagnose(cnn, loader)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_compiled_parts_are_not_compiled_again(drifted: nn.Module, digits: zoo.Data) -> None:
+    graphs = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    model = nn.Sequential(torch.compile(drifted, backend=backend), nn.Identity()).eval()
+    with torch.no_grad():
+        model(digits.test[0])
+    count = len(graphs)
+    assert diagnose(model, digits.batches()).has_errors
+    assert len(graphs) == count > 0
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_model_is_left_exactly_as_it_was(drifted: nn.Module, digits: zoo.Data, raises: bool) -> None:
+    drifted.train()
+    drifted.get_submodule("5").eval()
+    drifted.get_submodule("1").weight.requires_grad_(False)
+    drifted.get_submodule("10").register_forward_pre_hook(lambda *_: None)
+    digits.loss(drifted(digits.test[0][:8]), digits.test[1][:8]).backward()
+    before, calls = state_of(drifted), []
+
+    def forward(model: nn.Module, batch: Any) -> Tensor:
+        calls.append(torch.rand(1))
+        random.random()
+        np.random.rand()  # noqa: NPY002
+        if raises and len(calls) > 10:
+            raise RuntimeError("of the model")
+        return model(batch[0])
+
+    if raises:
+        with pytest.raises(RuntimeError, match="of the model"):
+            diagnose(drifted, digits.batches(), forward=forward)
+    else:
+        diagnose(drifted, digits.batches(), forward=forward)
+    assert same(before, state_of(drifted))
