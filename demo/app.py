@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from demo import scripts
+from demo import scripts, url_state
 from demo.api import build_api
 from demo.head import TITLE, build_head
 from demo.page import Page
@@ -81,13 +81,14 @@ def _build(page: Page) -> gr.Blocks:
                 page.build_pad()
             with gr.Column(elem_id="right", scale=1, min_width=200):
                 path = build_path()
-                with gr.Tabs():
+                with gr.Tabs(overflow_behavior="wrap") as tabs:  # path.js clicks them, so that none may be in a menu
                     for group in PATH:
                         page.path.begin(group)
                         for tab in group.tabs:
                             tab.build(page)
                 path.value = page.path.to_html()
                 build_next()
+        url_state.restore(app, page.restored, tabs)
         build_api(page.find(page.model.value))
     app.queue(max_size=MOST_WAITING, api_open=False)
     return cast(gr.Blocks, app)

@@ -27,7 +27,7 @@ def decode_canvas(url: str) -> np.ndarray:
                 raise ValueError(f"{image.width}×{image.height} pixels")
             return np.array(image.convert("RGBA"))
     except Exception as error:  # PIL raises many kinds
-        what = "another format" if isinstance(error, UnidentifiedImageError) else error
+        what = "another format" if isinstance(error, UnidentifiedImageError) else str(error)
         raise ValueError(
             f"drawing: expected a PNG of {CANVAS_SIDE}×{CANVAS_SIDE} pixels, received {what}; draw it again"
         ) from error

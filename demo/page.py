@@ -150,6 +150,7 @@ class Page:
         self.pad: gr.HTML
         self.answered = Event()  # a tab has its first answer
         self.shared: dict[str, list[Component]] = {}  # controls that several tabs read
+        self.restored: dict[str, list[Component]] = {"": []}  # controls in the address, by the name of their tab
 
     def warm_up(self) -> None:
         """Load and run what the first answer needs; after it, or after LONGEST_TO_ANSWER, what later ones need."""
@@ -179,14 +180,14 @@ class Page:
     def note_shared(self, controls: list[Component]) -> None:
         """Keep controls that several tabs share in the address, whichever tab is open."""
         url_state.note("", controls)
-        url_state.restore(current_blocks(), "", controls)
+        self.restored[""] += controls
 
     @contextmanager
     def tab(self, title: str, question: str, task: str = "") -> Iterator[Tab]:
         """A tab with its question as a heading and its task; components made inside the `with` follow below."""
         name = url_state.slug(title)
         self.path.add(Step(name, title, question, bool(task)))
-        with gr.Tab(title, id=name, elem_id=f"tab-{name}") as item:
+        with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
             ear = gr.HTML(js_on_load=on_mount("tab"), apply_default_css=False, elem_classes="question")
             tab = Tab(self, name, ear)
             yield tab
@@ -194,11 +195,7 @@ class Page:
         ear.value = f'<h2 tabindex="-1">{escape(question)}</h2><div class="tools">{tools}</div>' + (
             f'<p class="task" data-tab="{name}"><b>Try it</b> {escape(task)}</p>' if task else ""
         )
-        tabs = item.parent
-        assert isinstance(tabs, gr.Tabs)
-        tabs.overflow_behavior = "wrap"  # path.js clicks the tabs, so that none may move to a menu
-        url_state.restore(current_blocks(), name, tab.controls, [tabs])
-        item.select(None, js=f"() => {{ urlState.show({name!r}); }}", api_visibility="private")
+        self.restored[name] = tab.controls
         if tab.controls:  # its button, see tab.js
             defaults = f"() => urlState.defaults({name!r})"
             ear.clear(None, None, tab.controls, js=defaults, api_visibility="private")

@@ -21,6 +21,7 @@ const done = remembered();
 
 function open(name) {
   document.querySelector(`.tab-container [data-tab-id="${name}"]`)?.click();
+  urlState.show(name);
 }
 
 function mark() {

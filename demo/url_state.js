@@ -59,24 +59,25 @@ window.addEventListener('popstate', () => {
 });
 
 window.urlState = {
-  // At load, for each tab in turn ('' for what all tabs share): what the address asks for, as Gradio's updates.
-  open(name, controls) {
-    const values = {};
-    const updates = Object.entries(controls).map(([key, control]) => {
-      const value = read(asked.get(key), control);
-      values[key] = value;
-      return value === undefined ? { __type__: 'update' } : { value, __type__: 'update' };
-    });
-    const before = groups.get(name); // what tabs share comes in several parts
-    groups.set(name, { controls: { ...before?.controls, ...controls }, values: { ...before?.values, ...values } });
-    if (!name) return updates;
-    first ??= name;
-    const selected = asked.get('tab') === name;
-    if (selected || name === first) {
-      visible = name;
-      tell();
+  // At load: what the address asks of the tabs, then of the controls, as Gradio's updates. `described`: {tab: {key:
+  // control}}, '' for what all tabs share.
+  open(described) {
+    const set = (property, value) => ({ __type__: 'update', ...(value !== undefined && { [property]: value }) });
+    const updates = [];
+    for (const [name, controls] of Object.entries(described)) {
+      const values = {};
+      for (const [key, control] of Object.entries(controls)) {
+        values[key] = read(asked.get(key), control);
+        updates.push(set('value', values[key]));
+      }
+      groups.set(name, { controls, values });
     }
-    return [selected ? { selected: name, __type__: 'update' } : { __type__: 'update' }, ...updates];
+    [first] = Object.keys(described).filter(Boolean);
+    const tab = asked.get('tab');
+    const known = tab && groups.has(tab);
+    visible = known ? tab : first;
+    tell();
+    return [set('selected', known ? tab : undefined), ...updates];
   },
   note(name, keys, values) {
     keys.forEach((key, k) => { groups.get(name).values[key] = values[k]; });

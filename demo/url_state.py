@@ -7,7 +7,8 @@ its `elem_id`.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,15 @@ def note(name: str, controls: Sequence[Component]) -> None:
         gr.on(changes, None, list(controls), js=tell, api_visibility="private")
 
 
-def restore(root: gr.Blocks, name: str, controls: Sequence[Component], tabs: Sequence[BlockContext] = ()) -> None:
-    """When the page opens, set `controls` as the address says, and let `tabs` (one or none) show the tab `name`."""
-    described = json.dumps(describe(controls))
-    outputs = [*tabs, *controls]
-    root.load(None, None, outputs, js=f"() => urlState.open({name!r}, {described})", api_visibility="private")
+def restore(root: gr.Blocks, groups: Mapping[str, Sequence[Component]], tabs: BlockContext) -> None:
+    """When the page opens, set the controls as the address says, and let `tabs` show the tab that it names.
+
+    `groups`: the controls by the name of their tab, in the order of the tabs; those that all tabs share, by "". One
+    event for all of them opens the page sooner than one per tab.
+    """
+    described = json.dumps({name: describe(controls) for name, controls in groups.items()})
+    outputs = [tabs, *chain.from_iterable(groups.values())]
+    root.load(None, None, outputs, js=f"() => urlState.open({described})", api_visibility="private")
 
 
 def describe(controls: Sequence[Component]) -> dict[str, dict[str, Any]]:
