@@ -42,7 +42,7 @@ class Outcome:
     def __str__(self) -> str:
         parts = [] if self.accuracy is None else [f"accuracy {self.accuracy:.1%}"]
         parts += [] if self.loss is None else [f"loss {self.loss:.4g}"]
-        return ", ".join(parts) or "no targets"
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)

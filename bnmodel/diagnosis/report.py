@@ -155,14 +155,15 @@ def summary(report: Report) -> str:
     head = (
         f"{norms} batch norm{'s' if norms != 1 else ''}, {report.samples} samples: {', '.join(words) or 'no findings'}"
     )
-    parts = [f"eval mode: {report.eval_outcome}"]
-    if report.train_outcome is not None:
-        parts.append(f"batch statistics: {report.train_outcome}")
+    outcomes = {
+        "eval mode": report.eval_outcome,
+        "batch statistics": report.train_outcome,
+        "recalibrated": report.recalibration,
+    }
+    parts = [f"{name}: {outcome}" for name, outcome in outcomes.items() if outcome and str(outcome)]
     if report.disagreement is not None:
-        parts.append(f"{report.disagreement:.1%} of the answers differ")
-    if report.recalibration is not None:
-        parts.append(f"recalibrated: {report.recalibration}")
-    lines = [head, "; ".join(parts)]
+        parts.append(f"{report.disagreement:.1%} of the answers differ between eval mode and batch statistics")
+    lines = [head, "; ".join(parts)] if parts else [head]
     if report.samples < LEAST_SAMPLES:
         lines.append(
             f"running statistics were not tested: that takes at least {LEAST_SAMPLES} samples, better a few hundred"

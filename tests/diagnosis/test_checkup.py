@@ -268,6 +268,13 @@ def test_four_samples_show_gross_drift_and_the_report_says_that_they_are_few(cnn
     assert "few hundred" not in str(diagnose(cnn, digits.batches()))
 
 
+def test_without_targets_the_report_says_how_many_answers_differ_and_nothing_of_accuracy() -> None:
+    norm = nn.BatchNorm1d(4)
+    report = str(diagnose(nn.Sequential(norm, nn.Linear(4, 2)), torch.randn(64, 4).split(16)))
+    assert "of the answers differ between eval mode and batch statistics" in report
+    assert "eval mode:" not in report
+
+
 def test_a_deviation_without_harm_is_a_note_even_if_a_later_layer_shows_it() -> None:
     case = faults.cumulative_average(1)
     report = diagnose(case.model, case.batches)
