@@ -11,7 +11,7 @@ from torch import nn
 
 from bnmodel.diagnosis import state
 from bnmodel.diagnosis.batches import Batch, Forward, read_batches, required_inputs
-from bnmodel.diagnosis.batchnorms import amplification, batches_tracked, named_batch_norms, running_statistics
+from bnmodel.diagnosis.batchnorms import amplification, batches_tracked, named_batch_norms
 from bnmodel.diagnosis.borrowing import bare, borrowed, device_of, random_state_kept
 from bnmodel.diagnosis.examination import Examination
 from bnmodel.diagnosis.outcome import disagreement
@@ -121,8 +121,8 @@ def _state_findings(examination: Examination) -> list[Finding]:
 
 
 def _record(examination: Examination, name: str, shares: dict[str, float], consequence_of: str) -> LayerRecord:
-    norm = examination.norms[name]
-    record = LayerRecord(
+    norm, seen, found = examination.norms[name], name in examination.seen, examination.deviations.get(name)
+    return LayerRecord(
         name=name,
         kind=type(norm).__name__,
         channels=norm.num_features,
@@ -130,22 +130,15 @@ def _record(examination: Examination, name: str, shares: dict[str, float], conse
         training=examination.modes[name],
         momentum=norm.momentum,
         batches=batches_tracked(norm),
-    )
-    if name not in examination.seen:
-        return record
-    found = examination.deviations.get(name)
-    tracked = running_statistics(norm) is not None
-    return replace(
-        record,
         distance=None if found is None else found.distance,
         largest_distance=None if found is None else found.largest,
         variance_ratio=None if found is None else math.exp(found.mean_log_ratio),
         log_variance_ratio=None if found is None else found.log_ratio,
         certain=found is not None and found.certain,
-        batch_noise=examination.batch_noise(name),
-        values_per_batch=examination.seen.values.get(name),
-        dead_channels=int(examination.dead[name].sum()),
-        amplification=float(amplification(norm).max()) if tracked else None,
+        batch_noise=examination.batch_noise(name) if seen else None,
+        values_per_batch=examination.seen.values.get(name) if seen else None,
+        dead_channels=int(examination.dead[name].sum()) if seen else 0,
+        amplification=None if found is None else float(amplification(norm).max()),
         share=shares.get(name),
         consequence_of=consequence_of,
     )

@@ -73,26 +73,17 @@ def never_updated(name: str, norm: Norm) -> Finding | None:
 
 def batch_statistics(name: str, norm: Norm, dependent: bool = False) -> Finding | None:
     """Batch statistics in eval mode: the layer keeps no others, or its own forward ignores them."""
-    if running_statistics(norm) is not None:
-        if not dependent:
-            return None
+    if running_statistics(norm) is None:
+        reason = "the layer keeps no running statistics (track_running_stats=False)"
+        remedy = RECALIBRATE.replace(")", ", track=True)")
+    elif dependent:
         plain = next(each.__name__ for each in type(norm).__mro__ if each.__module__.startswith("torch."))
-        return Finding(
-            "batch-statistics-in-eval",
-            "error",
-            name,
-            f"{type(norm).__name__}.forward ignores the running statistics: in eval mode an answer depends on the rest "
-            "of its batch",
-            f"model.get_submodule({name!r}).__class__ = nn.{plain}; {RECALIBRATE}",
-        )
-    return Finding(
-        "batch-statistics-in-eval",
-        "error",
-        name,
-        "the layer keeps no running statistics (track_running_stats=False): in eval mode an answer depends on the "
-        "rest of its batch",
-        RECALIBRATE.replace(")", ", track=True)"),
-    )
+        reason = f"{type(norm).__name__}.forward ignores the running statistics"
+        remedy = f"model.get_submodule({name!r}).__class__ = nn.{plain}; {RECALIBRATE}"
+    else:
+        return None
+    message = f"{reason}: in eval mode an answer depends on the rest of its batch"
+    return Finding("batch-statistics-in-eval", "error", name, message, remedy)
 
 
 def mixed_modes(norms: dict[str, Norm], modes: dict[str, bool], root_training: bool) -> Finding | None:
