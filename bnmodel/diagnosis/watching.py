@@ -20,7 +20,7 @@ from bnmodel.diagnosis import state
 from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, named_batch_norms, running_statistics, scale_of, takes
 from bnmodel.diagnosis.borrowing import bare
 from bnmodel.diagnosis.examination import TINY
-from bnmodel.diagnosis.moments import per_sample
+from bnmodel.diagnosis.moments import array, per_sample
 from bnmodel.findings import Finding
 from bnmodel.io import atomic_write
 
@@ -152,7 +152,7 @@ class Watch:
         """Read the measurements of the previous step, which a GPU has finished by now."""
         pending, self._pending = self._pending, []
         for name, batches, values, rows, tracked in pending:
-            numbers = _measured(rows.cpu().double().numpy(), tracked, self.norms[name].eps)
+            numbers = _measured(array(rows), tracked, self.norms[name].eps)
             known = [None if math.isnan(each) else each for each in numbers]
             measurement = Measurement(self.step - 1, name, batches, known[0], known[1], values, known[2], known[3])
             self.measurements.append(measurement)
