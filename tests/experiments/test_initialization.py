@@ -185,8 +185,8 @@ def test_the_tabs_pictures_have_all_six_side_by_side(activation):
     layer = initialise.layer_picture(activation, 784, 10, 0.0, 1.0, 1.0, 0)
     stack = initialise.stack_picture(activation, 3, 0.0, 1.0, 1.0, 0)
     for name in NAMES:
-        assert initialise.label(name) in layer
-        assert initialise.label(name) in stack
+        assert initialization.title(name) in layer
+        assert initialization.title(name) in stack
     for html in (layer, stack):
         legend, panels = html.split('<div class="figure narrow">')
         assert panels.count("<svg") == 6
