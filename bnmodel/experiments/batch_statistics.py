@@ -28,12 +28,12 @@ def named_norm(model: nn.Module, name: str | None) -> tuple[str, CustomBatchNorm
 
 
 def with_batch_statistics(model: nn.Module, batches: int = 1) -> nn.Module:
-    """A copy of `model` in eval mode whose batch norms use batch statistics.
+    """A copy of `model` in eval mode whose batch norms use batch statistics. It shares the parameters of `model`.
 
     Args:
         batches: the input is the concatenation of this many batches of equal size, each with its own statistics.
     """
-    changed = copy.deepcopy(model).eval()
+    changed = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).eval()
     for name, norm in custom_batchnorms(changed).items():
         changed.set_submodule(name, _BatchStatistics(norm, batches))
     return changed

@@ -92,12 +92,11 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
     batch_size = min(batch_size, samples(model))
     model = copy.deepcopy(model).eval()
     label = int(predict_log_probs(model, digit.view(1, 1, 28, 28)).argmax())
-    rows = []
-    for severity in SEVERITIES:
-        own = KINDS[kind](digit.view(1, 1, 28, 28), severity, torch.Generator().manual_seed(seed))
-        alone, among = answers(model, own, kind if severity else CLEAN, severity, batch_size, seed)
-        rows.append((own[0, 0].numpy(), float(alone[label]), float(among[label])))
-    digits, eval_probability, train_probability = map(np.array, zip(*rows, strict=True))
+    one = digit.view(1, 1, 28, 28)
+    digits = torch.cat([KINDS[kind](one, severity, torch.Generator().manual_seed(seed)) for severity in SEVERITIES])
+    clean = answers(model, digits[:1], CLEAN, SEVERITIES[:1], batch_size, seed)
+    corrupted = answers(model, digits[1:], kind, SEVERITIES[1:], batch_size, seed)
+    alone, among = (torch.cat(pair)[:, label].numpy() for pair in zip(clean, corrupted, strict=True))
     return Corruption(
         kind,
         batch_size,
@@ -105,9 +104,9 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
         accuracies(model, kind, 0, seed),
         accuracies(model, kind, batch_size, seed),
         label,
-        digits,
-        eval_probability,
-        train_probability,
+        digits[:, 0].numpy(),
+        alone,
+        among,
         samples(model),
     )
 
@@ -119,12 +118,17 @@ def samples(model: nn.Module) -> int:
 
 @cache_by_content(32)
 def answers(
-    model: nn.Module, own: Tensor, kind: str, severity: float, batch_size: int, seed: int
+    model: nn.Module, own: Tensor, kind: str, severities: tuple[float, ...], batch_size: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities (10,) of `own`, (1, 1, 28, 28), in eval mode, and with the statistics of a batch."""
-    images = torch.cat((own, corrupted_sample(kind, severity, seed)[: batch_size - 1]))
+    """Probabilities (S, 10) of `own`, (S, 1, 28, 28), in eval mode, and each in a batch of its severity."""
+    others = [corrupted_sample(kind, severity, seed)[: batch_size - 1] for severity in severities]
+    batches = torch.cat([image for k, rest in enumerate(others) for image in (own[k : k + 1], rest)])
+    among = []
     with torch.inference_mode(), QuickPooling():
-        return model(own)[0].exp(), with_batch_statistics(model)(images)[0].exp()
+        for part in batches.split(batch_size * max(1, CHUNK // batch_size)):
+            count = len(part) // batch_size
+            among.append(with_batch_statistics(model, count)(part).unflatten(0, (count, -1))[:, 0].exp())
+        return model(own).exp(), torch.cat(among)
 
 
 @lru_cache(maxsize=2 * len(SEVERITIES))
@@ -134,6 +138,7 @@ def corrupted_sample(kind: str, severity: float, seed: int) -> Tensor:
     return KINDS[kind](images, severity, torch.Generator().manual_seed(seed)) if kind != CLEAN else images
 
 
+@lru_cache(maxsize=4)
 def _order(seed: int) -> Tensor:
     return torch.randperm(len(load_sample(train=False)), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
 

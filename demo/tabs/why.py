@@ -8,6 +8,7 @@ import gradio as gr
 import numpy as np
 
 from bnmodel.experiments import modes
+from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.modes import NormView, most_shifted, shifts
 from demo import components as ui
 from demo.images import diverging, png_url
@@ -76,11 +77,14 @@ def show(drawn: Drawn, *values: Any) -> tuple[str, str]:
 
 def snippet(drawn: Drawn, *values: Any) -> str:
     *batch, layer, _ = values
+    norms = custom_batchnorms(drawn.model.network)
+    if not norms:
+        return "# this network has no batch norm"
     return f"""
 {ui.digit_in_code(drawn)}from bnmodel.experiments import modes
 {company_in_code(drawn, *batch)}result = modes.compare(model, digit, company)
 plotting.save(modes.figure(result), "why.png")
-plotting.save(modes.feature_maps(result, norm={layer}), "maps.png")
+plotting.save(modes.feature_maps(result, norm={which(layer, len(norms))}), "maps.png")
 """
 
 
