@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_CALLS = 200
 # accuracy is measured after these and the last; fixed, so that other positions of the slider use the cache
-POINTS = (0, 5, 10, 20, 30, 50, 75, 100, 150)
+POINTS = (0, 20, 50, 75, 100, 150)
 
 
 @dataclass(frozen=True)
