@@ -34,12 +34,6 @@ DIGIT = 6.0  # points, the width of one in a tick's number
 LINE = 14.0  # points, the height of a line of text
 
 
-def to_svg(figure: Figure, description: str) -> str:
-    """An inline <svg>; `description` is what a screen reader says."""
-    box = " ".join(str(72 * inches) for inches in figure.get_size_inches())
-    return _svg(f"0 0 {box}", _content(figure), description)
-
-
 def to_legend_and_panels(figure: Figure, description: str) -> tuple[str, str]:
     """One legend (HTML) for all panels, and the panels of `to_panels` without theirs."""
     legend = readings.legend(figure, ON_PAGE)

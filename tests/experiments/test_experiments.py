@@ -241,7 +241,7 @@ def test_every_picture_takes_its_text_colour_from_the_page_and_says_what_it_is()
     results = everything()
     drawn = [catalogue.EXPERIMENTS[name][1](result) for name, result in results.items()]
     for figure in [*drawn, modes.feature_maps(results["modes"])]:
-        picture = svg.to_svg(figure, 'a "picture"')
+        picture = svg.to_panels(figure, 'a "picture"')
         assert picture.startswith('<svg role="img" aria-label="a &quot;picture&quot;"')
         assert "currentColor" in picture
         assert plotting.INK not in picture
