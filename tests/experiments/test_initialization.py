@@ -155,7 +155,7 @@ def test_weights_with_a_mean_are_drawn_but_have_no_theory():
     result = initialization.stack("relu", depth=4, mean=0.3)
     assert np.isnan(result.theory_activation_std[NAMES.index("random_normal")]).all()
     assert np.isfinite(result.activation_std).all()
-    assert svg.to_svg(initialization.stack_figure(result), "a stack")
+    assert svg.to_panels(initialization.stack_figure(result), "a stack")
 
 
 @pytest.mark.parametrize(
