@@ -7,7 +7,7 @@ MODEL  ?= checkpoints/lecture
 # URL of a package index for PyTorch and torchvision, for example that of the CPU-only builds (docs/install.md)
 TORCH_INDEX ?=
 # Processes that `make test` uses, each with an app of its own; 0: one process
-WORKERS ?= 0
+WORKERS ?= 2
 # The tests without a browser and without the app, for `make lowest`
 QUICK  ?= tests/nn tests/data tests/deploy tests/export tests/training tests/experiments tests/test_command_line.py \
           tests/test_architecture.py tests/test_packaging.py

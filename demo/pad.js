@@ -287,12 +287,16 @@ async function answer() {
 function settle(url, failed) {
   find('.pad-spoken').textContent = find('.pad-words').textContent;
   find('.pad').dataset.settled = version;
+  clearTimeout(retry);
+  if (failed) retry = setTimeout(changed, RETRY);
+  requestAnimationFrame(() => setTimeout(() => tellTabs(url, failed))); // once the answer is on the screen
+}
+
+function tellTabs(url, failed) {
   props.value = url;
   document.body.classList.toggle('has-drawing', Boolean(url));
   document.body.classList.toggle('is-stale', failed); // the tabs still show an earlier drawing
-  clearTimeout(retry);
-  if (failed) retry = setTimeout(changed, RETRY);
-  else document.dispatchEvent(new CustomEvent('digit'));
+  if (!failed) document.dispatchEvent(new CustomEvent('digit'));
 }
 
 function snapshot() {
