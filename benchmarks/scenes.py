@@ -36,13 +36,18 @@ def pen(rng: Rng, width: int, height: int, **changes: object) -> Drawing:
     return Drawing(**(values | changes))  # type: ignore[arg-type]
 
 
+def grey_sheet(strokes: Strokes | None, side: int, ink: tuple[float, float], rng: Rng) -> np.ndarray:
+    """Evenly lit grey paper with grain, (side, side) in 0 … 255; `ink`: range of the strokes' grey value."""
+    sheet = rng.uniform(170, 220) + p.grain((side, side), rng.uniform(0, 2), rng)
+    return (
+        sheet if strokes is None else p.inked(sheet, p.coverage(strokes, pen(rng, side, side), rng), rng.uniform(*ink))
+    )
+
+
 def on_vignette(strokes: Strokes | None, rng: Rng) -> np.ndarray:
     side = int(rng.integers(200, 360))
-    size = (side, side)
-    sheet = rng.uniform(170, 220) + p.grain(size, rng.uniform(0, 2), rng)
-    if strokes is not None:
-        sheet = p.inked(sheet, p.coverage(strokes, pen(rng, side, side), rng), rng.uniform(60, 110))
-    return p.rgba(sheet * p.vignette(size, rng.uniform(0.6, 0.85)))
+    sheet = grey_sheet(strokes, side, (60, 110), rng)
+    return p.rgba(sheet * p.vignette((side, side), rng.uniform(0.6, 0.85)))
 
 
 def underlined(strokes: Strokes, rng: Rng) -> np.ndarray:
@@ -124,11 +129,10 @@ def newsprint(strokes: Strokes, rng: Rng) -> np.ndarray:
 
 def soft_shadow(strokes: Strokes | None, rng: Rng) -> np.ndarray:
     side = int(rng.integers(150, 400))
-    size = (side, side)
-    sheet = rng.uniform(170, 220) + p.grain(size, rng.uniform(0, 2), rng)
-    if strokes is not None:
-        sheet = p.inked(sheet, p.coverage(strokes, pen(rng, side, side), rng), rng.uniform(70, 125))
-    dark = p.shadow(size, rng.uniform(0.75, 0.9), rng.uniform(0.15, 0.6), rng.uniform(0, 7), rng.uniform(-0.4, 0.4))
+    sheet = grey_sheet(strokes, side, (70, 125), rng)
+    dark = p.shadow(
+        (side, side), rng.uniform(0.75, 0.9), rng.uniform(0.15, 0.6), rng.uniform(0, 7), rng.uniform(-0.4, 0.4)
+    )
     return p.photographed(p.rgba(sheet * dark), rng, rng.uniform(0, 1))
 
 

@@ -28,7 +28,7 @@ from demo.pad import example_digits
 T = TypeVar("T")
 Kind = Callable[[random.Random, Target], Iterator[Case]]
 KINDS: dict[str, tuple[Kind, int]] = {  # with the number of requests
-    "edges": (calls.edges, 60),  # first: what valid requests load is no harm that the hostile ones do
+    "edges": (calls.edges, 60),  # first: memory is compared with that after valid requests
     "images": (calls.images, 500),
     "arguments": (calls.arguments, 500),
     "by name": (calls.by_name, 250),

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -84,18 +85,25 @@ def load_model(target: str, weights: Path | None, train_mode: bool) -> nn.Module
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:
-    if path.suffix == ".safetensors":
-        try:
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
             from safetensors.torch import load_file
-        except ImportError:
-            raise UseError("weights: .safetensors files need safetensors; pip install safetensors") from None
-        state: Any = load_file(path)
-    else:
-        try:
+
+            state = load_file(path)
+        else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            what = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UseError(f"weights: {path} is not a file of tensors ({what}); save model.state_dict()") from None
+    except ImportError:
+        raise UseError("weights: .safetensors files need safetensors; pip install safetensors") from None
+    except FileNotFoundError:
+        raise UseError(f"weights: {path} does not exist") from None
+    except UnpicklingError:  # its message recommends weights_only=False
+        raise UseError(
+            f"weights: {path} contains objects other than tensors, which are not loaded; save model.state_dict()"
+        ) from None
+    except Exception as error:  # a damaged file may raise anything
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UseError(f"weights: {path} is not a file of tensors ({what}); save model.state_dict()") from None
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

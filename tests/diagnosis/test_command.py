@@ -110,7 +110,11 @@ class Pickled:
         (FACTORY, {"--data": "absent.npz"}, "does not exist"),
         (FACTORY, {"--data": "pickled.npz"}, "without pickled objects"),
         (FACTORY, {"--data": "other.npz"}, "expected an array x"),
-        (FACTORY, {"--weights": "pickled.pt"}, "not a file of tensors"),
+        (FACTORY, {"--weights": "absent.pt"}, "does not exist"),
+        (FACTORY, {"--weights": "absent.safetensors"}, "does not exist"),
+        (FACTORY, {"--weights": "pickled.pt"}, "objects other than tensors"),
+        (FACTORY, {"--weights": "damaged.pt"}, "not a file of tensors"),
+        (FACTORY, {"--weights": "damaged.safetensors"}, "not a file of tensors"),
         (FACTORY, {"--weights": "other.pt"}, "does not fit the model"),
         (FACTORY, {"--samples": "0"}, "at least 1"),
     ],
@@ -124,10 +128,13 @@ def test_wrong_use_exits_with_2_and_a_remedy(
     np.savez("other.npz", images=np.zeros(3))
     torch.save(Pickled(), "pickled.pt")
     torch.save({"a": torch.zeros(1)}, "other.pt")
+    for name in ("damaged.pt", "damaged.safetensors"):
+        Path(name).write_bytes(b"PK\x03\x04 and no more")
     options = {"--data": str(data), **change}
     assert main([model, *(word for pair in options.items() for word in pair)]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
+    assert "weights_only" not in captured.err
     assert "run" not in captured.out
 
 
