@@ -1,71 +1,30 @@
 """`inspect` on ONNX files with planted faults, and on similar files that are sound."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import nn
 
-from bnmodel.deploy import ExportError, inspect
-from bnmodel.deploy.sandbox import Limits
+from bnmodel.deploy import inspect
 from export.__main__ import main
-
-RNG = np.random.default_rng(0)
-Parts = dict[str, np.ndarray]
-Build = Callable[[], onnx.ModelProto]
-
-
-def statistics(channels: int = 4) -> Parts:
-    rng = np.random.default_rng(1)
-    return {
-        "gamma": rng.uniform(0.5, 2, channels).astype(np.float32),
-        "beta": rng.normal(size=channels).astype(np.float32),
-        "mean": rng.normal(size=channels).astype(np.float32),
-        "var": rng.uniform(0.5, 2, channels).astype(np.float32),
-    }
-
-
-def model(
-    nodes: str, parts: Parts, opset: int = 17, inputs: str = "float[N,3,8,8] x", output: str = "float[N,M,P,Q] y"
-) -> onnx.ModelProto:
-    """A model from onnx's text format; `parts` are its initialisers."""
-    text = f'<ir_version: 8, opset_import: ["" : {opset}]> g ({inputs}) => ({output}) {{ {nodes} }}'
-    parsed = onnx.parser.parse_model(text)
-    parsed.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in parts.items())
-    return parsed
-
-
-def saved(tmp_path: Path, parsed: onnx.ModelProto) -> Path:
-    path = tmp_path / "model.onnx"
-    onnx.save(parsed, str(path))
-    return path
-
-
-def weights(*shape: int) -> np.ndarray:
-    return np.random.default_rng(2).normal(size=shape).astype(np.float32)
-
-
-def convolution(norm: str, parts: Parts, opset: int = 17) -> onnx.ModelProto:
-    nodes = f"h = Conv(x, w)\n{norm}"
-    return model(nodes, {"w": weights(4, 3, 3, 3), **parts}, opset)
-
-
-EVAL = "y = BatchNormalization(h, gamma, beta, mean, var)"
-TRAIN = "y, m, v = BatchNormalization<training_mode=1>(h, gamma, beta, mean, var)"
-
-
-def answers(path: Path, x: np.ndarray) -> np.ndarray:
-    return onnxruntime.InferenceSession(str(path)).run(None, {"x": x})[0]
-
-
-def codes(path: Path, severity: str | None = None) -> set[str]:
-    return {finding.code for finding in inspect(path).findings if severity in (None, finding.severity)}
+from tests.deploy.onnx_helpers import (
+    EVAL,
+    RNG,
+    TRAIN,
+    Build,
+    answers,
+    codes,
+    convolution,
+    model,
+    saved,
+    statistics,
+    weights,
+)
 
 
 def test_a_batch_norm_with_stored_statistics_is_sound(tmp_path: Path) -> None:
@@ -299,91 +258,6 @@ def test_a_batch_norm_before_a_padded_convolution_is_kept(tmp_path: Path) -> Non
     assert "unfolded" not in codes(path)
 
 
-def hostile_loop() -> onnx.ModelProto:
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Sin", ["a"], ["b"])],
-        "body",
-        [helper.make_tensor_value_info(n, t, s) for n, t, s in (("i", 7, []), ("c", 9, []), ("a", 1, [None, 3, 8, 8]))],
-        [helper.make_tensor_value_info(n, t, s) for n, t, s in (("d", 9, []), ("b", 1, [None, 3, 8, 8]))],
-    )
-    parsed = model("y = Relu(x)", {"n": np.array(2**60), "t": np.array(True)})
-    parsed.graph.node[0].CopyFrom(helper.make_node("Loop", ["n", "t", "x"], ["y"], body=body))
-    return parsed
-
-
-def huge() -> onnx.ModelProto:
-    return model("z = ConstantOfShape(s)\ny = Add(x, z)", {"s": np.array([2**14, 2**10, 2**9, 2**9])})
-
-
-def elsewhere(location: str) -> Build:
-    def build() -> onnx.ModelProto:
-        parsed = convolution(EVAL, statistics())
-        tensor = parsed.graph.initializer[0]
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=location)
-        return parsed
-
-    return build
-
-
-def custom() -> onnx.ModelProto:
-    parsed = model("y = Relu(x)", {})
-    parsed.graph.node[0].domain = "evil"
-    parsed.opset_import.append(helper.make_opsetid("evil", 1))
-    return parsed
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (elsewhere("../../etc/passwd"), "beside the model"),
-        (elsewhere("/etc/passwd"), "beside the model"),
-        (elsewhere("absent.bin"), "beside the model"),
-        (custom, "evil::Relu"),
-    ],
-)
-def test_a_file_that_reaches_outside_is_refused_in_words(tmp_path: Path, build: Build, message: str) -> None:
-    with pytest.raises(ExportError, match=message):
-        inspect(saved(tmp_path, build()))
-
-
-def test_weights_in_a_second_file_are_read_beside_the_model_and_refused_where_asked(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    onnx.save_model(
-        convolution(TRAIN, statistics()), str(path), save_as_external_data=True, location="weights", size_threshold=0
-    )
-    assert "training-mode" in codes(path)
-    with pytest.raises(ExportError, match="expected one file"):
-        inspect(path, external_data=False)
-
-
-@pytest.mark.parametrize("build", [hostile_loop, huge])
-def test_an_endless_or_huge_model_ends_at_the_limits(tmp_path: Path, build: Build) -> None:
-    try:
-        inspection = inspect(saved(tmp_path, build()), limits=Limits(memory=2**29, seconds=2))
-    except ExportError as error:
-        assert "model.onnx" in str(error)  # noqa: PT017
-    else:
-        assert not inspection.batch_invariance["checked"]
-
-
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "truncated": lambda content: content[: len(content) // 2],
-    "empty": lambda content: b"",
-    "no protobuf": lambda content: b"\xff" * 100,
-    "claims 4 GB": lambda content: b"\x3a\xff\xff\xff\xff\x0f" + content,
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_file_is_refused_in_words(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    path = saved(tmp_path, convolution(EVAL, statistics()))
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ExportError, match=r"model\.onnx: expected"):
-        inspect(path)
-
-
 def test_the_command_exits_0_when_sound_1_when_not_and_2_for_wrong_use(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -399,9 +273,3 @@ def test_the_command_exits_0_when_sound_1_when_not_and_2_for_wrong_use(
     assert "no such file" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["inspect"])
-
-
-def test_the_worker_imports_nothing_of_the_project() -> None:
-    sources = [path.read_text() for path in Path("bnmodel/deploy/onnx_worker").glob("*.py")]
-    assert sources
-    assert not [source for source in sources if "import bnmodel" in source or "from bnmodel" in source]
