@@ -1,6 +1,6 @@
 """Predictions and results of experiments equal recorded ones, from commit ae07572.
 
-An intended change updates the recorded number: `robust` was retrained with more styles and displays. Tolerances allow
+An intended change updates the recorded number: `robust` was retrained, with more styles and displays, then for more epochs. Tolerances allow
 for other processors.
 """
 
@@ -58,7 +58,7 @@ PROBABILITIES = {  # (model, digit of the sample) → label, its probability
     ("lecture", 716): (1, 0.99299),
     ("lecture", 247): (4, 0.86175),
     ("robust", 716): (1, 0.98262),
-    ("robust", 247): (4, 0.53972),
+    ("robust", 247): (4, 0.50352),
 }
 
 
@@ -74,8 +74,8 @@ def test_the_endpoint_predicts_as_before(app_url: str, tmp_path: Path) -> None:
     Image.fromarray(canvas(247)).save(tmp_path / "four.png")
     answer = Client(app_url, verbose=False).predict(handle_file(tmp_path / "four.png"), api_name="/predict")
     assert (answer["label"], answer["blank"]) == (4, False)
-    assert answer["probabilities"][4] == close(0.5397, abs=0.01)
-    assert answer["probabilities"][2] == close(0.1508, abs=0.01)
+    assert answer["probabilities"][4] == close(0.5035, abs=0.01)
+    assert answer["probabilities"][2] == close(0.0915, abs=0.01)
 
 
 def test_modes_are_as_before(model: nn.Module, digit: Tensor) -> None:

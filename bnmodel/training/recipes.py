@@ -79,14 +79,14 @@ SPRINT = Recipe(
 )
 ROBUST = Recipe(
     "robust",
-    epochs=60,
-    patience=60,
+    epochs=95,
+    patience=95,
     batch_size=128,
     learning_rate=0.1,
     momentum=0.9,
     weight_decay=5e-4,
     schedule="one_cycle",
-    averaging=10,
+    averaging=15,
     keeps_last=True,
     augmented=0.5,
     plain=5,
