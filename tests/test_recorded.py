@@ -1,7 +1,7 @@
 """Predictions and results of experiments equal recorded ones, from commit ae07572.
 
-An intended change updates the recorded number: `robust` was retrained, with more styles and displays, then for more epochs. Tolerances allow
-for other processors.
+An intended change updates the recorded number: `robust` was retrained, with more styles and displays, then for more
+epochs. Tolerances allow for other processors.
 """
 
 from pathlib import Path

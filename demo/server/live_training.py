@@ -20,6 +20,7 @@ WAITING = '<p class="waiting">Press “Train live” to draw the curves here.</p
 MOST_RUNS = 3  # earlier runs drawn with the current one
 State = Literal["waiting", "training", "paused", "stopped", "finished"]
 T = TypeVar("T")
+Draw = Callable[[T, State, Sequence[T]], str]  # step, its state, last steps of earlier runs → picture
 _running: set[object] = set()
 _turn = threading.Lock()
 
@@ -103,6 +104,10 @@ class Runs(Generic[T]):
     now: Run[T] | None = None
     earlier: tuple[T, ...] = ()
 
+    @property
+    def is_going(self) -> bool:
+        return self.now is not None and self.now.state in ("waiting", "training")
+
     def keep(self) -> None:
         """Add the training's last step to the earlier ones."""
         if self.now is not None and self.now.latest is not None:
@@ -111,8 +116,7 @@ class Runs(Generic[T]):
     def buttons(self) -> list[gr.Button]:
         """Updates of `buttons`: which of them can be pressed now."""
         state = self.now.state if self.now is not None else "finished"
-        going = state in ("waiting", "training")
-        paused = state == "paused"
+        going, paused = self.is_going, state == "paused"
         return [
             gr.Button(interactive=not going),
             gr.Button(interactive=state == "training", visible=not paused),
@@ -157,56 +161,34 @@ def buttons(name: str) -> list[gr.Button]:
     ]
 
 
-def wire(
-    pressed: Sequence[gr.Button],
-    inputs: Sequence[Component],
-    shown: gr.HTML,
-    stream: Callable[..., Generator[T]],
-    draw: Callable[[T, State, Sequence[T]], str],
-    networks: int,
-) -> None:
-    """Let the `buttons` control trainings.
+class Presses(Generic[T]):
+    """What a press of each of the `buttons` does. Every method returns values for the figure and all buttons."""
 
-    Args:
-        pressed: the buttons of `buttons`.
-        inputs: arguments of `stream`, which starts a training.
-        shown: receives `draw(step, state, earlier runs)`.
-        networks: how many steps of a training make an epoch; its first step precedes the first epoch.
-    """
-    train, pause, go_on, step, stop, clear = pressed
-    page: gr.State = gr.State(Runs())  # each session gets a copy, which its events share
-    outputs = [shown, *pressed]
+    def __init__(self, stream: Callable[..., Generator[T]], draw: Draw[T], networks: int) -> None:
+        self.stream, self.draw, self.networks = stream, draw, networks
 
-    def begin(runs: Runs[T], run: Run[T]) -> list[Any]:
-        runs.now = run
-        busy = len(_running) >= MAX_TRAININGS
-        words = f"Busy: {MAX_TRAININGS} trainings are running here; yours starts when one of them ends."
-        return [f'<p class="sentence" role="status">{words}</p>' if busy else gr.skip(), *runs.buttons()]
-
-    def is_going(runs: Runs[T]) -> bool:
-        return runs.now is not None and runs.now.state in ("waiting", "training")
-
-    def start(runs: Runs[T], *values: Any) -> list[Any]:
-        if is_going(runs):  # a double click
+    def start(self, runs: Runs[T], *values: Any) -> list[Any]:
+        if runs.is_going:  # a double click
             return [gr.skip(), *runs.buttons()]
         if runs.now is not None:
             runs.now.stop()
-        return begin(runs, Run(stream(*values)))
+        return self._begin(runs, Run(self.stream(*values)))
 
-    def resume(runs: Runs[T], most: int | None = None) -> list[Any]:
+    def resume(self, runs: Runs[T], most: int | None = None) -> list[Any]:
         if runs.now is None or runs.now.state != "paused":
             return [gr.skip(), *runs.buttons()]
         runs.now.go_on(most)
-        return begin(runs, runs.now)
+        return self._begin(runs, runs.now)
 
-    def one_epoch(runs: Runs[T], *values: Any) -> list[Any]:
-        if is_going(runs):
+    def one_epoch(self, runs: Runs[T], *values: Any) -> list[Any]:
+        if runs.is_going:
             return [gr.skip(), *runs.buttons()]
         if runs.now is not None and runs.now.state == "paused":
-            return resume(runs, networks)
-        return begin(runs, Run(stream(*values), networks + 1))
+            return self.resume(runs, self.networks)
+        return self._begin(runs, Run(self.stream(*values), self.networks + 1))
 
-    def follow(runs: Runs[T]) -> Iterator[list[Any]]:
+    def follow(self, runs: Runs[T]) -> Iterator[list[Any]]:
+        """Pictures of the run that was begun, until it ends or another one begins."""
         run = runs.now
         if run is not None:
             for latest, state in run.pictures():
@@ -215,19 +197,47 @@ def wire(
                     break
                 if state == "finished":
                     runs.keep()
-                yield [draw(latest, state, before), *runs.buttons()]
+                yield [self.draw(latest, state, before), *runs.buttons()]
         # again, since a picture may have arrived after the answer to “Stop”
         ended = run is not None and run is runs.now and run.state == "stopped"
         yield [run.picture if run is not None and ended else gr.skip(), *runs.buttons()]
 
-    def stopped(runs: Runs[T]) -> list[Any]:
+    def stop(self, runs: Runs[T]) -> list[Any]:
         run = runs.now
         if run is None or run.state in ("stopped", "finished"):
             return [gr.skip(), *runs.buttons()]
-        run.picture = draw(run.latest, "stopped", runs.earlier) if run.latest is not None else WAITING
+        run.picture = self.draw(run.latest, "stopped", runs.earlier) if run.latest is not None else WAITING
         run.stop()
         runs.keep()
         return [run.picture, *runs.buttons()]
+
+    def _begin(self, runs: Runs[T], run: Run[T]) -> list[Any]:
+        runs.now = run
+        busy = len(_running) >= MAX_TRAININGS
+        words = f"Busy: {MAX_TRAININGS} trainings are running here; yours starts when one of them ends."
+        return [f'<p class="sentence" role="status">{words}</p>' if busy else gr.skip(), *runs.buttons()]
+
+
+def wire(
+    pressed: Sequence[gr.Button],
+    inputs: Sequence[Component],
+    shown: gr.HTML,
+    stream: Callable[..., Generator[T]],
+    draw: Draw[T],
+    networks: int,
+) -> None:
+    """Let the `buttons` control trainings.
+
+    Args:
+        pressed: the buttons of `buttons`.
+        inputs: arguments of `stream`, which starts a training.
+        shown: receives the picture.
+        networks: how many steps of a training make an epoch; its first step precedes the first epoch.
+    """
+    train, pause, go_on, step, stop, clear = pressed
+    page: gr.State = gr.State(Runs())  # each session gets a copy, which its events share
+    outputs = [shown, *pressed]
+    presses = Presses(stream, draw, networks)
 
     def failed(runs: Runs[T]) -> list[Any]:
         """The queue was full, or a step failed."""
@@ -255,10 +265,14 @@ def wire(
         "concurrency_id": "trainings",
         "api_visibility": "private",
     }
-    for button, press, values in ((train, start, inputs), (go_on, resume, []), (step, one_epoch, inputs)):
+    for button, press, values in (
+        (train, presses.start, inputs),
+        (go_on, presses.resume, []),
+        (step, presses.one_epoch, inputs),
+    ):
         button.click(None, None, None, js=look, api_visibility="private")
         pressing = button.click(press, [page, *values], outputs, **at_once)
-        pressing.then(follow, [page], outputs, **trains).failure(failed, [page], list(pressed), **at_once)
+        pressing.then(presses.follow, [page], outputs, **trains).failure(failed, [page], list(pressed), **at_once)
     pause.click(hold, [page], None, **at_once)
-    stop.click(stopped, [page], outputs, **at_once)
+    stop.click(presses.stop, [page], outputs, **at_once)
     clear.click(forget, [page], list(pressed), **at_once)

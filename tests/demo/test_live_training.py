@@ -346,7 +346,7 @@ def test_epoch_by_epoch_with_a_pause_and_a_second_run_beside_the_first(browser: 
     page.locator("#conv-step").click()
     expect(live_place).to_contain_text("Paused: epoch 2 of 30", timeout=120_000)
     page.locator("#conv-continue").click()
-    expect(live_place).to_contain_text("Training live: epoch 3", timeout=120_000)
+    expect(live_place).to_contain_text(re.compile(r"Training live: epoch ([3-9]|\d\d)"), timeout=120_000)
     page.locator("#conv-stop").click()
     expect(live_place).to_contain_text("Stopped", timeout=120_000)
     page.locator("#conv-step").click()
