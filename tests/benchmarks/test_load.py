@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.load import App, Drawings, Seen, crowd, growth, quantiles
+from benchmarks.load import App, Drawings, Seen, crowd, growth, quantiles, with_comment
 from bnmodel.data import load_sample
-from demo.images import as_ink, enlarge, png_url
+from demo.images import as_ink, decode_canvas, enlarge, png_url
 
 
 def together(*arguments: Any, **options: Any) -> Seen:
@@ -50,3 +50,10 @@ def test_steady_growth_of_memory_is_distinguished_from_initial_growth() -> None:
 
 def test_quantiles_are_in_milliseconds() -> None:
     assert quantiles([second / 1000 for second in range(101)]) == {"p50": 50, "p95": 95, "p99": 99}
+
+
+def test_a_comment_leaves_the_pixels_as_they_are() -> None:
+    canvas = enlarge(as_ink(load_sample(train=False).images[0, 0].numpy()))
+    commented = with_comment(png_url(canvas), "first")
+    assert commented != with_comment(png_url(canvas), "second")
+    assert (decode_canvas(commented) == canvas).all()
