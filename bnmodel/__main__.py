@@ -258,7 +258,10 @@ def _parse(name: str, command: Callable[..., int], arguments: list[str]) -> int:
 def _usage() -> str:
     lines = [f"  {name:12s}{(FUNCTIONS[name].__doc__ or '').splitlines()[0]}" for name in FUNCTIONS]
     listed = "\n".join(lines)
-    return f"usage: bnmodel COMMAND [OPTIONS]\n\n{listed}\n\nOptions of a command: bnmodel COMMAND --help"
+    return (
+        f"usage: bnmodel COMMAND [OPTIONS]\n\n{listed}\n\nOptions of a command: bnmodel COMMAND --help\n"
+        "To export a network: bnmodel.deploy.certify in Python; in the clone also python -m export"
+    )
 
 
 FUNCTIONS: dict[str, Callable[..., int]] = {

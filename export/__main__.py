@@ -20,7 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] == "inspect":
         return inspect_file(arguments[1:])
-    parser = argparse.ArgumentParser(prog="python -m export", description="Export a checkpoint and certify it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Export a checkpoint and certify it.",
+        epilog="An ONNX file of any origin: python -m export inspect FILE.onnx",
+    )
     parser.add_argument("command", nargs="?", choices=("verify", "bench"), help="re-check or time the exported files")
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of best.pt and the exported files")
     default = default_data_root()

@@ -201,7 +201,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ExportError(f"{path}: no such file; export the folder first: python -m export {path.parent}") from None
+        raise ExportError(f"{path}: no such file; certify a network into this folder first") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f"{path}: damaged ({error}); export the folder again") from error
     if (

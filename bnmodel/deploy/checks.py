@@ -131,7 +131,7 @@ def batch_invariance(run: Run, golden: Golden, yardsticks: Sequence[Yardstick]) 
     together += [(resized(golden.inputs, size), resized(golden.outputs, size)) for size in sizes[1:]]
     received = [run(*arrays) for arrays, _ in together]
     passed, detail = compared(received, [outputs for _, outputs in together], yardsticks)
-    return passed, detail + ("" if passed else "; answers depend on the batch, as in train mode: export the eval copy")
+    return passed, detail + ("" if passed else "; answers depend on the batch, as in train mode, or differ altogether")
 
 
 def determinism(path: Path, file: ExportedFile, arrays: Arrays, yardsticks: Sequence[Yardstick]) -> Finding:

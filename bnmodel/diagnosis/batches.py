@@ -122,7 +122,13 @@ def call(model: nn.Module, batch: Batch, forward: Forward | None) -> Any:
     if forward is not None:
         return forward(model, batch.inputs)
     if isinstance(batch.inputs, Mapping):
-        return model(**batch.inputs)
+        try:
+            return model(**batch.inputs)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            remedy = f"pass forward=lambda model, batch: model(batch[{next(iter(batch.inputs))!r}])"
+            raise TypeError(f"{error}; dicts are passed by keyword: {remedy}") from error
     if isinstance(batch.inputs, (tuple, list)):
         return model(*batch.inputs)
     return model(batch.inputs)

@@ -18,6 +18,7 @@ from bnmodel.diagnosis.checkup import diagnose
 from bnmodel.io import atomic_write
 
 SOUND, ERRORS, WRONG_USE = 0, 1, 2
+FACTORY = "a function or class that builds the network without arguments"
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -39,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = load_model(options.model, options.weights, options.train_mode)
         batches = read_data(options.data, options)
         reference = None if options.reference is None else read_data(options.reference, options)
-        report = diagnose(model, batches, reference=reference)
+        try:
+            report = diagnose(model, batches, reference=reference)
+        except Exception as error:  # the model's forward may raise anything
+            raise UseError(f"{_named(error)}; the inputs were {_described(batches)}") from error
         print(report.to_json() if options.json == "-" else report)
         if options.json not in (None, "-"):
             with atomic_write(options.json) as temporary:
@@ -53,6 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ERRORS if report.has_errors else SOUND
 
 
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _described(batches: Sequence[Any]) -> str:
+    """Type and shape of the first batch: float32 [32, 3, 224, 224]."""
+    if not batches:
+        return "none"
+    x = batches[0][0] if isinstance(batches[0], tuple) else batches[0]
+    return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
+
+
 def load_model(target: str, weights: Path | None, train_mode: bool) -> nn.Module:
     """Call PACKAGE.MODULE:FACTORY, or find torchvision:NAME, and load its weights strictly.
 
@@ -64,19 +80,26 @@ def load_model(target: str, weights: Path | None, train_mode: bool) -> nn.Module
         raise UseError(f"model: expected PACKAGE.MODULE:FACTORY, received {target!r}; for example torchvision:resnet18")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if "/" in module_name or module_name.endswith(".py"):
+        module = ".".join(Path(module_name).with_suffix("").parts)
+        raise UseError(f"model: expected a module, received the file {module_name}; write {module}:{factory_name}")
     try:
         module = importlib.import_module("torchvision.models" if module_name == "torchvision" else module_name)
     except ImportError as error:
         raise UseError(f"model: {module_name} cannot be imported ({error}); run from your project's folder") from None
+    except (Exception, SystemExit) as error:  # a script, whose own code runs
+        raise UseError(
+            f'model: importing {module_name} failed: {_named(error)}; move a script\'s own code below if __name__ == "__main__":'
+        ) from error
     factory = module
     for part in factory_name.split("."):
         factory = getattr(factory, part, None)  # type: ignore[assignment]
     if factory is None:
-        raise UseError(f"model: {module_name} has no {factory_name}; expected a function or class without arguments")
+        raise UseError(f"model: {module_name} has no {factory_name}; expected {FACTORY}")
     try:
         model: Any = factory if isinstance(factory, nn.Module) else factory()  # type: ignore[operator]
     except Exception as error:
-        raise UseError(f"model: {target} failed: {type(error).__name__}: {error}") from error
+        raise UseError(f"model: {target} failed: {_named(error)}; expected {FACTORY}") from error
     if not isinstance(model, nn.Module):
         raise UseError(f"model: expected {target} to return an nn.Module, received {type(model).__name__}")
     if weights is not None:
@@ -130,14 +153,21 @@ def read_data(path: Path, options: argparse.Namespace) -> list[Any]:
     if path.is_dir():
         return list(_folder_batches(path, options))
     if not path.exists():
-        raise UseError(f"data: {path} does not exist; expected an .npz file or a folder")
+        raise UseError(
+            f"data: {path} does not exist; expected an .npz file or a folder; "
+            "a DataLoader is taken by the function: bnmodel.diagnose(model, loader)"
+        )
+    if path.suffix == ".npy":
+        raise UseError(f"data: expected an .npz file, received {path}; np.savez('data.npz', x=np.load('{path}'))")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in arrays.files}
     except Exception as error:
         raise UseError(f"data: {path} is not an .npz file without pickled objects ({error})") from None
     if "x" not in content:
-        raise UseError(f"data: expected an array x in {path}, received {', '.join(content) or 'none'}")
+        raise UseError(
+            f"data: expected an array x in {path}, received {', '.join(content) or 'none'}; np.savez(path, x=…)"
+        )
     x = torch.from_numpy(content["x"][: options.samples])
     if x.dtype == torch.float64:
         x = x.float()
@@ -195,15 +225,15 @@ def _parser() -> argparse.ArgumentParser:
     def add(*names: str, help: str, **options: Any) -> None:
         parser.add_argument(*names, help=help, **options)
 
-    add("model", metavar="PACKAGE.MODULE:FACTORY", help="or torchvision:NAME, such as torchvision:resnet18")
+    add("model", metavar="PACKAGE.MODULE:FACTORY", help=f"{FACTORY}, in a module of this folder; or torchvision:NAME")
     add("--weights", type=Path, metavar="FILE", help="state_dict as .pt/.pth, or .safetensors")
     add("--data", type=Path, required=True, metavar="PATH", help=".npz with x (and y), or a folder per class")
     add("--reference", type=Path, metavar="PATH", help="training data in the same form, to recognise different data")
-    add("--size", type=_positive, nargs="+", metavar="N", help="of a folder's images: height, or height width")
+    add("--size", type=_positive, nargs="+", metavar="N", help="of a folder's images: side, or height and width")
     add("--mean", type=_finite, nargs="+", metavar="X", help="of a folder's images in [0, 1], per channel")
     add("--std", type=_finite, nargs="+", metavar="X", help="likewise")
     add("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
-    add("--samples", type=_positive, default=512, metavar="N", help="at most; default: 512")
+    add("--samples", type=_positive, default=512, metavar="N", help="number read at most; default: 512")
     add("--train-mode", action="store_true", help="check the model in train mode")
     add("--html", type=Path, metavar="FILE", help="write a page with figures")
     add("--json", metavar="FILE", help="write the report as JSON; - for standard output")

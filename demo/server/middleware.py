@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from demo.server.gradio_private import BlockFunction, has_session, has_unread_answer
 from demo.server.request_body import LARGEST_JSON, LARGEST_UPLOAD, Refused, check_upload, parse, read, refused, replay
-from demo.server.validation import check, label_of
+from demo.server.validation import check, label_of, shown
 
 LONGEST_URL = 4000  # bytes, path and query
 LONGEST_NAME = 255  # bytes of a path between two slashes, as in file systems
@@ -91,7 +91,8 @@ class RequestGuard:
         for function in self.blocks.fns.values():
             if function.api_name == name and function.api_visibility == "public":
                 return function
-        raise refused(404, "endpoint", "one of docs/http-api.md", name, "see docs/http-api.md")
+        public = [str(each.api_name) for each in self.blocks.fns.values() if each.api_visibility == "public"]
+        raise refused(404, "endpoint", f"one of {', '.join(public)}", name, "see docs/http-api.md")
 
     def _numbered(self, body: dict[str, Any]) -> BlockFunction:
         number = body.get("fn_index")
@@ -144,8 +145,8 @@ def check_values(function: BlockFunction, values: Any) -> None:
     controls = [control for control in function.inputs if isinstance(control, Component)]
     names = [label_of(control) for control in controls]
     if not isinstance(values, list) or len(values) != len(names):
-        received = f"{len(values)} values" if isinstance(values, list) else values
-        raise refused(400, "data", f"a list of {', '.join(names) or 'nothing'}", received, "see docs/http-api.md")
+        received = f"a list of {len(values)}" if isinstance(values, list) else shown(values)
+        raise Refused(400, f"data: expected [{', '.join(names)}], received {received}; see docs/http-api.md")
     found = []
     for name, control, value in zip(names, controls, values, strict=True):
         message = ""

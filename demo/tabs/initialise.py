@@ -134,8 +134,8 @@ def layer_in_words(result: Layer) -> str:
     )
     worst = int(result.saturated.argmax())
     return (
-        f"Inputs of standard deviation {result.input_std:.2f} become outputs of {spread}. Most are saturated with "
-        f"{title(result.initializers[worst])}: {percent(result.saturated[worst])}."
+        f"Inputs of standard deviation {result.input_std:.2f} become outputs of {spread}. The share of "
+        f"saturated outputs is largest with {title(result.initializers[worst])}: {percent(result.saturated[worst])}."
     )
 
 

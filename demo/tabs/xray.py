@@ -54,13 +54,18 @@ Image.fromarray((255 * digit).round().byte().numpy()).resize((280, 280), 0).save
 """
 
 
+def _share(covered: float) -> str:
+    """In percent, with a decimal where the task needs it."""
+    return f"{100 * covered:.1f} %" if 0.01 <= covered < 0.1 else percent(covered)
+
+
 def show(drawn: Drawn) -> str:
     ink = ink_map(torch.from_numpy(drawn.canvas))  # (H, W)
     top, bottom, left, right = (float(edge) for edge in ink_box(ink))
     covered, scale = float(ink.mean()), max(bottom - top, right - left) / BOX
     width, height = right - left, bottom - top
     words = (
-        f"{percent(covered)} of this sheet is ink. Its box of {width:.0f} × {height:.0f} pixels becomes "
+        f"{_share(covered)} of this sheet is ink. Its box of {width:.0f} × {height:.0f} pixels becomes "
         f"{width / scale:.0f} × {height / scale:.0f}, and the network sees <b>784 numbers</b>."
     )
     sheet = f'<img src="{png_url(drawn.canvas)}" alt="The drawing">'

@@ -103,6 +103,13 @@ def test_the_documentation_states_the_limits_of_the_code() -> None:
         (post("call/predict", {"data": [0] * request_body.MOST_VALUES}), 400, "at most 1,000 values, 20 deep"),
         (post("call/predict", nested(21)), 400, "at most 1,000 values, 20 deep"),
         (post("call/compare_modes", {"data": [None, 1, "a" * 1001, 1, 1]}), 422, "kind"),
+        (
+            post("call/compare_modes", {"data": [None, 1]}),
+            400,
+            "[image, companions, kind, digit_class, seed], received a list of 2",
+        ),
+        (post("call/predict", {}), 400, "expected [image], received None"),
+        (post("call/nothing", {"data": []}), 404, "expected one of predict, compare_modes, batch_spread"),
         (Case("GET", "/?" + "a" * middleware.LONGEST_URL), 414, "expected at most 4,000 bytes"),
         (Case("GET", "/static/" + "a" * (middleware.LONGEST_NAME + 1)), 414, "255 between two slashes"),
         (Case("POST", "/gradio_api/run/predict", b"{}"), 404, "expected a route of docs/http-api.md"),

@@ -45,6 +45,12 @@ def test_batches_may_have_any_usual_form(drifted: nn.Module, digits: zoo.Data, f
     assert (report.eval_outcome.accuracy is not None) == (form in ("dict and targets", "numpy"))
 
 
+def test_a_dict_with_other_names_than_forwards_says_how_to_pass_it(drifted: nn.Module, digits: zoo.Data) -> None:
+    loader = [{"x": x, "label": y} for x, y in digits.batches()]
+    with pytest.raises(TypeError, match=r"pass forward=lambda model, batch: model\(batch\['x'\]\)"):
+        diagnose(drifted, loader)
+
+
 class Halves(nn.Module):
     """Two inputs by position."""
 

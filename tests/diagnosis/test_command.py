@@ -106,8 +106,15 @@ class Pickled:
         ("cnn", {}, "PACKAGE.MODULE:FACTORY"),
         ("torchvision:resnet1", {}, "has no resnet1"),
         ("json:dumps", {}, "failed"),
+        ("json:dumps", {}, "builds the network without arguments"),
+        ("./folder/net.py:cnn", {}, "write folder.net:cnn"),
+        ("broken:cnn", {}, "importing broken failed: NameError"),
+        ("script:cnn", {}, "importing script failed: SystemExit"),
         ("os:getcwd", {}, "to return an nn.Module"),
         (FACTORY, {"--data": "absent.npz"}, "does not exist"),
+        (FACTORY, {"--data": "absent.npz"}, "bnmodel.diagnose(model, loader)"),
+        (FACTORY, {"--data": "array.npy"}, "np.savez"),
+        (FACTORY, {"--data": "bytes.npz"}, "the inputs were uint8 [4, 1, 8, 8]"),
         (FACTORY, {"--data": "pickled.npz"}, "without pickled objects"),
         (FACTORY, {"--data": "other.npz"}, "expected an array x"),
         (FACTORY, {"--weights": "absent.pt"}, "does not exist"),
@@ -126,6 +133,10 @@ def test_wrong_use_exits_with_2_and_a_remedy(
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
     np.savez("pickled.npz", x=np.array([Pickled()], dtype=object))
     np.savez("other.npz", images=np.zeros(3))
+    np.save("array.npy", np.zeros(3))
+    np.savez("bytes.npz", x=np.zeros((4, 1, 8, 8), np.uint8))
+    Path("broken.py").write_text("undefined_name")
+    Path("script.py").write_text("import sys; sys.exit(2)")
     torch.save(Pickled(), "pickled.pt")
     torch.save({"a": torch.zeros(1)}, "other.pt")
     for name in ("damaged.pt", "damaged.safetensors"):
