@@ -81,15 +81,16 @@ def load_model(target: str, weights: Path | None, train_mode: bool) -> nn.Module
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if "/" in module_name or module_name.endswith(".py"):
-        module = ".".join(Path(module_name).with_suffix("").parts)
-        raise UseError(f"model: expected a module, received the file {module_name}; write {module}:{factory_name}")
+        dotted = ".".join(Path(module_name).with_suffix("").parts)
+        raise UseError(f"model: expected a module, received the file {module_name}; write {dotted}:{factory_name}")
     try:
         module = importlib.import_module("torchvision.models" if module_name == "torchvision" else module_name)
     except ImportError as error:
         raise UseError(f"model: {module_name} cannot be imported ({error}); run from your project's folder") from None
     except (Exception, SystemExit) as error:  # a script, whose own code runs
         raise UseError(
-            f'model: importing {module_name} failed: {_named(error)}; move a script\'s own code below if __name__ == "__main__":'
+            f"model: importing {module_name} failed: {_named(error)}; "
+            'move the code of a script below if __name__ == "__main__":'
         ) from error
     factory = module
     for part in factory_name.split("."):
