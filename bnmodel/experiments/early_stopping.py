@@ -91,7 +91,7 @@ def figure(result: Stopped) -> Figure:
     near.plot([result.kept], [kept], "o", color=plotting.ROSE, markersize=8, label=f"kept: epoch {result.kept}")
     if result.lowest != result.kept:
         label = f"lowest of all: epoch {result.lowest}"
-        near.plot([result.lowest], [lowest], "D", color=plotting.INK, markersize=6, label=label)
+        near.plot([result.lowest], [lowest], "D", color=plotting.INK, markersize=6, label=label, clip_on=False)
     near.set(
         title="near the lowest", ylabel="validation loss (nats)", ylim=(0.95 * lowest, max(2 * lowest, 1.15 * kept))
     )

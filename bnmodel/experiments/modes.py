@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_CHANNELS = 10  # in a panel of statistics
-MOST_OF_HUNDREDS = 6  # if channel numbers have three digits, which need more room
+MOST_CHANNELS = (10, 8, 6)  # in a panel of statistics, for channel numbers of one, two and three digits
 MOST_MAPS = 20  # in a row of feature maps
 
 
@@ -124,7 +123,8 @@ def figure(result: Modes) -> Figure:
 
 def _statistics(axes: Axes, view: NormView) -> None:
     """Mean ± standard deviation of the most shifted channels, relative to the running mean and deviation."""
-    channels = most_shifted(view, MOST_CHANNELS if len(view.running_mean) <= 100 else MOST_OF_HUNDREDS)
+    digits = len(str(len(view.running_mean) - 1))
+    channels = most_shifted(view, MOST_CHANNELS[min(digits, len(MOST_CHANNELS)) - 1])
     spread = np.maximum(view.running_std, 1e-3)[channels]
     places = np.arange(len(channels))
     for mean, std, offset, color, marker, label in (

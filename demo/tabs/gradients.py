@@ -51,9 +51,9 @@ def build(page: Page) -> None:
             initializer = gr.Dropdown(
                 choices, value="he_normal", label="Initialiser", elem_id="grad-init", min_width=140
             )
-            std = gr.Slider(0.01, 1, 0.1, step=0.01, label="Std. deviation (normal)", elem_id="grad-std", min_width=150)
+            std = gr.Slider(0.01, 1, 0.1, step=0.01, label="Std. deviation (normal)", elem_id="grad-std", min_width=200)
             steps = gr.Slider(
-                0, MOST_STEPS, 0, step=1, label="After how many steps", elem_id="grad-steps", min_width=130
+                0, MOST_STEPS, 0, step=1, label="After how many steps", elem_id="grad-steps", min_width=180
             )
             rate = gr.Dropdown(
                 [(f"{one:g}", one) for one in (0.001, 0.01, 0.1, 0.3, 1.0)],

@@ -10,6 +10,7 @@ import gradio as gr
 from bnmodel.experiments import early_stopping
 from bnmodel.experiments.convergence import MOST_EPOCHS
 from bnmodel.experiments.early_stopping import MOST_PATIENCE, Regularised, Stopped
+from bnmodel.training.recipes import ROBUST
 from demo import components as ui
 from demo.page import Drawn, Page
 from demo.server.live_training import State, buttons, wire
@@ -21,9 +22,11 @@ HINT = """
 Look at the shaded epochs: early stopping waits this long for a better validation loss before it stops and keeps the
 best weights so far. This tab needs no drawing.
 """
-LOOK = """
+LOOK = f"""
 The curves are those of this network's recorded training; the epochs after the stop are pale. A validation loss is
 noisy: a short patience mistakes noise for the end, a long one trains many epochs for a small gain.
+The steps at the end of `robust` come from its recipe: the last {ROBUST.averaging} epochs average the weights, which
+makes the validation loss smooth; the last {ROBUST.plain} have no distorted images, which lowers the training loss.
 """
 LIVE = """
 ### Overfit on purpose, live

@@ -31,3 +31,9 @@ def test_the_numbers_file_is_loaded_when_it_is_first_needed(tmp_path: Path) -> N
     (tmp_path / "numbers.onnx").write_bytes((folder / "numbers.onnx").read_bytes())
     example = Page(ROOT / "checkpoints").example
     assert recognizer.read_numbers(example).text == str(recognizer.read(example).label)
+
+
+def test_an_option_that_does_not_exist_is_refused_with_the_variables_that_do() -> None:
+    ended = subprocess.run([sys.executable, "-m", "demo", "--port", "80"], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "GRADIO_SERVER_PORT=PORT" in ended.stderr

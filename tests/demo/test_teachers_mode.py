@@ -49,6 +49,17 @@ def test_in_teachers_mode_the_picture_begins_on_the_first_screen_of_a_projector(
     assert box["y"] <= 700
 
 
+def test_in_teachers_mode_both_answers_are_whole_on_the_first_screen_of_a_projector(
+    desktop: BrowserContext, app_url: str
+) -> None:
+    page = desktop.new_page()
+    page.set_viewport_size(ViewportSize(width=1920, height=1080))
+    open_app(page, f"{app_url}/?mode=teach")
+    box = page.locator("#modes .paired").bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] <= 1080
+
+
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (1280, 900), (1920, 1080)])
 def test_in_teachers_mode_the_panels_of_a_figure_stand_side_by_side(
     desktop: BrowserContext, app_url: str, width: int, height: int
