@@ -309,6 +309,28 @@ def contrast(one: str, other: str) -> float:
     return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_happens_between_two_maps_is_written_between_them(
+    desktop: BrowserContext, app_url: str, width: int
+) -> None:
+    page = desktop.new_page()
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"{app_url}/?tab=worked-out")
+    page.wait_for_selector(".flow-row")
+    gaps = page.evaluate(
+        """[...document.querySelectorAll(".flow-row > span")].flatMap(span => {
+          const text = document.createRange()
+          text.selectNodeContents(span)
+          const [before, own, after] = [span.previousElementSibling, text, span.nextElementSibling].map(
+            part => part.getBoundingClientRect()
+          )
+          return [own.left - before.right, after.left - own.right]
+        })"""
+    )
+    assert len(gaps) == 8
+    assert min(gaps) >= 0
+
+
 def test_a_visitors_train_mode_changes_no_other_visitors_answers(browser: Browser, app_url: str) -> None:
     busy, calm = (browser.new_context(viewport={"width": 1280, "height": 900}).new_page() for _ in range(2))
     open_app(busy, app_url)
