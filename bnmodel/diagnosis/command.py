@@ -81,7 +81,8 @@ def load_model(target: str, weights: Path | None, train_mode: bool) -> nn.Module
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if "/" in module_name or module_name.endswith(".py"):
-        dotted = ".".join(Path(module_name).with_suffix("").parts)
+        parts = Path(module_name).with_suffix("").parts
+        dotted = ".".join(parts if all(part.isidentifier() for part in parts) else parts[-1:])
         raise UseError(f"model: expected a module, received the file {module_name}; write {dotted}:{factory_name}")
     try:
         module = importlib.import_module("torchvision.models" if module_name == "torchvision" else module_name)

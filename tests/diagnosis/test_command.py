@@ -108,6 +108,7 @@ class Pickled:
         ("json:dumps", {}, "failed"),
         ("json:dumps", {}, "builds the network without arguments"),
         ("./folder/net.py:cnn", {}, "write folder.net:cnn"),
+        ("../net.py:cnn", {}, "write net:cnn"),
         ("broken:cnn", {}, "importing broken failed: NameError"),
         ("script:cnn", {}, "importing script failed: SystemExit"),
         ("os:getcwd", {}, "to return an nn.Module"),
