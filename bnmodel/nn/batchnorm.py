@@ -56,7 +56,7 @@ def batch_norm(
             return BatchNormStep.apply(x, gamma, beta, mean, var, eps, count, False), mean, var
     dtype = x.dtype
     x = x.to(torch.promote_types(dtype, torch.float32))
-    multiply_add = mean is not None and not torch.is_grad_enabled()
+    multiply_add = mean is not None and not (torch.is_grad_enabled() or torch.jit.is_tracing())  # same graph twice
     per_channel = [1, x.size(1)] + [1] * (x.dim() - 2)
     if mean is None or var is None:
         axes = [0] + [axis for axis in range(2, x.dim())]

@@ -11,6 +11,7 @@ import torchvision
 from batchnorm_helpers import largest_error, random_input
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, stack_module_state, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from bnmodel import CustomBatchNorm, batch_norm
@@ -238,12 +239,24 @@ def test_exported_saved_and_loaded_it_keeps_its_mode_and_moves_its_statistics(tr
     torch.testing.assert_close(loaded.running_mean, layer.running_mean)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_make_fx_traces_its_forward_and_backward_pass(training: bool) -> None:
+    layer = pair()[0].train(training)
+
+    def step(x: Tensor) -> tuple[Tensor, Tensor]:
+        y = layer(x)
+        return y, torch.autograd.grad(y.pow(3).sum(), x)[0]
+
+    x = random_input(1, *X.shape).requires_grad_()
+    torch.testing.assert_close(make_fx(step)(X.clone().requires_grad_())(x), step(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("options", [{}, {"track_running_stats": False}], ids=str)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.filterwarnings("ignore")
 def test_the_legacy_onnx_exporter_and_jit_trace_give_the_same_answers(options: dict, training: bool) -> None:
     layer = pair(**options)[0].train(training)
-    traced = torch.jit.trace(copy.deepcopy(layer), X, check_trace=False)
+    traced = torch.jit.trace(copy.deepcopy(layer), X)
     file = io.BytesIO()
     torch.onnx.export(
         copy.deepcopy(layer),
