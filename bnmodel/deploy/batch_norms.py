@@ -86,13 +86,18 @@ def chains(graph: fx.Graph, constants: Constants) -> list[Chain]:
             steps.append(step)
             step = _following(step, constants)
         seen.update(step.node for step in steps)
-        for part in _of_one_type(steps):
-            norms = _norms(part, constants)
-            source, last = part[0].source, part[-1].node
-            mixed = f"it takes {type_name(source)} and gives {type_name(last)}"
-            if norms:
-                found.append(Chain(part, norms, mixed if dtype_of(last) != dtype_of(source) else None))
+        found += [chain for part in _of_one_type(steps) if (chain := part_of(part, constants)) is not None]
     return found
+
+
+def part_of(steps: list[Step], constants: Constants) -> Chain | None:
+    """Consecutive steps as a chain; None if they contain no batch norm."""
+    norms = _norms(steps, constants)
+    if not norms:
+        return None
+    source, last = steps[0].source, steps[-1].node
+    mixed = f"it takes {type_name(source)} and gives {type_name(last)}"
+    return Chain(steps, norms, mixed if dtype_of(last) != dtype_of(source) else None)
 
 
 def _following(step: Step, constants: Constants) -> Step | None:
@@ -158,7 +163,8 @@ def _batch_norm(node: fx.Node, constants: Constants) -> Step | None:
     if gamma is None or beta is None or mean is None or var is None:
         return None
     if bool((var + given["eps"] <= 0).any()):
-        raise ExportError(f"{layer_name(node)}: variance of {float(var.min()):.3g}, expected at least 0")
+        least = f"{float(var.min()):.3g}"
+        raise ExportError(f"{layer_name(node)}: variance of {least}, expected variance + eps above 0")
     scale = (var + given["eps"]).rsqrt() * gamma
     per_channel = [1, -1] + [1] * (len(shape(node)) - 2)
     return Step(node, 0, Affine(scale.view(per_channel), (beta - scale * mean).view(per_channel)))

@@ -1,5 +1,6 @@
 """Replace operators that formats or runtimes lack by common ones; drop those without effect in eval mode."""
 
+import itertools
 import math
 import operator
 import re
@@ -45,6 +46,8 @@ def canonicalize(graph: fx.Graph) -> None:
             node.target, node.args = (aten.max if short == "amax" else aten.min).default, node.args[:1]
         elif short == "repeat":
             _plain_repeat(graph, node)
+        elif short in ("chunk", "split", "split_with_sizes"):
+            _plain_split(graph, node)
         elif _does_nothing(node, short):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
@@ -149,6 +152,31 @@ def _plain_repeat(graph: fx.Graph, node: fx.Node) -> None:
     if len(counts) != len(shape(source)) or len(axes) != 1 or counts[axes[0]] not in range(2, 9):
         return
     node.target, node.args = aten.cat.default, ([source] * int(counts[axes[0]]), axes[0])  # type: ignore[arg-type]
+
+
+def _plain_split(graph: fx.Graph, node: fx.Node) -> None:
+    """Replace a split along a dynamic axis, which the ONNX exporter cannot convert, by slices."""
+    given = named_arguments(node)
+    source, axis = given["input" if "input" in given else "self"], given.get("dim", 0)
+    parts = node.meta["val"]
+    if all(isinstance(part.shape[axis], int) for part in parts):
+        return
+    with graph.inserting_before(node):
+        if operator_name(node) == "split_with_sizes":
+            sizes = list(given["split_sizes"])
+        else:
+            size = given.get("split_size")
+            if size is None:  # chunk: as many parts of ⌈length / chunks⌉
+                length = _call(graph, aten.sym_size.int, source, axis)
+                up = _call(graph, operator.add, length, given["chunks"] - 1)
+                size = _call(graph, operator.floordiv, up, given["chunks"])
+            sizes = [size] * len(parts)
+        ends: list[Any] = [0]
+        for size in sizes:
+            ends.append(_call(graph, operator.add, ends[-1], size))
+        slices = [_call(graph, aten.slice.Tensor, source, axis, a, b) for a, b in itertools.pairwise(ends)]
+    for user in node.users:
+        user.replace_all_uses_with(slices[user.args[1]])  # type: ignore[index]
 
 
 def _call(graph: fx.Graph, target: Any, *args: Any) -> fx.Node:

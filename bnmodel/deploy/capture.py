@@ -1,6 +1,7 @@
 """Trace a network with `torch.export` into one graph of ATen operators with the dynamic axes asked for."""
 
 import linecache
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -43,9 +44,12 @@ class Captured:
 
     @property
     def batched(self) -> bool:
-        """Whether the first axis of every input and output is one dynamic batch axis."""
-        first = {port.shape[0] if port.shape else None for port in (*self.inputs, *self.outputs)}
-        return len(first) == 1 and isinstance(next(iter(first)), str)
+        """Whether the first axis of every input and output, and no other axis, is one dynamic batch axis."""
+        ports = [*self.inputs, *self.outputs]
+        first = {port.shape[0] if port.shape else None for port in ports}
+        batch = first.pop() if len(first) == 1 else None
+        others = [str(size) for port in ports for size in port.shape[1:]]
+        return isinstance(batch, str) and not re.search(rf"\b{re.escape(batch)}\b", " ".join(others))
 
 
 def capture(

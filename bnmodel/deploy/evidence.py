@@ -67,7 +67,7 @@ def evaluate(
     own = _own(network, cases)
     _require_deterministic(network, cases[0], own[0])
     _require_meaning(network, own, exact, outputs)
-    if outputs[0].type == "float64":
+    if outputs[0].type == "float64" and not _rounds(own, exact):
         own = _float64_rounding(network, cases, exact)
         with quiet(), torch.backends.mkldnn.flags(enabled=False):
             variants = [_float64_rounding(network, cases, exact)]
@@ -181,6 +181,12 @@ def _float64_rounding(network: FlatNetwork, cases: Sequence[Tensors], exact: lis
             ]
         )
     return result
+
+
+def _rounds(own: Sequence[Arrays], exact: Sequence[Arrays]) -> bool:
+    """Whether a network with float64 outputs computes in a narrower type."""
+    errors = [_relative(a, b) for a, b in zip(own, exact, strict=True)]
+    return float(np.median(errors)) > UNIT_ROUNDOFF["float32"] / 1000
 
 
 def _continuous(own: Sequence[Arrays], exact: Sequence[Arrays]) -> list[bool]:

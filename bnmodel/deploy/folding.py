@@ -7,6 +7,7 @@ channels apart (propagation.py). A batch norm is only folded if that is exact.
 
 import itertools
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from bnmodel.deploy.batch_norms import Chain, chains, varying_norms
+from bnmodel.deploy.batch_norms import Chain, chains, part_of, varying_norms
 from bnmodel.deploy.branches import captured_on_one_path
 from bnmodel.deploy.capture import Captured
 from bnmodel.deploy.constants import Constants, store_constants
@@ -105,12 +106,12 @@ def fold_graph(captured: Captured) -> tuple[list[str], dict[str, str]]:
     folded: list[str] = []
     kept: dict[str, str] = {}
     for chain in chains(module.graph, constants):
-        names = [_unused(name, [*folded, *kept]) for name in chain.norms]
-        reason = chain.reason or _fold_chain(chain, layers)
-        if reason is None:
-            folded += names
-        else:
-            kept.update(dict.fromkeys(names, reason))
+        for part, reason in _fold_parts(chain, layers, constants):
+            names = [_unused(name, [*folded, *kept]) for name in part.norms]
+            if reason is None:
+                folded += names
+            else:
+                kept.update(dict.fromkeys(names, reason))
     for name, reason in varying_norms(module.graph, constants):
         kept[_unused(name, [*folded, *kept])] = reason
     layers.store()
@@ -119,6 +120,20 @@ def fold_graph(captured: Captured) -> tuple[list[str], dict[str, str]]:
     module.recompile()
     _drop_unused(module)
     return folded, kept
+
+
+def _fold_parts(chain: Chain, layers: Layers, constants: Constants) -> Iterator[tuple[Chain, str | None]]:
+    """Fold a chain, or else its longest beginning or end that can be folded; yield each part, and why it was kept."""
+    reason, steps = chain.reason or _fold_chain(chain, layers), chain.steps
+    cuts = range(1, len(steps)) if reason is not None and chain.reason is None else ()
+    for part, rest in [(steps[:-n], steps[-n:]) for n in cuts] + [(steps[n:], steps[:n]) for n in cuts]:
+        found = part_of(part, constants)
+        if found is not None and found.reason is None and _fold_chain(found, layers) is None:
+            yield found, None
+            others = part_of(rest, constants)
+            yield from () if others is None else _fold_parts(others, layers, constants)
+            return
+    yield chain, reason
 
 
 def _fold_chain(chain: Chain, layers: Layers) -> str | None:

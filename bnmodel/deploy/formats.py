@@ -27,6 +27,7 @@ from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 from bnmodel.deploy.axes import Axes
+from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.loading import METADATA
 from bnmodel.deploy.onnx_model import finished, serialized
 from bnmodel.deploy.signature import Port
@@ -71,6 +72,11 @@ class Program:
     @cached_property
     def onnx(self) -> Any:
         """The ONNX model, without metadata."""
+        if complex_ := [port.name for port in (*self.inputs, *self.outputs) if port.type.startswith("complex")]:
+            raise ExportError(
+                f"ONNX Runtime takes no complex tensors ({', '.join(complex_)}); pass real and imaginary parts, as "
+                "torch.view_as_real gives them"
+            )
         opsets = EXPORT_OPSETS if self.opset is None or self.opset <= EXPORT_OPSETS[0] else (self.opset,)
         for opset in opsets[:-1]:
             with suppress(Exception):

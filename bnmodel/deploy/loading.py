@@ -55,6 +55,8 @@ def load_file(path: Path, threads: int | None = None, lean: bool = False) -> Exp
             return _load_onnx(path, threads, lean)
         return _load_pt2(path) if path.suffix == ".pt2" else _load_torchscript(path)
     except Exception as error:  # runtimes have no common base class of errors
+        if "NOT_IMPLEMENTED" in str(error):
+            raise ExportError(f"{path}: ONNX Runtime cannot run it ({first_line(error)})") from error
         raise ExportError(
             f"{path}: damaged, or not what its name says ({first_line(error)}); export it again"
         ) from error

@@ -25,6 +25,7 @@ def finished(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]], opse
         opset: the version to declare; None for the lowest.
     """
     _strip(model)
+    _outputs_from_nodes(model.graph)
     _rename_axes(model, shapes)
     for graph in _graphs(model):
         _drop_defaults(graph)
@@ -142,6 +143,17 @@ def _strip(model: onnx.ModelProto) -> None:
             tensor.doc_string = ""
     if not model.graph.name or "/" in model.graph.name:
         model.graph.name = "main_graph"
+
+
+def _outputs_from_nodes(graph: onnx.GraphProto) -> None:
+    """Copy stored constants that are outputs: an output has to come from an operator."""
+    outputs = {value.name for value in graph.output}
+    for tensor in [one for one in graph.initializer if one.name in outputs]:
+        name = f"{tensor.name}_constant"
+        for node in graph.node:
+            node.input[:] = [name if one == tensor.name else one for one in node.input]
+        graph.node.append(onnx.helper.make_node("Identity", [name], [tensor.name]))
+        tensor.name = name
 
 
 def _rename_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]]) -> None:

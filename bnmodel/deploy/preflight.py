@@ -134,8 +134,8 @@ def _refuse_statistics(name: str, norm: nn.Module) -> None:
         raise ExportError(f"{name}: running statistics are not finite; recalibrate them, or train again")
     if (var + norm.eps <= 0).any():  # type: ignore[operator]
         raise ExportError(
-            f"{name}: variance of {float(var.min()):.3g} in running_var, expected at least 0; "
-            "recalibrate the statistics, or load the weights again"
+            f"{name}: variance of {float(var.min()):.3g} in running_var, expected running_var + eps above 0 with eps = "
+            f"{norm.eps:.3g}; recalibrate the statistics, or load the weights again"
         )
 
 

@@ -5,22 +5,26 @@ batch norms before each call. Dropout therefore stays off, momentum does not mat
 needs a GPU (SyncBatchNorm) work as well.
 """
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from bnmodel.diagnosis.batches import Batch, Forward, call
 from bnmodel.diagnosis.batchnorms import Norm, amplification, running_statistics, takes
 from bnmodel.diagnosis.moments import Moments, Statistics, array, batch_moments
 
+SIGNATURE = inspect.signature(F.batch_norm)
 HIGH_AMPLIFICATION = 100.0  # from here on, a channel's largest output is measured
 
 Values: TypeAlias = Tensor | np.ndarray
@@ -73,6 +77,7 @@ class Observed:
         peaks: layer → largest |output| of its strongly amplified channels.
         values: layer → values per channel in the largest batch.
         dependent: layers whose output for a sample depends on the rest of the batch.
+        functional: other modules that call F.batch_norm with batch statistics.
     """
 
     order: list[str] = field(default_factory=list)
@@ -83,6 +88,7 @@ class Observed:
     peaks: dict[str, float] = field(default_factory=dict)
     values: dict[str, int] = field(default_factory=dict)
     dependent: set[str] = field(default_factory=set)
+    functional: list[str] = field(default_factory=list)
 
     def __contains__(self, layer: str) -> bool:
         return layer in self.whole
@@ -115,11 +121,15 @@ def observe(
             peak = far.transpose(0, 1).flatten(1).amax(1) * gain
             result.peaks[name] = max(result.peaks.get(name, 0.0), float(peak.max()))
 
+    functional = FunctionalNorms(model)
     with before_each_call(norms, hook) as counts:
-        for batch in batches:
+        for number, batch in enumerate(batches):
             samples = batch.samples
             counts.clear()
-            consume(batch, call(model, batch, forward))
+            with functional if number == 0 else nullcontext():
+                outputs = call(model, batch, forward)
+            consume(batch, outputs)
+    result.functional = list(functional.found)
     for name, calls in moments.items():
         statistics = reduce(Moments.merged, calls).statistics()
         if statistics is None:
@@ -131,6 +141,38 @@ def observe(
         if len(calls) > 1:
             result.by_call[name] = [each for part in calls if (each := part.statistics()) is not None]
     return result
+
+
+class FunctionalNorms(TorchFunctionMode):
+    """While active, find modules other than batch norms that call F.batch_norm with batch statistics.
+
+    A batch of one, as in weight standardisation and adaptive instance norm, has no other samples.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.found: dict[str, None] = {}
+        self._names = {module: name for name, module in model.named_modules()}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm:
+            given = SIGNATURE.bind(*args, **kwargs).arguments
+            module = _calling_module()
+            if given.get("training") and len(given["input"]) > 1 and not isinstance(module, _BatchNorm):
+                self.found[self._names.get(module, "")] = None
+        return func(*args, **kwargs)
+
+
+def _calling_module() -> nn.Module | None:
+    """The module whose method runs, for a caller that may be a function."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            return owner
+        frame = frame.f_back
+    return None
 
 
 def _depends_on_batch(norm: nn.Module, x: Tensor) -> bool:

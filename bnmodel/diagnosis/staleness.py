@@ -218,6 +218,8 @@ def _finding(
         "noisy-statistics": f"{state.RECALIBRATE}  # in training: momentum=0.1 or larger batches",
         "unconverged-average": f"{state.RECALIBRATE}  # in training: a larger momentum (0.1) or more steps",
     }[code]
+    if gain is not None and gain.kind != "answers" and gain.upper < 0:
+        remedy = f"model.get_submodule({name!r}).eval()  # keep the statistics: later layers were trained with them"
     effect = "" if gain is None else f"; repaired: {gain}"
     after = f"; begins at {follows}" if follows else ""
     return Finding(code, severity, name, f"{measured}; {why}{effect}{after}", remedy)

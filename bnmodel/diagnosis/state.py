@@ -86,6 +86,17 @@ def batch_statistics(name: str, norm: Norm, dependent: bool = False) -> Finding 
     return Finding("batch-statistics-in-eval", "error", name, message, remedy)
 
 
+def functional(name: str) -> Finding:
+    """F.batch_norm with batch statistics in eval mode, in the forward of a module that is no batch norm."""
+    return Finding(
+        "batch-statistics-in-eval",
+        "error",
+        name,
+        "forward calls F.batch_norm with training=True: in eval mode an answer depends on the rest of its batch",
+        "y = F.batch_norm(x, running_mean, running_var, weight, bias, training=self.training)  # in forward",
+    )
+
+
 def mixed_modes(norms: dict[str, Norm], modes: dict[str, bool], root_training: bool) -> Finding | None:
     """Batch norms in different modes; or all in training mode within a model in eval mode.
 

@@ -289,6 +289,24 @@ def test_a_norm_that_is_written_out_by_hand_is_folded():
     assert kinds == ["aten.conv2d.default", "aten.relu.default"]
 
 
+class Positions(nn.Module):
+    """Constants that vary over space stand before and after the norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.positions = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Parameter(torch.randn(4, 6, 6))
+        self.window, self.second, self.last = nn.Parameter(torch.rand(6, 6)), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (self.norm(self.conv(x)) * 2 + self.positions).relu()
+        return self.last(self.second(x * self.window))
+
+
+def test_a_norm_is_folded_without_a_neighbour_that_varies_over_space():
+    torch.manual_seed(0)
+    assert_folded(randomised(Positions()), torch.randn(2, 3, 6, 6), folded=2)
+
+
 def test_the_original_network_its_mode_and_its_statistics_are_not_changed():
     model = randomised(SimpleCNN()).train()
     before = copy.deepcopy(model.state_dict())

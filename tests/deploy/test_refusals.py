@@ -36,6 +36,12 @@ def negative_variance() -> nn.Module:
     return network
 
 
+def zero_variance() -> nn.Module:
+    network = conv(eps=0.0).eval()
+    network[1].running_var[2] = 0.0
+    return network
+
+
 def statistics_not_finite() -> nn.Module:
     network = conv().eval()
     network[1].running_mean[2] = float("inf")
@@ -137,6 +143,7 @@ X = torch.rand(3, 3, 6, 6)
         (dropout_in_train_mode, r"^1: Dropout in train mode.*call eval\(\)"),
         (not_finite, r"not finite: 0\.weight.*train again"),
         (negative_variance, r"^1: variance of -1 in running_var.*recalibrate"),
+        (zero_variance, r"^1: variance of 0 in running_var, expected running_var \+ eps above 0.*recalibrate"),
         (statistics_not_finite, r"^1: running statistics are not finite"),
         (lambda: conv(track_running_stats=False).eval(), r"^1: expected.*running.*track_running_stats=True"),
         (lambda: nn.Sequential(CustomBatchNorm(3, track_running_stats=False)).eval(), "^0: expected.*running"),

@@ -254,6 +254,75 @@ class Condition(Body):
         return torch.cond(torch.tensor(2.0) > 1, lambda v: self.norm(v), lambda v: v - 1, (y,))
 
 
+class Views(Body):
+    """Two views of each sample, one after the other in a batch of 2 · N."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        z = self.body(torch.cat([x, x.flip(-1)])).mean((2, 3))
+        a, b = z.chunk(2)
+        c, d = z.split(x.size(0))
+        e, f = z.split([x.shape[0], x.shape[0]])
+        return a * b, c - d, e + f
+
+
+class Stored(Body):
+    """Returns constants, as detectors return their anchors."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.body(x), self.norm.running_mean, torch.arange(3.0) * 2
+
+
+class InDouble(Body):
+    """Takes and returns float64, and computes in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x.float()).double()
+
+
+@pytest.mark.parametrize("make", [Views, Stored, InDouble])
+def test_all_formats_give_the_answers_at_another_batch_size(make, tmp_path):
+    network, x = make().eval(), X.double() if make is InDouble else X
+    certify(network, x, tmp_path, formats=FORMATS)
+    other = torch.rand(7, *x.shape[1:], dtype=x.dtype)
+    expected = network(other)
+    for format in FORMATS:
+        received = load(tmp_path, format=format)(other.numpy()).values()
+        for one, tensor in zip(received, expected if isinstance(expected, tuple) else [expected], strict=True):
+            np.testing.assert_allclose(one, tensor.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+class Similarity(Body):
+    """Compares every sample with every other one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = F.normalize(self.body(x).flatten(1))
+        return z @ z.T
+
+
+def test_a_matrix_of_similarities_has_the_batch_on_both_axes(tmp_path):
+    certify(Similarity().eval(), X, tmp_path, formats=FORMATS)
+    assert load(tmp_path).metadata["outputs"][0]["shape"] == ["N", "N"]
+    assert load(tmp_path)(torch.rand(6, 3, 9, 9).numpy())["output"].shape == (6, 6)
+
+
+class FromComplex(Body):
+    def forward(self, z: Tensor) -> Tensor:
+        return self.body(z.real)
+
+
+@pytest.mark.parametrize(
+    ("make", "dtype", "reason"),
+    [
+        (FromComplex, torch.complex64, r"takes no complex tensors \(z\); .*view_as_real"),
+        (lambda: nn.Conv2d(3, 4, 3).double(), torch.float64, r"ONNX Runtime cannot run it .*Conv"),
+    ],
+)
+def test_what_onnx_runtime_lacks_is_named_as_the_reason(make, dtype, reason, tmp_path):
+    with pytest.warns(UserWarning, match=r"model\.onnx was not written: .*" + reason):
+        certify(make().eval(), X.to(dtype), tmp_path)
+    assert "onnx" not in models(tmp_path)["model"].formats
+
+
 def test_a_norm_in_a_branch_is_kept_and_named(tmp_path):
     with pytest.warns(UserWarning, match="torchscript was not written"):
         certify(Condition().eval(), X, tmp_path, dynamic=False)

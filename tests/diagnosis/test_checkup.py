@@ -98,6 +98,21 @@ def test_statistics_frozen_in_training_are_no_fault_if_the_network_was_trained_w
     assert diagnose(case.model, case.batches).sound
 
 
+def test_statistics_whose_repair_costs_accuracy_are_to_be_kept(cnn: nn.Module, digits: zoo.Data) -> None:
+    model = copy.deepcopy(cnn)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    for inputs, targets in zoo.shuffled(digits, 64, 100):
+        optimizer.zero_grad()
+        digits.loss(model(2 * inputs + 1), targets).backward()
+        optimizer.step()
+    batches = [(2 * x + 1, y) for x, y in digits.batches()]
+    (finding,) = diagnose(model, batches).findings
+    assert (finding.code, finding.severity) == ("stale-statistics", "note")
+    assert "recalibrate" not in finding.remedy
+    exec(finding.remedy, {"model": model})
+    assert diagnose(model, batches).sound
+
+
 def test_a_norm_that_is_never_called_is_no_fault(cnn: nn.Module, digits: zoo.Data) -> None:
     class Wrapped(nn.Module):
         def __init__(self) -> None:
@@ -233,6 +248,40 @@ def test_a_subclass_that_always_uses_its_batch_is_found(kind: Any, code: str, di
     names = {"model": model, "bnmodel": bnmodel, "nn": nn, "training_batches": digits.batches()}
     exec(report.findings[0].remedy, names)
     assert not diagnose(names["model"], digits.batches()).has_errors
+
+
+class Functional(nn.Module):
+    """Calls F.batch_norm itself, as implementations of meta-learning do."""
+
+    def __init__(self, training: bool, groups: int | None = None) -> None:
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(144, 10)
+        self.always, self.groups = training, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.groups:  # adaptive instance norm: each sample has its own statistics
+            y = nn.functional.batch_norm(x.reshape(1, -1, *x.shape[2:]), None, None, training=True)
+            return self.last(y.view_as(x).flatten(1))
+        norm = self.norm
+        mode = self.always or self.training
+        x = nn.functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, mode)
+        return self.last(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("model", "codes"),
+    [
+        (Functional(True), [("batch-statistics-in-eval", "block")]),
+        (Functional(False), []),
+        (Functional(False, groups=4), []),
+    ],
+    ids=["training=True", "training=self.training", "per sample"],
+)
+def test_batch_statistics_of_a_functional_norm_are_found(model: nn.Module, codes: list, digits: zoo.Data) -> None:
+    whole = nn.Sequential()
+    whole.add_module("block", model)
+    assert [(f.code, f.layer) for f in diagnose(whole.eval(), digits.batches()).findings] == codes
 
 
 def test_scripted_norms_are_refused(cnn: nn.Module, digits: zoo.Data) -> None:
