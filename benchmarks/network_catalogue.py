@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks import published_networks as published
+
 TORCHVISION = {
     "alexnet": 64, "convnext_tiny": 64, "densenet121": 64, "efficientnet_b0": 64, "efficientnet_v2_s": 64,
     "googlenet": 64, "inception_v3": 96, "mnasnet0_5": 64, "mobilenet_v2": 64, "mobilenet_v3_small": 64,
@@ -282,6 +284,21 @@ OWN: dict[str, Entry] = {
     "scripted": Entry(lambda: torch.jit.script(conv(nn.ReLU())), expected="refused"),
     "meta": Entry(lambda: conv(nn.ReLU()).to("meta"), expected="refused"),
     "lazy": Entry(lambda: nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d()), expected="refused"),
+    "dynamic graph": Entry(published.DynamicGraph, lambda: torch.randn(4, 3, 18)),
+    "graph attention": Entry(
+        published.GraphAttention, lambda: (torch.randn(20, 6), torch.randint(0, 20, (2, 36))), "either"
+    ),
+    "spatially adaptive": Entry(
+        published.SpatiallyAdaptive, lambda: (torch.randn(4, 6, 8, 8), torch.randn(4, 4, 16, 16))
+    ),
+    "padded norm": Entry(published.PaddedNorm),
+    "shared head": Entry(published.SharedHead, lambda: torch.rand(4, 3, 32, 32)),
+    "shifted frames": Entry(published.ShiftedFrames, lambda: torch.rand(4, 4, 3, 10, 10)),
+    "interest": Entry(published.Interest, lambda: (torch.randint(0, 30, (4,)), torch.randint(0, 30, (4, 7)))),
+    "contrast": Entry(published.Contrast, lambda: (torch.randn(4, 6), torch.randn(4, 6))),
+    "two views": Entry(published.TwoViews, lambda: (torch.randn(4, 6), torch.randn(4, 6))),
+    "positions": Entry(published.Positions),
+    "float64 outside": Entry(published.DoubleOutside, lambda: torch.randn(4, 6, dtype=torch.float64)),
 }
 
 

@@ -17,6 +17,7 @@ from bnmodel.deploy.capture import Captured, capture
 from bnmodel.deploy.cases import OneSize, sizes_of, with_size
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.loading import as_array
+from bnmodel.deploy.nodes import layer_name, operator_name
 from bnmodel.deploy.reference import called, evaluated
 from bnmodel.deploy.signature import Arguments, FlatNetwork, output_names
 from bnmodel.deploy.tracing import quiet
@@ -75,11 +76,18 @@ def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence
                 tried += 1
                 if not same:
                     raise OneSize(
-                        f"dynamic: the network computes something else at {label} = {other} than at {size}, since its "
-                        "control flow depends on sizes; compute with sizes as tensors, or leave the axis fixed"
+                        f"dynamic: the network computes something else at {label} = {other} than at {size}, since "
+                        f"{_cause(captured)}; compute with sizes as tensors, or leave the axis fixed"
                     )
         if untried and not tried:
             captured.notes.append(f"sizes of {label} from {untried} on, where the network may branch, were not tried")
+
+
+def _cause(captured: Captured) -> str:
+    nodes = captured.graph.graph.nodes
+    recurrent = [layer_name(node) for node in nodes if operator_name(node) in ("lstm", "gru", "rnn_tanh", "rnn_relu")]
+    fixed = f"torch.export fixes the number of time steps of {', '.join(recurrent)}, or " if recurrent else ""
+    return f"{fixed}its control flow depends on sizes"
 
 
 def _resized(captured: Captured, tensors: Sequence[Tensor], label: str, size: int, other: int) -> list[Tensor]:

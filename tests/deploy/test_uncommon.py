@@ -395,6 +395,21 @@ def test_a_branch_on_a_size_that_was_asked_to_vary_is_refused_and_one_that_makes
         export(Chunked().eval())
 
 
+class OverTime(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.recurrent = nn.Conv1d(4, 6, 3, 2), nn.GRU(6, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.recurrent(self.conv(x).transpose(1, 2))[0]
+        return y.reshape(y.size(0) * y.size(1), 5).relu()
+
+
+def test_a_recurrent_layer_whose_time_axis_was_asked_to_vary_is_named(tmp_path):
+    with pytest.raises(ExportError, match="torch.export fixes the number of time steps of recurrent, or"):
+        certify(OverTime().eval(), torch.rand(4, 4, 20), tmp_path, dynamic=(0, 2))
+
+
 def test_a_file_with_hard_coded_sizes_is_not_written(tmp_path, monkeypatch):
     from bnmodel.deploy.formats import WRITERS
 
