@@ -285,9 +285,7 @@ OWN: dict[str, Entry] = {
     "meta": Entry(lambda: conv(nn.ReLU()).to("meta"), expected="refused"),
     "lazy": Entry(lambda: nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d()), expected="refused"),
     "dynamic graph": Entry(published.DynamicGraph, lambda: torch.randn(4, 3, 18)),
-    "graph attention": Entry(
-        published.GraphAttention, lambda: (torch.randn(20, 6), torch.randint(0, 20, (2, 36))), "either"
-    ),
+    "graph attention": Entry(published.GraphAttention, lambda: (torch.randn(20, 6), torch.randint(0, 20, (2, 36)))),
     "spatially adaptive": Entry(
         published.SpatiallyAdaptive, lambda: (torch.randn(4, 6, 8, 8), torch.randn(4, 4, 16, 16))
     ),

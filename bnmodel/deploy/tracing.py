@@ -32,7 +32,8 @@ def export(network: torch.nn.Module, tensors: Sequence[Tensor], axes: Sequence[A
     """`torch.export.export` of a network or a flat graph; `axes`: dynamic axes per input."""
     hints: tuple[Any, ...] = tuple(dict.fromkeys(chosen, torch.export.Dim.AUTO) for chosen in axes)
     shapes = (hints,) if isinstance(network, FlatNetwork) else hints
-    with quiet(), _masks_as_given(), redirect_stderr(io.StringIO()):  # it prints graphs that it cannot trace
+    # it prints graphs that it cannot trace
+    with quiet(), _masks_as_given(), _linspace_of_any_size(), redirect_stderr(io.StringIO()):
         return torch.export.export(network, tuple(tensors), dynamic_shapes=shapes, strict=False)
 
 
@@ -48,3 +49,24 @@ def _masks_as_given() -> Iterator[None]:
         yield
     finally:
         transformer._detect_is_causal_mask = before
+
+
+@contextmanager
+def _linspace_of_any_size() -> Iterator[None]:
+    """Trace torch.linspace with a dynamic number of steps, which torch.export would fix, as a torch.arange."""
+    before = torch.linspace
+
+    def linspace(start: Any, end: Any, steps: Any = None, **options: Any) -> Tensor:
+        dtype = options.get("dtype") or torch.get_default_dtype()
+        if not isinstance(steps, torch.SymInt) or not dtype.is_floating_point:
+            return before(start, end, steps, **options)
+        places = torch.arange(steps, **{**options, "dtype": dtype})
+        step = (end - start) / places[-1:].clamp(min=1)
+        from_end = places[-1:] - places  # from the nearer end, as torch does
+        return torch.where(places <= from_end, start + step * places, end - step * from_end)
+
+    torch.linspace = linspace  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.linspace = before

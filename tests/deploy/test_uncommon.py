@@ -395,6 +395,23 @@ def test_a_branch_on_a_size_that_was_asked_to_vary_is_refused_and_one_that_makes
         export(Chunked().eval())
 
 
+class Coordinates(Body):
+    """Adds the coordinates of the pixels (Liu et al. 2018, CoordConv)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (torch.linspace(-1, 1, size) for size in x.shape[2:])
+        return self.body(x + rows.view(-1, 1) * columns)
+
+
+def test_coordinates_of_an_image_of_any_size_are_exported(tmp_path):
+    network = Coordinates().eval()
+    certify(network, X, tmp_path, dynamic=(0, 2, 3), formats=FORMATS)
+    other = torch.rand(2, 3, 12, 17)
+    for format in FORMATS:
+        received = load(tmp_path, format=format)(other.numpy())["output"]
+        np.testing.assert_allclose(received, network(other).detach(), rtol=1e-4, atol=1e-5)
+
+
 class OverTime(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -406,7 +423,7 @@ class OverTime(nn.Module):
 
 
 def test_a_recurrent_layer_whose_time_axis_was_asked_to_vary_is_named(tmp_path):
-    with pytest.raises(ExportError, match="torch.export fixes the number of time steps of recurrent, or"):
+    with pytest.raises(ExportError, match=r"torch\.export fixes the number of time steps of recurrent, or"):
         certify(OverTime().eval(), torch.rand(4, 4, 20), tmp_path, dynamic=(0, 2))
 
 
