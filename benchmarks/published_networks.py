@@ -65,10 +65,8 @@ class PaddedNorm(nn.Module):
         self.second, self.after = nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6)
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = self.norm
-        border = norm.bias - norm.running_mean * norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        y = F.pad(norm(self.first(x)), [1] * 4)
-        border = border.detach().view(1, -1, 1, 1)
+        border = self.norm(torch.zeros(1, 4, 1, 1)).detach()
+        y = F.pad(self.norm(self.first(x)), [1] * 4)
         y[:, :, 0:1, :] = y[:, :, -1:, :] = border
         y[:, :, :, 0:1] = y[:, :, :, -1:] = border
         return self.after(self.second(y)).relu()
@@ -82,7 +80,7 @@ class SharedHead(nn.Module):
         self.stem, self.down = nn.Conv2d(3, 6, 3, 4, 1), nn.Conv2d(6, 6, 3, 2, 1)
         self.tower, self.norms = nn.Conv2d(6, 6, 3, padding=1), nn.ModuleList([nn.BatchNorm2d(6), nn.BatchNorm2d(6)])
         self.boxes = nn.Conv2d(6, 4, 3, padding=1)
-        self.register_buffer("priors", torch.rand(80, 4))
+        self.priors = nn.Parameter(torch.rand(80, 4), requires_grad=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         levels = [first := self.stem(x), self.down(first.relu())]

@@ -80,7 +80,7 @@ def chains(graph: fx.Graph, constants: Constants) -> list[Chain]:
     found: list[Chain] = []
     seen: set[fx.Node] = set()
     for node in graph.nodes:
-        step = None if node in seen else step_of(node, constants)
+        step = None if node in seen or constants.get(node) is not None else step_of(node, constants)
         steps = []
         while step is not None:
             steps.append(step)

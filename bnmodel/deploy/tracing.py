@@ -65,7 +65,7 @@ def _linspace_of_any_size() -> Iterator[None]:
         from_end = places[-1:] - places  # from the nearer end, as torch does
         return torch.where(places <= from_end, start + step * places, end - step * from_end)
 
-    torch.linspace = linspace  # type: ignore[assignment]
+    torch.linspace = linspace
     try:
         yield
     finally:

@@ -289,6 +289,22 @@ def test_a_norm_that_is_written_out_by_hand_is_folded():
     assert kinds == ["aten.conv2d.default", "aten.relu.default"]
 
 
+class Bordered(nn.Module):
+    """Its norm is also called on a constant (Ding et al. 2021, diverse branch block)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.maximum(self.norm(self.conv(x)), self.norm(torch.zeros(1, 4, 1, 1, dtype=x.dtype)))
+
+
+def test_a_norm_of_a_constant_is_computed_beforehand():
+    torch.manual_seed(0)
+    assert_folded(randomised(Bordered()), torch.randn(2, 3, 6, 6), folded=1)
+
+
 class Positions(nn.Module):
     """Constants that vary over space stand before and after the norms."""
 
