@@ -12,7 +12,8 @@ from export.recogniser import Answer, Recognizer
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 MARGIN = 0.15  # paper kept around a digit, as a share of its longer side
-WIDE = 0.95  # a piece of ink wider than this share of its height may be two touching digits
+WIDE, VERY_WIDE = 0.95, 1.2  # a piece of ink wider than this share of its height may be two touching digits, which
+CERTAIN = 0.999  # are not read as one with this probability unless they are very wide
 SPECK = 0.02  # smallest piece of ink that counts, as a share of the largest one's area
 
 
@@ -21,8 +22,7 @@ class Found:
     """One of several digits."""
 
     box: Box
-    canvas: np.ndarray  # uint8 (H, W, 4), the sheet with this digit only
-    answer: Answer  # to that canvas
+    answer: Answer  # to the sheet with this digit `alone`
 
 
 def find(recognizer: Recognizer, canvas: np.ndarray, answer: Answer) -> tuple[list[Found], bool]:
@@ -30,18 +30,20 @@ def find(recognizer: Recognizer, canvas: np.ndarray, answer: Answer) -> tuple[li
 
     `answer`: that of `recognizer` to the whole sheet as one digit.
     """
-    if answer.blank or not may_be_several(canvas):
+    if answer.blank or not may_be_several(canvas, float(answer.probabilities.max())):
         return [], False
     number = recognizer.read_numbers(canvas)
     boxes = [digit.box for digit in number.digits]
     if len(boxes) < 2:
         return [], number.too_many
-    sheets = [alone(canvas, boxes, k) for k in range(len(boxes))]
-    return [Found(box, one, recognizer.read(one)) for box, one in zip(boxes, sheets, strict=True)], False
+    return [Found(box, recognizer.read(alone(canvas, boxes, k))) for k, box in enumerate(boxes)], False
 
 
-def may_be_several(canvas: np.ndarray) -> bool:
-    """Whether to look for several digits: on any picture, and on a drawing unless it is one narrow piece of ink."""
+def may_be_several(canvas: np.ndarray, probability: float = 0.0) -> bool:
+    """Whether to look for several digits: on any picture, and on a drawing unless it is one narrow piece of ink.
+
+    `probability`: of the answer to the whole sheet as one digit.
+    """
     from scipy import ndimage  # slow to import
 
     alpha = canvas[..., 3]
@@ -54,7 +56,8 @@ def may_be_several(canvas: np.ndarray) -> bool:
     places = ndimage.find_objects(pieces)
     large = [place for place, area in zip(places, areas, strict=True) if area >= SPECK * areas.max()]
     rows, columns = large[0]
-    return len(large) > 1 or columns.stop - columns.start > WIDE * (rows.stop - rows.start)
+    widest = VERY_WIDE if probability >= CERTAIN else WIDE
+    return len(large) > 1 or columns.stop - columns.start > widest * (rows.stop - rows.start)
 
 
 def alone(canvas: np.ndarray, boxes: Sequence[Box], chosen: int) -> np.ndarray:

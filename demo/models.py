@@ -9,6 +9,7 @@ from torch import nn
 from bnmodel import CheckpointError, load_checkpoint
 from bnmodel.deploy import certificate
 from bnmodel.deploy.errors import ExportError
+from bnmodel.experiments.cache import hold_constant
 from bnmodel.training.history import HISTORY, History
 from export import bench
 from export.recogniser import Recognizer, available, load
@@ -67,4 +68,6 @@ def load_model(folder: Path) -> Model:
     if (folder / HISTORY).exists():
         History.read(folder / HISTORY)
     bench.read_rows(folder)
-    return Model(folder, load(folder), load_checkpoint(folder).model)
+    network = load_checkpoint(folder).model
+    hold_constant(network)
+    return Model(folder, load(folder), network)

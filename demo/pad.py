@@ -6,12 +6,15 @@ page (see `demo.page`).
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
 import gradio as gr
 import numpy as np
+from cachetools import LRUCache, cached
 
 from bnmodel.data import load_sample
 from bnmodel.data.advice import advice
@@ -22,6 +25,8 @@ from export.recogniser import SURE, Answer, Recognizer
 
 HERE = Path(__file__).parent
 EXAMPLE = 1  # index of the example within its class
+MOST_READ = 512  # drawings whose answers are kept
+R = TypeVar("R")
 
 
 def build_pad(
@@ -43,8 +48,12 @@ def build_pad(
         """
         if not isinstance(request, dict) or not isinstance(request.get("model"), str):
             raise refusal(f"drawing: expected a canvas and a model's name, received {shown(request)}; reload the page")
-        canvas, answer = read(request.get("canvas"), request["model"])
-        return reply(find(request["model"]), canvas, answer, point(request.get("at")))
+        url, name = request.get("canvas"), request["model"]
+        return reply(*read(url, name), *found(url, name), point(request.get("at")))
+
+    @keep(MOST_READ)
+    def found(url: str, name: str) -> tuple[list[digits.Found], bool]:
+        return digits.find(find(name), *read(url, name))
 
     return gr.HTML(
         value="",
@@ -61,17 +70,23 @@ def build_pad(
     )
 
 
-def reply(recognizer: Recognizer, canvas: np.ndarray, answer: Answer, at: tuple[float, float] | None) -> dict[str, Any]:
-    """What the pad shows for a drawing and its `answer`; of several digits, for the one closest to `at`.
+def reply(
+    canvas: np.ndarray,
+    answer: Answer,
+    found: Sequence[digits.Found],
+    too_many: bool,
+    at: tuple[float, float] | None,
+) -> dict[str, Any]:
+    """What the pad shows for a drawing and its `answer`; of several digits `found`, for the one closest to `at`.
 
     `digits` is empty unless there are several; `canvas` is then the sheet of the `chosen` one, for the tabs. `advice`:
     why there is no sure answer, "" where there is one.
     """
-    found, too_many = digits.find(recognizer, canvas, answer)
     height, width = canvas.shape[:2]
+    boxes = [one.box for one in found]
     chosen = None
     if found:
-        chosen = digits.nearest([one.box for one in found], (at[0] * width, at[1] * height)) if at else 0
+        chosen = digits.nearest(boxes, (at[0] * width, at[1] * height)) if at else 0
         answer = found[chosen].answer
     sure = all(_is_sure(one.answer) for one in found) if found else _is_sure(answer) and not too_many
     return {
@@ -88,8 +103,17 @@ def reply(recognizer: Recognizer, canvas: np.ndarray, answer: Answer, at: tuple[
             for one in found
         ],
         "chosen": chosen,
-        "canvas": png_url(found[chosen].canvas) if chosen is not None else "",
+        "canvas": png_url(digits.alone(canvas, boxes, chosen)) if chosen is not None else "",
     }
+
+
+def keep(maxsize: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Cache a function of a drawing's URL and other values; the URL itself, which may be long, is not kept."""
+
+    def key(url: str, *others: str) -> tuple[bytes | str, ...]:
+        return sha256(url.encode(errors="surrogatepass")).digest(), *others
+
+    return cached(LRUCache(maxsize), key=key, lock=Lock())
 
 
 def _is_sure(answer: Answer) -> bool:

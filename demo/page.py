@@ -25,7 +25,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from html import escape
 from inspect import isgeneratorfunction
 from pathlib import Path as File
@@ -42,7 +41,7 @@ from bnmodel.data import load_sample
 from demo import url_state
 from demo.images import as_ink, enlarge
 from demo.models import Model, load_models
-from demo.pad import build_pad, drawing
+from demo.pad import MOST_READ, build_pad, drawing, keep
 from demo.path import Path, Step
 from demo.scripts import on_mount
 from demo.server.cancellation import PageClosed, WhilePageOpen
@@ -50,7 +49,7 @@ from demo.server.gradio_private import current_blocks
 from demo.server.validation import refusal, shown
 from export.recogniser import Answer
 
-MOST_READ = 32  # drawings whose answers are kept, at 0.3 MB each
+MOST_SHEETS = 64  # drawings kept, at 0.3 MB each
 LONGEST_TO_ANSWER = 10  # seconds that `warm_up` waits for a tab's first answer
 DEFAULT = "robust"  # the network chosen at first, if it is there
 EXAMPLE = 716  # index in the test sample: a 1 that both networks misread in train mode in a batch of ones
@@ -145,7 +144,8 @@ class Page:
         self.models, self.unsound = load_models(checkpoints)
         self.example = enlarge(as_ink(load_sample(train=False).images[EXAMPLE, 0].numpy()))
         self.path = Path()
-        self._kept = lru_cache(maxsize=MOST_READ)(self._read)
+        self._sheet = keep(MOST_SHEETS)(drawing)
+        self._answer = keep(MOST_READ)(self._read)
         self.model: gr.Dropdown
         self.pad: gr.HTML
         self.answered = Event()  # a tab has its first answer
@@ -216,11 +216,10 @@ class Page:
         """
         if not isinstance(url, str):
             raise refusal(f"drawing: expected a PNG data URL, received {shown(url)}; draw it again")
-        return self._kept(url, name)
+        return (self._sheet(url) if url else self.example), self._answer(url, name)
 
-    def _read(self, url: str, name: str) -> tuple[np.ndarray, Answer]:
-        canvas = drawing(url) if url else self.example
-        return canvas, self.find(name).recognizer.read(canvas)
+    def _read(self, url: str, name: str) -> Answer:
+        return self.find(name).recognizer.read(self._sheet(url) if url else self.example)
 
     def drawn(self, url: str | None, name: str) -> Drawn:
         """The digit on the pad, or the example while it is blank."""

@@ -33,10 +33,18 @@ def with_batch_statistics(model: nn.Module, batches: int = 1) -> nn.Module:
     Args:
         batches: the input is the concatenation of this many batches of equal size, each with its own statistics.
     """
-    changed = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).eval()
-    for name, norm in custom_batchnorms(changed).items():
-        changed.set_submodule(name, _BatchStatistics(norm, batches))
-    return changed
+    return _with_batch_statistics(model, batches).eval()
+
+
+def _with_batch_statistics(module: nn.Module, batches: int) -> nn.Module:
+    if isinstance(module, CustomBatchNorm):
+        return _BatchStatistics(module, batches)
+    copied = copy.copy(module)  # `deepcopy` would take longer than a small batch
+    copied._modules = {
+        name: None if child is None else _with_batch_statistics(child, batches)
+        for name, child in module._modules.items()
+    }
+    return copied
 
 
 def unbiased_statistics(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:

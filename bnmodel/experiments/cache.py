@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 from cachetools import LRUCache, cached
 from torch import Tensor, nn
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_constant: WeakKeyDictionary[nn.Module, Hashable] = WeakKeyDictionary()  # network → its digest
 
 
 def cache_by_content(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -18,6 +20,11 @@ def cache_by_content(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]
     Results are shared: do not modify them.
     """
     return cached(LRUCache(maxsize), key=content_key, lock=Lock())
+
+
+def hold_constant(network: nn.Module) -> None:
+    """Compute the digest of `network` once, since it will not change any more; its copies may."""
+    _constant[network] = content(network)
 
 
 def content_key(*args: Any, **kwargs: Any) -> Hashable:
@@ -30,6 +37,8 @@ def content(value: Any) -> Any:
     if isinstance(value, Tensor):
         return _digest(value)
     if isinstance(value, nn.Module):
+        if value in _constant:
+            return _constant[value]
         return repr(value), value.training, *((name, _digest(tensor)) for name, tensor in value.state_dict().items())
     return value
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -104,12 +105,19 @@ def most_telling(model: nn.Module, digit: Tensor, seed: int = 0) -> tuple[Compan
 
 def _in_each(model: nn.Module, digit: Tensor, companies: Sequence[Company]) -> Tensor:
     """(K, 10): train-mode probabilities of `digit` in each of K companies of equal size."""
-    own = digit.view(1, 1, 28, 28)
-    batches = [torch.cat((own, companions(c.kind, c.count, c.seed, digit, c.label))) for c in companies]
+    own = digit.expand(len(companies), 1, 1, 28, 28)
+    batches = torch.cat((own, _images(tuple(companies))), dim=1).flatten(0, 1)
     with torch.inference_mode(), QuickPooling():
-        log_probs = with_batch_statistics(model, len(batches))(torch.cat(batches))
-    probabilities: Tensor = log_probs.unflatten(0, (len(batches), -1))[:, 0].exp()
+        log_probs = with_batch_statistics(model, len(companies))(batches)
+    probabilities: Tensor = log_probs.unflatten(0, (len(companies), -1))[:, 0].exp()
     return probabilities
+
+
+@lru_cache(maxsize=16)  # of 4 stages, at most 0.5 MB each
+def _images(companies: tuple[Company, ...]) -> Tensor:
+    """(K, count, 1, 28, 28): the images of K companies of equal size, none of which are copies of the digit."""
+    nothing = torch.zeros(28, 28)
+    return torch.stack([companions(c.kind, c.count, c.seed, nothing, c.label) for c in companies])
 
 
 def _draw(pool: Digits, count: int, generator: torch.Generator) -> Tensor:

@@ -60,6 +60,15 @@ def test_a_drawing_in_one_narrow_piece_is_one_digit_without_a_search() -> None:
     assert not digits.may_be_several(np.zeros((280, 280, 4), np.uint8))
 
 
+@pytest.mark.parametrize(("width", "probability", "searched"), [(110, 0.9, True), (110, 1.0, False), (130, 1.0, True)])
+def test_a_rather_wide_piece_that_is_certainly_one_digit_is_not_searched(
+    width: int, probability: float, searched: bool
+) -> None:
+    canvas = np.zeros((280, 280, 4), np.uint8)
+    canvas[90:190, 60 : 60 + width, 3] = 255
+    assert digits.may_be_several(canvas, probability) == searched
+
+
 def test_alone_keeps_the_chosen_digit_where_it_was_and_turns_the_others_into_paper() -> None:
     canvas = np.full((100, 200, 4), 255, np.uint8)
     for left, top, right, bottom in np.array(BOXES, int):
@@ -89,7 +98,8 @@ def test_an_invalid_point_is_refused_in_words(at: Any) -> None:
 
 
 def said_of(recognizer: Recognizer, canvas: np.ndarray, at: tuple[float, float] | None) -> dict[str, Any]:
-    return pad.reply(recognizer, canvas, recognizer.read(canvas), at)
+    answer = recognizer.read(canvas)
+    return pad.reply(canvas, answer, *digits.find(recognizer, canvas, answer), at)
 
 
 def test_the_answer_is_about_the_chosen_digit_and_its_own_sheet(recognizer: Recognizer) -> None:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from bnmodel.data import load_sample
 from bnmodel.deploy.loading import load_file
-from demo import pad
+from demo import digits, pad
 from demo.app import CHECKPOINTS
 from demo.images import as_ink, enlarge, png_url
 from demo.page import Drawn, Page
@@ -45,7 +45,8 @@ def drawings() -> list[np.ndarray]:
 
 def on_page(page: Page, name: str, canvas: np.ndarray) -> tuple[dict[str, object], Drawn]:
     """What the pad says, and what a tab gets, as pad.js passes it on."""
-    said = pad.reply(page.find(name).recognizer, *page.read(png_url(canvas), name), None)
+    sheet, answer = page.read(png_url(canvas), name)
+    said = pad.reply(sheet, answer, *digits.find(page.find(name).recognizer, sheet, answer), None)
     return said, page.drawn(str(said["canvas"] or png_url(canvas)), name)
 
 
