@@ -6,7 +6,6 @@ If all inputs shift in the same way (all inverted, all faint), batch statistics 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
-from bnmodel.experiments.batch_statistics import with_batch_statistics
+from bnmodel.experiments.batch_statistics import in_eval_mode, with_batch_statistics
 from bnmodel.experiments.blur import gaussian_blur
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.cost import CHUNK, is_large
@@ -90,7 +89,7 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
     if batch_size < 2 or SAMPLES % batch_size:
         raise ValueError(f"batch_size: expected a divisor of {SAMPLES} from 2 on, received {batch_size}")
     batch_size = min(batch_size, samples(model))
-    model = copy.deepcopy(model).eval()
+    model = in_eval_mode(model)
     label = int(predict_log_probs(model, digit.view(1, 1, 28, 28)).argmax())
     one = digit.view(1, 1, 28, 28)
     digits = torch.cat([KINDS[kind](one, severity, torch.Generator().manual_seed(seed)) for severity in SEVERITIES])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bnmodel import CustomBatchNorm, plotting
 from bnmodel.experiments.batch_statistics import custom_batchnorms
+from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.cost import accuracy, scored_digits
 from bnmodel.training.evaluation import predict_log_probs
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_CALLS = 200
+STRIDE = 10  # calls after which the statistics are kept
 # accuracy is measured after these and the last; fixed, so that other positions of the slider use the cache
 POINTS = (0, 20, 50, 75, 100, 150)
 
@@ -49,28 +51,44 @@ def run(model: nn.Module, digit: Tensor, calls: int = 50) -> ForgottenEval:
     """
     if not 1 <= calls <= MAX_CALLS:
         raise ValueError(f"calls: expected 1 … {MAX_CALLS}, received {calls}")
-    image = digit.view(1, 1, 28, 28)
-    network = copy.deepcopy(model).eval()
-    norms = custom_batchnorms(network)
-    right = copy.deepcopy(norms)
-    label = int(predict_log_probs(network, image).argmax())
+    label = int(predict_log_probs(model, digit.view(1, 1, 28, 28)).argmax())
     measured_at = [*(point for point in POINTS if point < calls), calls]
-    rows = []
-    for call in range(calls + 1):
-        if call in measured_at:
-            probabilities = predict_log_probs(network, image)[0].exp()
-            answer = int(probabilities.argmax())
-            rows.append((accuracy(network), _drift(norms, right), float(probabilities[label]), answer))
-        for norm in norms.values():
-            norm.train()  # dropout stays off
-        with torch.no_grad():
-            network(image)
-        network.eval()
+    rows = [_measured(model, digit, label, call) for call in measured_at]
     accuracies, drift, probability, answers = (np.array(column) for column in zip(*rows, strict=True))
     scored = len(scored_digits(model))
     return ForgottenEval(
         label, float(accuracies[0]), np.array(measured_at), accuracies, drift, probability, answers, scored
     )
+
+
+@cache_by_content(256)
+def _measured(model: nn.Module, digit: Tensor, label: int, calls: int) -> tuple[float, float, float, int]:
+    """Accuracy, drift, probability of `label` and answer after `calls` predictions in train mode."""
+    network = _drifted(model, digit, calls)
+    probabilities = predict_log_probs(network, digit.view(1, 1, 28, 28))[0].exp()
+    drift = _drift(custom_batchnorms(network), custom_batchnorms(model))
+    return accuracy(network), drift, float(probabilities[label]), int(probabilities.argmax())
+
+
+def _drifted(model: nn.Module, digit: Tensor, calls: int) -> nn.Module:
+    """A copy of `model` in eval mode, after `calls` predictions in train mode."""
+    network = copy.deepcopy(model).eval()
+    done = max(calls - 1, 0) // STRIDE * STRIDE
+    if done:
+        network.load_state_dict(_statistics(model, digit, done), strict=False)
+    for _ in range(calls - done):
+        for norm in custom_batchnorms(network).values():
+            norm.train()  # dropout stays off
+        with torch.no_grad():
+            network(digit.view(1, 1, 28, 28))
+        network.eval()
+    return network
+
+
+@cache_by_content(256)  # 5 KB each; moving a slider then costs few calls
+def _statistics(model: nn.Module, digit: Tensor, calls: int) -> dict[str, Tensor]:
+    """The buffers of `_drifted`, by name."""
+    return dict(_drifted(model, digit, calls).named_buffers())
 
 
 def _drift(norms: dict[str, CustomBatchNorm], right: dict[str, CustomBatchNorm]) -> float:

@@ -13,9 +13,9 @@ from torch import nn
 from benchmarks.running_app import ROOT
 from bnmodel import SimpleCNN, load_checkpoint
 from bnmodel.data import load_sample
-from bnmodel.experiments import corruption
-from bnmodel.experiments.batch_statistics import custom_batchnorms
-from bnmodel.experiments.cache import cache_by_content
+from bnmodel.experiments import corruption, forgotten_eval
+from bnmodel.experiments.batch_statistics import custom_batchnorms, with_batch_statistics
+from bnmodel.experiments.cache import cache_by_content, content, hold_constant
 from bnmodel.experiments.pooling import QuickPooling
 from bnmodel.experiments.running_statistics import approach, running_average
 
@@ -61,6 +61,45 @@ def test_results_are_cached_by_the_weights_of_a_network() -> None:
         next(network.parameters()).add_(1)
     assert first_weight(network, times=2) == pytest.approx(before + 2)
     assert len(calls) == 2
+
+
+def test_a_network_that_is_held_constant_is_hashed_once_and_a_changed_copy_is_another() -> None:
+    network = SimpleCNN()
+    before = content(network)
+    hold_constant(network)
+    assert content(network) is content(network)
+    changed = copy.deepcopy(network)
+    assert content(changed) == content(network) == before
+    with torch.no_grad():
+        next(changed.parameters()).add_(1)
+    assert content(changed) != before
+
+
+def test_a_copy_with_batch_statistics_leaves_the_network_alone_and_follows_its_parameters(model: nn.Module) -> None:
+    network, x = copy.deepcopy(model).train(), torch.rand(6, 1, 28, 28)
+    state = copy.deepcopy(network.state_dict())
+    changed = with_batch_statistics(network)
+    before = changed(x)
+    assert all(module.training for module in network.modules())
+    assert not any(module.training for module in changed.modules())
+    assert list(custom_batchnorms(network)) == ["block1.norm", "block2.norm"]
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    with torch.no_grad():
+        next(network.parameters()).mul_(2)
+    assert not torch.equal(changed(x), before)
+
+
+def test_a_forgotten_eval_continued_from_kept_statistics_equals_one_from_the_start(model: nn.Module) -> None:
+    digit = load_sample(train=False).images[3, 0]
+    forgotten_eval.run(model, digit, 20)
+    expected = copy.deepcopy(model).eval()
+    for norm in custom_batchnorms(expected).values():
+        norm.train()
+    with torch.no_grad():
+        for _ in range(23):
+            expected(digit.view(1, 1, 28, 28))
+    found = forgotten_eval._drifted(model, digit, 23).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.state_dict().items())
 
 
 @pytest.mark.parametrize("batch_size", [2, 50, 500])
