@@ -76,8 +76,13 @@ LEFT = "AbortError: signal is aborted without reason"
 def watch_errors(page: Page) -> list[str]:
     """A list to which all errors of the page are appended, except LEFT."""
     errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: None if LEFT in str(error) else errors.append(str(error)))
+
+    def note(text: str) -> None:
+        if LEFT not in text:
+            errors.append(text)
+
+    page.on("console", lambda message: note(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: note(str(error)))
     return errors
 
 
