@@ -30,7 +30,7 @@ from demo.images import as_ink, enlarge, png_url
 VISITORS = 50
 SECONDS = 60
 STROKES = 8  # requests per digit while it is drawn
-PACE = 0.15  # seconds between two requests of a drawing
+REST = 0.12  # seconds between an answer and the next request while drawing, at least; as long as the answer took
 PAUSE = 2.0  # seconds between two digits
 SOAK_VISITORS = 8  # without pauses
 TIMEOUT = 30.0
@@ -109,7 +109,7 @@ async def visit(app: App, drawings: Drawings, start: int, until: float, hurried:
                 if await app.read(session, latest) != answer:
                     seen.errors.append("another answer than alone")
                 seen.pad.append(time.perf_counter() - began)
-                await asyncio.sleep(0 if hurried else max(0, PACE - seen.pad[-1]))
+                await asyncio.sleep(0 if hurried else max(REST, seen.pad[-1]))
             began = time.perf_counter()
             if await app.show(session, latest) != picture:
                 seen.errors.append("another picture than alone")

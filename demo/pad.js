@@ -4,7 +4,7 @@
 
 const SIDE = 560; // canvas pixels a side, whatever the density of the screen
 const EXPORT = 280; // pixels a side of what the network gets
-const PAUSE = 120; // ms between two answers while drawing
+const PAUSE = 120; // ms between two answers while drawing, at least; a busy server gets as long as the answer took
 const RETRY = 2000; // ms until a server that did not answer is asked again
 const TAP = 8; // canvas pixels; a shorter stroke is a tap
 const NEAR = 1.5; // canvas pixels; closer points of a stroke are skipped
@@ -272,12 +272,14 @@ async function answer() {
   let reply = null;
   while (answered < version) {
     const current = version;
+    const began = performance.now();
     url = snapshot();
     reply = url ? await ask(url) : null;
     if (own !== turn) return;
     show(reply);
     answered = current;
-    if (stroke) await new Promise((resolve) => { setTimeout(resolve, PAUSE); });
+    const pause = Math.max(PAUSE, performance.now() - began);
+    if (stroke) await new Promise((resolve) => { setTimeout(resolve, pause); });
     if (own !== turn) return;
   }
   running = false;
