@@ -23,6 +23,7 @@ LONGEST = (
     "examples/test_browser_example.py",
     "test_lint_and_types.py",
     "deploy/test_uncommon.py",
+    "deploy/test_dynamic_axes.py",
     "demo/test_teachers_mode.py",
     "deploy/test_certify.py",
     "test_packaging.py",

@@ -38,24 +38,8 @@ from demo.tabs import (
     xray,
     your_digit,
 )
+from tests.demo.tab_helpers import PICTURES, choose_tab
 
-# what is there once a tab has its picture
-PICTURES = {
-    "Your digit": "#modes .paired",
-    "X-ray": "#xray .numbers",
-    "Chance": "#chance .figure svg >> nth=1",
-    "Worked out": "#worked .flow img >> nth=5",
-    "Why": "#maps .maps img >> nth=0",
-    "Statistics": "#statistics table",
-    "Faults": "#faults .figure svg >> nth=2",
-    "Corruption": "#corruption .strip img >> nth=5",
-    "Initialise": "#stack .figure svg",
-    "Inputs": "#inputs .figure svg",
-    "Gradients": "#gradients .figure svg",
-    "Convergence": "#convergence .figure svg",
-    "Stopping": "#stopping .figure svg",
-    "Export": "#speed table",
-}
 WITHOUT_DRAWING = ("Initialise", "Inputs", "Gradients", "Convergence", "Stopping")  # the lecture's own pictures
 
 
@@ -67,12 +51,6 @@ def frame() -> Frame:
 @pytest.fixture(scope="module")
 def example(frame: Frame) -> Drawn:
     return frame.drawn(None, next(iter(frame.models)))
-
-
-def choose_tab(page: Page, title: str) -> None:
-    """Click a tab and wait for its picture."""
-    page.get_by_role("tab", name=title, exact=True).click()
-    page.wait_for_selector(PICTURES[title])
 
 
 # ---- numbers
@@ -397,56 +375,3 @@ def test_the_certificates_row_says_how_much_of_the_allowance_is_used() -> None:
     assert files.worst([{"detail": detail} for detail in details]) == (
         "largest difference 4.3e-02, at most 29 % of what is allowed"
     )
-
-
-# ---- what tabs share
-
-
-def test_a_channel_pointed_at_is_marked_wherever_it_is_and_one_chosen_is_followed_in_the_next_tab(page: Page) -> None:
-    choose_tab(page, "Why")
-    channel = page.locator("#maps button[data-channel] >> nth=2")
-    channel.hover()
-    expect(page.locator("#maps .hot")).to_have_count(1)
-    number = channel.get_attribute("data-channel")
-    channel.click()
-    choose_tab(page, "Worked out")
-    expect(page.locator("#worked .sentence")).to_contain_text(f"Channel {number} of conv1.norm")
-
-
-def test_a_channel_that_only_a_later_layer_has_can_be_followed(page: Page) -> None:
-    choose_tab(page, "Why")
-    page.locator("#why-layer input").click()
-    page.get_by_role("option", name="conv5.norm").click()
-    expect(page.locator("#maps .caption")).to_contain_text("Output of conv5.norm")
-    channel = page.locator("#maps button[data-channel] >> nth=5")
-    number = int(channel.get_attribute("data-channel") or 0)
-    assert number > 47, "conv1 has as many channels; choose another one"
-    channel.click()
-    choose_tab(page, "Worked out")
-    expect(page.locator("#worked .sentence")).to_contain_text(f"Channel {number} of conv5.norm")
-    choose_tab(page, "Statistics")
-    expect(page.locator("#statistics .sentence")).to_contain_text(f"channel {number} of conv5.norm")
-
-
-def test_tabs_that_look_at_a_batch_look_at_the_same_one(page: Page) -> None:
-    page.locator("#try-blurred-digits").click()
-    expect(page.locator("#modes .sentence")).to_contain_text("31 blurred digits")
-    for title, place in (("Why", "#why"), ("Worked out", "#worked")):
-        choose_tab(page, title)
-        expect(page.locator(f"{place} .sentence")).to_contain_text("31 blurred digits")
-    page.locator("#worked-count input[type=number]").fill("3")
-    expect(page.locator("#worked .sentence")).to_contain_text("3 blurred digits")
-    choose_tab(page, "Your digit")
-    expect(page.locator("#modes .sentence")).to_contain_text("3 blurred digits")
-    expect(page).to_have_url(re.compile(r"count=3&kind=blurred$"))
-
-
-def test_a_pixel_is_chosen_by_click_and_by_arrow_key(page: Page) -> None:
-    choose_tab(page, "Worked out")
-    first = page.locator("#worked [data-grid] >> nth=0")
-    box = first.bounding_box()
-    assert box is not None
-    first.click(position={"x": box["width"] * 12.5 / 24, "y": box["height"] * 4.5 / 24})
-    expect(page.locator("#worked .sentence")).to_contain_text("row 4, column 12")
-    page.locator("#worked [data-grid] >> nth=0").press("ArrowDown")
-    expect(page.locator("#worked .sentence")).to_contain_text("row 5, column 12")

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.demo.test_tabs import choose_tab
+from tests.demo.tab_helpers import choose_tab
 
 
 def test_a_figure_tells_its_values_under_the_mouse_and_to_the_arrow_keys(page: Page) -> None:

@@ -33,7 +33,7 @@ from demo.tabs import (
     xray,
     your_digit,
 )
-from tests.demo.test_tabs import PICTURES, choose_tab
+from tests.demo.tab_helpers import PICTURES, choose_tab
 
 PATIENCE = 30_000  # ms, for a page that is opened anew
 

@@ -1,4 +1,4 @@
-"""Uncommon networks: all formats are written, and an axis is dynamic only if the graph is right at other sizes."""
+"""Uncommon networks: all formats are written, or what cannot be written is named."""
 
 import functools
 import math
@@ -10,31 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from norm_helpers import Body, X
 from torch import Tensor, nn
 
 import bnmodel
-from bnmodel.deploy import ExportError, certify, fold, golden, load
-from bnmodel.deploy.axes import dynamic_axes
+from bnmodel.deploy import ExportError, certify, load
 from bnmodel.deploy.certificate import models
 from bnmodel.deploy.formats import torchscript
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.deploy.signature import arguments
-
-X = torch.rand(4, 3, 9, 9)
-
-
-class Body(nn.Module):
-    """A convolution and its batch norm, used by the subclasses."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv, self.norm, self.after = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
-        self.norm.running_mean.normal_()
-        self.norm.running_var.uniform_(0.5, 2)
-
-    def body(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
 
 
 class Product(nn.Module):
@@ -248,63 +232,6 @@ def test_extremes_over_all_axes_are_written(tmp_path):
     certify(Extremes().eval(), X, tmp_path, formats=FORMATS, dynamic=False)
 
 
-class Condition(Body):
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
-        return torch.cond(torch.tensor(2.0) > 1, lambda v: self.norm(v), lambda v: v - 1, (y,))
-
-
-class Views(Body):
-    """Two views of each sample, one after the other in a batch of 2 · N."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        z = self.body(torch.cat([x, x.flip(-1)])).mean((2, 3))
-        a, b = z.chunk(2)
-        c, d = z.split(x.size(0))
-        e, f = z.split([x.shape[0], x.shape[0]])
-        return a * b, c - d, e + f
-
-
-class Stored(Body):
-    """Returns constants, as detectors return their anchors."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.body(x), self.norm.running_mean, torch.arange(3.0) * 2
-
-
-class InDouble(Body):
-    """Takes and returns float64, and computes in float32."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x.float()).double()
-
-
-@pytest.mark.parametrize("make", [Views, Stored, InDouble])
-def test_all_formats_give_the_answers_at_another_batch_size(make, tmp_path):
-    network, x = make().eval(), X.double() if make is InDouble else X
-    certify(network, x, tmp_path, formats=FORMATS)
-    other = torch.rand(7, *x.shape[1:], dtype=x.dtype)
-    expected = network(other)
-    for format in FORMATS:
-        received = load(tmp_path, format=format)(other.numpy()).values()
-        for one, tensor in zip(received, expected if isinstance(expected, tuple) else [expected], strict=True):
-            np.testing.assert_allclose(one, tensor.detach().numpy(), rtol=1e-4, atol=1e-5)
-
-
-class Similarity(Body):
-    """Compares every sample with every other one."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        z = F.normalize(self.body(x).flatten(1))
-        return z @ z.T
-
-
-def test_a_matrix_of_similarities_has_the_batch_on_both_axes(tmp_path):
-    certify(Similarity().eval(), X, tmp_path, formats=FORMATS)
-    assert load(tmp_path).metadata["outputs"][0]["shape"] == ["N", "N"]
-    assert load(tmp_path)(torch.rand(6, 3, 9, 9).numpy())["output"].shape == (6, 6)
-
-
 class FromComplex(Body):
     def forward(self, z: Tensor) -> Tensor:
         return self.body(z.real)
@@ -321,6 +248,12 @@ def test_what_onnx_runtime_lacks_is_named_as_the_reason(make, dtype, reason, tmp
     with pytest.warns(UserWarning, match=r"model\.onnx was not written: .*" + reason):
         certify(make().eval(), X.to(dtype), tmp_path)
     assert "onnx" not in models(tmp_path)["model"].formats
+
+
+class Condition(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return torch.cond(torch.tensor(2.0) > 1, lambda v: self.norm(v), lambda v: v - 1, (y,))
 
 
 def test_a_norm_in_a_branch_is_kept_and_named(tmp_path):
@@ -345,128 +278,6 @@ def test_names_that_are_no_identifiers_are_changed_and_stay_distinct(tmp_path):
         answer = predict(X.numpy(), *(tensor.numpy() for tensor in given.values()))
         assert list(answer) == ["lambda_", "Y", "y_1"]
         np.testing.assert_array_equal(answer["Y"], (given["x"] + 1).numpy())
-
-
-class FixedByInt(Body):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x).reshape(int(x.shape[0]), -1)
-
-
-class Indexed(Body):
-    def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        return self.body(x)[index]
-
-
-class OtherFrom300On(Body):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x) if x.shape[0] < 300 else self.body(x) * 2
-
-
-@pytest.mark.parametrize(
-    ("make", "example", "why"),
-    [
-        (FixedByInt, X, "fixed at 4"),
-        (Indexed, (X, torch.tensor([0, 3, 1, 1])), "fixed at 4: the network raises for parts of the example"),
-        (OtherFrom300On, X, "fixed at 4: the network computes something else at N = 384"),
-    ],
-)
-def test_the_batch_is_fixed_where_the_graph_is_right_for_one_size(make, example, why, tmp_path):
-    with pytest.warns(UserWarning, match=why):
-        certify(make().eval(), example, tmp_path, formats="torchscript")
-    assert load(tmp_path).metadata["inputs"][0]["shape"][0] == 4
-
-
-class Wider(Body):
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
-        return y if x.shape[3] <= 100 else self.after(y)
-
-
-class Chunked(Body):
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
-        return y if x.shape[3] <= 100 else torch.cat([y[..., :50], y[..., 50:]], -1)
-
-
-def test_a_branch_on_a_size_that_was_asked_to_vary_is_refused_and_one_that_makes_no_difference_is_not(tmp_path):
-    for export in (lambda network: certify(network, X, tmp_path, dynamic=(3,)), lambda network: fold(network, X, (3,))):
-        with pytest.raises(ExportError, match=r"W = 128 than at 9, since its control flow depends on sizes"):
-            export(Wider().eval())
-        export(Chunked().eval())
-
-
-class Coordinates(Body):
-    """Adds the coordinates of the pixels (Liu et al. 2018, CoordConv)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows, columns = (torch.linspace(-1, 1, size) for size in x.shape[2:])
-        return self.body(x + rows.view(-1, 1) * columns)
-
-
-def test_coordinates_of_an_image_of_any_size_are_exported(tmp_path):
-    network = Coordinates().eval()
-    certify(network, X, tmp_path, dynamic=(0, 2, 3), formats=FORMATS)
-    other = torch.rand(2, 3, 12, 17)
-    for format in FORMATS:
-        received = load(tmp_path, format=format)(other.numpy())["output"]
-        np.testing.assert_allclose(received, network(other).detach(), rtol=1e-4, atol=1e-5)
-
-
-class OverTime(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.recurrent = nn.Conv1d(4, 6, 3, 2), nn.GRU(6, 5, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.recurrent(self.conv(x).transpose(1, 2))[0]
-        return y.reshape(y.size(0) * y.size(1), 5).relu()
-
-
-def test_a_recurrent_layer_whose_time_axis_was_asked_to_vary_is_named(tmp_path):
-    with pytest.raises(ExportError, match=r"torch\.export fixes the number of time steps of recurrent, or"):
-        certify(OverTime().eval(), torch.rand(4, 4, 20), tmp_path, dynamic=(0, 2))
-
-
-def test_a_file_with_hard_coded_sizes_is_not_written(tmp_path, monkeypatch):
-    from bnmodel.deploy.formats import WRITERS
-
-    def traced(program, metadata, path):
-        with torchscript():
-            module = torch.jit.trace(program.graph, program.example, check_trace=False)
-            torch.jit.save(module, str(path), _extra_files={"metadata.json": "{}"})
-
-    class Resized(Body):
-        def forward(self, x: Tensor) -> Tensor:
-            return F.interpolate(self.body(x), size=x.shape[2:])
-
-    monkeypatch.setitem(WRITERS, "torchscript", traced)
-    with pytest.warns(UserWarning, match="torchscript was not written: .*golden vectors"):
-        certify(Resized().eval(), X, tmp_path, dynamic=(0, 2, 3), formats=None)
-    assert load(tmp_path).format == "onnx"
-
-
-def test_axes_counted_from_the_end_have_their_own_names():
-    assert dynamic_axes((0, -1), ["x"], [X]) == (({0: "N", 3: "W"},), True)
-
-
-class CrossAttention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
-
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        return self.attend(x, memory, memory, need_weights=False)[0]
-
-
-def test_axes_of_different_sizes_have_different_names_and_both_vary(tmp_path):
-    example = torch.randn(4, 5, 8), torch.randn(4, 9, 8)
-    certify(CrossAttention().eval(), example, tmp_path, formats="onnx", dynamic={"x": (0, 1), "memory": (0, 1)})
-    metadata = load(tmp_path).metadata
-    assert [one["shape"] for one in metadata["inputs"]] == [["N", "L", 8], ["N", "L_memory", 8]]
-    cases = golden.read(tmp_path / golden.FILE)["model"].inputs
-    assert all(len({case[place].shape[1] for case in cases}) > 1 for place in (0, 1))
-    with pytest.raises(ExportError, match=r"one size of the axes named T, received 5 and, for axis 1 of memory, 9"):
-        certify(CrossAttention().eval(), example, tmp_path, dynamic={"x": {1: "T"}, "memory": {1: "T"}})
 
 
 def test_an_array_without_axes_stays_without_axes():
