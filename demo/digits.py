@@ -12,8 +12,9 @@ from export.recogniser import Answer, Recognizer
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 MARGIN = 0.15  # paper kept around a digit, as a share of its longer side
-WIDE, VERY_WIDE = 0.95, 1.2  # a piece of ink wider than this share of its height may be two touching digits, which
-CERTAIN = 0.999  # are not read as one with this probability unless they are very wide
+WIDE = 0.95  # width / height of a piece of ink above which it may be two touching digits
+VERY_WIDE = 1.2  # the same for ink that is read as one digit with a probability of at least CERTAIN
+CERTAIN = 0.999
 SPECK = 0.02  # smallest piece of ink that counts, as a share of the largest one's area
 
 
