@@ -59,7 +59,8 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor, Tensor]:
         near = torch.maximum(area, around(area[None])[0] * (1 - dropped))
         area = mixed((cell * found.step <= 1.2).to(area.dtype), near, area)
     faint = upper * 0.35 * pen
-    enlarged = area[:, None, :, None].expand(80, 4, 80, 4).reshape(320, 320)
+    wide = area[:, :, None].expand(80, 80, 4).reshape(80, 1, 320)
+    enlarged = wide.expand(80, 4, 320).reshape(320, 320)
     return area, faint, found.contrast * enlarged * (found.contrast > faint)
 
 
@@ -101,7 +102,7 @@ def components(mask: Tensor) -> Components:
     for _ in range(6):
         best = around(around(best) * ink)
         place = (best - origin).abs() + first
-        best = F.embedding(place.long(), best.view(-1, 1))[:, :, :, 0] * ink
+        best = F.embedding(place.long(), best.view(-1, 1)).view(4, side, side) * ink
     place = (best - origin).abs()
     line = ((place + 0.5) / side).floor()
     across = place - line * side

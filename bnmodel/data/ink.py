@@ -18,9 +18,9 @@ WIDE, NARROW = 7.0, 2.0  # standard deviations of the neighbourhoods in which th
 
 
 class Pixels(NamedTuple):
-    """A canvas as working pixels. The first spatial axis is that of columns."""
+    """A canvas as working pixels, columns first. Channels in the middle make reductions over them fast."""
 
-    mean: Tensor  # (4, SIDE, SIDE), mean premultiplied red, green, blue and mean alpha of its canvas pixels, in [0, 1]
+    mean: Tensor  # (SIDE, 4, SIDE), mean premultiplied red, green, blue and mean alpha of its canvas pixels, in [0, 1]
     spread: Tensor  # (SIDE, SIDE), largest difference between its canvas pixels, which keeps lines of one pixel visible
     rows: Tensor  # (SIDE,), 1 on the canvas, 0 outside
     columns: Tensor  # (SIDE,), likewise
@@ -62,9 +62,8 @@ class InkFinder(nn.Module):
     def forward(self, canvas: Tensor) -> Ink:
         pixels = reduce_canvas(canvas)
         valid = pixels.columns[:, None] * pixels.rows  # (SIDE, SIDE)
-        cells, weight, unevenness = self.paper(pixels.mean[:, ::2, ::2], valid[::2, ::2])
-        paper = self.enlarging @ cells @ self.enlarging.t()
-        contrast = (pixels.mean - paper).abs().amax(dim=0) * valid
+        cells, weight, unevenness = self.paper(pixels.mean[::2, :, ::2].transpose(0, 1), valid[::2, ::2])
+        contrast = (pixels.mean - surface(self.enlarging, cells, self.enlarging)).abs().amax(dim=1) * valid
         total = weight.sum().clamp(min=1)
         noise = (contrast[::2, ::2] * weight).sum() / total
         roughness = (pixels.spread[::2, ::2] * weight).sum() / (2 * total)  # how far extreme pixels are from the paper
@@ -124,14 +123,20 @@ def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor,
     """
     index = torch.arange(320, device=canvas.device, dtype=torch.float32)
     rows, columns = top + index, left + index
-    pixels = F.embedding(rows.clamp(max=canvas.shape[0] - 1).long(), canvas.flatten(1))  # (SIDE, 4W)
-    across = pixels.view(320, canvas.shape[1], 4).transpose(0, 1).flatten(1)  # (W, 4 · SIDE)
-    planes = _planes(F.embedding(columns.clamp(max=canvas.shape[1] - 1).long(), across).to(torch.float32))
+    across = F.embedding(rows.clamp(max=canvas.shape[0] - 1).long(), canvas.flatten(1))  # (SIDE, 4W)
+    across = across.t().reshape(canvas.shape[1], 1280)  # (W, 4 · SIDE)
+    pixels = _premultiplied(F.embedding(columns.clamp(max=canvas.shape[1] - 1).long(), across).to(torch.float32))
     place_row, place_column = (rows + 0.5) / ink.step, (columns + 0.5) / ink.step  # in working pixels
-    paper = _between(place_column) @ ink.paper @ _between(place_row).t()
-    contrast = (planes - paper).abs().amax(dim=0).t()
+    paper = surface(_between(place_column), ink.paper, _between(place_row))
+    contrast = (pixels - paper).abs().amax(dim=1).t()
     contrast = contrast * (rows < canvas.shape[0]).to(contrast.dtype)[:, None] * (columns < canvas.shape[1])
     return contrast * (contrast > ink.noise), place_row.clamp(max=319), place_column.clamp(max=319)
+
+
+def surface(columns: Tensor, cells: Tensor, rows: Tensor) -> Tensor:
+    """Cells (4, COARSE, COARSE), weights of each column and row (n, COARSE) → interpolated, (columns, 4, rows)."""
+    upright = columns @ cells.transpose(0, 1).flatten(1)  # (columns, 4 · COARSE)
+    return (upright.view(-1, 40) @ rows.t()).view(320, 4, 320)
 
 
 def mixed(share: Tensor, one: Tensor, other: Tensor) -> Tensor:
@@ -148,32 +153,36 @@ def _between(place: Tensor) -> Tensor:
 def reduce_canvas(canvas: Tensor) -> Pixels:
     """uint8 (H, W, 4) → Pixels. A working pixel covers `factor` × `factor` canvas pixels.
 
-    A canvas of up to SIDE pixels is enlarged by an integer instead. `factor` is at least 2, since torch.export makes a
-    size of 1 a constant.
+    A canvas of less than SIDE pixels is enlarged by an integer instead.
     """
     height, width = canvas.shape[0], canvas.shape[1]
     if torch.jit.is_scripting():
         longest = max(height, width)
-        factor = (max(longest, 321) + 319) // 320
-        enlargement = max(1, 2 * (320 // longest))
+        factor = (longest + 319) // 320
+        enlargement = max(1, 320 // longest)
     else:
         longest = torch.sym_max(height, width)  # type: ignore[assignment]
-        factor = (torch.sym_max(longest, 321) + 319) // 320  # type: ignore[assignment]
-        enlargement = torch.sym_max(1, 2 * (320 // longest))  # type: ignore[assignment]
+        factor = (longest + 319) // 320
+        enlargement = torch.sym_max(1, 320 // longest)  # type: ignore[assignment]
+        if not isinstance(factor, int):
+            # as a value rather than a size, since torch.export makes a size of 1 a constant
+            factor = torch.tensor(factor).item()
+            torch._check(factor >= 1)
     # in floating point: runtimes differ in integer division and clamping
     start = torch.arange(320, device=canvas.device, dtype=torch.float32) * factor
-    within = torch.arange(factor, device=canvas.device).to(torch.float32)
-    index = ((start.unsqueeze(1) + within + 0.5) / enlargement).floor()  # (SIDE, factor)
+    place = torch.arange(320 * factor, device=canvas.device).to(torch.float32) + 0.5
+    index = (place / enlargement).floor().view(320, factor)  # (SIDE, factor)
     # embedding takes rows by a two-dimensional index without a reshape to a dynamic size
     rows = F.embedding(index.clamp(max=height - 1).long(), canvas.flatten(1))  # (SIDE, factor, 4W)
     columns = index.clamp(max=width - 1).long()
-    mean = _rest(rows.to(torch.float32).mean(dim=1), width, columns).mean(dim=1)  # (SIDE, 4 · SIDE)
-    low = _rest(rows.amin(dim=1), width, columns).to(torch.float32).amin(dim=1)
-    high = _rest(rows.amax(dim=1), width, columns).to(torch.float32).amax(dim=1)
-    pixels, spread = _planes(mean), (high - low).view(320, 320, 4).permute(2, 0, 1) / 255
+    values = rows.to(torch.float32)
+    mean = _rest(values.mean(dim=1), width, columns).mean(dim=1)  # (SIDE, 4 · SIDE)
+    low = _rest(values.amin(dim=1).to(torch.uint8), width, columns).to(torch.float32).amin(dim=1)
+    high = _rest(values.amax(dim=1).to(torch.uint8), width, columns).to(torch.float32).amax(dim=1)
+    pixels, spread = _premultiplied(mean), (high - low).view(320, 4, 320) / 255
     return Pixels(
         pixels,
-        torch.maximum(spread[:3].amax(dim=0) * pixels[3], spread[3]),
+        torch.maximum(spread[:, :3].amax(dim=1) * pixels[:, 3], spread[:, 3]),
         (start < height * enlargement).to(torch.float32),
         (start < width * enlargement).to(torch.float32),
         start[1] / enlargement,
@@ -182,13 +191,13 @@ def reduce_canvas(canvas: Tensor) -> Pixels:
 
 def _rest(reduced: Tensor, width: int, columns: Tensor) -> Tensor:
     """(SIDE, 4W) → (SIDE of columns, factor, 4 · SIDE of rows), still to be reduced along its second dimension."""
-    return F.embedding(columns, reduced.view(320, width, 4).transpose(0, 1).flatten(1))
+    return F.embedding(columns, reduced.t().reshape(width, 1280))
 
 
-def _planes(reduced: Tensor) -> Tensor:
-    """(columns, 4 · rows) of 0 … 255 → premultiplied (4, columns, rows) of 0 … 1."""
-    planes = reduced.view(320, 320, 4).permute(2, 0, 1) / 255
-    return torch.cat((planes[:3] * planes[3:], planes[3:]))
+def _premultiplied(reduced: Tensor) -> Tensor:
+    """(columns, 4 · rows) of 0 … 255 → premultiplied (columns, 4, rows) of 0 … 1."""
+    pixels = reduced.view(320, 4, 320) / 255
+    return torch.cat((pixels[:, :3] * pixels[:, 3:], pixels[:, 3:]), dim=1)
 
 
 def _cells(pixels: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ def _highest_of_rows(masks: Tensor) -> Tensor:
 
 def around(masks: Tensor) -> Tensor:
     """(n, h, w) → maximum of each cell and its 8 neighbours; 20 times as fast as PyTorch's pooling."""
-    rows = F.pad(_highest_of_rows(masks), (1, 1))
+    framed = F.pad(masks, (1, 1, 1, 1))
+    rows = _highest(framed[:, :-2], framed[:, 1:-1], framed[:, 2:])
     return _highest(rows[:, :, :-2], rows[:, :, 1:-1], rows[:, :, 2:])
 
 
