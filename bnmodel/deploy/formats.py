@@ -194,6 +194,8 @@ FUNCTIONS: dict[Any, Any] = {
     torch.sym_int: builtins.int,
     math.trunc: builtins.int,
 }
+ITEM = torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default
+PYTHON = {torch.SymInt: builtins.int, torch.SymFloat: builtins.float, torch.SymBool: builtins.bool}
 
 
 def _scriptable(source: fx.GraphModule) -> fx.GraphModule:
@@ -213,19 +215,22 @@ def _scriptable(source: fx.GraphModule) -> fx.GraphModule:
             copied.target = str(node.target).replace(".", "_")
             attributes[copied.target] = operator.attrgetter(str(node.target))(source)
         elif node.op == "call_function":
-            _simplify(copied, getattr(value, "dtype", None))
+            _simplify(copied, value)
     return fx.GraphModule(attributes, graph).eval()
 
 
-def _simplify(node: fx.Node, dtype: torch.dtype | None) -> None:
+def _simplify(node: fx.Node, value: Any) -> None:
+    """`value`: the node's result while the graph was traced, or None."""
     if node.target is torch.ops.aten.sym_size.int:
         node.target = torch.ops.aten.size
+    elif node.target in ITEM and type(value) in PYTHON:  # TorchScript's have no type
+        node.target = PYTHON[type(value)]
     elif isinstance(node.target, torch._ops.OpOverload):
         node.target = node.target.overloadpacket
         node.kwargs = {
             key: value for key, value in node.kwargs.items() if key not in ("device", "layout", "pin_memory")
         }
         if node.target is torch.ops.aten.full and "dtype" not in node.kwargs:  # float by default in TorchScript
-            node.kwargs = {**node.kwargs, "dtype": dtype}
+            node.kwargs = {**node.kwargs, "dtype": getattr(value, "dtype", None)}
     elif node.target in FUNCTIONS:
         node.target = FUNCTIONS[node.target]

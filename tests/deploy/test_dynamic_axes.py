@@ -38,7 +38,15 @@ class InDouble(Body):
         return self.body(x.float()).double()
 
 
-@pytest.mark.parametrize("make", [Views, Stored, InDouble])
+class CountedInATensor(Body):
+    """Computes a size from a tensor's value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.tensor(2 * x.size(0)).item()
+        return self.body(x).reshape(rows, -1)
+
+
+@pytest.mark.parametrize("make", [Views, Stored, InDouble, CountedInATensor])
 def test_all_formats_give_the_answers_at_another_batch_size(make, tmp_path):
     network, x = make().eval(), X.double() if make is InDouble else X
     certify(network, x, tmp_path, formats=FORMATS)
