@@ -52,10 +52,10 @@ class NumberReader(nn.Module):
         one = counted.any() & (alone | (narrow & (single.max() >= 0.5) & (single.max() > least)))
         counted = torch.cat((counted & torch.logical_not(one), one[None]))
         place = torch.cat((place, torch.stack((left, top, right, bottom))[None]))
-        total = counted.to(torch.int64).sum()
+        total = counted.to(ink.dtype).sum()
         too_many = (more & torch.logical_not(one)) | (total > 8)
         order = reading_order(place, counted) * torch.logical_not(too_many)  # (MOST, PARTS + 2 · WIDE + 1)
-        count = torch.where(too_many, torch.full_like(total, -1), total)
+        count = torch.where(too_many, -1.0, total).to(torch.int64)
         return count, order @ place * found.step, order @ torch.cat((probabilities, single))
 
     def read(
@@ -101,12 +101,12 @@ def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mask = (cells > 0.35).to(ink.dtype)
     top, bottom, left, right = components(mask)
     size = (torch.maximum(bottom - top, right - left) + 0.001 * (bottom - top + right - left)) * mask
-    extents = torch.stack((left, top, right, bottom)).view(4, -1)
+    extents = torch.stack((left, top, right, bottom), dim=2).view(-1, 4)
     remaining, labels = size, torch.zeros_like(mask)
     boxes = []
     for number in range(1, 13):
         largest = remaining.flatten().argmax()  # ties: the topmost, then the leftmost
-        box = extents[:, largest]
+        box = F.embedding(largest, extents)  # an index whose value is read could not be exported to all runtimes
         within = (left >= box[0]) & (top >= box[1]) & (right <= box[2]) & (bottom <= box[3]) & (remaining > 0)
         boxes.append(box * within.any())
         labels = torch.where(within, float(number), labels)
@@ -143,10 +143,10 @@ def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     nearest = (near <= near.amin(dim=1, keepdim=True)) & (near < 1000)
     near = (nearest | nearest.transpose(0, 1)).to(boxes.dtype)
     joined = torch.maximum(((small & (over | beside)) | stacked).to(boxes.dtype), near) * present[:, None] * present
-    joined = torch.maximum(joined, torch.eye(12, dtype=boxes.dtype, device=boxes.device))
+    index = torch.arange(12, device=boxes.device, dtype=boxes.dtype)
+    joined = torch.maximum(joined, (index[:, None] == index).to(boxes.dtype))
     for _ in range(2):
         joined = (joined @ joined > 0).to(boxes.dtype)
-    index = torch.arange(12, device=boxes.device, dtype=boxes.dtype)
     leader = torch.where(joined > 0, index, 12.0).amin(dim=1)  # (PARTS,)
     group = (leader[None] == index[:, None]).to(boxes.dtype) * present  # (PARTS of groups, PARTS)
     member = group > 0
