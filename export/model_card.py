@@ -47,7 +47,7 @@ Best epoch {best["epoch"]}: validation loss {best["validation_loss"]:.6f}, accur
 |---|---|---|
 | `digits.*` | `images` float32 (N, 1, 28, 28) in [0, 1], ink bright | `log_probs` float32 (N, 10) |
 | `sketch.*` | `canvas` uint8 (H, W, 4) RGBA, 8 … 4096 | `probabilities` (10,), `digit` (28, 28), `ink` () |
-| `numbers.*` | the same | `count` int64 (), `boxes` (8, 4), `probabilities` (8, 10), in reading order |
+| `numbers.*` | the same | `count` int32 (), `boxes` (8, 4), `probabilities` (8, 10), in reading order |
 
 - Preprocessing of `digits`: {metadata["preprocessing"]}
 - `sketch` and `numbers` do that themselves, from any drawing; nothing is left to the app.

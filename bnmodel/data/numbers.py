@@ -16,7 +16,7 @@ WIDE = 2  # the largest pieces, each of which may consist of up to three touchin
 
 
 class NumberReader(nn.Module):
-    """canvas: uint8 (H, W, 4) RGBA, sides 8 … 4096 → count: int64 (); boxes: float32 (8, 4); probabilities: (8, 10).
+    """canvas: uint8 (H, W, 4) RGBA, sides 8 … 4096 → count: int32 (); boxes: float32 (8, 4); probabilities: (8, 10).
 
     Digits are in reading order, left to right, line by line; `boxes` are left, top, right, bottom in canvas pixels.
     Both outputs are padded with zeros. `count` is 0 for a blank canvas; for more than 8 digits it is -1, and the other
@@ -55,7 +55,7 @@ class NumberReader(nn.Module):
         total = counted.to(ink.dtype).sum()
         too_many = (more & torch.logical_not(one)) | (total > 8)
         order = reading_order(place, counted) * torch.logical_not(too_many)  # (MOST, PARTS + 2 · WIDE + 1)
-        count = torch.where(too_many, -1.0, total).to(torch.int64)
+        count = torch.where(too_many, -1.0, total).to(torch.int32)
         return count, order @ place * found.step, order @ torch.cat((probabilities, single))
 
     def read(
