@@ -13,6 +13,8 @@ from torch import Tensor
 from bnmodel.data.ink import Ink, mixed
 from bnmodel.data.ruled_lines import Sheet, around, without_lines
 
+Bars = tuple[Tensor, Tensor, Tensor, Tensor]  # cells filled by dropped lines above, below, before and behind
+
 
 class Components(NamedTuple):
     """Bounds of each cell's connected component, ends exclusive, (side, side) each; undefined where there is no ink."""
@@ -120,21 +122,28 @@ def components(mask: Tensor) -> Components:
 def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     """The components that do not touch the border, except those much smaller than the largest one.
 
-    If they are tiny, or only a small part of the ink inside the picture, the drawing itself touches the border: then
-    all of the ink. If that covers a square of 0.35 of the picture's longer side, it is a shadow, and nothing is drawn.
+    If they are tiny, or only a small part of the ink inside the picture and not enclosed by the rest, the drawing
+    itself touches the border: then all of the ink. If that covers a square of 0.35 of the picture's longer side, it is
+    a shadow, and nothing is drawn.
     """
     found = components(kept)
     size = torch.maximum(found.bottom - found.top, found.right - found.left)
     touching = (found.top <= 0) | (found.left <= 0) | (found.bottom >= sheet.height) | (found.right >= sheet.width)
+    lines = mask - kept
+    bars = (*_bars(lines.sum(dim=1), sheet.height, sheet.width), *_bars(lines.sum(dim=0), sheet.width, sheet.height))
+    touching = touching | _in_corner(bars, found, sheet)
     free = size * kept * torch.logical_not(touching)  # (CELLS, CELLS)
     longest = torch.maximum(sheet.height, sheet.width)
-    free = free * (1 - _frame_lines(free, mask - kept, kept, found, sheet))
+    free = free * (1 - _frame_lines(free, lines, bars, kept, found, sheet))
+    outer = free
     for _ in range(2):
         free = _without_ring(free, found, longest)
     largest = free.max()
-    mass = cells * cells * _inset(sheet, 0.15)
+    mass = cells * cells * _inset(sheet, 0.15) * kept * ((free > 0) | (outer <= 0))  # without rings
     share = (mass * (free > 0)).sum()
-    enough = (largest >= 0.12 * longest) & (share >= 0.35 * (mass * kept).sum())
+    content = (free > 0).to(mask.dtype)
+    enclosed = (largest >= 0.2 * longest) & _surrounds(mask * (1 - content), content)
+    enough = (largest >= 0.12 * longest) & ((share >= 0.35 * mass.sum()) | enclosed)
     parts = ((free >= 0.2 * largest) & (free > 0)).to(mask.dtype)
     parts = torch.maximum(parts, _box_around(parts) * (free > 0))
     drawing = torch.ones_like(largest)
@@ -144,7 +153,15 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     return mixed(enough.to(mask.dtype), parts, mask * drawing)
 
 
-def _frame_lines(free: Tensor, lines: Tensor, kept: Tensor, found: Components, sheet: Sheet) -> Tensor:
+def _in_corner(bars: Bars, found: Components, sheet: Sheet) -> Tensor:
+    """Components that adjoin bars of dropped lines along two adjacent sides, such as the table around a sheet."""
+    above, below, before, behind = bars
+    lying = ((above > 0) & (found.top <= above + 1)) | ((below > 0) & (found.bottom >= sheet.height - below - 1))
+    upright = ((before > 0) & (found.left <= before + 1)) | ((behind > 0) & (found.right >= sheet.width - behind - 1))
+    return lying & upright
+
+
+def _frame_lines(free: Tensor, lines: Tensor, bars: Bars, kept: Tensor, found: Components, sheet: Sheet) -> Tensor:
     """Mask of the remains of a frame: thin components along a side of the picture, or along dropped `lines` there.
 
     A 1 beside other digits is thin too, but about as long as they are. So ink along a side is a frame if it is longer
@@ -156,8 +173,7 @@ def _frame_lines(free: Tensor, lines: Tensor, kept: Tensor, found: Components, s
     other = kept * (thin | (free <= 0))
     longest = torch.where(thin, 0.0, free).max()
     upright, lying = (thin & (height > width)).to(free.dtype), (thin & (width > height)).to(free.dtype)
-    above, below = _bars(lines.sum(dim=1), sheet.height, sheet.width)
-    before, behind = _bars(lines.sum(dim=0), sheet.width, sheet.height)
+    above, below, before, behind = bars
     beside_line = around(lines[None])[0]
     remains = torch.zeros_like(free)
     for ink, distance, bar, side, across, axis in (
@@ -189,7 +205,7 @@ def _bars(covered: Tensor, across: Tensor, length: Tensor) -> tuple[Tensor, Tens
 
 
 def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:
-    """`free` without its largest component and everything outside it, if that is a straight frame around another."""
+    """`free` without its largest component and everything outside it, if that encloses another."""
     largest = free.max()
     ring = (free >= largest) & (free > 0)
     top, left = torch.where(ring, found.top, 80.0).min(), torch.where(ring, found.left, 80.0).min()
@@ -206,8 +222,26 @@ def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:
         & ((ink * (column >= right - 4)).amax(dim=1).sum() >= tall)
     )
     within = free * inside
-    content = within.max() >= 0.25 * torch.minimum(bottom - top, right - left)  # a row of cells is long
-    return mixed((straight & content & (largest >= 0.5 * longest)).to(free.dtype), within, free)
+    size = within.max()  # the holes of an outlined 6 or 8 are smaller than 0.4 of its height; a row of cells is long
+    frame = straight & (largest >= 0.5 * longest) & (size >= 0.25 * torch.minimum(bottom - top, right - left))
+    content = frame | ((largest >= 0.2 * longest) & (size >= 0.4 * (bottom - top)))
+    closed = content & _surrounds(ink, (within > 0).to(ink.dtype))
+    return mixed(closed.to(ink.dtype), within, free)
+
+
+def _surrounds(ink: Tensor, content: Tensor) -> Tensor:
+    """Whether there is ink on all four sides of at least 70 % of the bounding box of `content`."""
+    rows, columns = _filled(content.amax(dim=1)), _filled(content.amax(dim=0))
+    sides = torch.cat((_outside(rows) @ ink * columns, _outside(columns) @ ink.t() * rows))
+    lengths = torch.stack((columns.sum(), columns.sum(), rows.sum(), rows.sum()))
+    return (((sides > 0).to(ink.dtype).sum(dim=1) - 0.7 * lengths).min() >= 0) & (rows.max() > 0)
+
+
+def _outside(line: Tensor) -> Tensor:
+    """(CELLS,) of 0 and 1, which are together → 1 before and 1 behind them, (2, CELLS)."""
+    index = torch.arange(80, device=line.device, dtype=line.dtype)
+    first, last = torch.where(line > 0, index, 80.0).min(), torch.where(line > 0, index, -1.0).max()
+    return torch.stack((index < first, index > last)).to(line.dtype)
 
 
 def _box_around(mask: Tensor) -> Tensor:

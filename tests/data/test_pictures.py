@@ -137,6 +137,24 @@ def test_a_slanted_table_beside_the_sheet_does_not_matter(name: str, turns: int)
     torch.testing.assert_close(sketch(painted(ink))[0], expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", STROKES)
+def test_a_circle_around_the_digit_does_not_matter(name: str) -> None:
+    ink = drawn(STROKES[name], 90, (55, 55), (SIDE, SIDE))
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    circle = np.where(abs(np.hypot(y, x) - 75) < 2, 255, 0).astype(np.uint8)
+    digit, plain = sketch(painted(np.maximum(ink, circle)))[0], sketch(painted(ink))[0]
+    assert float((digit - plain).abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("name", STROKES)
+def test_a_table_around_a_round_sheet_does_not_matter(name: str) -> None:
+    ink = drawn(STROKES[name], 80, (60, 60), (SIDE, SIDE))
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    table = np.where(np.hypot(y, x) > 92, 255, 0).astype(np.uint8)
+    digit, plain = sketch(painted(np.maximum(ink, table)))[0], sketch(painted(ink))[0]
+    assert float((digit - plain).abs().max()) < 0.1
+
+
 def test_a_line_of_one_pixel_survives_on_the_largest_canvas() -> None:
     canvas = torch.full((4096, 4096, 4), 255, dtype=torch.uint8)
     canvas[1000:3000, 2048, :3] = 0
