@@ -51,7 +51,9 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor, Tensor]:
     )
     upper = ruled.to(cells.dtype)
     mask = mixed(upper, masks[1], masks[0])
-    chosen = _choose(mask, mixed(upper, kept[1], kept[0]), cells, sheet)
+    # what belongs to a line at the lower threshold belongs to it at the higher one, where the line may be interrupted
+    kept_ink = kept[0] * torch.maximum(kept[1], 1 - upper)
+    chosen = _choose(mask, kept_ink, _is_ruled(masks[0] - kept[0], sheet), cells, sheet)
     # small and faint parts within its bounding box belong to it, but do not extend the box
     chosen = torch.maximum(chosen, _box_around(chosen) * (1 - mask))
     dropped = mask * (1 - chosen)
@@ -119,12 +121,12 @@ def components(mask: Tensor) -> Components:
     return Components(side - extents[1], extents[0], side - extents[3], extents[2])
 
 
-def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
+def _choose(mask: Tensor, kept: Tensor, is_ruled: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     """The components that do not touch the border, except those much smaller than the largest one.
 
     If they are tiny, or only a small part of the ink inside the picture and not enclosed by the rest, the drawing
     itself touches the border: then all of the ink. If that covers a square of 0.35 of the picture's longer side, it is
-    a shadow, and nothing is drawn.
+    a shadow, and nothing is drawn; nor is it on ruled paper if only lines are there.
     """
     found = components(kept)
     size = torch.maximum(found.bottom - found.top, found.right - found.left)
@@ -146,11 +148,18 @@ def _choose(mask: Tensor, kept: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     enough = (largest >= 0.12 * longest) & ((share >= 0.35 * mass.sum()) | enclosed)
     parts = ((free >= 0.2 * largest) & (free > 0)).to(mask.dtype)
     parts = torch.maximum(parts, _box_around(parts) * (free > 0))
-    drawing = torch.ones_like(largest)
+    drawing = torch.logical_not(is_ruled & ((size * kept).max() < 0.12 * longest)).to(mask.dtype)
     for side in (15, 18, 23, 28):
         uncovered = F.max_pool2d(1 - mask[None, None], side, 1).min()  # 0 where a square of this side is covered
         drawing = torch.minimum(drawing, torch.maximum(uncovered, (side < 0.35 * longest).to(mask.dtype)))
     return mixed(enough.to(mask.dtype), parts, mask * drawing)
+
+
+def _is_ruled(lines: Tensor, sheet: Sheet) -> Tensor:
+    """Whether dropped `lines` fill at least four separate rows or columns; an 8 of straight segments has three."""
+    filled = torch.stack((lines.sum(dim=1) >= 0.6 * sheet.width, lines.sum(dim=0) >= 0.6 * sheet.height))
+    filled = F.pad(filled.to(lines.dtype), (1, 0))
+    return ((filled[:, 1:] - filled[:, :-1]).clamp(min=0).sum(dim=1) >= 4).any()
 
 
 def _in_corner(bars: Bars, found: Components, sheet: Sheet) -> Tensor:

@@ -59,6 +59,38 @@ def test_a_shadow_with_a_sharp_edge_on_blank_paper_is_no_ink() -> None:
     assert not digit.any()
 
 
+def school_paper(squared: bool = False, margin: bool = True) -> np.ndarray:
+    """Brightness of paper with faint lines, and a margin line that is stronger, but pale in places."""
+    paper = np.full((SIDE, SIDE), 235.0)
+    paper[12::20] = 195
+    if margin:
+        paper[:, 24:26] = np.where(np.arange(SIDE) % 40 < 8, 175, 135)[:, None]
+    if squared:
+        paper[:, 12::20] = 195
+    return paper
+
+
+@pytest.mark.parametrize(("squared", "margin"), [(False, False), (True, False), (False, True)])
+def test_ruled_paper_without_a_digit_is_blank(squared: bool, margin: bool) -> None:
+    digit, ink = sketch(inked(school_paper(squared, margin), np.zeros((SIDE, SIDE))))
+    assert ink == 0
+    assert not digit.any()
+
+
+@pytest.mark.parametrize("name", STROKES)
+def test_a_margin_line_does_not_matter(name: str) -> None:
+    ink = drawn(STROKES[name], 120, (60, 40), (SIDE, SIDE))
+    digit, plain = sketch(inked(school_paper(), ink))[0], sketch(painted(ink))[0]
+    moved = [plain.roll((down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    assert min(float((digit - other).abs().mean()) for other in moved) < 0.03
+
+
+def test_a_one_from_edge_to_edge_is_ink() -> None:
+    ink = np.zeros((SIDE, SIDE), np.uint8)
+    ink[:, 95:105] = 255
+    assert sketch(painted(ink))[1] > 0
+
+
 def with_frame(ink: np.ndarray) -> None:
     ink[[0, -1]] = ink[:, [0, -1]] = 255
 
