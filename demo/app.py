@@ -125,7 +125,7 @@ def launch_options(app: gr.Blocks) -> dict[str, Any]:
         "ssr_mode": False,
         "mcp_server": find_spec("mcp") is not None,  # with the extra gradio[mcp]
     }
-    return options | ({"server_port": int(os.environ.get("GRADIO_SERVER_PORT", SPACE_PORT))} if on_space else {})
+    return options | ({"server_port": int(os.environ.get("GRADIO_SERVER_PORT") or SPACE_PORT)} if on_space else {})
 
 
 def error_response(request: Request, error: Exception) -> JSONResponse:

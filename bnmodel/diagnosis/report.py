@@ -152,6 +152,11 @@ def summary(report: Report) -> str:
     counts = {severity: sum(f.severity == severity for f in report.findings) for severity in SEVERITIES}
     words = [f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items() if count]
     norms = len(report.layers)
+    if not norms and not report.findings:
+        return (
+            f"no batch norm found, {report.samples} samples: nothing was checked\n"
+            "expected layers of torch's batch norm classes or of subclasses; a folded network has none left"
+        )
     head = (
         f"{norms} batch norm{'s' if norms != 1 else ''}, {report.samples} samples: {', '.join(words) or 'no findings'}"
     )

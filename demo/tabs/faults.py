@@ -15,7 +15,7 @@ from demo.models import Model
 from demo.page import Drawn, Page
 
 QUESTION = "What if somebody forgets eval()?"
-TASK = "Forget eval() until this digit is read as another one; some digits never are."
+TASK = "Find a number of predictions that costs less than half a point of accuracy."
 HINT = """
 Look at the first panel: each prediction without `eval()` moves the running statistics, and accuracy falls for every
 later user.
@@ -74,7 +74,7 @@ def show(drawn: Drawn, calls: int) -> str:
     return (
         ui.sentence(words, drawn)
         + ui.panels(forgotten_eval.figure(result), words, narrow=True)
-        + ui.done(int(result.answers[-1]) != result.label)
+        + ui.done(lost(result) < 0.005)
     )
 
 

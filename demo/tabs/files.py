@@ -198,10 +198,10 @@ def show(drawn: Drawn) -> Iterator[str]:
     answers = {name: run(drawn.canvas)[0] for name, run in sketches(drawn.model.folder).items()}
     answers["onnx"] = drawn.probabilities  # the app reads with this file
     difference = largest_difference(list(answers.values()))
+    differ = f"differ by at most <b>{difference:.1e}</b>" if difference else "are <b>equal</b> to the last bit"
     words = (
         f"On {whose} the three files of <b>{escape(drawn.model.name)}</b> all read <b>{drawn.label}</b>; their "
-        f"probabilities differ by at most "
-        f"<b>{difference:.1e}</b>."
+        f"probabilities {differ}."
         if len({int(p.argmax()) for p in answers.values()}) == 1
         else f"The files disagree on {whose}. This is a bug: please report it with the drawing."
     )
@@ -278,6 +278,9 @@ def worst(checks: list[dict[str, Any]]) -> str:
     differences = [float(match[1]) for match in found if match]
     if not differences:
         return str(checks[0]["detail"])
+    if not max(differences):
+        return "no difference"
     shares = [int(match[1]) for check in checks if (match := re.search(r"(\d+)% of what is allowed", check["detail"]))]
-    allowed = f", at most {max(shares)} % of what is allowed" if shares else ""
+    most = f"at most {max(shares)}" if any(shares) else "less than 1"
+    allowed = f", {most} % of what is allowed" if shares else ""
     return f"largest difference {max(differences):.1e}{allowed}"

@@ -111,11 +111,15 @@ plotting.save(running_statistics.figure(result), "statistics.png")
 
 def in_words(result: RunningStatistics) -> str:
     error = abs(float(result.running_mean[-1]) - result.precise_mean)
-    batches = result.effective_batches
-    covered = "batch" if batches < 1.005 else f"{batches:.3g} batches"
+    batches, seen = result.effective_batches, len(result.batch_mean)
+    covered = (
+        f"the average needs about <b>{batches:.3g} batches</b>"
+        if batches > seen
+        else f"the average covers about the last <b>{'batch' if batches < 1.005 else f'{batches:.3g} batches'}</b>"
+    )
     return (
-        f"With momentum {result.momentum:g}, the average covers about the last <b>{covered}</b>. After "
-        f"{len(result.batch_mean)} batches the running mean of channel {result.channel} of {result.norm} is "
+        f"With momentum {result.momentum:g}, {covered}. After {'only ' if batches > seen else ''}"
+        f"{seen} batches the running mean of channel {result.channel} of {result.norm} is "
         f"{ui.signed(f'{result.running_mean[-1]:.4f}')}, {error:.4f} from the precise mean; single batches vary by "
         f"±{result.mean.batch_spread:.4f}."
     )

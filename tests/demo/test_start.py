@@ -1,11 +1,16 @@
 """What the app loads before its page can be used."""
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.running_app import ROOT
 from demo.page import DEFAULT, Page
+from demo.server.address import NAME, PORT, mistake
 from export.recogniser import load
 
 WHEN_NEEDED = ("matplotlib", "onnx", "scipy", "sklearn", "torchvision", "bnmodel.deploy.certification")
@@ -37,3 +42,36 @@ def test_an_option_that_does_not_exist_is_refused_with_the_variables_that_do() -
     ended = subprocess.run([sys.executable, "-m", "demo", "--port", "80"], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 2
     assert "GRADIO_SERVER_PORT=PORT" in ended.stderr
+
+
+def test_a_wrong_port_is_refused_in_words_before_anything_is_loaded() -> None:
+    command, environment = [sys.executable, "-m", "demo"], {**os.environ, PORT: "abc"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert f"{PORT}: expected a whole number from 1 to 65535, received 'abc'; for example" in ended.stderr
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "7860.0", "²", "7_860"])
+def test_what_is_no_port_is_a_mistake(port: str) -> None:
+    assert f"received {port!r}" in mistake({PORT: port})
+
+
+def test_a_port_in_use_is_a_mistake_and_a_free_one_is_none() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = str(other.getsockname()[1])
+        other.listen()
+        assert f"expected a free port, received {port}" in mistake({PORT: port})
+    assert mistake({PORT: port}) == ""
+
+
+def test_an_address_of_no_machine_or_of_another_is_a_mistake() -> None:
+    for name in ("192.0.2.1", "no such machine"):
+        assert f"{NAME}: expected an IPv4 address or name of this machine, received {name!r}" in mistake({NAME: name})
+
+
+def test_an_empty_variable_is_as_none() -> None:
+    environment = {NAME: "", PORT: " "}
+    assert mistake(environment) == ""
+    assert environment == {}

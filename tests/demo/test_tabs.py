@@ -15,6 +15,7 @@ from torch import nn
 
 from benchmarks.running_app import SEVEN, act, draw, open_app, watch_errors
 from bnmodel import CustomBatchNorm
+from bnmodel.data import load_sample
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.experiments import worked_example
 from bnmodel.experiments.batch_statistics import custom_batchnorms
@@ -22,11 +23,12 @@ from bnmodel.experiments.company import COMPANY, companions
 from demo import components, worked_html
 from demo.app import CHECKPOINTS
 from demo.images import diverging, grey
-from demo.page import Drawn
+from demo.page import DEFAULT, Drawn
 from demo.page import Page as Frame
 from demo.shared_controls import AUTO
 from demo.tabs import (
     convergence,
+    faults,
     files,
     gradients,
     initialise,
@@ -87,6 +89,25 @@ def test_a_channel_that_is_not_there_is_replaced_in_words(frame: Frame) -> None:
     told = "block1.norm has channels 0 to 9; 9 is shown."
     assert told in worked_out.show(drawn, 1, "random", 1, 0, 0, 99, 1, 0, -5, -1)
     assert told in statistics.show(drawn, 1, "random", 1, 0, 0, 99, 0.1, 2)
+
+
+def test_an_average_over_more_batches_than_were_seen_is_not_said_to_cover_them(frame: Frame) -> None:
+    drawn = frame.drawn(None, "lecture")
+    for momentum, told in (
+        (0.01, "needs about <b>199 batches</b>. After only 60 batches"),
+        (0.1, "covers about the last <b>19 batches</b>. After 60 batches"),
+        (1, "covers about the last <b>batch</b>. After 60 batches"),
+    ):
+        assert told in statistics.show(drawn, 1, "random", 1, 0, 0, 0, momentum, 2)
+
+
+@pytest.mark.parametrize("network", ["lecture", "robust"])
+def test_the_task_of_faults_can_be_done_with_any_digit(frame: Frame, network: str) -> None:
+    drawn, test = frame.drawn(None, network), load_sample(train=False)
+    digits = [test.images[test.labels == label][0, 0] for label in range(10)]
+    for digit in [*digits, torch.ones(28, 28), torch.eye(28)]:
+        assert "data-done" in faults.show(replace(drawn, digit=digit), 1)
+    assert "data-done" not in faults.show(frame.drawn(None, DEFAULT), 50)  # the first look
 
 
 @pytest.mark.parametrize("batch", [(31, AUTO, 1, 0), (31, "inverted", 1, 0)])
@@ -375,3 +396,18 @@ def test_the_certificates_row_says_how_much_of_the_allowance_is_used() -> None:
     assert files.worst([{"detail": detail} for detail in details]) == (
         "largest difference 4.3e-02, at most 29 % of what is allowed"
     )
+
+
+def test_no_difference_is_said_in_words() -> None:
+    details = ("2 cases, largest difference 0.0e+00, 0% of what is allowed, labels differing 0",) * 2
+    assert files.worst([{"detail": detail} for detail in details]) == "no difference"
+    nearly = "2 cases, largest difference 1.2e-09, 0% of what is allowed, labels differing 0"
+    assert files.worst([{"detail": nearly}]) == "largest difference 1.2e-09, less than 1 % of what is allowed"
+
+
+def test_files_that_agree_to_the_last_bit_are_said_to(example: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = {name: lambda canvas: [example.probabilities] for name in FORMATS if name != "onnx"}
+    monkeypatch.setattr(files, "_LOADED", {example.model.folder: same})
+    (shown,) = files.show(example)
+    assert "probabilities are <b>equal</b> to the last bit" in shown
+    assert "0.0e+00" not in shown

@@ -35,6 +35,18 @@ def test_a_sound_network_exits_with_0(cnn: nn.Module, data: Path, tmp_path: Path
     assert "3 batch norms, 500 samples: no findings" in capsys.readouterr().out
 
 
+def test_a_network_without_batch_norm_is_not_called_sound(data: Path, tmp_path: Path, capsys: Any) -> None:
+    page = tmp_path / "report.html"
+    assert main(["tests.diagnosis.test_command:without_norm", "--data", str(data), "--html", str(page)]) == 0
+    for text in (capsys.readouterr().out, page.read_text()):
+        assert "no batch norm found, 500 samples: nothing was checked" in text
+        assert "no findings" not in text
+
+
+def without_norm() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
 def test_errors_exit_with_1_and_are_in_the_files(drifted: nn.Module, data: Path, tmp_path: Path, capsys: Any) -> None:
     arguments = [FACTORY, "--weights", str(weights(drifted, tmp_path)), "--data", str(data)]
     page, report = tmp_path / "report.html", tmp_path / "report.json"
