@@ -148,7 +148,7 @@ def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.nd
     return np.concatenate((clean, _accuracies(model, kind, SEVERITIES[1:], batch_size, seed)))
 
 
-@cache_by_content(64)
+@cache_by_content(128)
 def _accuracies(model: nn.Module, kind: str, severities: tuple[float, ...], batch_size: int, seed: int) -> np.ndarray:
     count = samples(model)
     size = batch_size

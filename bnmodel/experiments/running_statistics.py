@@ -127,7 +127,7 @@ def run(
     )
 
 
-@cache_by_content(16)
+@cache_by_content(32)
 def batch_statistics(model: nn.Module, batch_size: int, steps: int, seed: int) -> Statistics:
     """Batch means and unbiased variances of every norm over `steps` random batches, (steps, C) each."""
     pool = load_sample(train=True).images

@@ -7,7 +7,9 @@ from bnmodel.experiments import corruption
 from bnmodel.experiments.corruption import KINDS, Corruption
 from bnmodel.plotting import percent
 from demo import components as ui
+from demo.ahead import compute_ahead
 from demo.images import grey, png_url
+from demo.models import Model
 from demo.page import Drawn, Page
 
 QUESTION = "When the input changes, which statistics are better: old ones or new ones?"
@@ -36,6 +38,8 @@ CHANGES = {
     "contrast": "With contrast reduced",
 }
 BATCH_SIZES = (2, 5, 10, 50, 100, 500)
+BATCH_SIZE = 50  # at first
+SEED = 0
 
 
 def build(page: Page) -> None:
@@ -45,7 +49,7 @@ def build(page: Page) -> None:
             kind = gr.Radio(list(KINDS), value="contrast", label="Corruption", elem_id="corruption-kind")
             batch_size = gr.Dropdown(
                 list(BATCH_SIZES),
-                value=50,
+                value=BATCH_SIZE,
                 label="Batch size (digits)",
                 min_width=110,
                 scale=0,
@@ -60,11 +64,19 @@ def build(page: Page) -> None:
 
 
 def show(drawn: Drawn, kind: str, batch_size: int) -> str:
-    result = corruption.run(drawn.model.network, drawn.digit, kind, batch_size)
+    result = corruption.run(drawn.model.network, drawn.digit, kind, batch_size, SEED)
     words = in_words(result)
+    compute_ahead(every_accuracy, drawn.model)
     return (
         ui.sentence(words, drawn) + strip(result) + ui.panels(corruption.figure(result), words) + ui.done(loses(result))
     )
+
+
+def every_accuracy(model: Model) -> None:
+    """Compute what does not depend on the digit: first the other kinds, then the other batch sizes."""
+    for batch_size in (0, *sorted(BATCH_SIZES, key=lambda size: size != BATCH_SIZE)):
+        for kind in KINDS:
+            corruption.accuracies(model.network, kind, min(batch_size, corruption.samples(model.network)), SEED)
 
 
 def snippet(drawn: Drawn, kind: str, batch_size: int) -> str:

@@ -3,12 +3,15 @@
 from typing import Any
 
 import gradio as gr
+import torch
 
 from bnmodel.experiments import modes, running_statistics
 from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.running_statistics import RunningStatistics
 from bnmodel.plotting import percent
 from demo import components as ui
+from demo.ahead import compute_ahead
+from demo.models import Model
 from demo.page import Drawn, Page
 from demo.shared_controls import MOST_SHIFTED, draw_company, layer_controls, named, norm_and_channel
 
@@ -35,6 +38,7 @@ Source: `bnmodel/experiments/running_statistics.py`. Wu & Johnson 2021,
 [arXiv 2105.07576](https://arxiv.org/abs/2105.07576), §3.
 """
 BATCH_SIZES = (2, 4, 8, 16, 32, 64)
+MOMENTUM = 0.1  # at first
 
 
 def build(page: Page) -> None:
@@ -42,7 +46,7 @@ def build(page: Page) -> None:
         ui.hint(HINT)
         layer, channel = layer_controls(page, "stat-")
         with gr.Row(elem_classes="controls"):
-            momentum = gr.Slider(0.01, 1, 0.1, step=0.01, label="Momentum", elem_id="momentum", min_width=160)
+            momentum = gr.Slider(0.01, 1, MOMENTUM, step=0.01, label="Momentum", elem_id="momentum", min_width=160)
             batch_size = gr.Dropdown(
                 list(BATCH_SIZES),
                 value=4,
@@ -74,6 +78,7 @@ def show(drawn: Drawn, *values: Any) -> str:
     result = running_statistics.run(drawn.model.network, drawn.digit, momentum, batch_size, norm=norm, channel=channel)
     words = in_words(result) + note
     picture = ui.panels(running_statistics.figure(result, accuracy=False), words)
+    compute_ahead(every_batch_size, drawn.model)
     return (
         ui.sentence(words, drawn)
         + picture
@@ -81,6 +86,12 @@ def show(drawn: Drawn, *values: Any) -> str:
         + kinds(result)
         + ui.done(result.mean.noise < 0.1 * result.mean.batch_spread)
     )
+
+
+def every_batch_size(model: Model) -> None:
+    """Compute what does not depend on the digit: the statistics of all batches, and the accuracy with them."""
+    for batch_size in BATCH_SIZES:
+        running_statistics.run(model.network, torch.zeros(28, 28), MOMENTUM, batch_size)
 
 
 def find(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int, channel: int) -> tuple[str, int, str]:
