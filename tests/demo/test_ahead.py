@@ -1,5 +1,6 @@
 """What a tab computes ahead is what its controls ask for."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -20,10 +21,17 @@ def drawn() -> Drawn:
     return replace(Frame(CHECKPOINTS).drawn(None, "lecture"), digit=torch.eye(28))
 
 
+def wait_for(compute: Callable[[Model], None], model: Model) -> None:
+    """Wait for what the tab has begun."""
+    begun = compute_ahead.cache_info().misses
+    compute_ahead(compute, model).join()
+    assert compute_ahead.cache_info().misses == begun
+
+
 def test_another_batch_size_of_statistics_needs_no_digits_to_be_read_again(drawn: Drawn) -> None:
     batch = (31, "random", 1, 0, 0, 0)
     statistics.show(drawn, *batch, statistics.MOMENTUM, 4)
-    compute_ahead(statistics.every_batch_size, drawn.model).join()
+    wait_for(statistics.every_batch_size, drawn.model)
     caches = (running_statistics.batch_statistics.cache, cost.accuracy.cache)  # type: ignore[attr-defined]
     before = [set(cache) for cache in caches]
     for batch_size in statistics.BATCH_SIZES:
@@ -33,7 +41,7 @@ def test_another_batch_size_of_statistics_needs_no_digits_to_be_read_again(drawn
 
 def test_another_kind_or_batch_size_of_corruption_needs_no_digits_to_be_read_again(drawn: Drawn) -> None:
     corruption.show(drawn, "contrast", corruption.BATCH_SIZE)
-    compute_ahead(corruption.every_accuracy, drawn.model).join()
+    wait_for(corruption.every_accuracy, drawn.model)
     cache = corruptions._accuracies.cache  # type: ignore[attr-defined]
     before = set(cache)
     for kind, batch_size in (("noise", 50), ("blur", 50), ("inversion", 2), ("contrast", 500)):
