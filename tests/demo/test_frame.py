@@ -229,6 +229,23 @@ def test_back_and_forward_go_between_the_tabs(page: Page, app_url: str) -> None:
     assert page.url.startswith(app_url)
 
 
+def test_on_a_laptop_the_whole_pad_and_the_answer_in_words_are_on_the_first_screen(
+    desktop: BrowserContext, app_url: str
+) -> None:
+    page, height = desktop.new_page(), 657  # of 768, without the browser's bars
+    page.set_viewport_size({"width": 1366, "height": height})
+    open_app(page, app_url)
+    sheet = page.locator(".pad-sheet").bounding_box()
+    assert sheet is not None
+    assert sheet["width"] > 250
+    for tab in ("Your digit", "Worked out", "Why", "Chance"):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        for part in (".pad", ".sentence:visible >> nth=0"):
+            box = page.locator(part).bounding_box()
+            assert box is not None
+            assert box["y"] + box["height"] <= height, f"{part} of {tab}"
+
+
 def test_a_phones_first_screen_shows_that_there_is_more_than_the_pad(desktop: BrowserContext, app_url: str) -> None:
     page = desktop.new_page()
     page.set_viewport_size(ViewportSize(width=390, height=844))
