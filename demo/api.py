@@ -135,6 +135,8 @@ def _endpoint(name: str, description: str, answer: Callable[..., Any], others: l
     """Add an endpoint that takes an image and `others`; its components are not on the page."""
     # gr.Image would open the file and word its own errors; gr.api would accept any path
     image = gr.File(type="filepath", visible=False, label="image")
+    example = {"path": "digit.png", "url": "digit.png", "meta": {"_type": "gradio.FileData"}}
+    image.example_payload = lambda: example  # type: ignore[method-assign]  # in Gradio's page "Use via API"
     result = gr.JSON(visible=False, label="answer")
     gr.Button(visible=False).click(
         answer,

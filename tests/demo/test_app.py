@@ -235,6 +235,14 @@ def digit_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def test_the_api_pages_example_is_a_picture_on_the_callers_machine(app_url: str) -> None:
+    with urlopen(f"{app_url}/gradio_api/info") as info:
+        endpoints = json.load(info)["named_endpoints"]
+    for endpoint in endpoints.values():
+        (image, *_) = endpoint["parameters"]
+        assert image["example_input"]["url"] == image["example_input"]["path"] == "digit.png"
+
+
 def test_compare_modes_answers_in_both_modes_and_the_same_for_the_same_seed(client: Client, digit_file: Path) -> None:
     def call(**changes: object) -> dict[str, Any]:
         arguments = {"companions": 8, "kind": "blurred", "digit_class": 1, "seed": 3, **changes}
