@@ -59,7 +59,7 @@ def build(page: Page) -> None:
                 [(f"{one:g}", one) for one in (0.001, 0.01, 0.1, 0.3, 1.0)],
                 value=0.1,
                 label="Learning rate η",
-                min_width=90,
+                min_width=125,
                 scale=0,
                 elem_id="gradients-learning-rate",
             )

@@ -14,6 +14,7 @@ from demo.ahead import compute_ahead
 from demo.models import Model
 from demo.page import Drawn, Page
 from demo.shared_controls import MOST_SHIFTED, draw_company, layer_controls, named, norm_and_channel
+from demo.tabs.faults import other_faults
 
 QUESTION = "Which mean and variance should a network keep for later?"
 TASK = "Choose a momentum with which the noise is less than a tenth of σ."
@@ -38,7 +39,7 @@ Source: `bnmodel/experiments/running_statistics.py`. Wu & Johnson 2021,
 [arXiv 2105.07576](https://arxiv.org/abs/2105.07576), §3.
 """
 BATCH_SIZES = (2, 4, 8, 16, 32, 64)
-MOMENTUM = 0.1  # at first
+BATCH_SIZE, MOMENTUM = 4, 0.1  # at first
 
 
 def build(page: Page) -> None:
@@ -49,7 +50,7 @@ def build(page: Page) -> None:
             momentum = gr.Slider(0.01, 1, MOMENTUM, step=0.01, label="Momentum", elem_id="momentum", min_width=160)
             batch_size = gr.Dropdown(
                 list(BATCH_SIZES),
-                value=4,
+                value=BATCH_SIZE,
                 label="Batch size (digits)",
                 min_width=110,
                 scale=0,
@@ -79,6 +80,7 @@ def show(drawn: Drawn, *values: Any) -> str:
     words = in_words(result) + note
     picture = ui.panels(running_statistics.figure(result, accuracy=False), words)
     compute_ahead(every_batch_size, drawn.model)
+    compute_ahead(other_faults, drawn.model)  # for the next tab
     return (
         ui.sentence(words, drawn)
         + picture
@@ -90,7 +92,7 @@ def show(drawn: Drawn, *values: Any) -> str:
 
 def every_batch_size(model: Model) -> None:
     """Compute what does not depend on the digit: the statistics of all batches, and the accuracy with them."""
-    for batch_size in BATCH_SIZES:
+    for batch_size in sorted(BATCH_SIZES, key=lambda size: size != BATCH_SIZE):
         running_statistics.run(model.network, torch.zeros(28, 28), MOMENTUM, batch_size)
 
 

@@ -13,7 +13,7 @@ from demo.app import CHECKPOINTS
 from demo.models import Model
 from demo.page import Drawn
 from demo.page import Page as Frame
-from demo.tabs import corruption, statistics
+from demo.tabs import chance, corruption, faults, statistics
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def drawn() -> Drawn:
     return replace(Frame(CHECKPOINTS).drawn(None, "lecture"), digit=torch.eye(28))
 
 
-def wait_for(compute: Callable[[Model], None], model: Model) -> None:
+def wait_for(compute: Callable[[Model], object], model: Model) -> None:
     """Wait for what the tab has begun."""
     begun = compute_ahead.cache_info().misses
     compute_ahead(compute, model).join()
@@ -47,6 +47,14 @@ def test_another_kind_or_batch_size_of_corruption_needs_no_digits_to_be_read_aga
     for kind, batch_size in (("noise", 50), ("blur", 50), ("inversion", 2), ("contrast", 500)):
         corruption.show(drawn, kind, batch_size)
     assert set(cache) == before
+
+
+def test_what_the_next_tab_needs_is_computed_while_one_looks_at_this_tab(drawn: Drawn) -> None:
+    compute_ahead.cache_clear()
+    chance.show(drawn, 2, 0)
+    wait_for(statistics.every_batch_size, drawn.model)
+    statistics.show(drawn, 31, "random", 1, 0, 0, 0, statistics.MOMENTUM, 4)
+    wait_for(faults.other_faults, drawn.model)
 
 
 def test_nothing_is_computed_twice_for_a_network(drawn: Drawn) -> None:
