@@ -26,16 +26,17 @@ def _unusable(name: str, port: int) -> str:
         with socket.socket() as trial:  # IPv4, as Gradio's own trial
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((name, port))
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+    except (OSError, UnicodeError) as error:  # a name that IDNA cannot encode
+        number = getattr(error, "errno", None)
+        if number == errno.EADDRINUSE:
             return (
                 f"{PORT}: expected a free port, received {port}, on which another program listens; choose another one, "
                 f"or leave {PORT} out for the first free port from 7860 on"
             )
-        if error.errno == errno.EACCES:
+        if number == errno.EACCES:
             return f"{PORT}: expected a port that you may use, received {port}; choose one from 1024 to {LARGEST_PORT}"
         return (
-            f"{NAME}: expected an IPv4 address or name of this machine, received {name!r} ({error.strerror}); "
+            f"{NAME}: expected an IPv4 address or name of this machine, received {name!r} ({error}); "
             f"{DEFAULT_NAME} for this machine only, 0.0.0.0 for others too"
         )
     return ""

@@ -67,7 +67,7 @@ def test_a_port_in_use_is_a_mistake_and_a_free_one_is_none() -> None:
 
 
 def test_an_address_of_no_machine_or_of_another_is_a_mistake() -> None:
-    for name in ("192.0.2.1", "no such machine"):
+    for name in ("192.0.2.1", "no such machine", "long" * 20):
         assert f"{NAME}: expected an IPv4 address or name of this machine, received {name!r}" in mistake({NAME: name})
 
 
