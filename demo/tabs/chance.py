@@ -8,10 +8,8 @@ from bnmodel.experiments.batch_spread import SIZES, BatchSpread
 from bnmodel.experiments.cost import is_large
 from bnmodel.plotting import percent
 from demo import components as ui
-from demo.ahead import compute_ahead
 from demo.page import Drawn, Page
 from demo.shared_controls import reshuffle_button
-from demo.tabs.statistics import every_batch_size
 
 QUESTION = "How much of a train-mode answer is luck?"
 TASK = "Find a batch size above 2 at which another digit never wins."
@@ -53,7 +51,6 @@ def show(drawn: Drawn, size: int, seed: int) -> str:
     network = drawn.model.network
     result = batch_spread.run(network, drawn.digit, size, batches(network, size), seed, largest(network))
     words = in_words(result)
-    compute_ahead(every_batch_size, drawn.model)  # for the next tab
     return (
         ui.sentence(words, drawn)
         + ui.panels(batch_spread.figure(result), words)

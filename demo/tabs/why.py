@@ -11,9 +11,11 @@ from bnmodel.experiments import modes
 from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.modes import NormView, most_shifted, shifts
 from demo import components as ui
+from demo.ahead import compute_ahead
 from demo.images import diverging, png_url
 from demo.page import Drawn, Page
 from demo.shared_controls import batch_controls, company_in_code, draw_company, layer_controls, named, which
+from demo.tabs.statistics import every_batch_size
 
 MAPS = 32
 FULL = 0.995  # quantile of the absolute values that gets the full colour
@@ -66,6 +68,7 @@ def show(drawn: Drawn, *values: Any) -> tuple[str, str]:
     view = result.norms[which(layer, len(result.norms))]
     shown = replace(result, norms=(view,))
     words = where + in_words(result.norms, view)
+    compute_ahead(every_batch_size, drawn.model)  # for Statistics; Chance, before it, needs the processor itself
     return (
         ui.sentence(words, drawn)
         + ui.panels(modes.figure(shown), f"Statistics and activations of {view.name}", narrow=True)

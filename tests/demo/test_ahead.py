@@ -13,7 +13,7 @@ from demo.app import CHECKPOINTS
 from demo.models import Model
 from demo.page import Drawn
 from demo.page import Page as Frame
-from demo.tabs import chance, corruption, faults, statistics
+from demo.tabs import corruption, faults, statistics, why
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,9 @@ def test_another_kind_or_batch_size_of_corruption_needs_no_digits_to_be_read_aga
     assert set(cache) == before
 
 
-def test_what_the_next_tab_needs_is_computed_while_one_looks_at_this_tab(drawn: Drawn) -> None:
+def test_what_a_later_tab_needs_is_computed_while_one_looks_at_this_tab(drawn: Drawn) -> None:
     compute_ahead.cache_clear()
-    chance.show(drawn, 2, 0)
+    why.show(drawn, 31, "random", 1, 0, 0, -1)
     wait_for(statistics.every_batch_size, drawn.model)
     statistics.show(drawn, 31, "random", 1, 0, 0, 0, statistics.MOMENTUM, 4)
     wait_for(faults.other_faults, drawn.model)
