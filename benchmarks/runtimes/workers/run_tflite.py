@@ -8,8 +8,6 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from common import Job, Loaded, main
 
-ATEN = torch.ops.aten
-
 
 def load(work: Job) -> Loaded:
     shapes = {given.shape for given in work.inputs}
@@ -32,29 +30,9 @@ def load(work: Job) -> Loaded:
 
 
 def convertible(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
-    """Replace operators that the converter or the interpreter lacks by equivalent ones.
-
-    An index read from a tensor becomes a gather, and an identity matrix becomes a constant.
-    """
-    graph = module.graph
-    for node in list(graph.nodes):
-        if "assert" in str(node.target):
-            graph.erase_node(node)
-        elif node.target is ATEN.item.default:
-            (select,) = node.users
-            tensor, dim, _ = select.args
-            with graph.inserting_before(select):
-                index = graph.call_function(ATEN.reshape.default, (node.args[0], [1]))
-                row = graph.call_function(ATEN.index_select.default, (tensor, dim, index))
-                select.replace_all_uses_with(graph.call_function(ATEN.squeeze.dim, (row, dim)))
-            graph.erase_node(select)
-            graph.erase_node(node)
-        elif node.target is ATEN.eye.default:
-            name = f"constant_{node.name}"
-            module.register_buffer(name, node.target(*node.args, **node.kwargs))
-            with graph.inserting_before(node):
-                node.replace_all_uses_with(graph.get_attr(name))
-            graph.erase_node(node)
+    """Drop assertions, which the converter lacks."""
+    for node in [node for node in module.graph.nodes if "assert" in str(node.target)]:
+        module.graph.erase_node(node)
     module.recompile()
     module.eval = lambda: module  # type: ignore[method-assign]  # the converter calls eval(), which raises here
     return module
