@@ -30,7 +30,7 @@ from bnmodel.deploy.nodes import (
 )
 
 STATISTICS = re.compile(r"running_(mean|var)$|(^|\.)(moving|pop\w*)_(mean|var\w*)$")
-INVERSE_ROOTS = {"rsqrt", "sqrt", "pow"}
+INVERSE_ROOTS = {"rsqrt", "sqrt"}
 ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "addcmul", "neg")
 
 

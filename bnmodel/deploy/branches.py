@@ -7,10 +7,11 @@ between equivalent algorithms. Graph and network are therefore run and compared 
 
 import io
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bnmodel.deploy.capture import Captured, capture
@@ -37,10 +38,15 @@ def captured_on_one_path(network: FlatNetwork, given: Arguments, output: Any = N
         ExportError: as `capture`; the network raises on the example; or they differ along an axis that was asked for.
     """
     names = output_names(called(network, given.tensors), output, given.names)
+    _refuse_nested_tensors(network, given.tensors)
     captured = capture(network, given.tensors, given.names, names, dynamic)
     try:
         require_one_path(network, captured, given.tensors)
     except OneSize as error:
+        with suppress(ExportError):  # sizes that pass through `int` stay dynamic if traced from bytecode
+            strict = capture(network, given.tensors, given.names, names, dynamic, strict=True)
+            require_one_path(network, strict, given.tensors)
+            return strict
         if dynamic is not None:
             raise
         return with_fixed_batch(network, given, names, error)
@@ -53,6 +59,25 @@ def with_fixed_batch(network: FlatNetwork, given: Arguments, output: Any, error:
     reason = str(error).removeprefix("dynamic: ")
     captured.notes.append(f"the batch size is fixed at {len(given.tensors[0])}: {reason}")
     return captured
+
+
+def _refuse_nested_tensors(network: FlatNetwork, tensors: Sequence[Tensor]) -> None:
+    """Refuse a transformer whose fast path in eval mode, which no file has, changes the outputs."""
+    names = [name for name, part in network.model.named_modules() if getattr(part, "use_nested_tensor", False) is True]
+    if not names:
+        return
+    fast, before = evaluated(network, tensors), torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        slow = evaluated(network, tensors)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    if not all(_close(as_array(a), as_array(b)) for a, b in zip(fast, slow, strict=True)):
+        raise ExportError(
+            f"{names[0] or type(network.model).__name__}: in eval mode, torch's TransformerEncoder returns 0 at padded "
+            "positions, and in files it does not; build it with enable_nested_tensor=False, or set its "
+            "use_nested_tensor = False"
+        )
 
 
 def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence[Tensor]) -> None:
@@ -85,7 +110,7 @@ def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence
 
 def _cause(captured: Captured) -> str:
     nodes = captured.graph.graph.nodes
-    recurrent = [layer_name(node) for node in nodes if operator_name(node) in ("lstm", "gru", "rnn_tanh", "rnn_relu")]
+    recurrent = [layer_name(node) for node in nodes if operator_name(node) in ("rnn_tanh", "rnn_relu")]
     fixed = f"torch.export fixes the number of time steps of {', '.join(recurrent)}, or " if recurrent else ""
     return f"{fixed}its control flow depends on sizes"
 

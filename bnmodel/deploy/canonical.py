@@ -10,12 +10,14 @@ import torch
 from torch import fx
 
 from bnmodel.deploy.nodes import dtype_of, is_tensor, named_arguments, operator_name, shape
+from bnmodel.deploy.sizes import plain_sizes
 
 aten = torch.ops.aten
 
 
 def canonicalize(graph: fx.Graph) -> None:
     """Edit the graph in place; pools also get an explicit stride."""
+    plain_sizes(graph)
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -44,6 +46,8 @@ def canonicalize(graph: fx.Graph) -> None:
             node.target, node.args, node.kwargs = aten.leaky_relu.default, (node.args[0], slope), {}
         elif short in ("amax", "amin") and node.args[1:] in ((), ([],)) and not node.kwargs:  # over all axes
             node.target, node.args = (aten.max if short == "amax" else aten.min).default, node.args[:1]
+        elif short == "embedding_bag":
+            _wide_bags(graph, node)
         elif short == "repeat":
             _plain_repeat(graph, node)
         elif short in ("chunk", "split", "split_with_sizes"):
@@ -141,6 +145,15 @@ def _without_divisor(graph: fx.Graph, node: fx.Node) -> None:
         scaled = graph.call_function(aten.mul.Tensor, (node, count / divisor))
     scaled.meta = dict(node.meta)
     node.replace_all_uses_with(scaled, lambda user: user is not scaled)
+
+
+def _wide_bags(graph: fx.Graph, node: fx.Node) -> None:
+    """Cast the int32 indices and offsets of an embedding bag, which ONNX lacks."""
+    with graph.inserting_before(node):
+        for place in (1, 2):
+            given = node.args[place]
+            if isinstance(given, fx.Node) and dtype_of(given) == torch.int32:
+                node.update_arg(place, _call(graph, aten.to.dtype, given, torch.int64))
 
 
 def _plain_repeat(graph: fx.Graph, node: fx.Node) -> None:

@@ -5,17 +5,19 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn.utils.rnn import PackedSequence
 
 from bnmodel.deploy.axes import Axes, dynamic_axes, for_tracing, kept_axes, ports
 from bnmodel.deploy.errors import ExportError, first_line
 from bnmodel.deploy.flat_graph import flat_graph, functional
-from bnmodel.deploy.nodes import placeholders, results_of
+from bnmodel.deploy.nodes import placeholders, results_of, shape
 from bnmodel.deploy.preflight import refuse_graph
 from bnmodel.deploy.signature import FlatNetwork, Port
 from bnmodel.deploy.tracing import export, quiet
@@ -44,12 +46,15 @@ class Captured:
 
     @property
     def batched(self) -> bool:
-        """Whether the first axis of every input and output, and no other axis, is one dynamic batch axis."""
+        """Whether the first axis of every input and output, and no other axis, is one dynamic batch axis.
+
+        It is not if another axis is named N, the default name of a batch axis.
+        """
         ports = [*self.inputs, *self.outputs]
         first = {port.shape[0] if port.shape else None for port in ports}
         batch = first.pop() if len(first) == 1 else None
         others = [str(size) for port in ports for size in port.shape[1:]]
-        return isinstance(batch, str) and not re.search(rf"\b{re.escape(batch)}\b", " ".join(others))
+        return isinstance(batch, str) and not re.search(rf"\b({re.escape(batch)}|N)\b", " ".join(others))
 
 
 def capture(
@@ -58,8 +63,9 @@ def capture(
     inputs: Sequence[str],
     outputs: Sequence[str],
     dynamic: Any = None,
+    strict: bool = False,
 ) -> Captured:
-    """Trace `network` on `tensors` into one graph.
+    """Trace `network` on `tensors` into one graph; `strict`: from its bytecode, as `torch.export` does if strict.
 
     Raises:
         ExportError: the graph depends on values of the input, an operator cannot be traced, the network fixes an axis
@@ -68,7 +74,8 @@ def capture(
     axes, asked = dynamic_axes(dynamic, inputs, tensors)
     notes: list[str] = []
     try:
-        program = export(network, for_tracing(tensors, axes), axes)
+        traced = for_tracing(tensors, axes)
+        program = export(network, traced, axes, strict=True) if strict else _most_dynamic(network, traced, axes)
     except Exception as error:
         if asked and any(axes):
             raise _refusal(network, error) from error
@@ -88,6 +95,36 @@ def capture(
     return Captured(module, found, results, axes, notes, guard)
 
 
+def _most_dynamic(
+    network: FlatNetwork, tensors: Sequence[Tensor], axes: Sequence[Axes]
+) -> torch.export.ExportedProgram:
+    """The network traced with as few fixed axes as possible.
+
+    torch's strict mode takes fewer networks, but keeps sizes dynamic that pass through `len`, `int` or `math.sqrt`.
+    """
+    program, failure = None, None
+    try:
+        program = export(network, tensors, axes)
+    except Exception as error:
+        failure = error
+    if (failure and _reason(failure) != DATA_DEPENDENT) or (program and _fixed(program, axes)):
+        with suppress(Exception):
+            strict = export(network, tensors, axes, strict=True)
+            if program is None or _fixed(strict, axes) < _fixed(program, axes):
+                program = strict
+    if program is None:
+        assert failure is not None
+        raise failure
+    return program
+
+
+def _fixed(program: torch.export.ExportedProgram, axes: Sequence[Axes]) -> int:
+    """Number of dynamic axes that became constants."""
+    nodes = {node.name: node for node in placeholders(program.graph)}
+    inputs = zip(program.graph_signature.user_inputs, axes, strict=True)
+    return sum(isinstance(shape(nodes[str(name)])[axis], int) for name, chosen in inputs for axis in chosen)
+
+
 def _guard(program: torch.export.ExportedProgram) -> Callable[..., object] | None:
     if not getattr(program, "_guards_code", None):
         return None
@@ -97,9 +134,12 @@ def _guard(program: torch.export.ExportedProgram) -> Callable[..., object] | Non
 
 
 def _refusal(network: FlatNetwork, error: Exception) -> ExportError:
-    reason = _reason(error)
-    remedy = "check it with torch.export.export(network, example, strict=False)"
-    if reason == DATA_DEPENDENT:
+    reason, remedy = _reason(error), "check it with torch.export.export(network, example, strict=False)"
+    local = (value for frame, _ in traceback.walk_tb(error.__traceback__) for value in frame.f_locals.values())
+    if any(isinstance(value, PackedSequence) for value in local):
+        reason = "packed sequences cannot be traced, since their sizes are values of the input"
+        remedy = "run the recurrent layer on padded sequences, and gather the last step of each by its length"
+    elif reason == DATA_DEPENDENT:
         remedy = "replace the branch by torch.where, or the loop by torch operators"
     return ExportError(f"{type(network.model).__name__}: {reason}{_users_line(error)}; {remedy}")
 

@@ -31,6 +31,7 @@ from bnmodel.deploy.preflight import exportable
 from bnmodel.deploy.signature import Arguments, FlatNetwork, arguments
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+UNKNOWN_TO_ONNX = re.compile(r"No ONNX function found for <(?:OpOverload\(op=')?([\w. -]+)")
 RESERVED = ("golden", "certificate", "README")
 
 
@@ -188,6 +189,8 @@ def _reason(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
+    if missing := UNKNOWN_TO_ONNX.search(str(cause)):
+        return f"torch's ONNX exporter has no conversion of {missing[1]}; compute it with other operators"
     return f"{type(cause).__name__}: {first_line(cause, 200)}"
 
 

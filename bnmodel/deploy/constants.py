@@ -37,7 +37,10 @@ class Constants:
                 return
             inputs = node.all_input_nodes
             self._sources[node] = frozenset().union(*(self._sources[one] for one in inputs))
-            self._operators[node] = frozenset([operator_name(node)]).union(*(self._operators[one] for one in inputs))
+            own = operator_name(node)
+            if own == "pow" and node.args[1] in (0.5, -0.5):
+                own = "sqrt"
+            self._operators[node] = frozenset([own]).union(*(self._operators[one] for one in inputs))
 
     def get(self, node: Any) -> Tensor | None:
         value = self._values.get(node)

@@ -122,8 +122,8 @@ def _require_independent_samples(network: FlatNetwork, evidence: Evidence) -> No
         if not verdict.passed and verdict.share > 1000:
             raise ExportError(
                 f"{type(network.model).__name__}: a sample's output depends on the rest of its batch (by "
-                f"{verdict.difference:.1e}); use running statistics in eval mode, or export one batch size with "
-                "dynamic=False"
+                f"{verdict.difference:.1e}); use running statistics in eval mode; export one batch size with "
+                "dynamic=False; or, if the batch is another axis, name the axes, as in dynamic={0: 'L', 1: 'N'}"
             )
 
 

@@ -11,7 +11,7 @@ from torch.fx.graph import CodeGen
 
 from bnmodel.deploy.canonical import canonicalize
 from bnmodel.deploy.nodes import operator_name, placeholders
-from bnmodel.deploy.tracing import quiet
+from bnmodel.deploy.tracing import any_length, quiet
 
 aten = torch.ops.aten
 MAY_RETURN_THEIR_ARGUMENT = ("reshape", "contiguous", "to", "flatten", "dropout", "expand_as", "squeeze")
@@ -21,7 +21,7 @@ def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
     """The program without higher-order operators, nor in-place operators whose effect another operator reads."""
     if not any((_writes(node) and not _harmless(node)) or _is_transform(node.target) for node in program.graph.nodes):
         return program
-    with quiet():
+    with quiet(), any_length():
         decomposed: torch.export.ExportedProgram = program.run_decompositions({})
     return decomposed
 

@@ -31,7 +31,7 @@ from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.loading import METADATA
 from bnmodel.deploy.onnx_model import finished, serialized
 from bnmodel.deploy.signature import Port
-from bnmodel.deploy.tracing import export, quiet
+from bnmodel.deploy.tracing import any_length, export, quiet
 from bnmodel.io import atomic_write
 
 EXPORT_OPSETS = (18, 20)  # the exporter's own, and a second try for operators that need a newer one
@@ -84,7 +84,7 @@ class Program:
         return self._onnx(opsets[-1])
 
     def _onnx(self, opset: int) -> Any:
-        with quiet():
+        with quiet(), any_length():
             exported: Any = torch.onnx.export(
                 self.exported,
                 dynamo=True,

@@ -27,6 +27,7 @@ def finished(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]], opse
     _strip(model)
     _outputs_from_nodes(model.graph)
     _rename_axes(model, shapes)
+    _wide_indices(model.graph)
     for graph in _graphs(model):
         _drop_defaults(graph)
     version = opset_of(model)
@@ -156,6 +157,17 @@ def _outputs_from_nodes(graph: onnx.GraphProto) -> None:
         tensor.name = name
 
 
+def _wide_indices(graph: onnx.GraphProto) -> None:
+    """Cast the int32 indices of scatters and gathers by coordinates, which ONNX defines for int64 only."""
+    narrow = {value.name for value in graph.value_info if value.type.tensor_type.elem_type == onnx.TensorProto.INT32}
+    for place, node in reversed(list(enumerate(graph.node))):
+        if node.op_type in ("ScatterND", "GatherND") and node.input[1] in narrow:
+            name = f"{node.output[0]}_indices"
+            cast = onnx.helper.make_node("Cast", [node.input[1]], [name], to=onnx.TensorProto.INT64)
+            graph.node.insert(place, cast)
+            node.input[1] = name
+
+
 def _rename_axes(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]]) -> None:
     names: dict[str, str] = {}
     for value, shape in zip(model.graph.input, shapes, strict=False):
@@ -175,7 +187,7 @@ def _drop_defaults(graph: onnx.GraphProto) -> None:
     """Remove attributes at their default value, which older versions of an operator may not have."""
     constants = {tensor.name: tensor for tensor in getattr(graph, "initializer", ())}
     for node in graph.node:
-        if node.domain:
+        if node.domain or node.op_type == "STFT":  # onnx infers the shapes of an STFT without `onesided` wrongly
             continue
         schema = _schema(node.op_type)
         for attribute in list(node.attribute):

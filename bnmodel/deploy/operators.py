@@ -101,7 +101,7 @@ def _mixed_axes(node: fx.Node, total: Affine) -> list[int] | None:
         if given.get("mode", "constant") == "constant" and (given["value"] or not total.only_scales()):
             return None
         return list(range(rank - len(given["pad"]) // 2, rank))
-    return list(range(2, rank)) if name.startswith("upsample_") else None
+    return list(range(2, rank)) if name.lstrip("_").startswith("upsample_") else None
 
 
 def _weights_sum_to_one(pool: dict[str, Any]) -> bool:

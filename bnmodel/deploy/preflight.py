@@ -155,6 +155,11 @@ def refuse_graph(graph: fx.Graph) -> None:
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
         name = str(node.target)
+        if operator_name(node).startswith("fake_quantize"):
+            raise ExportError(
+                f"{layer_name(node)}: fake quantisation ({name}); export the float network and quantise the exported "
+                "file"
+            )
         if "batch_norm" in name and node in varying and _in_training(node):
             raise ExportError(
                 f"{layer_name(node)}: batch norm with batch statistics ({name}, training=True); "

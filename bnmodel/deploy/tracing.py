@@ -1,18 +1,21 @@
-"""`torch.export` without its messages, and with torch's transformer made traceable."""
+"""`torch.export` without its messages, with torch's transformer made traceable and recurrent layers of any length."""
 
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import decomposition_table
 from torch.nn.modules import transformer
 
 from bnmodel.deploy.axes import Axes
 from bnmodel.deploy.signature import FlatNetwork
+
+aten = torch.ops.aten
 
 
 @contextmanager
@@ -28,13 +31,15 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def export(network: torch.nn.Module, tensors: Sequence[Tensor], axes: Sequence[Axes]) -> torch.export.ExportedProgram:
+def export(
+    network: torch.nn.Module, tensors: Sequence[Tensor], axes: Sequence[Axes], strict: bool = False
+) -> torch.export.ExportedProgram:
     """`torch.export.export` of a network or a flat graph; `axes`: dynamic axes per input."""
     hints: tuple[Any, ...] = tuple(dict.fromkeys(chosen, torch.export.Dim.AUTO) for chosen in axes)
     shapes = (hints,) if isinstance(network, FlatNetwork) else hints
     # it prints graphs that it cannot trace
-    with quiet(), _masks_as_given(), _linspace_of_any_size(), redirect_stderr(io.StringIO()):
-        return torch.export.export(network, tuple(tensors), dynamic_shapes=shapes, strict=False)
+    with quiet(), _masks_as_given(), _linspace_of_any_size(), any_length(), redirect_stderr(io.StringIO()):
+        return torch.export.export(network, tuple(tensors), dynamic_shapes=shapes, strict=strict)
 
 
 @contextmanager
@@ -70,3 +75,34 @@ def _linspace_of_any_size() -> Iterator[None]:
         yield
     finally:
         torch.linspace = before
+
+
+@contextmanager
+def any_length() -> Iterator[None]:
+    """Give the tracer the shapes of an LSTM's and a GRU's results.
+
+    It would otherwise unroll their time steps, which fixes the number of steps and is slow.
+    """
+    shapes: dict[Any, Callable[..., Any]] = {aten.lstm.input: _lstm_results, aten.gru.input: _gru_results}
+    before = {target: (decomposition_table[target], dict(target.py_kernels)) for target in shapes}
+    try:
+        for target, results in shapes.items():
+            decomposition_table[target] = results
+            target.py_kernels.update(dict.fromkeys(target.py_kernels, results))
+            target._dispatch_cache.clear()
+        yield
+    finally:
+        for target, (decomposition, kernels) in before.items():
+            decomposition_table[target] = decomposition
+            target.py_kernels.update(kernels)
+            target._dispatch_cache.clear()
+
+
+def _lstm_results(input: Tensor, hx: Sequence[Tensor], params: Sequence[Tensor], *options: Any) -> tuple[Tensor, ...]:
+    return *_gru_results(input, hx[0], params, *options), torch.empty_like(hx[1])
+
+
+def _gru_results(input: Tensor, hx: Tensor, params: Sequence[Tensor], *options: Any) -> tuple[Tensor, ...]:
+    """options: has_biases, num_layers, dropout, train, bidirectional, batch_first."""
+    size = hx.shape[-1] * (2 if options[4] else 1)
+    return input.new_empty([*input.shape[:-1], size]), torch.empty_like(hx)

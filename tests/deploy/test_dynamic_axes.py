@@ -1,5 +1,8 @@
 """Dynamic axes: an axis varies only if the files are right at other sizes; a size that cannot vary is named."""
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -72,9 +75,9 @@ def test_a_matrix_of_similarities_has_the_batch_on_both_axes(tmp_path):
     assert load(tmp_path)(torch.rand(6, 3, 9, 9).numpy())["output"].shape == (6, 6)
 
 
-class FixedByInt(Body):
+class FixedByLoop(Body):
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x).reshape(int(x.shape[0]), -1)
+        return torch.stack([sample * 2 for sample in self.body(x)])
 
 
 class Indexed(Body):
@@ -90,7 +93,7 @@ class OtherFrom300On(Body):
 @pytest.mark.parametrize(
     ("make", "example", "why"),
     [
-        (FixedByInt, X, "fixed at 4"),
+        (FixedByLoop, X, "fixed at 4"),
         (Indexed, (X, torch.tensor([0, 3, 1, 1])), "fixed at 4: the network raises for parts of the example"),
         (OtherFrom300On, X, "fixed at 4: the network computes something else at N = 384"),
     ],
@@ -137,19 +140,68 @@ def test_coordinates_of_an_image_of_any_size_are_exported(tmp_path):
         np.testing.assert_allclose(received, network(other).detach(), rtol=1e-4, atol=1e-5)
 
 
+class Sizes(Body):
+    """Computes with sizes as people write it; torch.export in its default mode fixes most of them."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.body(x)
+        height, width = y.shape[2:]
+        half = F.interpolate(y, size=(int(height / 2), int(width * 0.5)))
+        padded = F.pad(y, (math.ceil(width / 2), math.floor(height / 4)))
+        return half, padded, y / math.sqrt(width), y.new_zeros(len(x), 2), y * float(height)
+
+
+def test_sizes_that_pass_through_python_functions_stay_dynamic(tmp_path):
+    network = Sizes().eval()
+    certify(network, X, tmp_path, dynamic=(0, 2, 3), formats=FORMATS)
+    other = torch.rand(2, 3, 12, 17)
+    for format in FORMATS:
+        received = load(tmp_path, format=format)(other.numpy()).values()
+        for one, tensor in zip(received, network(other), strict=True):
+            np.testing.assert_allclose(one, tensor.detach(), rtol=1e-4, atol=1e-5)
+
+
 class OverTime(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, kind: type[nn.RNNBase], **options: Any) -> None:
         super().__init__()
-        self.conv, self.recurrent = nn.Conv1d(4, 6, 3, 2), nn.GRU(6, 5, batch_first=True)
+        self.conv, self.recurrent = nn.Conv1d(4, 6, 3, 2), kind(6, 5, batch_first=True, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.recurrent(self.conv(x).transpose(1, 2))[0]
-        return y.reshape(y.size(0) * y.size(1), 5).relu()
+        return y.reshape(y.size(0) * y.size(1), -1).relu()
 
 
-def test_a_recurrent_layer_whose_time_axis_was_asked_to_vary_is_named(tmp_path):
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_recurrent_layer_takes_sequences_of_any_length(kind, tmp_path):
+    network = OverTime(kind, num_layers=2, bidirectional=True).eval()
+    certify(network, torch.rand(4, 4, 20), tmp_path, dynamic=(0, 2), formats=FORMATS)
+    other = torch.rand(3, 4, 31)
+    for format in FORMATS:
+        received = load(tmp_path, format=format)(other.numpy())["output"]
+        np.testing.assert_allclose(received, network(other).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_recurrent_layer_that_fixes_its_time_axis_is_named(tmp_path):
     with pytest.raises(ExportError, match=r"torch\.export fixes the number of time steps of recurrent, or"):
-        certify(OverTime().eval(), torch.rand(4, 4, 20), tmp_path, dynamic=(0, 2))
+        certify(OverTime(nn.RNN).eval(), torch.rand(4, 4, 20), tmp_path, dynamic=(0, 2))
+
+
+class SequenceFirst(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend(x, x, x, need_weights=False)[0]
+
+
+def test_the_batch_may_be_another_axis_than_the_first(tmp_path):
+    network, x = SequenceFirst().eval(), torch.randn(7, 4, 8)
+    with pytest.raises(ExportError, match=r"depends on the rest of its batch.*dynamic=\{0: 'L', 1: 'N'\}"):
+        certify(network, x, tmp_path, dynamic=(0, 1))
+    certify(network, x, tmp_path, dynamic={0: "L", 1: "N"}, formats="onnx")
+    other = torch.randn(9, 5, 8)
+    np.testing.assert_allclose(load(tmp_path)(other.numpy())["output"], network(other).detach(), atol=1e-5)
 
 
 def test_a_file_with_hard_coded_sizes_is_not_written(tmp_path, monkeypatch):

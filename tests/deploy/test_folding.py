@@ -176,6 +176,7 @@ class Crop(nn.Module):
         ([nn.ReLU(), nn.BatchNorm2d(4), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 5)], (2, 4, 4, 4)),
         ([nn.ReLU(), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)], (2, 4, 5, 5)),
         ([nn.ReLU(), nn.BatchNorm2d(4), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 3)], (2, 4, 4, 4)),
+        ([nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2, mode="nearest-exact"), nn.BatchNorm2d(4)], (2, 3, 6, 6)),
         ([nn.Conv2d(3, 8, 3), nn.PixelShuffle(2), nn.BatchNorm2d(2)], (2, 3, 6, 6)),
         ([nn.Conv2d(3, 8, 3), nn.ChannelShuffle(2), nn.BatchNorm2d(8)], (2, 3, 6, 6)),
         ([nn.Linear(5, 6), nn.Unflatten(1, (2, 3)), nn.BatchNorm1d(2)], (4, 5)),
@@ -298,6 +299,19 @@ class Bordered(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.maximum(self.norm(self.conv(x)), self.norm(torch.zeros(1, 4, 1, 1, dtype=x.dtype)))
+
+
+class Rotated(nn.Module):
+    """Rotates pairs of features by angles whose frequencies are a power (Su et al. 2021, RoPE)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        angles = torch.arange(x.shape[1])[:, None] * 100.0 ** (-torch.arange(4) / 4)
+        a, b = x.chunk(2, -1)
+        return torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1)
+
+
+def test_a_scale_made_from_a_power_is_not_taken_for_a_norm():
+    assert_folded(Rotated(), torch.randn(2, 5, 8), kept=0, folded=0)
 
 
 def test_a_norm_of_a_constant_is_computed_beforehand():

@@ -132,6 +132,35 @@ def quantised() -> nn.Module:
     return nn.Sequential(conv(), FakeQuantize()).eval()
 
 
+class PaddedTokens(nn.Module):
+    """In eval mode, torch returns 0 at padded positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+        self.encode = nn.TransformerEncoder(layer, 1, enable_nested_tensor=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.arange(6)[None] >= 4 + torch.arange(len(x))[:, None]
+        return self.encode(x[:, 0], src_key_padding_mask=places)
+
+
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(6, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = (x[:, 0, :, 0] > 0).sum(1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(x[:, 0], lengths, batch_first=True, enforce_sorted=False)
+        return self.recurrent(packed)[1][-1]
+
+
+class FakeQuantised(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -128, 127)
+
+
 X = torch.rand(3, 3, 6, 6)
 
 
@@ -160,6 +189,9 @@ X = torch.rand(3, 3, 6, 6)
         (lambda: InList().eval(), r"not registered.*nn\.ModuleList.*BatchNorm2d in train mode"),
         (sparse, r"^0\.weight \(torch\.sparse_coo\): expected dense weights.*to_dense"),
         (quantised, r"^1: quantised or prepared for it .*FakeQuantize.*export the float network"),
+        (lambda: PaddedTokens().eval(), "^encode: in eval mode.*padded positions.*enable_nested_tensor=False"),
+        (lambda: Packed().eval(), "packed sequences cannot be traced.*on padded sequences"),
+        (lambda: FakeQuantised().eval(), "fake quantisation.*export the float network"),
         (lambda: "not a network", r"expected a torch\.nn\.Module, received str"),
     ],
 )

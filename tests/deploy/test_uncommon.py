@@ -164,6 +164,28 @@ class ForQuantisation(Body):
         return self.dequant(self.sums.add(y, y))
 
 
+class Spectrogram(Body):
+    """Sound: a spectrogram, and its masked inverse."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        sound = self.body(x).flatten(1)
+        spectrum = torch.stft(sound, 16, 8, window=torch.hann_window(16), return_complex=True)
+        loud = spectrum.abs()
+        return loud, torch.istft(spectrum * loud.sigmoid(), 16, 8, window=torch.hann_window(16))
+
+
+class Bags(Body):
+    """Averages embeddings that are looked up by int32 indices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = (x[:, 0, 0] * 5).to(torch.int32)
+        return self.body(x).mean((2, 3)) + self.bag(places)
+
+
 def rectified(x: Tensor) -> Tensor:
     return x.relu()
 
@@ -186,6 +208,8 @@ def rectified(x: Tensor) -> Tensor:
         SharedStatistics,
         GhostBatches,
         AdaptiveInstanceNorm,
+        Spectrogram,
+        Bags,
     ],
 )
 def test_all_formats_are_written_and_the_norm_is_folded(make, tmp_path):
@@ -232,6 +256,11 @@ def test_extremes_over_all_axes_are_written(tmp_path):
     certify(Extremes().eval(), X, tmp_path, formats=FORMATS, dynamic=False)
 
 
+class Running(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).cummax(2).values
+
+
 class FromComplex(Body):
     def forward(self, z: Tensor) -> Tensor:
         return self.body(z.real)
@@ -240,6 +269,7 @@ class FromComplex(Body):
 @pytest.mark.parametrize(
     ("make", "dtype", "reason"),
     [
+        (Running, torch.float32, r"ONNX exporter has no conversion of aten\.cummax; compute it with other operators"),
         (FromComplex, torch.complex64, r"takes no complex tensors \(z\); .*view_as_real"),
         (lambda: nn.Conv2d(3, 4, 3).double(), torch.float64, r"ONNX Runtime cannot run it .*Conv"),
     ],
