@@ -296,6 +296,8 @@ OWN: dict[str, Entry] = {
     "contrast": Entry(published.Contrast, lambda: (torch.randn(4, 6), torch.randn(4, 6))),
     "two views": Entry(published.TwoViews, lambda: (torch.randn(4, 6), torch.randn(4, 6))),
     "positions": Entry(published.Positions),
+    "spectrogram": Entry(published.Spectrogram, lambda: torch.randn(4, 400)),
+    "coupling": Entry(published.Coupling, lambda: torch.randn(4, 6)),
     "float64 outside": Entry(published.DoubleOutside, lambda: torch.randn(4, 6, dtype=torch.float64)),
 }
 

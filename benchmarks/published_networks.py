@@ -163,6 +163,43 @@ class Positions(nn.Module):
         return self.after(x).mean(2)
 
 
+class Spectrogram(nn.Module):
+    """Sound events: a log-mel spectrogram, normalised per band, and a recurrent layer (Kong et al. 2020, PANNs)."""
+
+    window: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(64), persistent=False)
+        self.bands, self.norm = nn.Parameter(torch.rand(33, 10), requires_grad=False), nn.BatchNorm1d(10)
+        self.recurrent, self.last = nn.GRU(10, 6, batch_first=True, bidirectional=True), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        power = torch.stft(x, 64, 16, window=self.window, return_complex=True).abs().square()
+        bands = (power.mT @ self.bands).clamp(min=1e-10).log10()
+        return self.last(self.recurrent(self.norm(bands.mT).mT)[0].mean(1))
+
+
+class Coupling(nn.Module):
+    """Normalising flows: affine coupling layers and batch norms (Dinh et al. 2017, RealNVP)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(
+            nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 6)) for _ in range(2)
+        )
+        self.norm = nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        log_det = x.new_zeros(len(x))
+        for net in self.nets:
+            a, b = x.flip(1).chunk(2, 1)
+            scale, shift = net(a).chunk(2, 1)
+            scale = scale.tanh()
+            x, log_det = torch.cat([a, b * scale.exp() + shift], 1), log_det + scale.sum(1)
+        return {"z": self.norm(x), "log_det": log_det}
+
+
 class DoubleOutside(nn.Module):
     """Scientific code: takes and returns float64, and computes in float32."""
 

@@ -20,7 +20,7 @@ CODES: dict[str, str] = {
     "tiny-batches": "too few values per channel for batch statistics",
     "dead-channels": "channels whose output is constant",
     "exploding-channels": "channels amplified beyond the range of half precision",
-    "invalid-statistics": "NaN, infinite or negative values in the running statistics",
+    "invalid-statistics": "NaN, infinite or negative values in the running statistics, or in the input",
     "training-mode": "a batch norm of the file is in training mode",
     "batch-dependent": "a sample's output depends on the rest of its batch",
     "unfolded": "a batch norm could be folded into its neighbour",

@@ -13,6 +13,7 @@ from bnmodel.deploy.nodes import dtype_of, is_tensor, named_arguments, operator_
 from bnmodel.deploy.sizes import plain_sizes
 
 aten = torch.ops.aten
+SHORT = 8  # elements of vectors whose differences are stored for all pairs
 
 
 def canonicalize(graph: fx.Graph) -> None:
@@ -46,6 +47,8 @@ def canonicalize(graph: fx.Graph) -> None:
             node.target, node.args, node.kwargs = aten.leaky_relu.default, (node.args[0], slope), {}
         elif short in ("amax", "amin") and node.args[1:] in ((), ([],)) and not node.kwargs:  # over all axes
             node.target, node.args = (aten.max if short == "amax" else aten.min).default, node.args[:1]
+        elif short == "cdist":
+            _plain_distances(graph, node)
         elif short == "embedding_bag":
             _wide_bags(graph, node)
         elif short == "repeat":
@@ -145,6 +148,21 @@ def _without_divisor(graph: fx.Graph, node: fx.Node) -> None:
         scaled = graph.call_function(aten.mul.Tensor, (node, count / divisor))
     scaled.meta = dict(node.meta)
     node.replace_all_uses_with(scaled, lambda user: user is not scaled)
+
+
+def _plain_distances(graph: fx.Graph, node: fx.Node) -> None:
+    """Write out the Euclidean distances of short vectors, such as points in space, which ONNX lacks."""
+    given = named_arguments(node)
+    a, b, size = given["x1"], given["x2"], shape(given["x1"])[-1]
+    if given["p"] != 2 or not isinstance(size, int) or size > SHORT:
+        return
+    with graph.inserting_before(node):
+        left, right = _call(graph, aten.unsqueeze.default, a, -2), _call(graph, aten.unsqueeze.default, b, -3)
+        between = _call(graph, aten.sub.Tensor, left, right)
+        squares = _call(graph, aten.sum.dim_IntList, _call(graph, aten.mul.Tensor, between, between), [-1])
+        distances = _call(graph, aten.sqrt.default, squares)
+    node.replace_all_uses_with(distances)
+    graph.erase_node(node)
 
 
 def _wide_bags(graph: fx.Graph, node: fx.Node) -> None:

@@ -116,6 +116,8 @@ def _state_findings(examination: Examination) -> list[Finding]:
         findings.append(state.dead(name, norm, examination.dead[name]))
         if own is None:
             findings.append(state.exploding(name, norm, examination.seen.peaks.get(name)))
+    if not any(finding and finding.code == "invalid-statistics" for finding in findings):
+        findings.append(state.invalid_input(examination.seen.whole, examination.seen.order))
     findings += map(state.functional, examination.seen.functional)
     findings.append(state.mixed_modes(examination.called(), examination.modes, examination.root_training))
     return [finding for finding in findings if finding is not None]

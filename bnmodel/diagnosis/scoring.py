@@ -54,6 +54,8 @@ def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
     heads = []
     if len(targets) == 1 and loss is None:
         heads = [head for _, output in found if (head := _fit(output, targets[0][1])) is not None][:1]
+        if not heads:
+            _require_classes([output for _, output in found], targets[0][1])
     elif len(targets) > 1 and loss is None:
         by_name = dict(targets)
         for index, (name, output) in enumerate(found):
@@ -120,6 +122,8 @@ def _fit(output: Tensor, target: Tensor) -> Head | None:
         target = target[:, 0]
     whole_numbers = not target.is_floating_point() and target.dtype != torch.bool
     if whole_numbers and output.dim() == target.dim() + 1:
+        if target.dim() == 1 and bool(_unknown(target, output.size(1)).any()):
+            return None
         if output.size(1) > 1 and output.shape[2:] == target.shape[1:]:
             return _classes(output, target)
         if output.size(-1) > 1 and output.shape[:-1] == target.shape:
@@ -144,6 +148,22 @@ def _fit(output: Tensor, target: Tensor) -> Head | None:
         balanced = _balanced(right, target.long(), 2).cpu() if target.size(1) > 1 else None
         return Head(_thinned(answers).long().cpu(), right.mean(1).cpu(), losses.double().mean(1).cpu(), balanced)
     return Head(_answers(output), None, (output - target).double().square().mean(1).cpu())
+
+
+def _unknown(target: Tensor, classes: int) -> Tensor:
+    """Which targets are no class, nor the usual `ignore_index` of 255 or below 0."""
+    return (target >= classes) & (target != 255)
+
+
+def _require_classes(outputs: Sequence[Tensor], target: Tensor) -> None:
+    """Raise ValueError if the only reason why no output fits is a class that it does not have."""
+    sizes = [output.size(1) for output in outputs if output.is_floating_point() and output.dim() == 2]
+    whole_numbers = not target.is_floating_point() and target.dtype != torch.bool
+    if sizes and whole_numbers and target.dim() == 1 and bool((unknown := _unknown(target, max(sizes))).any()):
+        raise ValueError(
+            f"targets: expected classes 0 … {max(sizes) - 1}, received {int(target[unknown].max())}; "
+            "number them from 0; if the outputs are no classes, pass loss=, or inputs without targets"
+        )
 
 
 def _classes(output: Tensor, target: Tensor) -> Head:

@@ -218,7 +218,9 @@ def _finding(
         "noisy-statistics": f"{state.RECALIBRATE}  # in training: momentum=0.1 or larger batches",
         "unconverged-average": f"{state.RECALIBRATE}  # in training: a larger momentum (0.1) or more steps",
     }[code]
-    if gain is not None and gain.kind != "answers" and gain.upper < 0:
+    if code == "different-data" and gain is not None and gain.kind != "answers" and gain.value < 0:
+        remedy = "x = preprocess_as_in_training(x)  # recalibrating on these batches would lose accuracy"
+    elif gain is not None and gain.kind != "answers" and gain.upper < 0:
         remedy = f"model.get_submodule({name!r}).eval()  # keep the statistics: later layers were trained with them"
     effect = "" if gain is None else f"; repaired: {gain}"
     after = f"; begins at {follows}" if follows else ""

@@ -1,5 +1,7 @@
 """Findings from the state of single layers: buffers, γ and mode."""
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from bnmodel.diagnosis.batchnorms import (
     running_statistics,
     scale_of,
 )
-from bnmodel.diagnosis.moments import array
+from bnmodel.diagnosis.moments import Statistics, array
 from bnmodel.diagnosis.outcome import Gain
 from bnmodel.findings import Finding
 
@@ -48,6 +50,23 @@ def invalid(name: str, norm: Norm) -> Finding | None:
         f"{int(broken.sum())} of {len(mean)} channels have invalid running statistics ({what})",
         f"model.get_submodule({name!r}).reset_running_stats(); {RECALIBRATE}",
     )
+
+
+def invalid_input(populations: Mapping[str, Statistics], order: Iterable[str]) -> Finding | None:
+    """NaN or infinite values in the input of the first layer that receives some."""
+    for name in order:
+        broken = ~np.isfinite(populations[name].mean)
+        if broken.any():
+            return Finding(
+                "invalid-statistics",
+                "error",
+                name,
+                f"the layer's input holds NaN or infinite values in {int(broken.sum())} of {len(broken)} channels, so "
+                "that its statistics cannot be checked",
+                "assert all(x.isfinite().all() for x in inputs)  # if they are: an overflow before the layer, as in "
+                "half precision",
+            )
+    return None
 
 
 def never_updated(name: str, norm: Norm) -> Finding | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 
 from bnmodel.nn.batchnorm import CustomBatchNorm, to_float32
 
@@ -37,7 +37,8 @@ def convert_batchnorm(
         The converted model.
 
     Raises:
-        ValueError: `to` or `dimensions` is none of these, or `dimensions` is needed and not given.
+        ValueError: `to` or `dimensions` is none of these, `dimensions` is needed and not given, or a lazy batch norm
+            would be copied.
         TypeError: `model` is a TorchScript module, which cannot be changed.
     """
     if to not in ("custom", "torch"):
@@ -46,6 +47,8 @@ def convert_batchnorm(
         raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions}")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("model: expected a plain module, received TorchScript; convert the model before scripting it")
+    if not inplace:
+        _require_no_lazy_norms(model)
     targets = {name: _target(name, layer, to, dimensions) for name, layer in model.named_modules()}
     if not inplace:
         model = copy.deepcopy(model)
@@ -59,6 +62,15 @@ def convert_batchnorm(
             if child in replacements:
                 module._modules[name] = replacements[child]
     return replacements.get(model, model)
+
+
+def _require_no_lazy_norms(model: nn.Module) -> None:
+    for name, layer in model.named_modules():
+        if isinstance(layer, _LazyNormBase):
+            raise ValueError(
+                f"{name or 'the layer'!r}: expected an initialised layer, received {type(layer).__name__}, which "
+                "cannot be copied; run one batch through the model first"
+            )
 
 
 def from_torch(layer: nn.Module, target: type[CustomBatchNorm] = CustomBatchNorm) -> CustomBatchNorm:

@@ -174,6 +174,14 @@ class Spectrogram(Body):
         return loud, torch.istft(spectrum * loud.sigmoid(), 16, 8, window=torch.hann_window(16))
 
 
+class Neighbours(Body):
+    """Point clouds: each point's distance to its nearest neighbours."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        points = self.body(x).flatten(2).mT
+        return torch.cdist(points, points[:, :9]).topk(3, largest=False).values
+
+
 class Bags(Body):
     """Averages embeddings that are looked up by int32 indices."""
 
@@ -209,6 +217,7 @@ def rectified(x: Tensor) -> Tensor:
         GhostBatches,
         AdaptiveInstanceNorm,
         Spectrogram,
+        Neighbours,
         Bags,
     ],
 )

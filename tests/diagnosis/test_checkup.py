@@ -113,6 +113,35 @@ def test_statistics_whose_repair_costs_accuracy_are_to_be_kept(cnn: nn.Module, d
     assert diagnose(model, batches).sound
 
 
+def test_data_on_which_recalibration_costs_accuracy_are_to_be_preprocessed(cnn: nn.Module, digits: zoo.Data) -> None:
+    mirrored = [(x.flip(-1), y) for x, y in digits.batches()]
+    (finding,) = diagnose(cnn, mirrored, reference=digits.batches(64, "train")).findings
+    assert finding.code == "different-data"
+    assert "repaired: -" in finding.message
+    assert finding.remedy.startswith("x = preprocess_as_in_training(x)")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_input_that_is_not_finite_is_invalid_at_the_first_layer_only(
+    value: float, cnn: nn.Module, digits: zoo.Data
+) -> None:
+    inputs = digits.batches()[0][0].clone()
+    inputs[3, 0, 2, 2] = value
+    (finding,) = diagnose(cnn, [inputs]).findings
+    assert (finding.code, finding.severity) == ("invalid-statistics", "error")
+    assert "the layer's input holds NaN or infinite values" in finding.message
+    assert finding.layer == next(name for name, part in cnn.named_modules() if isinstance(part, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("shift", [1, 7])
+def test_targets_that_are_no_class_are_refused(shift: int, cnn: nn.Module, digits: zoo.Data) -> None:
+    shifted = [(x, y + shift) for x, y in digits.batches()]
+    with pytest.raises(ValueError, match=r"targets: expected classes 0 … 9, received 1[0-9]; number them from 0"):
+        diagnose(cnn, shifted)
+    ignored = [(x, torch.where(y == 0, 255, y)) for x, y in digits.batches()]
+    assert diagnose(cnn, ignored).sound
+
+
 def test_a_norm_that_is_never_called_is_no_fault(cnn: nn.Module, digits: zoo.Data) -> None:
     class Wrapped(nn.Module):
         def __init__(self) -> None:

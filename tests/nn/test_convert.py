@@ -109,6 +109,14 @@ def test_a_subclass_stays_with_a_warning_that_names_it(layer: nn.Module) -> None
     assert type(converted[1]) is type(layer)
 
 
+def test_a_lazy_norm_is_named_instead_of_torchs_error_on_copying() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.LazyBatchNorm2d())
+    with pytest.raises(ValueError, match=r"'1': .*LazyBatchNorm2d.*run one batch through the model first"):
+        convert_batchnorm(model)
+    model(torch.rand(2, 2, 5, 5))
+    assert type(convert_batchnorm(model)[1]) is CustomBatchNorm
+
+
 def test_other_normalisations_and_converted_layers_stay_without_a_warning() -> None:
     model = nn.Sequential(nn.LayerNorm(3), nn.InstanceNorm1d(3), CustomBatchNorm(3))
     with warnings.catch_warnings():
