@@ -23,6 +23,7 @@ from bnmodel.deploy.signature import FlatNetwork, Port
 from bnmodel.deploy.tracing import export, quiet
 
 DATA_DEPENDENT = "its control flow or its shapes depend on values of the input"
+SEQUENCE = ("L", "T")  # names of an axis that is no batch
 NOT_THE_USERS = {"torch", "sympy", *sys.stdlib_module_names}
 
 
@@ -48,13 +49,15 @@ class Captured:
     def batched(self) -> bool:
         """Whether the first axis of every input and output, and no other axis, is one dynamic batch axis.
 
-        It is not if another axis is named N, the default name of a batch axis.
+        It is not if its name is L or T, for a sequence, or if another axis is named N, as batch axes are by default.
         """
         ports = [*self.inputs, *self.outputs]
         first = {port.shape[0] if port.shape else None for port in ports}
         batch = first.pop() if len(first) == 1 else None
         others = [str(size) for port in ports for size in port.shape[1:]]
-        return isinstance(batch, str) and not re.search(rf"\b({re.escape(batch)}|N)\b", " ".join(others))
+        if not isinstance(batch, str) or batch in SEQUENCE:
+            return False
+        return not re.search(rf"\b({re.escape(batch)}|N)\b", " ".join(others))
 
 
 def capture(

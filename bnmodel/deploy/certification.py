@@ -66,7 +66,7 @@ def certify(
         opset: of the ONNX file; by default the lowest that has the network's operators.
         dynamic: axes of variable size. By default the first axis of every input that has the first input's batch size;
             False for none; (0, 2, 3) for axes of the first input; {"image": {0: "N", 2: "H", 3: "W"}} for named axes
-            per input.
+            per input. A first axis named "L" or "T" is a sequence, not the batch.
 
     Returns:
         What was measured; all promises held.

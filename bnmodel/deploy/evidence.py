@@ -123,7 +123,7 @@ def _require_independent_samples(network: FlatNetwork, evidence: Evidence) -> No
             raise ExportError(
                 f"{type(network.model).__name__}: a sample's output depends on the rest of its batch (by "
                 f"{verdict.difference:.1e}); use running statistics in eval mode; export one batch size with "
-                "dynamic=False; or, if the batch is another axis, name the axes, as in dynamic={0: 'L', 1: 'N'}"
+                "dynamic=False; or, if the first axis is a sequence, name it, as in dynamic={0: 'L', 1: 'N'}"
             )
 
 

@@ -204,6 +204,24 @@ def test_the_batch_may_be_another_axis_than_the_first(tmp_path):
     np.testing.assert_allclose(load(tmp_path)(other.numpy())["output"], network(other).detach(), atol=1e-5)
 
 
+class OneSequence(nn.Module):
+    """Takes (L, C), without a batch axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.LSTM(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.recurrent(x)[0]
+
+
+def test_a_single_sequence_may_have_any_length(tmp_path):
+    network = OneSequence().eval()
+    certify(network, torch.randn(9, 5), tmp_path, dynamic={0: "L"}, formats="onnx")
+    other = torch.randn(14, 5)
+    np.testing.assert_allclose(load(tmp_path)(other.numpy())["output"], network(other).detach(), atol=1e-5)
+
+
 def test_a_file_with_hard_coded_sizes_is_not_written(tmp_path, monkeypatch):
     from bnmodel.deploy.formats import WRITERS
 
