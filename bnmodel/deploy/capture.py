@@ -80,7 +80,7 @@ def capture(
         traced = for_tracing(tensors, axes)
         program = export(network, traced, axes, strict=True) if strict else _most_dynamic(network, traced, axes)
     except Exception as error:
-        if asked and any(axes):
+        if strict or (asked and any(axes)):
             raise _refusal(network, error) from error
         try:
             axes = tuple({} for _ in tensors)

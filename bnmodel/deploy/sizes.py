@@ -23,11 +23,11 @@ def plain_sizes(graph: fx.Graph) -> None:
 
 
 def _quotient(node: Any) -> tuple[fx.Node, int] | None:
-    """a and b of a node a / b, or a · (1 / b), with a positive integer b; None for any other node."""
+    """a and b of a node a / b with a positive integer b, or a · (1 / b) where 1 / b is exact; None for others."""
     if not isinstance(node, fx.Node) or len(node.args) != 2:
         return None
     a, b = node.args
-    if node.target is operator.mul and isinstance(b, float) and b > 0 and (1 / b).is_integer():
+    if node.target is operator.mul and isinstance(b, float) and 0 < b <= 1 and math.frexp(b)[0] == 0.5:
         b = int(1 / b)
     elif node.target is not operator.truediv or not isinstance(b, int) or b <= 0:
         return None

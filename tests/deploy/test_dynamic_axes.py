@@ -1,6 +1,7 @@
 """Dynamic axes: an axis varies only if the files are right at other sizes; a size that cannot vary is named."""
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from bnmodel.deploy import ExportError, certify, fold, golden, load
 from bnmodel.deploy.axes import dynamic_axes
 from bnmodel.deploy.formats import torchscript
 from bnmodel.deploy.loading import FORMATS
+from bnmodel.deploy.sizes import plain_sizes
+from bnmodel.deploy.tracing import export
 
 
 class Views(Body):
@@ -117,10 +120,13 @@ class Chunked(Body):
 
 
 def test_a_branch_on_a_size_that_was_asked_to_vary_is_refused_and_one_that_makes_no_difference_is_not(tmp_path):
-    for export in (lambda network: certify(network, X, tmp_path, dynamic=(3,)), lambda network: fold(network, X, (3,))):
+    for exported in (
+        lambda network: certify(network, X, tmp_path, dynamic=(3,)),
+        lambda network: fold(network, X, (3,)),
+    ):
         with pytest.raises(ExportError, match=r"W = 128 than at 9, since its control flow depends on sizes"):
-            export(Wider().eval())
-        export(Chunked().eval())
+            exported(Wider().eval())
+        exported(Chunked().eval())
 
 
 class Coordinates(Body):
@@ -159,6 +165,17 @@ def test_sizes_that_pass_through_python_functions_stay_dynamic(tmp_path):
         received = load(tmp_path, format=format)(other.numpy()).values()
         for one, tensor in zip(received, network(other), strict=True):
             np.testing.assert_allclose(one, tensor.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("factor", "exact"), [(0.5, True), (0.1, False)])
+def test_a_product_is_written_as_a_division_only_if_it_is_exact(factor, exact):
+    class Cropped(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, : math.ceil(x.shape[1] * factor)]  # of 30 · 0.1: 4, since 0.1 is more than a tenth
+
+    graph = export(Cropped(), (torch.rand(2, 20),), ({1: "L"},)).graph
+    plain_sizes(graph)
+    assert (operator.floordiv in [node.target for node in graph.nodes]) == exact
 
 
 class OverTime(nn.Module):
