@@ -1,8 +1,10 @@
 """Load an exported file of any format as a function from arrays to arrays. No checkpoint or model code is needed."""
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +17,7 @@ from bnmodel.deploy.errors import ExportError, first_line
 
 FORMATS = ("torchscript", "onnx", "pt2")
 METADATA = "metadata.json"  # its name inside a file
+LARGE = 1_000_000  # bytes of all inputs
 LOADING = threading.Lock()  # torch.export.load is not thread-safe
 Run = Callable[..., list[np.ndarray]]
 
@@ -40,8 +43,9 @@ def load_file(path: Path, threads: int | None = None, lean: bool = False) -> Exp
 
     Args:
         threads: of ONNX Runtime; the other formats use torch's global setting.
-        lean: ONNX Runtime keeps no memory between calls and does not optimise the graph, which takes most of the
-            loading time and gains nothing for a graph that is folded already.
+        lean: for a server. ONNX Runtime keeps no memory after a LARGE input, runs at most one call per core at a time,
+            and does not optimise the graph, which takes most of the loading time and gains nothing for a graph that is
+            folded already.
 
     Raises:
         ExportError: the file is missing, damaged, or not of the format that its suffix says.
@@ -100,16 +104,21 @@ def _load_onnx(path: Path, threads: int | None, lean: bool) -> ExportedFile:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised as well
     options.intra_op_num_threads = threads or 0
+    shrinking = onnxruntime.RunOptions()
     if lean:
-        options.enable_cpu_mem_arena = False  # it keeps the memory that the largest input needed
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    # each call that runs at the same time has memory of its own
+    turns = threading.BoundedSemaphore(os.cpu_count() or 1) if lean else nullcontext()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = tuple(one.name for one in session.get_inputs())
     metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
     outputs = tuple(output.name for output in session.get_outputs())
 
     def run(*arrays: np.ndarray) -> list[np.ndarray]:
-        results = session.run(None, dict(zip(names, arrays, strict=True)))
+        large = sum(array.nbytes for array in arrays) > LARGE
+        with turns:
+            results = session.run(None, dict(zip(names, arrays, strict=True)), shrinking if large else None)
         return [np.asarray(result) for result in results]
 
     def operators() -> Iterable[str]:

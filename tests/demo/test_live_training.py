@@ -315,6 +315,8 @@ def test_after_a_training_that_failed_another_can_be_started(alone: Page, traine
     expect(alone.locator("#conv-train")).to_be_enabled(timeout=TIMEOUT)
     trainer.fails = False
     train(alone)
+    # the figure of the first one says “Training live” too
+    wait_until(lambda: len(trainer.begun) == 2, "the other training has begun")
 
 
 def test_the_gap_between_the_losses_is_trained_live(desktop: BrowserContext, app_url: str) -> None:
