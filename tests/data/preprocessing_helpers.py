@@ -31,6 +31,16 @@ def drawn(points: Points, size: int, at: tuple[int, int] = (0, 0), canvas: tuple
     return np.array(image.resize(canvas, Image.Resampling.BOX))
 
 
+def row(names: str, gap: int = 20) -> np.ndarray:
+    """The strokes of these digits beside each other, uint8 (H, W)."""
+    pieces = []
+    for name in names:
+        ink = drawn(STROKES[name], 110)
+        columns = np.flatnonzero(ink.max(0))
+        pieces.append(np.pad(ink[:, columns[0] : columns[-1] + 1], ((0, 0), (0, gap))))
+    return np.pad(np.concatenate(pieces, axis=1), 30)
+
+
 def painted(ink: np.ndarray, pen: tuple[int, ...] = BLACK, paper: tuple[int, ...] = WHITE) -> Tensor:
     """uint8 (H, W) of ink → uint8 (H, W, 4): `pen` on `paper`, RGB or RGBA."""
     pen, paper = (*pen, 255)[:4], (*paper, 255)[:4]

@@ -1,44 +1,15 @@
 """Folding is exact: outputs equal those of the network in eval mode, and a norm is kept only if it cannot be folded."""
 
-import copy
-import dataclasses
-from collections import OrderedDict
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from norm_helpers import assert_folded, randomised
 from torch import Tensor, nn
 
 from bnmodel import CustomBatchNorm, SimpleCNN, SimpleCNNConfig
 from bnmodel.deploy import fold
-from bnmodel.deploy.preflight import named_norms
-
-
-def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model in eval mode, with random statistics, γ (of either sign) and β, so that a wrong fold is noticed."""
-    generator = torch.Generator().manual_seed(seed)
-    for norm in named_norms(model).values():
-        norm.running_mean.normal_(generator=generator)
-        norm.running_var.uniform_(0.1, 3, generator=generator)
-        for parameter in norm.parameters(recurse=False):
-            parameter.data.normal_(generator=generator)
-    return model.eval()
-
-
-def assert_folded(model: nn.Module, x: Tensor, kept: int = 0, folded: int | None = None) -> None:
-    result = fold(model, x)
-    assert len(result.kept) == kept, result.kept
-    assert folded is None or len(result.folded) == folded
-    left = [node for node in result.module.graph.graph.nodes if "batch_norm" in str(node.target)]
-    assert len(left) <= kept
-    with torch.no_grad():
-        expected = copy.deepcopy(model).eval().double()(x.double())
-        received = result.module(x).double()
-    size = expected.abs().max().clamp(min=1e-30)
-    torch.testing.assert_close(received / size, expected / size, rtol=0, atol=3e-6)
 
 
 @pytest.mark.parametrize("norm", ["after", "before", "none"])
@@ -163,114 +134,6 @@ def test_a_change_through_a_view_is_noticed():
     assert_folded(randomised(InPlace()), torch.randn(2, 3, 6, 6), kept=1)
 
 
-class Crop(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flip(3)[..., 1:-1].roll(1, 2)
-
-
-@pytest.mark.parametrize(
-    ("layers", "shape"),
-    [
-        ([nn.BatchNorm2d(3), nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect")], (2, 3, 6, 6)),
-        ([nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 5)], (2, 3, 6, 6)),
-        ([nn.ReLU(), nn.BatchNorm2d(4), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 5)], (2, 4, 4, 4)),
-        ([nn.ReLU(), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)], (2, 4, 5, 5)),
-        ([nn.ReLU(), nn.BatchNorm2d(4), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 3)], (2, 4, 4, 4)),
-        ([nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2, mode="nearest-exact"), nn.BatchNorm2d(4)], (2, 3, 6, 6)),
-        ([nn.Conv2d(3, 8, 3), nn.PixelShuffle(2), nn.BatchNorm2d(2)], (2, 3, 6, 6)),
-        ([nn.Conv2d(3, 8, 3), nn.ChannelShuffle(2), nn.BatchNorm2d(8)], (2, 3, 6, 6)),
-        ([nn.Linear(5, 6), nn.Unflatten(1, (2, 3)), nn.BatchNorm1d(2)], (4, 5)),
-        ([nn.Conv2d(3, 4, 3, padding="same"), nn.BatchNorm2d(4)], (2, 3, 6, 6)),
-        ([nn.Conv2d(3, 4, 3), Crop(), nn.BatchNorm2d(4), nn.ReLU()], (2, 3, 6, 6)),
-        ([nn.ReLU(), nn.BatchNorm2d(3), Crop(), nn.Conv2d(3, 4, 3)], (2, 3, 6, 6)),
-        ([nn.BatchNorm1d(4), nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)], (5, 4)),
-    ],
-)
-def test_norms_are_folded_through_operators_that_keep_channels_apart(layers, shape):
-    torch.manual_seed(0)
-    assert_folded(randomised(nn.Sequential(*layers)), torch.randn(shape))
-
-
-@pytest.mark.parametrize(
-    "layers",
-    [
-        [nn.ReLU(), nn.BatchNorm2d(3), nn.Conv2d(3, 5, 3, padding=1)],  # the border would change
-        [nn.ReLU(), nn.BatchNorm2d(3), nn.AvgPool2d(3, padding=1), nn.Conv2d(3, 5, 1)],  # likewise
-        [nn.ReLU(), nn.BatchNorm2d(3), nn.ConstantPad2d(1, 0.0), nn.Conv2d(3, 5, 3)],
-        [nn.ReLU(), nn.BatchNorm2d(3), nn.MaxPool2d(2), nn.Conv2d(3, 5, 1)],  # γ < 0 reverses the order
-        [nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 5, 1)],
-        [nn.ReLU(), nn.BatchNorm2d(3), nn.ConvTranspose2d(3, 5, 3)],
-        [nn.ReLU(), nn.BatchNorm2d(3)],
-    ],
-)
-def test_a_norm_whose_fold_would_change_outputs_is_kept_and_named(layers):
-    torch.manual_seed(1)
-    model = randomised(nn.Sequential(*layers))
-    model[1].weight.data[0] = -1.0
-    assert_folded(model, torch.randn(2, 3, 6, 6), kept=1)
-    assert list(fold(model, torch.randn(2, 3, 6, 6)).kept) == ["1"]
-
-
-class Shared(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(2, 2, 1), CustomBatchNorm(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        return self.norm(y) + y
-
-
-def test_a_norm_whose_neighbour_is_used_twice_is_kept():
-    torch.manual_seed(0)
-    assert_folded(randomised(Shared()), torch.randn(2, 2, 3, 3), kept=1)
-
-
-class Joined(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.norm = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(6)
-        self.c, self.d, self.after = nn.Conv2d(6, 3, 1), nn.Conv2d(6, 3, 3), nn.BatchNorm2d(6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(torch.cat([self.a(x), self.b(x)], 1)).relu()
-        x = self.after(x)
-        return self.c(x)[..., 1:-1, 1:-1] + self.d(x)
-
-
-def test_a_norm_is_folded_into_all_parts_of_a_concatenation_and_into_all_its_users():
-    torch.manual_seed(0)
-    assert_folded(randomised(Joined()), torch.randn(2, 3, 6, 6), folded=2)
-
-
-class Split(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.a, self.b = nn.BatchNorm2d(5), nn.Conv2d(5, 3, 3), nn.Conv2d(2, 3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        left, right = self.norm(x.relu()).split([2, 3], 1)
-        return self.a(torch.cat([right, left], 1)) + self.b(left.flip(3))
-
-
-def test_a_norm_is_folded_into_layers_that_read_parts_of_its_output():
-    torch.manual_seed(0)
-    assert_folded(randomised(Split()), torch.randn(2, 5, 6, 6), folded=1)
-
-
-class Stacked(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm3d(4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(torch.stack([self.conv(x), self.conv(x.flip(2))], 2))
-
-
-def test_a_norm_after_an_operator_on_a_list_is_kept():
-    assert_folded(randomised(Stacked()), torch.randn(2, 3, 6, 6), kept=1)
-
-
 class WrittenOut(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -337,31 +200,6 @@ def test_a_norm_is_folded_without_a_neighbour_that_varies_over_space():
     assert_folded(randomised(Positions()), torch.randn(2, 3, 6, 6), folded=2)
 
 
-def test_the_original_network_its_mode_and_its_statistics_are_not_changed():
-    model = randomised(SimpleCNN()).train()
-    before = copy.deepcopy(model.state_dict())
-    with pytest.warns(UserWarning, match="its eval copy is exported"):
-        fold(model, torch.rand(2, 1, 28, 28))
-    assert model.training
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-class Overwriting(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.add_(1))
-
-
-def test_an_example_that_the_network_overwrites_is_not_changed():
-    example = torch.zeros(3, 4)
-    fold(Overwriting().eval(), example)
-    assert not example.any()
-
-
 class RowsAdded(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -392,48 +230,3 @@ def test_norms_on_either_side_of_a_cast_are_folded_into_layers_of_their_own_type
     assert (sorted(result.folded), result.kept) == (["a", "b"], {})
     with torch.no_grad():
         torch.testing.assert_close(result.module(x), network(x), rtol=1e-2, atol=1e-2)
-
-
-class Dictionary(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
-
-    def forward(self, batch: dict[str, Tensor], scale: float = 1.0) -> dict[str, Tensor]:
-        return {"scores": self.net(batch["x"]) * scale, "same": batch["x"]}
-
-
-def test_the_folded_network_is_called_as_the_network_is():
-    model, batch = randomised(Dictionary()), {"x": torch.randn(3, 4)}
-    folded = fold(model, (batch,)).module
-    with torch.no_grad():
-        expected, received = model(batch), folded(batch)
-    assert list(received) == ["scores", "same"]
-    torch.testing.assert_close(received["scores"], expected["scores"])
-    with pytest.raises(ValueError, match=r"expected tensors for batch_x, and scale = 1.0, as in the example"):
-        folded(batch, scale=2.0)
-
-
-@dataclasses.dataclass
-class Scores:
-    scores: Tensor
-    hidden: Any = None
-
-
-class Named(OrderedDict[str, Any]):
-    """A dictionary of its own class, like the output of a transformers model."""
-
-
-class OwnContainers(Dictionary):
-    def forward(self, x: Tensor, shift: Tensor) -> Any:
-        return Named(first=Scores(self.net(x), [x, None, 3]), second=self.net(x + shift))
-
-
-def test_containers_of_an_own_class_are_returned_and_arguments_are_told_by_name():
-    model, x, shift = randomised(OwnContainers()), torch.randn(3, 4), torch.randn(3, 4)
-    folded = fold(model, {"x": x, "shift": shift}).module
-    with torch.no_grad():
-        expected, received = model(x, shift), folded(shift=shift, x=x)
-    assert (type(received), type(received["first"]), received["first"].hidden[1:]) == (Named, Scores, [None, 3])
-    torch.testing.assert_close(received["first"].scores, expected["first"].scores)
-    torch.testing.assert_close(received["second"], expected["second"])
