@@ -247,9 +247,8 @@ def _surrounds(ink: Tensor, content: Tensor) -> Tensor:
 
 
 def _outside(line: Tensor) -> Tensor:
-    """(CELLS,) of 0 and 1, which are together → 1 before and 1 behind them, (2, CELLS)."""
-    index = torch.arange(80, device=line.device, dtype=line.dtype)
-    first, last = torch.where(line > 0, index, 80.0).min(), torch.where(line > 0, index, -1.0).max()
+    """(CELLS,) → 1 before the first positive value, 1 behind the last one, (2, CELLS)."""
+    index, first, last = _ends(line)
     return torch.stack((index < first, index > last)).to(line.dtype)
 
 
@@ -261,9 +260,14 @@ def _box_around(mask: Tensor) -> Tensor:
 
 def _filled(line: Tensor) -> Tensor:
     """(CELLS,) → 1 from the first to the last positive value."""
-    index = torch.arange(80, device=line.device, dtype=line.dtype)
-    first, last = torch.where(line > 0, index, 80.0).min(), torch.where(line > 0, index, -1.0).max()
+    index, first, last = _ends(line)
     return ((index >= first) & (index <= last)).to(line.dtype)
+
+
+def _ends(line: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(CELLS,) → the indices of all values, and those of the first and last positive one, 80 and -1 without any."""
+    index = torch.arange(80, device=line.device, dtype=line.dtype)
+    return index, torch.where(line > 0, index, 80.0).min(), torch.where(line > 0, index, -1.0).max()
 
 
 def _extent(masks: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     boxes = []
     for number in range(1, 13):
         largest = remaining.flatten().argmax()  # ties: the topmost, then the leftmost
-        box = F.embedding(largest, extents)  # an index whose value is read could not be exported to all runtimes
+        box = F.embedding(largest, extents)  # several runtimes cannot slice at a computed index
         within = (left >= box[0]) & (top >= box[1]) & (right <= box[2]) & (bottom <= box[3]) & (remaining > 0)
         boxes.append(box * within.any())
         labels = torch.where(within, float(number), labels)

@@ -68,7 +68,7 @@ def capture(
     dynamic: Any = None,
     strict: bool = False,
 ) -> Captured:
-    """Trace `network` on `tensors` into one graph; `strict`: from its bytecode, as `torch.export` does if strict.
+    """Trace `network` on `tensors` into one graph, from its bytecode if `strict`.
 
     Raises:
         ExportError: the graph depends on values of the input, an operator cannot be traced, the network fixes an axis
