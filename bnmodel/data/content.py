@@ -35,7 +35,7 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor, Tensor]:
         The mask of the drawing (CELLS, CELLS); the contrast () that drawn pixels exceed; the contrast of the drawing
         alone (SIDE, SIDE).
     """
-    cells = found.contrast.view(80, 4, 320).amax(dim=1).view(80, 80, 4).amax(dim=2)  # (CELLS, CELLS)
+    cells = found.contrast.view(80, 4, 320).amax(dim=1).view(80, 80, 4).amax(dim=2) * found.area  # (CELLS, CELLS)
     sheet = Sheet(found.rows.view(80, 4).amax(dim=1).sum(), found.columns.view(80, 4).amax(dim=1).sum())
     pen = _pen(cells, sheet)
     lower, higher = (cells > 0.25 * pen) & (cells > 0), (cells > 0.5 * pen) & (cells > 0)

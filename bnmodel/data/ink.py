@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnmodel.data.colours import biweight, common_colours
+from bnmodel.data.notes import is_note, middle_of, note_area
+
 SIDE = 320  # working pixels; the longer side of a picture fills more than half of them
 COARSE = 40  # cells per side in which the paper is estimated
 NOISE = 0.08  # contrast below this is compression and paper, not ink
@@ -35,6 +38,7 @@ class Ink(NamedTuple):
     paper: Tensor  # (4, COARSE, COARSE), columns first
     noise: Tensor  # (), contrast up to which a canvas pixel is paper
     unevenness: Tensor  # (), largest difference in brightness within the paper
+    area: Tensor  # (SIDE / 4, SIDE / 4), 1 where drawn on: everywhere, or inside of a note
 
 
 class InkFinder(nn.Module):
@@ -62,49 +66,56 @@ class InkFinder(nn.Module):
     def forward(self, canvas: Tensor) -> Ink:
         pixels = reduce_canvas(canvas)
         valid = pixels.columns[:, None] * pixels.rows  # (SIDE, SIDE)
-        cells, weight, unevenness = self.paper(pixels.mean[::2, :, ::2].transpose(0, 1), valid[::2, ::2])
+        cells, weight, area, unevenness = self.paper(pixels.mean[::2, :, ::2].transpose(0, 1), valid[::2, ::2])
         contrast = (pixels.mean - surface(self.enlarging, cells, self.enlarging)).abs().amax(dim=1) * valid
         total = weight.sum().clamp(min=1)
         noise = (contrast[::2, ::2] * weight).sum() / total
         roughness = (pixels.spread[::2, ::2] * weight).sum() / (2 * total)  # how far extreme pixels are from the paper
         limit = (2.5 * torch.maximum(noise, roughness)).clamp(min=self.noise)
         inked = (torch.maximum(contrast, pixels.spread - roughness) > limit) & (contrast > 4 * noise)
-        return Ink((contrast * inked).t(), pixels.rows, pixels.columns, pixels.step, cells, limit, unevenness)
+        ink = (contrast * inked).t()
+        return Ink(ink, pixels.rows, pixels.columns, pixels.step, cells, limit, unevenness, area.t())
 
-    def paper(self, mean: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def paper(self, mean: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Estimate the paper.
 
-        If at least half of the pixels have the same colour, as on a screen, the paper is exactly that colour.
+        If at least half of the pixels have the same colour, as on a screen, the paper is exactly that colour. Otherwise
+        it may be a note on something else.
 
         Args:
             mean: every second working pixel, (4, SIDE / 2, SIDE / 2).
             valid: 1 on the canvas, (SIDE / 2, SIDE / 2).
 
         Returns:
-            The paper (4, COARSE, COARSE), the weight of each pixel as paper (SIDE / 2, SIDE / 2), the unevenness ().
+            The paper (4, COARSE, COARSE), the weight of each pixel as paper (SIDE / 2, SIDE / 2), the part of the
+            picture that can be drawn on (SIDE / 4, SIDE / 4), the unevenness ().
         """
         present = _cells(valid[None])  # (1, COARSE, COARSE)
         cells = _cells(mean * valid) / present.clamp(min=1e-6)
-        some = mean[:, ::2, ::2]
-        colour = _common_colour(some, valid[None, ::2, ::2])
-        paper = colour.expand_as(cells)
+        some, shown = mean[:, ::2, ::2], valid[None, ::2, ::2]
+        middle = middle_of(shown)
+        common = common_colours(some, torch.stack((shown, middle)))
+        colour, inner = common[0], common[1]
+        alike = ((mean - colour).abs().amax(dim=0) < 0.5 / 255).to(mean.dtype) * valid
+        flat = (alike.sum() >= 0.5 * valid.sum()).to(mean.dtype)
+        note = is_note(some, shown, middle, colour, inner) * (1 - flat)
+        paper = mixed(note, inner, colour).expand_as(cells)
         for scale in (0.3, 0.2, 0.15, 0.12, 0.10, 0.08):
-            weight = _biweight(cells - paper, scale) * present
+            weight = biweight(cells - paper, scale) * present
             paper = paper + self.smooth((cells - paper) * weight, weight)
         # cells mix paper with ink at edges, pixels do not
         rest = mean - self.doubling @ paper @ self.doubling.t()
-        weight = _biweight(rest, 0.09) * valid
+        weight = biweight(rest, 0.09) * valid
         weights, rests = _cells(weight), _cells(rest * weight)
         for _ in range(3):
             correction = self.smooth(rests, weights)
             paper = paper + correction
             rests = rests - correction * weights
-        alike = ((mean - colour).abs().amax(dim=0) < 0.5 / 255).to(mean.dtype) * valid
-        flat = (alike.sum() >= 0.5 * valid.sum()).to(mean.dtype)
+        area = torch.maximum(note_area((weight[0, ::2, ::2] > 0.3).to(mean.dtype), shown[0]), 1 - note)
         paper = flat * colour + (1 - flat) * paper
         light = paper[:3].mean(dim=0) * (present[0] > 0.5)
         unevenness = light.max() - (light + (present[0] <= 0.5)).min()
-        return paper, flat * alike + (1 - flat) * weight[0], unevenness
+        return paper, flat * alike + (1 - flat) * weight[0], area, unevenness
 
     def smooth(self, weighted: Tensor, weight: Tensor) -> Tensor:
         """Σ w·x and Σ w of each cell → the local weighted mean of x: over the narrow neighbourhood, plus 0.3 cells'
@@ -203,32 +214,6 @@ def _premultiplied(reduced: Tensor) -> Tensor:
 def _cells(pixels: Tensor) -> Tensor:
     """(C, SIDE / 2, SIDE / 2) → means of cells, (C, COARSE, COARSE)."""
     return pixels.reshape(-1, 40, 4, 160).mean(dim=2).view(-1, 40, 40, 4).mean(dim=3)
-
-
-def _common_colour(pixels: Tensor, weight: Tensor) -> Tensor:
-    """Mean of the pixels within 1 / 255 of the median of each channel, (4, 1, 1); exact if these are equal."""
-    colour = _median(pixels, weight)[:, None, None]
-    alike = _biweight(pixels - colour, 1 / 255) * weight
-    return colour + ((pixels - colour) * alike).sum(dim=(1, 2), keepdim=True) / alike.sum().clamp(min=1e-6)
-
-
-def _median(cells: Tensor, weight: Tensor) -> Tensor:
-    """Weighted median per channel, to 1 / 512: (C, h, w), (1, h, w) → (C,). By bisection: some runtimes cannot sort."""
-    half = weight.sum() / 2
-    low = torch.zeros(4, dtype=cells.dtype, device=cells.device)
-    step = 1.0
-    for _ in range(9):
-        step = step / 2
-        below = ((cells <= (low + step)[:, None, None]).to(cells.dtype) * weight).sum(dim=(1, 2))
-        low = low + step * (below < half).to(cells.dtype)
-    return low + step
-
-
-def _biweight(difference: Tensor, scale: float) -> Tensor:
-    """(C, h, w) → (1, h, w): 1 for no difference, 0 for a difference of `scale` or more in any channel."""
-    ratio = difference.abs().amax(dim=0, keepdim=True) / scale
-    inside = (1 - ratio * ratio).clamp(min=0)
-    return inside * inside
 
 
 def _gaussian(size: int, deviation: float) -> Tensor:

@@ -184,6 +184,31 @@ def test_a_table_around_a_round_sheet_does_not_matter(name: str) -> None:
     assert float((digit - plain).abs().max()) < 0.1
 
 
+@pytest.mark.parametrize("name", STROKES)
+@pytest.mark.parametrize("background", ["desk", "wood"])
+def test_a_note_on_something_else_is_read(background: str, name: str) -> None:
+    ink = drawn(STROKES[name], 100, (50, 50), (SIDE, SIDE))
+    note = painted(ink, pen=(20, 30, 60), paper=(240, 225, 90))
+    rng, x = np.random.default_rng(0), np.arange(SIDE)
+    grain = 20 * np.sin(x / 4)[None] if background == "wood" else 3 * rng.standard_normal((SIDE, SIDE))
+    around = torch.from_numpy(np.clip([[[120, 80, 60]]] + np.broadcast_to(grain, (SIDE, SIDE))[:, :, None], 0, 255))
+    inside = torch.zeros(SIDE, SIDE, 1, dtype=torch.bool)
+    inside[38:164, 36:166] = True
+    photo = note.clone()
+    photo[:, :, :3] = torch.where(inside, note[:, :, :3], around.to(torch.uint8))
+    digit, alone = sketch(photo)[0], sketch(note)[0]
+    assert float((digit - alone).abs().max()) < 0.15
+
+
+def test_thick_ink_on_grainy_paper_is_no_note() -> None:
+    ink = np.zeros((60, 60), dtype=np.uint8)
+    ink[8:52, 18:42] = 255
+    ink[20:40, 27:33] = 0  # a zero
+    grain = 3 * np.random.default_rng(0).standard_normal(ink.shape)
+    digit, plain = sketch(inked(200 + grain, ink))[0], sketch(painted(ink))[0]
+    assert float((digit - plain).abs().mean()) < 0.02
+
+
 def test_a_line_of_one_pixel_survives_on_the_largest_canvas() -> None:
     canvas = torch.full((4096, 4096, 4), 255, dtype=torch.uint8)
     canvas[1000:3000, 2048, :3] = 0

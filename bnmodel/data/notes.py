@@ -1,0 +1,69 @@
+"""A note, label or plate that lies on something else: the drawing is on it, and the rest of the picture is not ink.
+
+Works on 80 × 80 pixels, columns first; `valid` is 1 on the picture and 0 outside.
+"""
+
+import torch
+from torch import Tensor
+
+from bnmodel.data.colours import biweight
+from bnmodel.data.ruled_lines import around
+
+
+def middle_of(valid: Tensor) -> Tensor:
+    """Weights of the pixels by their closeness to the middle of the picture, shaped as `valid` (1, 80, 80)."""
+    return valid * _closeness(valid[0, :, :1])[:, None] * _closeness(valid[0, :1])
+
+
+def is_note(pixels: Tensor, valid: Tensor, middle: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
+    """Whether there is a note of colour `inner` on a background with the common colour `outer`: 1 or 0, ().
+
+    There is one if a large solid region of its colour encloses a third colour, the ink. Thick ink on plain paper
+    encloses nothing but paper and, at its edges, mixtures of both.
+
+    Args:
+        pixels: (4, 80, 80).
+        valid: (1, 80, 80).
+        middle: weights by closeness to the middle, (1, 80, 80).
+        outer: common colour of the picture, (4, 1, 1).
+        inner: that of its middle, (4, 1, 1).
+    """
+    across = inner - outer
+    share = ((pixels - outer) * across).sum(dim=0, keepdim=True) / (across * across).sum().clamp(min=1e-6)
+    third = (pixels - outer - share.clamp(0, 1) * across).abs().amax(dim=0) > 0.12
+    region = (biweight(pixels - inner, 0.09) * valid)[0] > 0
+    hull = _hull(region.to(pixels.dtype))
+    weight = hull * middle[0]
+    solid = (weight * region).sum() > 0.65 * weight.sum()
+    large = hull.sum() > 0.09 * valid.sum()
+    return (solid & large & ((hull * third).sum() > 0.03 * hull.sum())).to(hull.dtype)
+
+
+def note_area(paper: Tensor, valid: Tensor) -> Tensor:
+    """The inside of the note, (80, 80); the whole picture if the note fills more than a quarter of the picture's rim.
+
+    `paper`: 1 for pixels of the note's paper, (80, 80); `valid`: (80, 80).
+    """
+    inside = _hull(1 - around(1 - paper[None])[0])  # without the note's edge and small parts of the background
+    index = torch.arange(80, device=paper.device)
+    width, height = valid[:, 0].sum(), valid[0].sum()
+    at_rim = 1 - ((index >= 1) & (index < width - 2)).to(paper.dtype)[:, None] * ((index >= 1) & (index < height - 2))
+    whole = (inside * at_rim).sum() > 0.5 * (width + height)
+    return torch.maximum(inside, whole.to(paper.dtype))
+
+
+def _closeness(line: Tensor) -> Tensor:
+    """1 in the middle of the positive part of `line`, of 80 values, decreasing to 0 at a quarter of its length."""
+    index = torch.arange(80, device=line.device) + 0.5
+    away = (index / line.sum() - 0.5) / 0.25
+    inside = (1 - away * away).clamp(min=0)
+    return inside * inside
+
+
+def _hull(region: Tensor) -> Tensor:
+    """1 where there is some of `region` (80, 80) in all four directions, or at the place itself."""
+    index = torch.arange(80, device=region.device)
+    until = (index[:, None] <= index).to(region.dtype)
+    along = torch.minimum(region @ until, region @ until.t())
+    across = torch.minimum(until @ region, until.t() @ region)
+    return (torch.minimum(along, across) > 0).to(region.dtype)
