@@ -30,13 +30,17 @@ def is_note(pixels: Tensor, valid: Tensor, middle: Tensor, outer: Tensor, inner:
     """
     across = inner - outer
     share = ((pixels - outer) * across).sum(dim=0, keepdim=True) / (across * across).sum().clamp(min=1e-6)
-    third = (pixels - outer - share.clamp(0, 1) * across).abs().amax(dim=0) > 0.12
+    # without pixels of `outer`, that is a mixture itself, and paper on its other side is no third colour
+    real = ((biweight(pixels - outer, 0.09) * valid > 0).sum() > 0.1 * valid.sum()).to(pixels.dtype)
+    share = torch.maximum(share, real - 1).clamp(max=1)
+    third = (pixels - outer - share * across).abs().amax(dim=0) > 0.12
     region = (biweight(pixels - inner, 0.09) * valid)[0] > 0
     hull = _hull(region.to(pixels.dtype))
     weight = hull * middle[0]
     solid = (weight * region).sum() > 0.65 * weight.sum()
     large = hull.sum() > 0.09 * valid.sum()
-    return (solid & large & ((hull * third).sum() > 0.03 * hull.sum())).to(hull.dtype)
+    apart = across.abs().max() > 0.12
+    return (solid & large & apart & ((hull * third).sum() > 0.03 * hull.sum())).to(hull.dtype)
 
 
 def note_area(paper: Tensor, valid: Tensor) -> Tensor:
