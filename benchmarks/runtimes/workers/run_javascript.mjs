@@ -6,7 +6,7 @@ import { join } from 'node:path'
 
 const [environment, name, folder, stem] = process.argv.slice(2)
 const SECONDS = 2
-const TYPES = { float32: Float32Array, uint8: Uint8Array, int64: BigInt64Array }
+const TYPES = { float32: Float32Array, uint8: Uint8Array, int32: Int32Array }
 
 function values({ type, data, base64, divide_by = 1 }) {
   const array = TYPES[type]
@@ -14,7 +14,7 @@ function values({ type, data, base64, divide_by = 1 }) {
     const bytes = Buffer.from(base64, 'base64')
     return new array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length))
   }
-  return array.from(data, x => type === 'int64' ? BigInt(x) : x / divide_by)
+  return array.from(data, x => x / divide_by)
 }
 
 const argmax = list => list.indexOf(list.reduce((a, b) => Math.max(a, b)))
