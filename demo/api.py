@@ -34,8 +34,9 @@ IMAGE = (
 PREDICT = (
     f"Recognise a handwritten digit or number in {IMAGE}. "
     'Returns {"label": 0 … 9 or null for a blank image or several digits, "probabilities": ten numbers, "blank": bool, '
-    '"number": its digits as a string or null where one is below 50 %, "digits": [{"label", "probability", "box": '
-    "left, top, right, bottom in pixels of the upright image}]}, in reading order."
+    '"number": its digits as a string, or null if there is none, more than eight, or one below 50 %, '
+    '"digits": [{"label", "probability", "box": left, top, right, bottom in pixels of the upright image}]}, in reading '
+    "order."
 )
 COMPARE_MODES = (
     f"What batch normalisation does to one handwritten digit, in {IMAGE}: its probabilities in eval mode (running "

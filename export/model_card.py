@@ -6,7 +6,7 @@ from bnmodel.deploy.checks import Check
 
 OF_AUGMENTED_DIGITS = """It has learned crossed sevens and ones with a foot. Most scribbles
 and letters get a low probability; a letter that looks like a digit may get a high one."""
-OF_PLAIN_DIGITS = """MNIST's writers were American: crossed sevens and ones with a foot
+OF_PLAIN_DIGITS = """MNIST's writers were American: slashed zeros and ones with a long flag
 are recognised less well. A scribble gets an answer too: the probabilities say which digit, not whether it is one."""
 
 

@@ -43,9 +43,9 @@ def load_file(path: Path, threads: int | None = None, lean: bool = False) -> Exp
 
     Args:
         threads: of ONNX Runtime; the other formats use torch's global setting.
-        lean: for a server. ONNX Runtime keeps no memory after a LARGE input, runs at most one call per core at a time,
-            and does not optimise the graph, which takes most of the loading time and gains nothing for a graph that is
-            folded already.
+        lean: for a server. ONNX Runtime keeps no memory after a LARGE input, runs at most one call of this file per
+            core at a time, and does not optimise the graph, which takes most of the loading time and gains nothing for
+            a graph that is folded already.
 
     Raises:
         ExportError: the file is missing, damaged, or not of the format that its suffix says.
