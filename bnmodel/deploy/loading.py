@@ -98,6 +98,11 @@ def _load_pt2(path: Path) -> ExportedFile:
     return ExportedFile(_run_torch(program.module(), metadata), metadata, names, None, operators)
 
 
+def _cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _load_onnx(path: Path, threads: int | None, lean: bool) -> ExportedFile:
     import onnxruntime
 
@@ -109,7 +114,7 @@ def _load_onnx(path: Path, threads: int | None, lean: bool) -> ExportedFile:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     # each call that runs at the same time has memory of its own
-    turns = threading.BoundedSemaphore(os.cpu_count() or 1) if lean else nullcontext()
+    turns = threading.BoundedSemaphore(_cores()) if lean else nullcontext()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = tuple(one.name for one in session.get_inputs())
     metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
