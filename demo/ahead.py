@@ -20,6 +20,6 @@ def compute_ahead(compute: Callable[[Model], object], model: Model) -> threading
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
         compute(model)
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, name="compute ahead", daemon=True)
     thread.start()
     return thread

@@ -1,7 +1,15 @@
-"""What the tests of the app share."""
+"""Waits for what tabs compute in the background."""
 
-import torch
-from playwright.sync_api import expect
+import threading
+from collections.abc import Iterator
 
-torch.set_num_threads(1)  # as the app does; more threads only wait for each other on a busy machine
-expect.set_options(timeout=30_000)  # ms, for a busy machine
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_computing() -> Iterator[None]:
+    """A later test in this process may change PyTorch's default dtype, as `certify` does."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "compute ahead":
+            thread.join()
