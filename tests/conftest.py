@@ -1,6 +1,7 @@
 """Fixtures: a running app and a Chromium, each started once per session."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_computing() -> Iterator[None]:
+    """Wait for what tabs compute ahead; a later test may change the default dtype of PyTorch, as `certify` does."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "compute ahead":
+            thread.join()
 
 
 @pytest.fixture(scope="session")
