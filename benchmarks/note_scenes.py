@@ -55,11 +55,8 @@ def wood(size: p.Size, rng: Rng) -> np.ndarray:
     angle = rng.uniform(0, np.pi)
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     rings = rng.uniform(8, 25) * np.sin(rng.uniform(0.04, 0.24) * across + 2 * np.sin(0.01 * along))
-    return np.array([150, 105, 65]) * rng.uniform(0.5, 1.3) + (rings + p.grain(size, 4, rng))[:, :, None] * [
-        1,
-        0.8,
-        0.6,
-    ]
+    brown = np.array([150, 105, 65]) * rng.uniform(0.5, 1.3)
+    return brown + (rings + p.grain(size, 4, rng))[:, :, None] * np.array([1, 0.8, 0.6])
 
 
 def bricks(size: p.Size, rng: Rng) -> np.ndarray:

@@ -38,7 +38,7 @@ class Ink(NamedTuple):
     paper: Tensor  # (4, COARSE, COARSE), columns first
     noise: Tensor  # (), contrast up to which a canvas pixel is paper
     unevenness: Tensor  # (), largest difference in brightness within the paper
-    area: Tensor  # (SIDE / 4, SIDE / 4), 1 where drawn on: everywhere, or inside of a note
+    area: Tensor  # (SIDE / 4, SIDE / 4), 1 where ink counts: everywhere, or on a note only
 
 
 class InkFinder(nn.Module):
@@ -88,7 +88,7 @@ class InkFinder(nn.Module):
 
         Returns:
             The paper (4, COARSE, COARSE), the weight of each pixel as paper (SIDE / 2, SIDE / 2), the part of the
-            picture that can be drawn on (SIDE / 4, SIDE / 4), the unevenness ().
+            picture in which ink counts (SIDE / 4, SIDE / 4), the unevenness ().
         """
         present = _cells(valid[None])  # (1, COARSE, COARSE)
         cells = _cells(mean * valid) / present.clamp(min=1e-6)

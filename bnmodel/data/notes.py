@@ -30,9 +30,9 @@ def is_note(pixels: Tensor, valid: Tensor, middle: Tensor, outer: Tensor, inner:
     """
     across = inner - outer
     share = ((pixels - outer) * across).sum(dim=0, keepdim=True) / (across * across).sum().clamp(min=1e-6)
-    # without pixels of `outer`, that is a mixture itself, and paper on its other side is no third colour
-    real = ((biweight(pixels - outer, 0.09) * valid > 0).sum() > 0.1 * valid.sum()).to(pixels.dtype)
-    share = torch.maximum(share, real - 1).clamp(max=1)
+    # if few pixels have the colour `outer`, it is itself a mixture of paper and ink, and neither is a third colour
+    frequent = ((biweight(pixels - outer, 0.09) * valid > 0).sum() > 0.1 * valid.sum()).to(pixels.dtype)
+    share = torch.maximum(share, frequent - 1).clamp(max=1)
     third = (pixels - outer - share * across).abs().amax(dim=0) > 0.12
     region = (biweight(pixels - inner, 0.09) * valid)[0] > 0
     hull = _hull(region.to(pixels.dtype))
