@@ -44,6 +44,20 @@ def shadow(size: Size, factor: float, softness: float, angle: float, offset: flo
     return 1 - (1 - factor) / (1 + np.exp(-np.clip(4 * across, -50, 50)))
 
 
+def cast_shadow(size: Size, factor: float, softness: float, rng: np.random.Generator) -> np.ndarray:
+    """1 in the light, `factor` in the shadow of a straight edge, a corner or a disc, at a random place."""
+    y, x = _axes(size)
+    angle = rng.uniform(0, 2 * np.pi)
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    shapes = (
+        along + rng.uniform(-0.4, 0.4),
+        np.maximum(along, across) + rng.uniform(-0.4, 0.4),
+        np.hypot(along - 1.2, across) - rng.uniform(0.6, 1.1),
+    )
+    beyond = shapes[rng.integers(3)]  # negative in the shadow
+    return factor + (1 - factor) / (1 + np.exp(-np.clip(4 * beyond / softness, -50, 50)))
+
+
 def _axes(size: Size) -> tuple[np.ndarray, np.ndarray]:
     """-1 … 1 from top to bottom (H, 1) and from left to right (1, W)."""
     height, width = size

@@ -137,6 +137,19 @@ def soft_shadow(strokes: Strokes | None, rng: Rng) -> np.ndarray:
     return p.photographed(p.rgba(sheet * dark), rng, rng.uniform(0, 1))
 
 
+def sharp_shadow(strokes: Strokes | None, rng: Rng) -> np.ndarray:
+    """The deep shadow of a hand or a phone on tinted paper, often across the digit."""
+    height, width = (int(side) for side in rng.integers(200, 480, 2))
+    size = (height, width)
+    sheet = rng.uniform(170, 230) + p.grain(size, rng.uniform(0, 2), rng)
+    if strokes is not None:
+        sheet = p.inked(sheet, p.coverage(strokes, pen(rng, width, height), rng), rng.uniform(20, 80))
+    sheet = sheet * p.cast_shadow(size, rng.uniform(0.35, 0.7), rng.uniform(0.01, 0.1), rng)
+    sheet = sheet * p.slope(size, rng.uniform(0, 0.1), rng.uniform(0, 7))
+    canvas = p.rgba(sheet, tuple(rng.uniform(0.88, 1, 3)))
+    return p.photographed(canvas, rng, rng.uniform(0, 1.2), rng.uniform(0, 3), int(rng.integers(60, 95)))
+
+
 def pencil(strokes: Strokes | None, rng: Rng) -> np.ndarray:
     """Light that decreases strongly and linearly."""
     side = int(rng.integers(150, 400))
@@ -258,6 +271,7 @@ SINGLE: dict[str, Callable[[Strokes, Rng], np.ndarray]] = {
     "scanned cell": scanned_cell,
     "newsprint cell": newsprint,
     "soft shadow": soft_shadow,
+    "sharp shadow": sharp_shadow,
     "pencil, falling light": pencil,
     "ruled or squared": on_ruled,
     "frame on dark board": on_board,
@@ -270,6 +284,7 @@ SINGLE: dict[str, Callable[[Strokes, Rng], np.ndarray]] = {
 BLANK: dict[str, Callable[[Strokes | None, Rng], np.ndarray]] = {
     "blank, vignette": on_vignette,
     "blank, shadow": soft_shadow,
+    "blank, sharp shadow": sharp_shadow,
     "blank, falling light": pencil,
     "blank, phone": phone,
 }

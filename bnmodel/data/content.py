@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnmodel.data.ink import Ink, mixed
+from bnmodel.data.ink import Ink, enlarged, mixed
 from bnmodel.data.ruled_lines import Sheet, around, without_lines
 
 Bars = tuple[Tensor, Tensor, Tensor, Tensor]  # cells filled by dropped lines above, below, before and behind
@@ -53,7 +53,8 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor, Tensor]:
     mask = mixed(upper, masks[1], masks[0])
     # what belongs to a line at the lower threshold belongs to it at the higher one, where the line may be interrupted
     kept_ink = kept[0] * torch.maximum(kept[1], 1 - upper)
-    chosen = _choose(mask, kept_ink, _is_ruled(masks[0] - kept[0], sheet), cells, sheet)
+    uncertain = _is_ruled(masks[0] - kept[0], sheet) | (found.shadow > 0)
+    chosen = _choose(mask, kept_ink, uncertain, cells, sheet)
     # small and faint parts within its bounding box belong to it, but do not extend the box
     chosen = torch.maximum(chosen, _box_around(chosen) * (1 - mask))
     dropped = mask * (1 - chosen)
@@ -63,9 +64,7 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor, Tensor]:
         near = torch.maximum(area, around(area[None])[0] * (1 - dropped))
         area = mixed((cell * found.step <= 1.2).to(area.dtype), near, area)
     faint = upper * 0.35 * pen
-    wide = area[:, :, None].expand(80, 80, 4).reshape(80, 1, 320)
-    enlarged = wide.expand(80, 4, 320).reshape(320, 320)
-    return area, faint, found.contrast * enlarged * (found.contrast > faint)
+    return area, faint, found.contrast * enlarged(area) * (found.contrast > faint)
 
 
 def _pen(cells: Tensor, sheet: Sheet) -> Tensor:
@@ -121,12 +120,12 @@ def components(mask: Tensor) -> Components:
     return Components(side - extents[1], extents[0], side - extents[3], extents[2])
 
 
-def _choose(mask: Tensor, kept: Tensor, is_ruled: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
+def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     """The components that do not touch the border, except those much smaller than the largest one.
 
     If they are tiny, or only a small part of the ink inside the picture and not enclosed by the rest, the drawing
     itself touches the border: then all of the ink. If that covers a square of 0.35 of the picture's longer side, it is
-    a shadow, and nothing is drawn; nor is it on ruled paper if only lines are there.
+    a shadow, and nothing is drawn. Small ink alone is no drawing either on ruled paper or under a shadow (`uncertain`).
     """
     found = components(kept)
     size = torch.maximum(found.bottom - found.top, found.right - found.left)
@@ -148,7 +147,7 @@ def _choose(mask: Tensor, kept: Tensor, is_ruled: Tensor, cells: Tensor, sheet: 
     enough = (largest >= 0.12 * longest) & ((share >= 0.35 * mass.sum()) | enclosed)
     parts = ((free >= 0.2 * largest) & (free > 0)).to(mask.dtype)
     parts = torch.maximum(parts, _box_around(parts) * (free > 0))
-    drawing = torch.logical_not(is_ruled & ((size * kept).max() < 0.12 * longest)).to(mask.dtype)
+    drawing = torch.logical_not(uncertain & ((size * kept).max() < 0.12 * longest)).to(mask.dtype)
     for side in (15, 18, 23, 28):
         uncovered = F.max_pool2d(1 - mask[None, None], side, 1).min()  # 0 where a square of this side is covered
         drawing = torch.minimum(drawing, torch.maximum(uncovered, (side < 0.35 * longest).to(mask.dtype)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bnmodel.data.colours import biweight, common_colours
 from bnmodel.data.notes import is_note, middle_of, note_area
+from bnmodel.data.shadows import light_at, light_on
 
 SIDE = 320  # working pixels; the longer side of a picture fills more than half of them
 COARSE = 40  # cells per side in which the paper is estimated
@@ -23,7 +24,7 @@ WIDE, NARROW = 7.0, 2.0  # standard deviations of the neighbourhoods in which th
 class Pixels(NamedTuple):
     """A canvas as working pixels, columns first. Channels in the middle make reductions over them fast."""
 
-    mean: Tensor  # (SIDE, 4, SIDE), mean premultiplied red, green, blue and mean alpha of its canvas pixels, in [0, 1]
+    mean: Tensor  # (SIDE, 4, SIDE), mean red, green, blue and alpha of its canvas pixels, in [0, 1]
     spread: Tensor  # (SIDE, SIDE), largest difference between its canvas pixels, which keeps lines of one pixel visible
     rows: Tensor  # (SIDE,), 1 on the canvas, 0 outside
     columns: Tensor  # (SIDE,), likewise
@@ -39,6 +40,9 @@ class Ink(NamedTuple):
     noise: Tensor  # (), contrast up to which a canvas pixel is paper
     unevenness: Tensor  # (), largest difference in brightness within the paper
     area: Tensor  # (SIDE / 4, SIDE / 4), 1 where ink counts: everywhere, or on a note only
+    shadow: Tensor  # (), whether there is a shadow with a sharp edge, 1 or 0
+    limits: Tensor  # (SIDE / 4, 2, SIDE / 4), lowest and highest brightness of the paper near each pixel, columns first
+    brightness: Tensor  # (), its mean
 
 
 class InkFinder(nn.Module):
@@ -66,15 +70,21 @@ class InkFinder(nn.Module):
     def forward(self, canvas: Tensor) -> Ink:
         pixels = reduce_canvas(canvas)
         valid = pixels.columns[:, None] * pixels.rows  # (SIDE, SIDE)
-        cells, weight, area, unevenness = self.paper(pixels.mean[::2, :, ::2].transpose(0, 1), valid[::2, ::2])
-        contrast = (pixels.mean - surface(self.enlarging, cells, self.enlarging)).abs().amax(dim=1) * valid
+        few = pixels.mean[::4].view(80, 4, 80, 4).mean(dim=3).transpose(0, 1)
+        shadow, limits, brightness = light_on(few, valid[::4, ::4])
+        light = light_at(pixels.mean, enlarged(limits.view(80, 160)).view(320, 2, 320), brightness)
+        mean = _premultiplied(pixels.mean, light)
+        cells, weight, area, unevenness = self.paper(mean[::2, :, ::2].transpose(0, 1), valid[::2, ::2])
+        contrast = (mean - surface(self.enlarging, cells, self.enlarging)).abs().amax(dim=1) * valid
         total = weight.sum().clamp(min=1)
         noise = (contrast[::2, ::2] * weight).sum() / total
-        roughness = (pixels.spread[::2, ::2] * weight).sum() / (2 * total)  # how far extreme pixels are from the paper
-        limit = (2.5 * torch.maximum(noise, roughness)).clamp(min=self.noise)
-        inked = (torch.maximum(contrast, pixels.spread - roughness) > limit) & (contrast > 4 * noise)
+        spread = pixels.spread / light
+        roughness = (spread[::2, ::2] * weight).sum() / (2 * total)  # how far extreme pixels are from the paper
+        limit = torch.maximum((2.5 * torch.maximum(noise, roughness)).clamp(min=self.noise), 0.15 * shadow)
+        inked = (torch.maximum(contrast, spread - roughness) > limit) & (contrast > 4 * noise)
         ink = (contrast * inked).t()
-        return Ink(ink, pixels.rows, pixels.columns, pixels.step, cells, limit, unevenness, area.t())
+        sides = (pixels.rows, pixels.columns, pixels.step)
+        return Ink(ink, *sides, cells, limit, unevenness, area.t(), shadow, limits, brightness)
 
     def paper(self, mean: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Estimate the paper.
@@ -136,9 +146,15 @@ def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor,
     rows, columns = top + index, left + index
     across = F.embedding(rows.clamp(max=canvas.shape[0] - 1).long(), canvas.flatten(1))  # (SIDE, 4W)
     across = across.t().reshape(canvas.shape[1], 1280)  # (W, 4 · SIDE)
-    pixels = _premultiplied(F.embedding(columns.clamp(max=canvas.shape[1] - 1).long(), across).to(torch.float32))
+    values = F.embedding(columns.clamp(max=canvas.shape[1] - 1).long(), across).to(torch.float32)
+    pixels = values.view(320, 4, 320) / 255
     place_row, place_column = (rows + 0.5) / ink.step, (columns + 0.5) / ink.step  # in working pixels
     paper = surface(_between(place_column), ink.paper, _between(place_row))
+    pixel = torch.arange(80, device=canvas.device, dtype=torch.float32)[:, None]
+    chosen = (place_row.clamp(max=319) / 4).floor() == pixel  # (SIDE / 4, SIDE)
+    limits = (ink.limits.view(160, 80) @ chosen.to(torch.float32)).view(80, 640)
+    limits = F.embedding((place_column.clamp(max=319) / 4).long(), limits).view(320, 2, 320)
+    pixels = _premultiplied(pixels, light_at(pixels, limits, ink.brightness))
     contrast = (pixels - paper).abs().amax(dim=1).t()
     contrast = contrast * (rows < canvas.shape[0]).to(contrast.dtype)[:, None] * (columns < canvas.shape[1])
     return contrast * (contrast > ink.noise), place_row.clamp(max=319), place_column.clamp(max=319)
@@ -153,6 +169,13 @@ def surface(columns: Tensor, cells: Tensor, rows: Tensor) -> Tensor:
 def mixed(share: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """`one` where share is 1, `other` where it is 0; both finite. Some runtimes lack torch.where."""
     return share * one + (1 - share) * other
+
+
+def enlarged(cells: Tensor) -> Tensor:
+    """(80, n · 80) → (320, n · 320): each value four times in both directions."""
+    cell, pixel = torch.arange(80, device=cells.device), torch.arange(320, device=cells.device)
+    wide = cells.reshape(-1, 80) @ ((pixel / 4).floor() == cell[:, None]).to(cells.dtype)  # faster than expanding
+    return wide.view(80, 1, -1).expand(-1, 4, -1).reshape(320, -1)
 
 
 def _between(place: Tensor) -> Tensor:
@@ -187,10 +210,10 @@ def reduce_canvas(canvas: Tensor) -> Pixels:
     rows = F.embedding(index.clamp(max=height - 1).long(), canvas.flatten(1))  # (SIDE, factor, 4W)
     columns = index.clamp(max=width - 1).long()
     values = rows.to(torch.float32)
-    mean = _rest(values.mean(dim=1), width, columns).mean(dim=1)  # (SIDE, 4 · SIDE)
+    total = _rest(values.sum(dim=1), width, columns).sum(dim=1)  # (SIDE, 4 · SIDE)
     low = _rest(values.amin(dim=1).to(torch.uint8), width, columns).to(torch.float32).amin(dim=1)
     high = _rest(values.amax(dim=1).to(torch.uint8), width, columns).to(torch.float32).amax(dim=1)
-    pixels, spread = _premultiplied(mean), (high - low).view(320, 4, 320) / 255
+    pixels, spread = total.view(320, 4, 320) / (255 * factor * factor), (high - low).view(320, 4, 320) / 255
     return Pixels(
         pixels,
         torch.maximum(spread[:, :3].amax(dim=1) * pixels[:, 3], spread[:, 3]),
@@ -205,10 +228,9 @@ def _rest(reduced: Tensor, width: int, columns: Tensor) -> Tensor:
     return F.embedding(columns, reduced.t().reshape(width, 1280))
 
 
-def _premultiplied(reduced: Tensor) -> Tensor:
-    """(columns, 4 · rows) of 0 … 255 → premultiplied (columns, 4, rows) of 0 … 1."""
-    pixels = reduced.view(320, 4, 320) / 255
-    return torch.cat((pixels[:, :3] * pixels[:, 3:], pixels[:, 3:]), dim=1)
+def _premultiplied(pixels: Tensor, light: Tensor) -> Tensor:
+    """(n, 4, m) → the colours under even light, times alpha, and alpha. `light`: (n, m)."""
+    return torch.cat((pixels[:, :3] * (pixels[:, 3] / light)[:, None], pixels[:, 3:]), dim=1)
 
 
 def _cells(pixels: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from torch import nn
 import export.__main__
 from bnmodel import CheckpointError, CustomBatchNorm, SimpleCNN, load_checkpoint
 from bnmodel.data import load_sample
+from bnmodel.data.ink import InkFinder
+from bnmodel.data.preprocessing import SketchClassifier
 from bnmodel.deploy import certificate, golden
 from bnmodel.deploy.capture import capture
 from bnmodel.deploy.certificate import models
@@ -25,6 +27,7 @@ from bnmodel.deploy.loading import FORMATS
 from bnmodel.deploy.signature import FlatNetwork, arguments
 from bnmodel.io import checksum
 from export import ExportError, certify, export_checkpoint, load, pipeline, verify
+from export.inputs import canvas, digit_inputs
 
 LECTURE = Path("checkpoints/lecture")
 CANVASES = ((8, 8), (200, 280))
@@ -265,12 +268,21 @@ def test_two_threads_may_load_at_once():
         assert len(list(threads.map(lambda ending: load(LECTURE, ending), ("pt2",) * 4))) == 4
 
 
-def test_a_blank_drawing_has_no_label_and_equal_probabilities():
+def test_a_blank_drawing_has_no_label_and_a_digit_under_a_sharp_shadow_has_the_networks_in_every_format():
+    photo = canvas(digit_inputs()[6][0, 0], 200, 280, dark=True)
+    photo[:, :140, :3] //= 2
+    assert InkFinder()(torch.from_numpy(photo)).shadow == 1
+    with torch.no_grad():
+        expected, digit, _ = SketchClassifier(load_checkpoint(LECTURE).model).eval()(torch.from_numpy(photo))
     for ending in FORMATS:
-        answer = load(LECTURE, ending).read(np.full((50, 60, 4), 255, np.uint8))
-        assert answer.blank
-        assert answer.label is None
-        np.testing.assert_allclose(answer.probabilities, 0.1)
+        recognizer = load(LECTURE, ending)
+        blank, answer = recognizer.read(np.full((50, 60, 4), 255, np.uint8)), recognizer.read(photo)
+        assert blank.blank
+        assert blank.label is None
+        np.testing.assert_allclose(blank.probabilities, 0.1)
+        assert answer.label == 3
+        np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(answer.digit, digit, atol=1e-5, rtol=0)
 
 
 def test_no_file_holds_paths_of_the_machine_it_was_made_on():

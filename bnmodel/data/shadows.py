@@ -1,0 +1,91 @@
+"""Shadows with a sharp edge, such as a hand's or a phone's: the darkened paper is not read as ink.
+
+A morphological closing removes dark strokes from a picture, and leaves shadows with straight edges as they are
+(Serra, Image Analysis and Mathematical Morphology, 1982). Works on 80 × 80 pixels, columns first; `valid` is 1 on the
+picture and 0 outside.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bnmodel.data.ruled_lines import around
+
+
+def light_on(pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The light that falls on the paper.
+
+    Args:
+        pixels: (4, 80, 80).
+        valid: (80, 80).
+
+    Returns:
+        Whether there is a shadow, 1 or 0, (); the lowest and the highest brightness of the paper near each pixel,
+        (80, 2, 80), and its mean (). These are 1 if there is no shadow.
+    """
+    grey = pixels[1] * valid
+    paper = 1 - highest(1 - highest(F.pad(grey, (12, 12, 12, 12))))  # closing, with squares that cross the border
+    shadow = is_shadow(pixels, grey, paper, valid)
+    # the narrow parts of a shadow are as bright as its wide ones nearby
+    level = 1 - highest(highest(F.pad((1 - paper) * valid, (12, 12, 12, 12))))
+    narrow = ((grey > 0.9 * level) & (grey < 1.1 * level) & (level < 0.85 * paper)).to(grey.dtype)[None]
+    narrow = around(around(1 - around(1 - narrow)))[0]  # without soft edges of strokes
+    paper = narrow * level + (1 - narrow) * paper
+    limits = torch.stack((1 - around(((1 - paper) * valid)[None])[0], around((paper * valid)[None])[0]), dim=1)
+    mean = (paper * valid).sum() / valid.sum()
+    return shadow, shadow * limits + (1 - shadow), shadow * mean + (1 - shadow)
+
+
+def is_shadow(pixels: Tensor, grey: Tensor, paper: Tensor, valid: Tensor) -> Tensor:
+    """Whether the picture has a bright and a dark region of the same hue, with a sharp edge between them: 1 or 0, ().
+
+    Both regions are large and reach the border, unlike a filled shape or a note.
+
+    Args:
+        pixels: (4, 80, 80).
+        grey: their brightness, (80, 80).
+        paper: `grey` without dark strokes, (80, 80).
+        valid: (80, 80).
+    """
+    inside = 1 - highest(F.pad(1 - paper * valid, (6, 6, 6, 6), value=1.0))
+    region = highest(F.pad(inside, (6, 6, 6, 6)))  # without bright strokes and frames, too
+    bright, dark = (region * valid).max(), 1 - ((1 - region) * valid).max()
+    step = around((region * valid)[None])[0] + around(((1 - region) * valid)[None])[0] - 1
+    edge = ((step > 0.42 * (bright - dark)).to(grey.dtype) * valid).sum()
+    hue = pixels[:3] / grey.clamp(min=0.02)
+    other = (hue - (hue * valid).sum(dim=(1, 2), keepdim=True) / valid.sum()).abs().amax(dim=0)
+    plain = (((grey - paper).abs() < 0.15 * paper) & (other < 0.2)).to(grey.dtype) * valid
+    lit = (paper > (bright + dark) / 2).to(grey.dtype)
+    both = torch.stack((plain * lit, plain * (1 - lit)))
+    rim = valid - (1 - around(1 - F.pad(valid, (1, 1, 1, 1))[None])[0, 1:-1, 1:-1])
+    chalk = ((paper > 1.15 * bright).to(grey.dtype) * valid).sum()  # strokes brighter than what they are drawn on
+    total = valid.sum()
+    return (
+        (dark < 0.85 * bright)
+        & (dark > 0.22 * bright)
+        & (bright > 0.15)
+        & (edge > 30)
+        & (chalk < 0.005 * total)
+        & (both.sum() > 0.6 * total)
+        & (both.sum(dim=(1, 2)).min() > 0.02 * total)
+        & ((both * rim).sum(dim=(1, 2)).min() > 0.05 * rim.sum())
+        & ((pixels[3] * valid).sum() > 0.99 * total)
+    ).to(grey.dtype)
+
+
+def light_at(pixels: Tensor, limits: Tensor, mean: Tensor) -> Tensor:
+    """Pixels (n, 4, m) and the limits of the paper's brightness (n, 2, m) → the light on each pixel, (n, m).
+
+    It is 1 where the paper has its `mean` brightness. Between the limits, as at a shadow's edge, a pixel is paper.
+    """
+    return (torch.minimum(torch.maximum(pixels[:, 1], limits[:, 0]), limits[:, 1]) / mean).clamp(min=0.1)
+
+
+def highest(pixels: Tensor) -> Tensor:
+    """(h, w) → maximum of every square of 13 × 13 pixels, (h - 12, w - 12). Each step doubles the squares."""
+    for _ in range(2):
+        pixels = torch.maximum(pixels[:, :-1], pixels[:, 1:])
+        pixels = torch.maximum(pixels[:, :-2], pixels[:, 2:])
+        pixels = torch.maximum(pixels[:, :-4], pixels[:, 4:])
+        pixels = torch.maximum(pixels[:, :-5], pixels[:, 5:]).t()
+    return pixels

@@ -1,0 +1,81 @@
+"""Shadows with a sharp edge: no ink, and no hindrance to reading a digit."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from preprocessing_helpers import STROKES, drawn, painted, sketch
+from scipy import ndimage
+from torch import Tensor
+
+from bnmodel.data.ink import InkFinder
+from bnmodel.data.shadows import highest
+
+SIDE = 200
+quick = settings(deadline=None, derandomize=True, max_examples=60)
+
+
+def half_plane(angle: float, offset: float) -> np.ndarray:
+    """Signed distance from a line through the middle, moved by `offset` pixels: (SIDE, SIDE)."""
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    distance: np.ndarray = x * np.cos(angle) + y * np.sin(angle) - offset
+    return distance
+
+
+def photographed(ink: np.ndarray, beyond: np.ndarray, factor: float) -> Tensor:
+    """Ink of brightness 50 on paper of 210, darkened where `beyond` is negative; an opaque canvas with grain."""
+    grey = 210 - 160 * (ink / 255) + np.random.default_rng(0).normal(0, 2, ink.shape)
+    grey = grey * (factor + (1 - factor) / (1 + np.exp(-beyond.clip(-40, 40))))
+    grey = grey.round().clip(0, 255).astype(np.uint8)
+    return torch.from_numpy(np.dstack([grey, grey, grey, np.full_like(grey, 255)]))
+
+
+SHAPES = {
+    "straight": half_plane(0.4, -10),
+    "mostly shadow": half_plane(2.6, 40),
+    "corner": np.maximum(half_plane(0.3, 0), half_plane(0.3 + np.pi / 2, 0)),
+    "hand": np.hypot(*(np.mgrid[:SIDE, :SIDE] - np.array([SIDE, 70])[:, None, None])) - 100,
+}
+
+
+@pytest.mark.parametrize("factor", [0.35, 0.55, 0.75])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", STROKES)
+def test_a_sharp_shadow_across_a_digit_hardly_changes_it(name: str, shape: str, factor: float) -> None:
+    ink = drawn(STROKES[name], 110, (45, 45), (SIDE, SIDE))
+    digit, _ = sketch(photographed(ink, SHAPES[shape], factor))
+    expected, _ = sketch(painted(ink))
+    moved = [expected.roll((down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    assert min(float((digit - other).abs().mean()) for other in moved) < 0.05
+
+
+@quick
+@given(st.floats(0, 6.28), st.floats(-50, 50), st.floats(0.35, 0.8))
+def test_a_blank_sheet_under_a_sharp_shadow_is_blank(angle: float, offset: float, factor: float) -> None:
+    digit, ink = sketch(photographed(np.zeros((SIDE, SIDE)), half_plane(angle, offset), factor))
+    assert ink == 0
+    assert not digit.any()
+
+
+@quick
+@given(
+    name=st.sampled_from(sorted(STROKES)),
+    side=st.integers(40, 190),
+    width=st.integers(1, 24),
+    colours=st.tuples(*[st.integers(0, 255)] * 2),
+)
+def test_a_drawing_without_a_shadow_has_even_light(name: str, side: int, width: int, colours: tuple[int, int]) -> None:
+    corner = (SIDE - side) // 2
+    ink = ndimage.grey_dilation(drawn(STROKES[name], side, (corner, corner), (SIDE, SIDE)), size=(width, width))
+    pen, paper = colours
+    found = InkFinder()(painted(ink, pen=(pen, pen, pen), paper=(paper, paper, paper)))
+    assert found.shadow == 0
+    assert found.brightness == 1
+    assert (found.limits == 1).all()
+
+
+def test_the_highest_of_a_square_is_scipys() -> None:
+    pixels = torch.rand(90, 90)
+    expected = ndimage.maximum_filter(pixels.numpy(), size=13)[6:-6, 6:-6]
+    torch.testing.assert_close(highest(pixels), torch.from_numpy(expected), rtol=0, atol=0)
