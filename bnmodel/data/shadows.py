@@ -39,7 +39,8 @@ def light_on(pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def is_shadow(pixels: Tensor, grey: Tensor, paper: Tensor, valid: Tensor) -> Tensor:
     """Whether the picture has a bright and a dark region of the same hue, with a sharp edge between them: 1 or 0, ().
 
-    Both regions are large and reach the border, unlike a filled shape or a note.
+    Both regions are large and reach the border, unlike a filled shape or a note, and extend far into the picture,
+    unlike the frame of a printed cell.
 
     Args:
         pixels: (4, 80, 80).
@@ -59,6 +60,7 @@ def is_shadow(pixels: Tensor, grey: Tensor, paper: Tensor, valid: Tensor) -> Ten
     both = torch.stack((plain * lit, plain * (1 - lit)))
     rim = valid - (1 - around(1 - F.pad(valid, (1, 1, 1, 1))[None])[0, 1:-1, 1:-1])
     chalk = ((paper > 1.15 * bright).to(grey.dtype) * valid).sum()  # strokes brighter than what they are drawn on
+    inner = 1 - highest(F.pad(1 - valid, (6, 6, 6, 6), value=1.0))
     total = valid.sum()
     return (
         (dark < 0.85 * bright)
@@ -67,7 +69,7 @@ def is_shadow(pixels: Tensor, grey: Tensor, paper: Tensor, valid: Tensor) -> Ten
         & (edge > 30)
         & (chalk < 0.005 * total)
         & (both.sum() > 0.6 * total)
-        & (both.sum(dim=(1, 2)).min() > 0.02 * total)
+        & ((both * inner).sum(dim=(1, 2)).min() > 0.005 * total)
         & ((both * rim).sum(dim=(1, 2)).min() > 0.05 * rim.sum())
         & ((pixels[3] * valid).sum() > 0.99 * total)
     ).to(grey.dtype)

@@ -1,5 +1,7 @@
 """Shadows with a sharp edge: no ink, and no hindrance to reading a digit."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,37 @@ def test_a_drawing_without_a_shadow_has_even_light(name: str, side: int, width: 
     assert found.shadow == 0
     assert found.brightness == 1
     assert (found.limits == 1).all()
+
+
+def chalked(photo: Tensor) -> Tensor:
+    photo[:, :, :3] = photo[:, :, :3] // 2
+    strokes = torch.from_numpy(drawn(STROKES["2"], 70, (65, 65), (SIDE, SIDE)) > 128)
+    photo[strokes] = 255
+    return photo
+
+
+def two_colours(photo: Tensor) -> Tensor:
+    photo[:, :, 2] = torch.where(photo[:, :, 1] < 150, photo[:, :, 2] * 2, photo[:, :, 2])
+    return photo
+
+
+def half_transparent(photo: Tensor) -> Tensor:
+    photo[:, :, 3] = torch.where(photo[:, :, 1] < 150, 128, 255)
+    return photo
+
+
+def framed(photo: Tensor) -> Tensor:
+    bar = photo[:, -12:]
+    photo = photo[:, :1].repeat(1, SIDE, 1)
+    photo[:, :12] = bar
+    return photo
+
+
+@pytest.mark.parametrize("changed", [chalked, two_colours, half_transparent, framed])
+def test_other_pictures_with_a_bright_and_a_dark_part_have_no_shadow(changed: Callable[[Tensor], Tensor]) -> None:
+    photo = photographed(np.zeros((SIDE, SIDE)), half_plane(np.pi, 0), 0.5)
+    assert InkFinder()(photo).shadow == 1
+    assert InkFinder()(changed(photo)).shadow == 0
 
 
 def test_the_highest_of_a_square_is_scipys() -> None:

@@ -47,7 +47,7 @@ class Work:
             while not self.over:
                 large + 1
                 time.sleep(0.001)
-            return "all of it", ""
+            return "all of it"
         finally:
             self.ended.append(session)
 
