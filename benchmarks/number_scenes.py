@@ -1,10 +1,11 @@
 """Random pictures of numbers and of seven-segment displays, as RGBA canvases, uint8 (H, W, 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from benchmarks import paper as p
+from benchmarks.form_scenes import in_form, marked
 from benchmarks.rasteriser import Drawing
 from benchmarks.strokes import Strokes
 
@@ -78,11 +79,17 @@ def number(digits: Sequence[Strokes], rng: Rng, gap: tuple[float, float], photo:
     return p.photographed(p.rgba(sheet * light), rng, rng.uniform(0, 1), rng.uniform(0, 3), 85)
 
 
-NUMBERS: dict[str, tuple[tuple[int, int], tuple[float, float], bool]] = {
-    "two digits, apart": ((2, 2), (0.15, 0.6), False),
-    "two digits, close": ((2, 2), (0.05, 0.15), False),
-    "two to six digits": ((2, 6), (0.12, 0.5), False),
-    "photo of a number": ((2, 6), (0.12, 0.5), True),
-    "touching digits": ((2, 3), (-0.06, 0.0), False),
+Scene = Callable[[Sequence[Strokes], Rng], np.ndarray]
+NUMBERS: dict[str, tuple[int, int, Scene]] = {
+    "two digits, apart": (2, 2, lambda digits, rng: number(digits, rng, (0.15, 0.6))),
+    "two digits, close": (2, 2, lambda digits, rng: number(digits, rng, (0.05, 0.15))),
+    "two to six digits": (2, 6, lambda digits, rng: number(digits, rng, (0.12, 0.5))),
+    "photo of a number": (2, 6, lambda digits, rng: number(digits, rng, (0.12, 0.5), photo=True)),
+    "touching digits": (2, 3, lambda digits, rng: number(digits, rng, (-0.06, 0.0))),
+    "row of cells": (2, 6, lambda digits, rng: in_form(digits, rng, "cells")),
+    "separate boxes": (2, 6, lambda digits, rng: in_form(digits, rng, "boxes")),
+    "comb": (2, 6, lambda digits, rng: in_form(digits, rng, "comb")),
+    "underlined number": (2, 6, lambda digits, rng: marked(digits, rng, "underline")),
+    "circled number": (2, 4, lambda digits, rng: marked(digits, rng, "ellipse")),
 }
-"""Condition → range of the number of digits, range of gaps in digit heights, whether it is photographed."""
+"""Condition → smallest and largest number of digits, the picture of given digits."""

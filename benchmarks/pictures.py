@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import write
 from benchmarks.drawing import choose, score
-from benchmarks.number_scenes import NUMBERS, led, number
+from benchmarks.number_scenes import NUMBERS, led
 from benchmarks.rasteriser import Drawing, draw
 from benchmarks.scenes import BLANK, SINGLE
 from benchmarks.strokes import Strokes, vectorise
@@ -62,12 +62,12 @@ def read_blank(model: Recognizer, name: str, count: int) -> dict[str, Any]:
 
 
 def read_numbers(model: Recognizer, name: str, chosen: Sequence[tuple[Strokes, int]]) -> dict[str, Any]:
-    (least, most), gap, photo = NUMBERS[name]
+    least, most, draw_number = NUMBERS[name]
     right, doubted, alone = [], [], []
     for place in range(len(chosen)):
         rng = np.random.default_rng((SEED, place))
         picked = [chosen[i] for i in rng.integers(0, len(chosen), rng.integers(least, most + 1))]
-        read = model.read_numbers(number([strokes for strokes, _ in picked], rng, gap, photo))
+        read = model.read_numbers(draw_number([strokes for strokes, _ in picked], rng))
         right.append(read.text == "".join(str(label) for _, label in picked))
         doubted.append(read.text is None)
         alone.append(len(read.digits) == 1 and read.digits[0].probability >= SURE)

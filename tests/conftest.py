@@ -1,14 +1,20 @@
 """Fixtures: a running app and a Chromium, each started once per session."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from benchmarks.running_app import CHROMIUM_ARGS, Served, chromium_path, open_app, serve_logged, watch_errors
+
+# pytest-xdist starts a process per core; more threads only wait for each other, in processes that tests start too
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The slowest files, longest first. They start first, so that pytest-xdist's processes end at about the same time.
 LONGEST = (

@@ -25,8 +25,8 @@ class Components(NamedTuple):
     right: Tensor
 
 
-def find_content(found: Ink) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the drawing.
+def find_content(found: Ink, contrast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the drawing in `contrast`: that of `found` without forms.
 
     Two thresholds are tried, a quarter and half of the pen's contrast. The higher one is used where the lower one
     includes ruled lines: much more ink, or ink that reaches the border.
@@ -35,7 +35,7 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor, Tensor]:
         The mask of the drawing (CELLS, CELLS); the contrast () that drawn pixels exceed; the contrast of the drawing
         alone (SIDE, SIDE).
     """
-    cells = found.contrast.view(80, 4, 320).amax(dim=1).view(80, 80, 4).amax(dim=2) * found.area  # (CELLS, CELLS)
+    cells = contrast.view(80, 4, 320).amax(dim=1).view(80, 80, 4).amax(dim=2) * found.area  # (CELLS, CELLS)
     sheet = Sheet(found.rows.view(80, 4).amax(dim=1).sum(), found.columns.view(80, 4).amax(dim=1).sum())
     pen = _pen(cells, sheet)
     lower, higher = (cells > 0.25 * pen) & (cells > 0), (cells > 0.5 * pen) & (cells > 0)
@@ -56,7 +56,7 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor, Tensor]:
     uncertain = _is_ruled(masks[0] - kept[0], sheet) | (found.shadow > 0)
     chosen = _choose(mask, kept_ink, uncertain, cells, sheet)
     # small and faint parts within its bounding box belong to it, but do not extend the box
-    chosen = torch.maximum(chosen, _box_around(chosen) * (1 - mask))
+    chosen = torch.maximum(chosen, box_around(chosen) * (1 - mask))
     dropped = mask * (1 - chosen)
     # grown by a cell or a canvas pixel for soft edges, but not into what was dropped
     area = chosen
@@ -64,7 +64,7 @@ def find_content(found: Ink) -> tuple[Tensor, Tensor, Tensor]:
         near = torch.maximum(area, around(area[None])[0] * (1 - dropped))
         area = mixed((cell * found.step <= 1.2).to(area.dtype), near, area)
     faint = upper * 0.35 * pen
-    return area, faint, found.contrast * enlarged(area) * (found.contrast > faint)
+    return area, faint, contrast * enlarged(area) * (contrast > faint)
 
 
 def _pen(cells: Tensor, sheet: Sheet) -> Tensor:
@@ -87,13 +87,13 @@ def _inset(sheet: Sheet, share: float, cells: float = 0.0) -> Tensor:
 # --- connected components --------------------------------------------------------------------------------------------
 
 
-def components(mask: Tensor) -> Components:
+def components(mask: Tensor, turns: int = 4) -> Components:
     """Bounds of the connected components (8 neighbours) of a square mask.
 
     Each cell points to the lowest, highest, rightmost and leftmost known cell of its component. In each step it takes
     the best pointer of its neighbours, then the pointer of the cell it points to, so that distances double (pointer
     jumping: Shiloach & Vishkin, Journal of Algorithms 3, 1982). Paths that turn back stop this; so cells finally merge
-    the bounds of all four cells they point to, once per turn of the path.
+    the bounds of all four cells they point to, once per turn of the path, for at most `turns` turns.
     """
     side = mask.size(0)
     count = side * side
@@ -102,7 +102,7 @@ def components(mask: Tensor) -> Components:
     first, origin = plane * count, (plane - 2 * (plane / 2).floor()) * (count - 1)
     index = torch.arange(count, device=mask.device, dtype=mask.dtype).view(side, side)
     best = (index - origin).abs() * ink  # rank from the top (bottom, left, right), different for each cell
-    for _ in range(6):
+    for _ in range(turns + 2):
         best = around(around(best) * ink)
         place = (best - origin).abs() + first
         best = F.embedding(place.long(), best.view(-1, 1)).view(4, side, side) * ink
@@ -113,7 +113,7 @@ def components(mask: Tensor) -> Components:
     column = torch.cat((across[:2], line[2:].transpose(1, 2)))
     pointed = (row * side + column).long().view(4, -1)
     extents = torch.stack((row[0] + 1, side - row[1], column[2] + 1, side - column[3])) * mask
-    for _ in range(4):
+    for _ in range(turns):
         extents = around(extents) * mask
         known = F.embedding(pointed, extents.view(4, -1).t().contiguous())  # (4, count, 4)
         extents = torch.maximum(extents, known.amax(dim=0).t().view(4, side, side)) * mask
@@ -136,17 +136,14 @@ def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, cells: Tensor, sheet:
     free = size * kept * torch.logical_not(touching)  # (CELLS, CELLS)
     longest = torch.maximum(sheet.height, sheet.width)
     free = free * (1 - _frame_lines(free, lines, bars, kept, found, sheet))
-    outer = free
-    for _ in range(2):
-        free = _without_ring(free, found, longest)
     largest = free.max()
-    mass = cells * cells * _inset(sheet, 0.15) * kept * ((free > 0) | (outer <= 0))  # without rings
+    mass = cells * cells * _inset(sheet, 0.15) * kept
     share = (mass * (free > 0)).sum()
     content = (free > 0).to(mask.dtype)
-    enclosed = (largest >= 0.2 * longest) & _surrounds(mask * (1 - content), content)
+    enclosed = (largest >= 0.2 * longest) & surrounds(mask * (1 - content), content)
     enough = (largest >= 0.12 * longest) & ((share >= 0.35 * mass.sum()) | enclosed)
     parts = ((free >= 0.2 * largest) & (free > 0)).to(mask.dtype)
-    parts = torch.maximum(parts, _box_around(parts) * (free > 0))
+    parts = torch.maximum(parts, box_around(parts) * (free > 0))
     drawing = torch.logical_not(uncertain & ((size * kept).max() < 0.12 * longest)).to(mask.dtype)
     for side in (15, 18, 23, 28):
         uncovered = F.max_pool2d(1 - mask[None, None], side, 1).min()  # 0 where a square of this side is covered
@@ -191,7 +188,7 @@ def _frame_lines(free: Tensor, lines: Tensor, bars: Bars, kept: Tensor, found: C
         (lying, sheet.height - found.bottom, below, sheet.width, sheet.height, 0),
     ):
         near = other * (distance - bar < 0.08 * across)
-        length, against = _filled(near.amax(dim=axis)).sum(), _filled((near * beside_line).amax(dim=axis)).sum()
+        length, against = _length(torch.stack((near, near * beside_line)).amax(dim=axis + 1)).unbind()
         wedge = (bar > 0) & (against >= 0.6 * length)
         remains = torch.maximum(remains, ink * near * (_no_digit(length, side, longest) | wedge))
     return remains
@@ -212,67 +209,44 @@ def _bars(covered: Tensor, across: Tensor, length: Tensor) -> tuple[Tensor, Tens
     return torch.where(other, index, across).min(), across - 1 - torch.where(other, index, -1.0).max()
 
 
-def _without_ring(free: Tensor, found: Components, longest: Tensor) -> Tensor:
-    """`free` without its largest component and everything outside it, if that encloses another."""
-    largest = free.max()
-    ring = (free >= largest) & (free > 0)
-    top, left = torch.where(ring, found.top, 80.0).min(), torch.where(ring, found.left, 80.0).min()
-    bottom, right = torch.where(ring, found.bottom, 0.0).max(), torch.where(ring, found.right, 0.0).max()
-    inside = (found.top > top + 1) & (found.bottom < bottom - 1) & (found.left > left + 1) & (found.right < right - 1)
-    index = torch.arange(80, device=free.device, dtype=free.dtype)
-    row, column = index[:, None], index[None]
-    tall, wide = 0.7 * (bottom - top), 0.7 * (right - left)
-    ink = ring.to(free.dtype)
-    straight = (
-        ((ink * (row < top + 4)).amax(dim=0).sum() >= wide)
-        & ((ink * (row >= bottom - 4)).amax(dim=0).sum() >= wide)
-        & ((ink * (column < left + 4)).amax(dim=1).sum() >= tall)
-        & ((ink * (column >= right - 4)).amax(dim=1).sum() >= tall)
-    )
-    within = free * inside
-    size = within.max()  # the holes of an outlined 6 or 8 are smaller than 0.4 of its height; a row of cells is long
-    frame = straight & (largest >= 0.5 * longest) & (size >= 0.25 * torch.minimum(bottom - top, right - left))
-    content = frame | ((largest >= 0.2 * longest) & (size >= 0.4 * (bottom - top)))
-    closed = content & _surrounds(ink, (within > 0).to(ink.dtype))
-    return mixed(closed.to(ink.dtype), within, free)
-
-
-def _surrounds(ink: Tensor, content: Tensor) -> Tensor:
+def surrounds(ink: Tensor, content: Tensor) -> Tensor:
     """Whether there is ink on all four sides of at least 70 % of the bounding box of `content`."""
-    rows, columns = _filled(content.amax(dim=1)), _filled(content.amax(dim=0))
-    sides = torch.cat((_outside(rows) @ ink * columns, _outside(columns) @ ink.t() * rows))
-    lengths = torch.stack((columns.sum(), columns.sum(), rows.sum(), rows.sum()))
-    return (((sides > 0).to(ink.dtype).sum(dim=1) - 0.7 * lengths).min() >= 0) & (rows.max() > 0)
+    index, first, last = _ends(content)
+    outside = torch.stack((index < first, index > last), dim=1).to(ink.dtype)  # (2, 2, side): before and behind
+    filled = _between(index, first, last)
+    filled = torch.stack((filled[1], filled[0]))  # the columns above and below, the rows on the left and on the right
+    sides = (outside @ torch.stack((ink, ink.t())) > 0) * filled[:, None]
+    return ((sides.sum(dim=2) - 0.7 * filled.sum(dim=1)[:, None]).min() >= 0) & (filled.max() > 0)
 
 
-def _outside(line: Tensor) -> Tensor:
-    """(CELLS,) → 1 before the first positive value, 1 behind the last one, (2, CELLS)."""
-    index, first, last = _ends(line)
-    return torch.stack((index < first, index > last)).to(line.dtype)
+def box_around(mask: Tensor) -> Tensor:
+    """Mask → mask of its bounding box."""
+    filled = _between(*_ends(mask))
+    return filled[0][:, None] * filled[1]
 
 
-def _box_around(mask: Tensor) -> Tensor:
-    """Mask → mask of its bounding box, (CELLS, CELLS)."""
-    rows, columns = mask.amax(dim=1), mask.amax(dim=0)
-    return _filled(rows)[:, None] * _filled(columns)
+def _ends(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Square mask → the indices of its rows and columns (side,); the first and the last row and column with ink (2, 1).
+
+    Without any ink the first is later than the last.
+    """
+    lines = torch.stack((mask.amax(dim=1), mask.amax(dim=0))) > 0
+    index = torch.arange(mask.size(0), device=mask.device, dtype=mask.dtype)
+    first = torch.where(lines, index, float(mask.size(0))).amin(dim=1, keepdim=True)
+    return index, first, torch.where(lines, index, -1.0).amax(dim=1, keepdim=True)
 
 
-def _filled(line: Tensor) -> Tensor:
-    """(CELLS,) → 1 from the first to the last positive value."""
-    index, first, last = _ends(line)
-    return ((index >= first) & (index <= last)).to(line.dtype)
-
-
-def _ends(line: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(CELLS,) → the indices of all values, and those of the first and last positive one, 80 and -1 without any."""
-    index = torch.arange(80, device=line.device, dtype=line.dtype)
-    return index, torch.where(line > 0, index, 80.0).min(), torch.where(line > 0, index, -1.0).max()
+def _between(index: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    return ((index >= first) & (index <= last)).to(index.dtype)
 
 
 def _extent(masks: Tensor) -> Tensor:
-    """Longer side of the bounding box of each mask, in cells, float32 (masks,)."""
-    index = torch.arange(80, device=masks.device, dtype=masks.dtype)
-    rows, columns = masks.amax(dim=2) > 0, masks.amax(dim=1) > 0  # (masks, CELLS)
-    tall = torch.where(rows, index, -1.0).amax(dim=1) - torch.where(rows, index, 80.0).amin(dim=1)
-    wide = torch.where(columns, index, -1.0).amax(dim=1) - torch.where(columns, index, 80.0).amin(dim=1)
-    return torch.maximum(tall, wide) + 1
+    """Longer side of the bounding box of each mask, in cells, (masks,)."""
+    return _length(torch.stack((masks.amax(dim=2), masks.amax(dim=1)))).amax(dim=0)
+
+
+def _length(lines: Tensor) -> Tensor:
+    """(…, CELLS) → from the first to the last positive value of each, (…); at most 0 without any."""
+    index = torch.arange(80, device=lines.device, dtype=lines.dtype)
+    last, first = torch.where(lines > 0, index, -1.0).amax(dim=-1), torch.where(lines > 0, index, 80.0).amin(dim=-1)
+    return last + 1 - first

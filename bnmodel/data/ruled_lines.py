@@ -85,6 +85,11 @@ def _highest_of_rows(masks: Tensor) -> Tensor:
     return _highest(framed[:, :-2], framed[:, 1:-1], framed[:, 2:])
 
 
+def thickened(mask: Tensor) -> Tensor:
+    """(h, w) → maximum of each cell and its neighbours above and below."""
+    return _highest_of_rows(mask[None])[0]
+
+
 def around(masks: Tensor) -> Tensor:
     """(n, h, w) → maximum of each cell and its 8 neighbours; 20 times as fast as PyTorch's pooling."""
     framed = F.pad(masks, (1, 1, 1, 1))

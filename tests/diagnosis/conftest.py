@@ -3,7 +3,6 @@
 import copy
 
 import pytest
-import torch
 from torch import nn
 
 from benchmarks.diagnosis import networks as zoo
@@ -17,7 +16,6 @@ def digits() -> zoo.Data:
 
 @pytest.fixture(scope="session")
 def trained_cnn() -> nn.Module:
-    torch.set_num_threads(1)
     return healthy().eval()
 
 

@@ -1,0 +1,123 @@
+"""Printed forms: the cells, boxes, circles and underlines around digits, which are not ink of a digit.
+
+The lines of a form enclose the digits, or are longer than a digit is wide, unlike the straight strokes of a 1, a 7 or a
+seven-segment display. Masks are float tensors of 0 and 1, (side, side), of cells of a few working pixels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bnmodel.data.content import Components, box_around, components, surrounds
+from bnmodel.data.ruled_lines import around, thickened
+
+
+def without_forms(contrast: Tensor, columns: Tensor, side: int) -> Tensor:
+    """Contrast (SIDE, SIDE) → the same without forms.
+
+    Lines across the picture are left to `find_content`: three or more, which are ruled paper, and at 80 cells all.
+
+    Args:
+        contrast: of the ink against the paper.
+        columns: 1 on the canvas, 0 outside, (SIDE,).
+        side: number of cells per side: 80, or 160 for several digits.
+    """
+    size = 320 // side
+    cells = contrast.view(side, size, 320).amax(dim=1).view(side, side, size).amax(dim=2)
+    mask = ((cells > 0.15 * cells.max()) & (cells > 0)).to(cells.dtype)
+    index = torch.arange(side, device=mask.device, dtype=mask.dtype)
+    apart = index - index[:, None]  # once, since exported files contain it
+    found = components(mask, turns=2)  # forms have few
+    tall = ((found.bottom - found.top) * mask).max()  # of a digit or of a cell
+    thick = (0.12 * tall + 3).floor()
+    flat = mask * (1 - runs(mask.t(), apart, thick).t())  # without solid areas
+    steep = mask * (1 - runs(mask, apart, thick))
+    walls = _walls(mask, flat, steep, apart, tall)
+    lines = _lines(mask, flat, apart, 1.5 * tall, thick)
+    lines = lines * (1 - _is_pair(lines, mask, apart, tall))
+    if side == 80:
+        across = thickened(lines).sum(dim=1) >= 0.9 * columns.sum() / size
+        lines = lines * (1 - across.to(mask.dtype)[:, None])
+    form = torch.maximum(walls, torch.maximum(lines, _rings_and_combs(mask, found)) * (1 - walls.max()))
+    digits = ((mask * (1 - around(form[None])[0])).sum() >= 0.5 * tall).to(mask.dtype)
+    form = form * digits * (1 - _is_ruled(runs(thickened(mask), apart, 0.66 * tall), columns))
+    return contrast * (1 - form[:, None, :, None].expand(side, size, side, size).reshape(320, 320))
+
+
+def runs(mask: Tensor, apart: Tensor, length: Tensor, share: float = 0.95) -> Tensor:
+    """1 in runs along the rows of at least `length` () cells, more than a `share` of them filled, 0 elsewhere.
+
+    `apart`: distance of cells, (side, side).
+    """
+    window = _next(apart, length.floor())
+    full = (mask @ window.t() > share * length.floor()).to(mask.dtype)  # runs start here
+    return (full @ window > 0).to(mask.dtype)
+
+
+def _next(apart: Tensor, length: Tensor) -> Tensor:
+    """(i, j): 1 if cell j of a line is cell i or one of the `length` - 1 cells behind it. `apart`: j - i."""
+    return ((apart >= 0) & (apart < length)).to(apart.dtype)
+
+
+def _lines(mask: Tensor, flat: Tensor, apart: Tensor, length: Tensor, thick: Tensor) -> Tensor:
+    """Lines along the rows, without the strokes that cross them."""
+    gap, rows = _next(apart, 0.15 * length), _next(apart, thick + 1)
+    found = flat * runs(thickened(flat), apart, length, 0.85)
+    band = (found @ (gap + gap.t()) > 0).to(mask.dtype)
+    rest = mask * (1 - band)
+    return mask * band * (1 - ((rows @ rest > 0) & (rows.t() @ rest > 0)).to(mask.dtype))
+
+
+def _walls(mask: Tensor, flat: Tensor, steep: Tensor, apart: Tensor, tall: Tensor) -> Tensor:
+    """The walls of boxes or of a row of cells, if most of the other ink has a wall on all four sides."""
+    across = mask * runs(thickened(mask), apart, 0.7 * tall)
+    down = mask * runs(thickened(mask.t()), apart, 0.8 * tall).t()
+    lying, upright = across * flat, down * steep
+    thin = torch.maximum(lying, upright)
+    walls = torch.maximum(thin, around(thin[None])[0] * torch.maximum(across, down))  # with their crossings
+    rest = mask * (1 - around(walls[None])[0])
+    columns = _next(apart, 1.6 * tall)
+    inside = rest * _within(lying, apart, tall) * (upright @ columns > 0) * (upright @ columns.t() > 0)
+    return walls * ((inside.sum() >= 0.7 * rest.sum()) & (inside.sum() >= 0.5 * tall))
+
+
+def _is_pair(lines: Tensor, mask: Tensor, apart: Tensor, tall: Tensor) -> Tensor:
+    """Whether most ink has a line above and a line below, as in an ellipse: 1 or 0, ()."""
+    rest = mask * (1 - around(lines[None])[0])
+    return ((rest * _within(lines, apart, tall)).sum() > 0.5 * rest.sum()).to(mask.dtype)
+
+
+def _within(lines: Tensor, apart: Tensor, tall: Tensor) -> Tensor:
+    """Where there is a line above and a line below, at the distance of a cell's."""
+    rows = _next(apart, 1.1 * tall)
+    return (rows @ lines > 0) & (rows.t() @ lines > 0)
+
+
+def _rings_and_combs(mask: Tensor, found: Components) -> Tensor:
+    """The components that are forms on the whole.
+
+    A ring is the largest component, if it surrounds the others and has no ink between them. Combs and underlines are
+    wider than a digit, and flat.
+    """
+    height, width = (found.bottom - found.top) * mask, (found.right - found.left) * mask
+    comb = (width >= 1.4 * height.max()) & (height < 0.75 * height.max())
+    size = torch.maximum(height, width)
+    bounds = torch.stack((found.left, found.top, found.right, found.bottom), dim=2).view(-1, 4)
+    left, top, right, bottom = F.embedding(size.flatten().argmax(), bounds).unbind()
+    same = (found.left == left) & (found.top == top) & (found.right == right) & (found.bottom == bottom)
+    ring = mask * same
+    inside = (found.left > left) & (found.top > top) & (found.right < right) & (found.bottom < bottom)
+    content = mask * inside
+    # the holes of an outlined 6 or 8 are smaller than 0.4 of its height, and it is not wide
+    wide = right - left > 1.2 * (bottom - top)
+    large = (size * content).max() >= (0.4 - 0.2 * wide.to(mask.dtype)) * (bottom - top)
+    empty = (ring * box_around(content)).sum() <= 0.03 * ring.sum()
+    return torch.maximum(ring * (large & empty & surrounds(ring, content)), comb.to(mask.dtype))
+
+
+def _is_ruled(lines: Tensor, columns: Tensor) -> Tensor:
+    """Whether at least three `lines` begin at the left side and at least three end at the right side: 1 or 0, ()."""
+    columns = columns.view(lines.size(0), -1).amax(dim=1)
+    last = columns - F.pad(columns, (0, 3))[3:] * columns
+    ends = F.pad(torch.stack((lines[:, :3].amax(dim=1), (lines * last).amax(dim=1))), (1, 0))
+    return ((ends[:, 1:] - ends[:, :-1]).clamp(min=0).sum(dim=1).min() >= 3).to(lines.dtype)

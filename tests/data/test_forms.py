@@ -1,0 +1,122 @@
+"""Printed forms around digits are no ink, and straight strokes of digits are no form."""
+
+import numpy as np
+import pytest
+import torch
+from preprocessing_helpers import STROKES, drawn, painted
+from torch import Tensor
+
+from bnmodel.data.forms import runs, without_forms
+from bnmodel.data.ink import InkFinder
+
+TALL, WIDE = 90, 70  # of a cell, in pixels
+
+
+def rectangle(ink: np.ndarray, left: int, top: int, width: int = WIDE, height: int = TALL) -> None:
+    box = ink[top : top + height, left : left + width]
+    box[:2] = box[-2:] = box[:, :2] = box[:, -2:] = 255
+
+
+def row_of_cells(ink: np.ndarray) -> None:
+    for left in (30, 98, 166):
+        rectangle(ink, left, 30)
+
+
+def boxes(ink: np.ndarray) -> None:
+    for left in (24, 102, 180):
+        rectangle(ink, left, 30, 68)
+
+
+def comb(ink: np.ndarray) -> None:
+    ink[122:124, 30:236] = 255
+    for left in (30, 98, 166, 234):
+        ink[100:124, left : left + 2] = 255
+
+
+def underline(ink: np.ndarray) -> None:
+    for x in range(36, 232):
+        ink[112 + x // 80 :][:3, x] = 255
+
+
+def ellipse(ink: np.ndarray) -> None:
+    y, x = np.mgrid[: ink.shape[0], : ink.shape[1]]
+    ink[abs(np.hypot((y - 75) / 62, (x - 133) / 128) - 1) < 0.02] = 255
+
+
+def number() -> np.ndarray:
+    """A 2, a 5 and a 7, 42 pixels high, on 150 × 270 pixels."""
+    ink = np.zeros((150, 270), np.uint8)
+    for name, left in (("2", 34), ("5", 102), ("7", 170)):
+        ink = np.maximum(ink, drawn(STROKES[name], 64, (left, 42), (270, 150)))
+    return ink
+
+
+def cleaned(canvas: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The ink before and after the removal."""
+    found = InkFinder()(canvas)
+    return found.contrast, without_forms(found.contrast, found.columns, side)
+
+
+@pytest.mark.parametrize("pen", [0, 60], ids=["black", "grey"])
+@pytest.mark.parametrize("form", [row_of_cells, boxes, comb, underline, ellipse])
+def test_a_form_is_removed_and_its_digits_stay(form, pen: int) -> None:  # type: ignore[no-untyped-def]
+    digits, printed = number(), np.zeros((150, 270), np.uint8)
+    form(printed)
+    ink = np.maximum(digits, (printed / 255 * (255 - pen)).astype(np.uint8))
+    before, after = cleaned(painted(ink), 160)
+    alone = InkFinder()(painted(digits)).contrast
+    assert (before - alone).abs().sum() > 400  # the form is there
+    assert (after - alone).clamp(min=0).sum() < 0.02 * alone.sum()
+    assert (alone - after).clamp(min=0).sum() < 0.02 * alone.sum()
+
+
+@pytest.mark.parametrize("side", [80, 160])
+def test_a_number_without_a_form_stays(side: int) -> None:
+    before, after = cleaned(painted(number()), side)
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("side", [80, 160])
+@pytest.mark.parametrize("name", STROKES)
+def test_a_digit_without_a_form_stays(name: str, side: int) -> None:
+    before, after = cleaned(painted(drawn(STROKES[name], 200)), side)
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("side", [80, 160])
+def test_a_box_or_a_line_alone_is_a_drawing(side: int) -> None:
+    """A box is the 0 of a seven-segment display, a line a 1."""
+    for shape in ((slice(40, 42), slice(30, 240)), (slice(40, 110), slice(100, 150))):
+        ink = np.zeros((150, 270), np.uint8)
+        ink[shape] = 255
+        if shape[0].stop > 42:
+            ink[48:102, 108:142] = 0
+        before, after = cleaned(painted(ink), side)
+        assert torch.equal(before, after)
+
+
+def test_bars_of_touching_digits_are_no_underline() -> None:
+    ink = np.zeros((150, 270), np.uint8)
+    for left in (30, 70, 110):
+        ink = np.maximum(ink, drawn(STROKES["7"], 80, (left, 30), (270, 150)))
+    before, after = cleaned(painted(ink), 160)
+    assert torch.equal(before, after)
+
+
+def test_ruled_paper_is_left_to_the_next_step() -> None:
+    ink = number()
+    for top in (20, 60, 100, 140):
+        ink[top : top + 2] = 255
+    before, after = cleaned(painted(ink), 160)
+    assert torch.equal(before, after)
+
+
+def test_runs_are_as_long_as_asked_and_may_have_short_gaps() -> None:
+    mask = torch.zeros(160, 160)
+    mask[3, 10:40] = mask[5, 10:39] = mask[7, 10:60] = 1
+    mask[7, 30] = 0
+    apart = torch.arange(160.0) - torch.arange(160.0)[:, None]
+    found = runs(mask, apart, torch.tensor(30.0), 0.99)
+    assert found.sum(dim=1).nonzero().flatten().tolist() == [3]
+    assert found[3].nonzero().flatten().tolist() == list(range(10, 40))
+    assert runs(mask, apart, torch.tensor(30.0), 0.95)[7, 10:60].all()
