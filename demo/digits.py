@@ -12,6 +12,8 @@ from export.recogniser import Answer, Recognizer
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 MARGIN = 0.15  # paper kept around a digit, as a share of its longer side
+SOFT = 0.02  # width of the soft edge around a digit's box, likewise
+FORM = 0.25  # contrast of ink around a digit, as a share of the largest
 WIDE = 0.95  # width / height of a piece of ink above which it may be two touching digits
 VERY_WIDE = 1.2  # the same for ink that is read as one digit with a probability of at least CERTAIN
 CERTAIN = 0.999
@@ -62,7 +64,7 @@ def may_be_several(canvas: np.ndarray, probability: float = 0.0) -> bool:
 
 
 def alone(canvas: np.ndarray, boxes: Sequence[Box], chosen: int) -> np.ndarray:
-    """The sheet with the chosen digit only: the other digits, and whatever is not near it, become paper."""
+    """The sheet with the chosen digit only: other ink, such as of digits and forms around it, becomes paper."""
     height, width = canvas.shape[:2]
     left, top, right, bottom = _pixels(boxes[chosen], height, width)
     margin = round(MARGIN * max(right - left, bottom - top))
@@ -77,8 +79,14 @@ def alone(canvas: np.ndarray, boxes: Sequence[Box], chosen: int) -> np.ndarray:
         slice(max(0, top - margin), min(height, bottom + margin)),
         slice(max(0, left - margin), min(width, right + margin)),
     )
-    part, paper, erased = canvas[near].copy(), ~(own | others)[near], (others & ~own)[near]
-    part[erased] = np.median(part[paper], axis=0) if paper.any() else part[erased]
+    part, around = canvas[near].copy(), ~(own | others)[near]
+    if around.any():
+        paper = np.median(part[around], axis=0)
+        contrast = abs(part - paper).max(axis=2)
+        erased = (others & ~own)[near]
+        soft = round(SOFT * max(right - left, bottom - top)) + 2
+        own[max(0, top - soft) : bottom + soft, max(0, left - soft) : right + soft] = True
+        part[erased | (~own[near] & (contrast > FORM * contrast.max()))] = paper
     rows, columns = ((side.start, whole - side.stop) for side, whole in zip(near, (height, width), strict=True))
     return np.pad(part, (rows, columns, (0, 0)), mode="edge")
 

@@ -86,6 +86,15 @@ def test_ink_of_a_neighbour_within_the_margin_is_erased() -> None:
     assert np.flatnonzero(digits.alone(canvas, boxes, 0)[50, :, 3]).tolist() == list(range(10, 40))
 
 
+def test_a_printed_cell_around_a_digit_is_erased() -> None:
+    canvas = np.full((100, 200, 4), 255, np.uint8)
+    canvas[20:80, 12:40, :3] = canvas[20:80, 44:80, :3] = 0
+    canvas[12:14, :, :3] = canvas[86:88, :, :3] = canvas[12:88, 6:8, :3] = 120
+    boxes = [(12.0, 20.0, 40.0, 80.0), (44.0, 20.0, 80.0, 80.0)]
+    rows, columns = np.nonzero(digits.alone(canvas, boxes, 0)[..., 0] < 255)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 79, 12, 39)
+
+
 @pytest.mark.parametrize(("point", "digit"), [((20, 50), 0), ((130, 50), 1), ((60, 0), 0), ((90, 99), 1)])
 def test_the_nearest_digit_is_chosen(point: tuple[float, float], digit: int) -> None:
     assert digits.nearest(BOXES, point) == digit
