@@ -30,7 +30,7 @@ def in_form(digits: Sequence[Strokes], rng: Rng, kind: str) -> np.ndarray:
         else:
             cell = printed[margin : margin + height + thick, left : left + width + thick]
             cell[:thick] = cell[-thick:] = cell[:, :thick] = cell[:, -thick:] = 1
-        piece = _digit(strokes, height * rng.uniform(0.45, 0.7), brush, (0.9 * width, 0.9 * height), rng)
+        piece = digit(strokes, height * rng.uniform(0.45, 0.7), brush, (0.9 * width, 0.9 * height), rng)
         room = np.array([height - piece.shape[0], width - piece.shape[1]])
         away = (room / 2 + rng.uniform(-0.06, 0.06, 2) * (height, width)).astype(int)
         top, start = margin + away[0], left + away[1]
@@ -43,7 +43,7 @@ def marked(digits: Sequence[Strokes], rng: Rng, kind: str) -> np.ndarray:
     """A number with an "underline" a little longer than itself, or in an "ellipse"."""
     tall = int(rng.integers(50, 130))
     brush, gap = tall * rng.uniform(0.06, 0.11), int(rng.uniform(0.12, 0.5) * tall)
-    pieces = [_digit(strokes, tall, brush, (np.inf, np.inf), rng) for strokes in digits]
+    pieces = [digit(strokes, tall, brush, (np.inf, np.inf), rng) for strokes in digits]
     width = sum(piece.shape[1] + gap for piece in pieces) - gap
     margin = int(rng.uniform(0.3, 0.8) * max(tall, 0.5 * width * (kind == "ellipse")))
     size = (int(1.2 * tall) + 2 * margin, width + 2 * margin)
@@ -66,7 +66,7 @@ def marked(digits: Sequence[Strokes], rng: Rng, kind: str) -> np.ndarray:
     return _finished(np.zeros(size), np.maximum(written, line), rng)
 
 
-def _digit(strokes: Strokes, tall: float, brush: float, most: tuple[float, float], rng: Rng) -> np.ndarray:
+def digit(strokes: Strokes, tall: float, brush: float, most: tuple[float, float], rng: Rng) -> np.ndarray:
     """Coverage by a digit about `tall` pixels high, cropped, and at most `most` wide and high."""
     high = int(tall * rng.uniform(0.85, 1.1))
     drawing = Drawing(

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks import paper as p
-from benchmarks.form_scenes import in_form, marked
-from benchmarks.rasteriser import Drawing
+from benchmarks.form_scenes import digit, in_form, marked
 from benchmarks.strokes import Strokes
 
 Rng = np.random.Generator
@@ -49,18 +48,8 @@ def led(label: int, rng: Rng) -> np.ndarray:
 def number(digits: Sequence[Strokes], rng: Rng, gap: tuple[float, float], photo: bool = False) -> np.ndarray:
     """Digits in a row. `gap`: range of the distance between neighbours in digit heights; negative overlaps."""
     tall = int(rng.integers(50, 130))
-    pieces = []
     brush = tall * rng.uniform(0.06, 0.11)
-    for strokes in digits:
-        high = int(tall * rng.uniform(0.85, 1.1))
-        side = 2 * high
-        drawing = Drawing(
-            width=side, height=side, size=high / side, brush=brush / side, rotation=float(rng.uniform(-6, 6)),
-            slant=float(rng.uniform(-5, 10)),
-        )  # fmt: skip
-        covered = p.coverage(strokes, drawing, rng)
-        rows, columns = np.flatnonzero(covered.max(1) > 0.1), np.flatnonzero(covered.max(0) > 0.1)
-        pieces.append(covered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    pieces = [digit(strokes, tall, brush, (np.inf, np.inf), rng) for strokes in digits]
     gaps = [int(rng.uniform(*gap) * tall) for _ in pieces[1:]]
     width = sum(piece.shape[1] for piece in pieces) + sum(gaps)
     margin = int(tall * rng.uniform(0.2, 0.8))

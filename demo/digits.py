@@ -13,7 +13,7 @@ from export.recogniser import Answer, Recognizer
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 MARGIN = 0.15  # paper kept around a digit, as a share of its longer side
 SOFT = 0.02  # width of the soft edge around a digit's box, likewise
-FORM = 0.25  # contrast of ink around a digit, as a share of the largest
+OTHER_INK = 0.25  # contrast above which a pixel around a digit is other ink, as a share of the largest contrast
 WIDE = 0.95  # width / height of a piece of ink above which it may be two touching digits
 VERY_WIDE = 1.2  # the same for ink that is read as one digit with a probability of at least CERTAIN
 CERTAIN = 0.999
@@ -86,7 +86,7 @@ def alone(canvas: np.ndarray, boxes: Sequence[Box], chosen: int) -> np.ndarray:
         erased = (others & ~own)[near]
         soft = round(SOFT * max(right - left, bottom - top)) + 2
         own[max(0, top - soft) : bottom + soft, max(0, left - soft) : right + soft] = True
-        part[erased | (~own[near] & (contrast > FORM * contrast.max()))] = paper
+        part[erased | (~own[near] & (contrast > OTHER_INK * contrast.max()))] = paper
     rows, columns = ((side.start, whole - side.stop) for side, whole in zip(near, (height, width), strict=True))
     return np.pad(part, (rows, columns, (0, 0)), mode="edge")
 

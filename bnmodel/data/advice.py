@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from bnmodel.data.content import find_content
-from bnmodel.data.forms import without_forms
 from bnmodel.data.ink import InkFinder
 
 FAINT = 0.2  # contrast of the strongest ink below which it is too faint
@@ -26,7 +25,7 @@ def measure(canvas: np.ndarray) -> Measured:
     """Properties of a uint8 RGBA canvas (H, W, 4), sides 8 … 4096."""
     with torch.inference_mode():
         found = InkFinder()(torch.from_numpy(np.ascontiguousarray(canvas)))
-        contrast = find_content(found, without_forms(found.contrast, found.columns, 80))[2]
+        contrast = find_content(found)[2]
     rows, columns = torch.nonzero(contrast > 0.3 * contrast.max(), as_tuple=True)
     height, width = int(found.rows.sum()), int(found.columns.sum())
     touches = len(rows) > 0 and (

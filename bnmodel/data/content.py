@@ -4,29 +4,20 @@ Works on CELLS × CELLS cells of 4 × 4 working pixels (CELLS = 80). Masks are f
 once: (masks, CELLS, CELLS).
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnmodel.data.components import Components, box_around, components, surrounds
+from bnmodel.data.forms import without_forms
 from bnmodel.data.ink import Ink, enlarged, mixed
 from bnmodel.data.ruled_lines import Sheet, around, without_lines
 
 Bars = tuple[Tensor, Tensor, Tensor, Tensor]  # cells filled by dropped lines above, below, before and behind
 
 
-class Components(NamedTuple):
-    """Bounds of each cell's connected component, ends exclusive, (side, side) each; undefined where there is no ink."""
-
-    top: Tensor
-    bottom: Tensor
-    left: Tensor
-    right: Tensor
-
-
-def find_content(found: Ink, contrast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the drawing in `contrast`: that of `found` without forms.
+def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the drawing, without printed forms, which are searched for in `side` × `side` cells: 80 or 160.
 
     Two thresholds are tried, a quarter and half of the pen's contrast. The higher one is used where the lower one
     includes ruled lines: much more ink, or ink that reaches the border.
@@ -35,6 +26,7 @@ def find_content(found: Ink, contrast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         The mask of the drawing (CELLS, CELLS); the contrast () that drawn pixels exceed; the contrast of the drawing
         alone (SIDE, SIDE).
     """
+    contrast = without_forms(found.contrast, found.columns, side)
     cells = contrast.view(80, 4, 320).amax(dim=1).view(80, 80, 4).amax(dim=2) * found.area  # (CELLS, CELLS)
     sheet = Sheet(found.rows.view(80, 4).amax(dim=1).sum(), found.columns.view(80, 4).amax(dim=1).sum())
     pen = _pen(cells, sheet)
@@ -82,42 +74,6 @@ def _inset(sheet: Sheet, share: float, cells: float = 0.0) -> Tensor:
     row = (index >= top) & (index < sheet.height - top)
     column = (index >= left) & (index < sheet.width - left)
     return (row[:, None] & column).to(torch.float32)
-
-
-# --- connected components --------------------------------------------------------------------------------------------
-
-
-def components(mask: Tensor, turns: int = 4) -> Components:
-    """Bounds of the connected components (8 neighbours) of a square mask.
-
-    Each cell points to the lowest, highest, rightmost and leftmost known cell of its component. In each step it takes
-    the best pointer of its neighbours, then the pointer of the cell it points to, so that distances double (pointer
-    jumping: Shiloach & Vishkin, Journal of Algorithms 3, 1982). Paths that turn back stop this; so cells finally merge
-    the bounds of all four cells they point to, once per turn of the path, for at most `turns` turns.
-    """
-    side = mask.size(0)
-    count = side * side
-    ink = torch.stack((mask, mask, mask.t(), mask.t()))  # down, up; and with rows and columns exchanged right, left
-    plane = torch.arange(4, device=mask.device, dtype=mask.dtype)[:, None, None]
-    first, origin = plane * count, (plane - 2 * (plane / 2).floor()) * (count - 1)
-    index = torch.arange(count, device=mask.device, dtype=mask.dtype).view(side, side)
-    best = (index - origin).abs() * ink  # rank from the top (bottom, left, right), different for each cell
-    for _ in range(turns + 2):
-        best = around(around(best) * ink)
-        place = (best - origin).abs() + first
-        best = F.embedding(place.long(), best.view(-1, 1)).view(4, side, side) * ink
-    place = (best - origin).abs()
-    line = ((place + 0.5) / side).floor()
-    across = place - line * side
-    row = torch.cat((line[:2], across[2:].transpose(1, 2)))
-    column = torch.cat((across[:2], line[2:].transpose(1, 2)))
-    pointed = (row * side + column).long().view(4, -1)
-    extents = torch.stack((row[0] + 1, side - row[1], column[2] + 1, side - column[3])) * mask
-    for _ in range(turns):
-        extents = around(extents) * mask
-        known = F.embedding(pointed, extents.view(4, -1).t().contiguous())  # (4, count, 4)
-        extents = torch.maximum(extents, known.amax(dim=0).t().view(4, side, side)) * mask
-    return Components(side - extents[1], extents[0], side - extents[3], extents[2])
 
 
 def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
@@ -207,37 +163,6 @@ def _bars(covered: Tensor, across: Tensor, length: Tensor) -> tuple[Tensor, Tens
     index = torch.arange(80, device=covered.device, dtype=covered.dtype)
     other = (covered < 0.6 * length) & (index < across)
     return torch.where(other, index, across).min(), across - 1 - torch.where(other, index, -1.0).max()
-
-
-def surrounds(ink: Tensor, content: Tensor) -> Tensor:
-    """Whether there is ink on all four sides of at least 70 % of the bounding box of `content`."""
-    index, first, last = _ends(content)
-    outside = torch.stack((index < first, index > last), dim=1).to(ink.dtype)  # (2, 2, side): before and behind
-    filled = _between(index, first, last)
-    filled = torch.stack((filled[1], filled[0]))  # the columns above and below, the rows on the left and on the right
-    sides = (outside @ torch.stack((ink, ink.t())) > 0) * filled[:, None]
-    return ((sides.sum(dim=2) - 0.7 * filled.sum(dim=1)[:, None]).min() >= 0) & (filled.max() > 0)
-
-
-def box_around(mask: Tensor) -> Tensor:
-    """Mask → mask of its bounding box."""
-    filled = _between(*_ends(mask))
-    return filled[0][:, None] * filled[1]
-
-
-def _ends(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Square mask → the indices of its rows and columns (side,); the first and the last row and column with ink (2, 1).
-
-    Without any ink the first is later than the last.
-    """
-    lines = torch.stack((mask.amax(dim=1), mask.amax(dim=0))) > 0
-    index = torch.arange(mask.size(0), device=mask.device, dtype=mask.dtype)
-    first = torch.where(lines, index, float(mask.size(0))).amin(dim=1, keepdim=True)
-    return index, first, torch.where(lines, index, -1.0).amax(dim=1, keepdim=True)
-
-
-def _between(index: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    return ((index >= first) & (index <= last)).to(index.dtype)
 
 
 def _extent(masks: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnmodel.data.content import Components, box_around, components, surrounds
+from bnmodel.data.components import Components, box_around, components, surrounds
 from bnmodel.data.ruled_lines import around, thickened
 
 
@@ -27,7 +27,7 @@ def without_forms(contrast: Tensor, columns: Tensor, side: int) -> Tensor:
     mask = ((cells > 0.15 * cells.max()) & (cells > 0)).to(cells.dtype)
     index = torch.arange(side, device=mask.device, dtype=mask.dtype)
     apart = index - index[:, None]  # once, since exported files contain it
-    found = components(mask, turns=2)  # forms have few
+    found = components(mask, turns=2)  # forms turn rarely
     tall = ((found.bottom - found.top) * mask).max()  # of a digit or of a cell
     thick = (0.12 * tall + 3).floor()
     flat = mask * (1 - runs(mask.t(), apart, thick).t())  # without solid areas
@@ -55,7 +55,7 @@ def runs(mask: Tensor, apart: Tensor, length: Tensor, share: float = 0.95) -> Te
 
 
 def _next(apart: Tensor, length: Tensor) -> Tensor:
-    """(i, j): 1 if cell j of a line is cell i or one of the `length` - 1 cells behind it. `apart`: j - i."""
+    """(i, j): 1 if cell j of a line is cell i or one of the `length` - 1 cells after it. `apart`: j - i."""
     return ((apart >= 0) & (apart < length)).to(apart.dtype)
 
 
@@ -88,7 +88,7 @@ def _is_pair(lines: Tensor, mask: Tensor, apart: Tensor, tall: Tensor) -> Tensor
 
 
 def _within(lines: Tensor, apart: Tensor, tall: Tensor) -> Tensor:
-    """Where there is a line above and a line below, at the distance of a cell's."""
+    """Where there is a line above and a line below, no farther than a cell is high."""
     rows = _next(apart, 1.1 * tall)
     return (rows @ lines > 0) & (rows.t() @ lines > 0)
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnmodel.data.content import components, find_content
-from bnmodel.data.forms import without_forms
+from bnmodel.data.components import components
+from bnmodel.data.content import find_content
 from bnmodel.data.ink import InkFinder
 from bnmodel.data.preprocessing import digit_of, ink_box, reduced
 from bnmodel.data.ruled_lines import around
@@ -33,7 +33,7 @@ class NumberReader(nn.Module):
 
     def forward(self, canvas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found = self.find_ink(canvas)
-        area, faint, contrast = find_content(found, without_forms(found.contrast, found.columns, 160))
+        area, faint, contrast = find_content(found, 160)
         ink = contrast / contrast.max().clamp(min=1e-6)  # (SIDE, SIDE)
         boxes, labels, more = find_parts(ink)
         boxes, labels = merged(boxes, labels)

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnmodel.data.content import find_content
-from bnmodel.data.forms import without_forms
 from bnmodel.data.ink import Ink, InkFinder, mixed, window
 
 SIZE = 28  # of the result
@@ -30,7 +29,7 @@ class Sketch(nn.Module):
 
     def forward(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
         found = self.find_ink(canvas)
-        area, faint, contrast = find_content(found, without_forms(found.contrast, found.columns, 80))
+        area, faint, contrast = find_content(found)
         ink = contrast / contrast.max().clamp(min=1e-6)  # (SIDE, SIDE)
         digit = digit_of(canvas, found, area, faint, ink)
         return digit, ink.sum(dim=1).sum() / (found.rows.sum() * found.columns.sum())  # two sums: less rounding
@@ -81,7 +80,7 @@ def resampling_weights(
 def ink_map(canvas: Tensor) -> Tensor:
     """uint8 (H, W, 4) → float32 (H, W): 1 for the strongest ink of the drawing, 0 outside the drawing."""
     found = InkFinder()(canvas)
-    contrast = find_content(found, without_forms(found.contrast, found.columns, 80))[2]
+    contrast = find_content(found)[2]
     row, column = (
         (torch.arange(side, device=canvas.device) / found.step + 1e-4).floor().long().clamp(max=contrast.size(0) - 1)
         for side in canvas.shape[:2]

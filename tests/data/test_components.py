@@ -6,7 +6,7 @@ import torch
 from preprocessing_helpers import STROKES, drawn
 from scipy import ndimage
 
-from bnmodel.data.content import components
+from bnmodel.data.components import components
 
 SIDE = 80
 
