@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import threading
 from html import escape
 from importlib.util import find_spec
@@ -134,6 +135,7 @@ def error_response(request: Request, error: Exception) -> JSONResponse:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # closes the server and removes temporary files
     torch.set_num_threads(1)  # answers are small and visitors many: threads of one answer would only wait for others
     page = Page(CHECKPOINTS)
     with without_servers():

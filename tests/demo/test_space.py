@@ -126,6 +126,9 @@ def test_the_files_of_the_container_start_with_the_required_packages_alone_and_a
     assert "playwright" not in allowed
     environment = {**os.environ, "SPACE_ID": "somebody/something", "GRADIO_SERVER_PORT": str(port)}
     environment.pop("GRADIO_SERVER_NAME", None)
+    temporary = container / "tmp"
+    temporary.mkdir()
+    environment["TMPDIR"] = str(temporary)
     command = [sys.executable, "-I", "-c", ALONE.format(allowed=allowed)]
     log = container / "log"
     with log.open("w") as output:
@@ -137,9 +140,11 @@ def test_the_files_of_the_container_start_with_the_required_packages_alone_and_a
         seven.save(container / "seven.png")
         client = Client(f"http://127.0.0.1:{port}", verbose=False)
         assert client.predict(handle_file(container / "seven.png"), api_name="/predict")["label"] == 7
+        assert list(temporary.glob("bnmodel-*"))
     finally:
         server.terminate()
         server.wait(20)
+    assert not list(temporary.glob("bnmodel-*"))
 
 
 def wait_for_health(port: int, server: subprocess.Popen, log: Path) -> None:  # type: ignore[type-arg]
