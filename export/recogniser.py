@@ -122,7 +122,8 @@ def load(folder: Path | str, format: str = "onnx") -> Recognizer:
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, received {format!r}")
     folder = Path(folder)
-    digits, sketch = (load_file(folder / f"{name}.{format}", threads=1, lean=True) for name in ("digits", "sketch"))
+    digits = load_file(folder / f"digits.{format}", threads=1, lean=True)
+    sketch = load_file(folder / f"sketch.{format}", threads=1, lean=True, optimised=False)
     path = folder / f"numbers.{format}"
     numbers = cache(lambda: load_file(path, threads=1, lean=True).run)
 
