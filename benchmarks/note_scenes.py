@@ -9,8 +9,12 @@ from benchmarks.strokes import Strokes
 Rng = np.random.Generator
 
 
-def on_note(strokes: Strokes, rng: Rng) -> np.ndarray:
-    """A coloured rectangle or disc, half to nine tenths as long as the picture's shorter side, slightly rotated."""
+def on_note(strokes: Strokes, rng: Rng, lengths: tuple[float, float] = (0.5, 0.9), off: float = 0.2) -> np.ndarray:
+    """A coloured rectangle or disc, slightly rotated.
+
+    `lengths`: range of its length, as a share of the picture's shorter side; `off`: greatest distance from the middle,
+    as a share of the room beside it.
+    """
     height, width = (int(side) for side in rng.integers(240, 640, 2))
     size, side = (height, width), min(height, width)
     behind = BACKGROUNDS[rng.integers(len(BACKGROUNDS))](size, rng)
@@ -18,9 +22,9 @@ def on_note(strokes: Strokes, rng: Rng) -> np.ndarray:
         colour = rng.uniform(120, 255, 3)
         if abs(colour - behind.mean((0, 1))).max() > 50:
             break
-    length, turned = rng.uniform(0.5, 0.9) * side, rng.uniform(-10, 10)
+    length, turned = rng.uniform(*lengths) * side, rng.uniform(-10, 10)
     y, x = np.mgrid[:height, :width] + 0.5
-    centre = np.array([width, height]) / 2 + rng.uniform(-0.2, 0.2, 2) * (np.array([width, height]) - length)
+    centre = np.array([width, height]) / 2 + rng.uniform(-off, off, 2) * (np.array([width, height]) - length)
     cos, sin = np.cos(np.deg2rad(turned)), np.sin(np.deg2rad(turned))
     along, across = abs(np.array([[cos, sin], [-sin, cos]]) @ np.stack((x - centre[0], y - centre[1])).reshape(2, -1))
     disc = rng.random() < 0.25
@@ -41,6 +45,10 @@ def on_note(strokes: Strokes, rng: Rng) -> np.ndarray:
     canvas = np.full((*size, 4), 255, np.uint8)
     canvas[:, :, :3] = np.clip(picture * light, 0, 255)
     return p.photographed(canvas, rng, rng.uniform(0.3, 1.2), rng.uniform(0, 3), int(rng.integers(60, 95)))
+
+
+def on_small_note(strokes: Strokes, rng: Rng) -> np.ndarray:
+    return on_note(strokes, rng, (0.25, 0.5), 0.4)
 
 
 # --- backgrounds: float64 (H, W, 3) in 0 … 255 ------------------------------------------------------------------------

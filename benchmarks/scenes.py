@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks import paper as p
-from benchmarks.note_scenes import on_note
+from benchmarks.note_scenes import on_note, on_small_note
 from benchmarks.rasteriser import Drawing
 from benchmarks.strokes import Strokes
 
@@ -280,6 +280,7 @@ SINGLE: dict[str, Callable[[Strokes, Rng], np.ndarray]] = {
     "specks": speckled,
     "small on a large photo": small_on_large,
     "note on something else": on_note,
+    "small note": on_small_note,
 }
 BLANK: dict[str, Callable[[Strokes | None, Rng], np.ndarray]] = {
     "blank, vignette": on_vignette,

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bnmodel.data.ruled_lines import around
@@ -30,24 +29,24 @@ def components(mask: Tensor, turns: int = 4) -> Components:
     count = side * side
     ink = torch.stack((mask, mask, mask.t(), mask.t()))  # down, up; and with rows and columns exchanged right, left
     plane = torch.arange(4, device=mask.device, dtype=mask.dtype)[:, None, None]
-    first, origin = plane * count, (plane - 2 * (plane / 2).floor()) * (count - 1)
+    origin = (plane - 2 * (plane / 2).floor()) * (count - 1)
     index = torch.arange(count, device=mask.device, dtype=mask.dtype).view(side, side)
     best = (index - origin).abs() * ink  # rank from the top (bottom, left, right), different for each cell
     for _ in range(turns + 2):
         best = around(around(best) * ink)
-        place = (best - origin).abs() + first
-        best = F.embedding(place.long(), best.view(-1, 1)).view(4, side, side) * ink
+        place = (best - origin).abs()
+        best = best.view(4, -1).gather(1, place.long().view(4, -1)).view(4, side, side) * ink
     place = (best - origin).abs()
     line = ((place + 0.5) / side).floor()
     across = place - line * side
     row = torch.cat((line[:2], across[2:].transpose(1, 2)))
     column = torch.cat((across[:2], line[2:].transpose(1, 2)))
-    pointed = (row * side + column).long().view(4, -1)
+    pointers = (row * side + column).long().view(4, 1, count).expand(4, 4, count).unbind()
     extents = torch.stack((row[0] + 1, side - row[1], column[2] + 1, side - column[3])) * mask
     for _ in range(turns):
         extents = around(extents) * mask
-        known = F.embedding(pointed, extents.view(4, -1).t().contiguous())  # (4, count, 4)
-        extents = torch.maximum(extents, known.amax(dim=0).t().view(4, side, side)) * mask
+        for pointer in pointers:
+            extents = torch.maximum(extents, extents.view(4, -1).gather(1, pointer).view(4, side, side) * mask)
     return Components(side - extents[1], extents[0], side - extents[3], extents[2])
 
 

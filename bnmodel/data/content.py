@@ -46,7 +46,8 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
     # what belongs to a line at the lower threshold belongs to it at the higher one, where the line may be interrupted
     kept_ink = kept[0] * torch.maximum(kept[1], 1 - upper)
     uncertain = _is_ruled(masks[0] - kept[0], sheet) | (found.shadow > 0)
-    chosen = _choose(mask, kept_ink, uncertain, cells, sheet)
+    edges = (found.limits[:, 1] - found.limits[:, 0] > 0.05).to(cells.dtype).t()  # of shadows
+    chosen = _choose(mask, kept_ink, uncertain, around(around(around(edges[None])))[0], cells, sheet)
     # small and faint parts within its bounding box belong to it, but do not extend the box
     chosen = torch.maximum(chosen, box_around(chosen) * (1 - mask))
     dropped = mask * (1 - chosen)
@@ -76,12 +77,13 @@ def _inset(sheet: Sheet, share: float, cells: float = 0.0) -> Tensor:
     return (row[:, None] & column).to(torch.float32)
 
 
-def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
+def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, edges: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     """The components that do not touch the border, except those much smaller than the largest one.
 
     If they are tiny, or only a small part of the ink inside the picture and not enclosed by the rest, the drawing
     itself touches the border: then all of the ink. If that covers a square of 0.35 of the picture's longer side, it is
-    a shadow, and nothing is drawn. Small ink alone is no drawing either on ruled paper or under a shadow (`uncertain`).
+    a shadow, and nothing is drawn. Small ink alone is no drawing either on ruled paper or under a shadow (`uncertain`),
+    nor is ink at a shadow's `edges` alone.
     """
     found = components(kept)
     size = torch.maximum(found.bottom - found.top, found.right - found.left)
@@ -100,11 +102,12 @@ def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, cells: Tensor, sheet:
     enough = (largest >= 0.12 * longest) & ((share >= 0.35 * mass.sum()) | enclosed)
     parts = ((free >= 0.2 * largest) & (free > 0)).to(mask.dtype)
     parts = torch.maximum(parts, box_around(parts) * (free > 0))
-    drawing = torch.logical_not(uncertain & ((size * kept).max() < 0.12 * longest)).to(mask.dtype)
+    drawing = torch.ones_like(longest)
     for side in (15, 18, 23, 28):
         uncovered = F.max_pool2d(1 - mask[None, None], side, 1).min()  # 0 where a square of this side is covered
         drawing = torch.minimum(drawing, torch.maximum(uncovered, (side < 0.35 * longest).to(mask.dtype)))
-    return mixed(enough.to(mask.dtype), parts, mask * drawing)
+    chosen = mixed(enough.to(mask.dtype), parts, mask * drawing)
+    return chosen * torch.logical_not(uncertain & ((size * kept * (1 - edges)).max() < 0.12 * longest))
 
 
 def _is_ruled(lines: Tensor, sheet: Sheet) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnmodel.data.components import Components, box_around, components, surrounds
+from bnmodel.data.ink import enlarged
 from bnmodel.data.ruled_lines import around, thickened
 
 
@@ -41,7 +42,7 @@ def without_forms(contrast: Tensor, columns: Tensor, side: int) -> Tensor:
     form = torch.maximum(walls, torch.maximum(lines, _rings_and_combs(mask, found)) * (1 - walls.max()))
     digits = ((mask * (1 - around(form[None])[0])).sum() >= 0.5 * tall).to(mask.dtype)
     form = form * digits * (1 - _is_ruled(runs(thickened(mask), apart, 0.66 * tall), columns))
-    return contrast * (1 - form[:, None, :, None].expand(side, size, side, size).reshape(320, 320))
+    return contrast * (1 - enlarged(form))
 
 
 def runs(mask: Tensor, apart: Tensor, length: Tensor, share: float = 0.95) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnmodel.data.colours import biweight, common_colours
-from bnmodel.data.notes import is_note, middle_of, note_area
+from bnmodel.data.notes import find_note, middle_of, note_area
 from bnmodel.data.shadows import light_at, light_on
 
 SIDE = 320  # working pixels; the longer side of a picture fills more than half of them
@@ -72,13 +72,14 @@ class InkFinder(nn.Module):
         valid = pixels.columns[:, None] * pixels.rows  # (SIDE, SIDE)
         few = pixels.mean[::4].view(80, 4, 80, 4).mean(dim=3).transpose(0, 1)
         shadow, limits, brightness = light_on(few, valid[::4, ::4])
-        light = light_at(pixels.mean, enlarged(limits.view(80, 160)).view(320, 2, 320), brightness)
+        paper = enlarged(limits.view(80, 160)).view(320, 2, 320)  # lowest and highest brightness nearby
+        light = light_at(pixels.mean, paper, brightness)
         mean = _premultiplied(pixels.mean, light)
         cells, weight, area, unevenness = self.paper(mean[::2, :, ::2].transpose(0, 1), valid[::2, ::2])
         contrast = (mean - surface(self.enlarging, cells, self.enlarging)).abs().amax(dim=1) * valid
         total = weight.sum().clamp(min=1)
         noise = (contrast[::2, ::2] * weight).sum() / total
-        spread = pixels.spread / light
+        spread = (pixels.spread - (paper[:, 1] - paper[:, 0])).clamp(min=0) / light
         roughness = (spread[::2, ::2] * weight).sum() / (2 * total)  # how far extreme pixels are from the paper
         limit = torch.maximum((2.5 * torch.maximum(noise, roughness)).clamp(min=self.noise), 0.15 * shadow)
         inked = (torch.maximum(contrast, spread - roughness) > limit) & (contrast > 4 * noise)
@@ -108,7 +109,11 @@ class InkFinder(nn.Module):
         colour, inner = common[0], common[1]
         alike = ((mean - colour).abs().amax(dim=0) < 0.5 / 255).to(mean.dtype) * valid
         flat = (alike.sum() >= 0.5 * valid.sum()).to(mean.dtype)
-        note = is_note(some, shown, middle, colour, inner) * (1 - flat)
+        other = common_colours(some, (shown * (biweight(some - colour, 0.2) <= 0))[None])[0]
+        in_middle, region = find_note(some, shown, middle, colour, inner)
+        anywhere, other_region = find_note(some, shown, shown, colour, other)
+        inner, region = mixed(in_middle, inner, other), mixed(in_middle, region, other_region)
+        note = torch.maximum(in_middle, anywhere) * (1 - flat)
         paper = mixed(note, inner, colour).expand_as(cells)
         for scale in (0.3, 0.2, 0.15, 0.12, 0.10, 0.08):
             weight = biweight(cells - paper, scale) * present
@@ -121,7 +126,7 @@ class InkFinder(nn.Module):
             correction = self.smooth(rests, weights)
             paper = paper + correction
             rests = rests - correction * weights
-        area = torch.maximum(note_area((weight[0, ::2, ::2] > 0.3).to(mean.dtype), shown[0]), 1 - note)
+        area = torch.maximum(note_area((weight[0, ::2, ::2] > 0.3).to(mean.dtype), region, shown[0]), 1 - note)
         paper = flat * colour + (1 - flat) * paper
         light = paper[:3].mean(dim=0) * (present[0] > 0.5)
         unevenness = light.max() - (light + (present[0] <= 0.5)).min()
@@ -172,10 +177,10 @@ def mixed(share: Tensor, one: Tensor, other: Tensor) -> Tensor:
 
 
 def enlarged(cells: Tensor) -> Tensor:
-    """(80, n · 80) → (320, n · 320): each value four times in both directions."""
-    cell, pixel = torch.arange(80, device=cells.device), torch.arange(320, device=cells.device)
-    wide = cells.reshape(-1, 80) @ ((pixel / 4).floor() == cell[:, None]).to(cells.dtype)  # faster than expanding
-    return wide.view(80, 1, -1).expand(-1, 4, -1).reshape(320, -1)
+    """(h, w) → (320, w · 320 / h): each value several times in both directions."""
+    times = 320 // cells.size(0)
+    wide = torch.stack([cells] * times, dim=2).flatten(1)  # in ONNX Runtime ten times as fast as expanding
+    return torch.stack([wide] * times, dim=1).flatten(0, 1)
 
 
 def _between(place: Tensor) -> Tensor:
@@ -213,10 +218,10 @@ def reduce_canvas(canvas: Tensor) -> Pixels:
     total = _rest(values.sum(dim=1), width, columns).sum(dim=1)  # (SIDE, 4 · SIDE)
     low = _rest(values.amin(dim=1).to(torch.uint8), width, columns).to(torch.float32).amin(dim=1)
     high = _rest(values.amax(dim=1).to(torch.uint8), width, columns).to(torch.float32).amax(dim=1)
-    pixels, spread = total.view(320, 4, 320) / (255 * factor * factor), (high - low).view(320, 4, 320) / 255
+    pixels, spread = total.view(320, 4, 320) / (255 * factor * factor), (high - low).view(320, 4, 320)
     return Pixels(
         pixels,
-        torch.maximum(spread[:, :3].amax(dim=1) * pixels[:, 3], spread[:, 3]),
+        torch.maximum(spread[:, :3].amax(dim=1) * pixels[:, 3], spread[:, 3]) / 255,
         (start < height * enlargement).to(torch.float32),
         (start < width * enlargement).to(torch.float32),
         start[1] / enlargement,

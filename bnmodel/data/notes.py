@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bnmodel.data.colours import biweight
+from bnmodel.data.components import box_around
 from bnmodel.data.ruled_lines import around
 
 
@@ -15,40 +16,47 @@ def middle_of(valid: Tensor) -> Tensor:
     return valid * _closeness(valid[0, :, :1])[:, None] * _closeness(valid[0, :1])
 
 
-def is_note(pixels: Tensor, valid: Tensor, middle: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
-    """Whether there is a note of colour `inner` on a background with the common colour `outer`: 1 or 0, ().
+def find_note(pixels: Tensor, valid: Tensor, weights: Tensor, outer: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+    """A note of colour `inner` on a background with the common colour `outer`.
 
-    There is one if a large solid region of its colour encloses a third colour, the ink. Thick ink on plain paper
-    encloses nothing but paper and, at its edges, mixtures of both.
+    There is one if a solid region of its colour, about as large as its bounding box, encloses a third colour, the ink.
+    Thick ink on plain paper encloses nothing but paper and, at its edges, mixtures of both.
 
     Args:
         pixels: (4, 80, 80).
         valid: (1, 80, 80).
-        middle: weights by closeness to the middle, (1, 80, 80).
+        weights: of the pixels that the region has to fill, (1, 80, 80).
         outer: common colour of the picture, (4, 1, 1).
-        inner: that of its middle, (4, 1, 1).
+        inner: another common colour, (4, 1, 1).
+
+    Returns:
+        Whether there is a note, 1 or 0, (); its region, (80, 80).
     """
     across = inner - outer
     share = ((pixels - outer) * across).sum(dim=0, keepdim=True) / (across * across).sum().clamp(min=1e-6)
     # if few pixels have the colour `outer`, it is itself a mixture of paper and ink, and neither is a third colour
     frequent = ((biweight(pixels - outer, 0.09) * valid > 0).sum() > 0.1 * valid.sum()).to(pixels.dtype)
-    share = torch.maximum(share, frequent - 1).clamp(max=1)
-    third = (pixels - outer - share * across).abs().amax(dim=0) > 0.12
-    region = (biweight(pixels - inner, 0.09) * valid)[0] > 0
-    hull = _hull(region.to(pixels.dtype))
-    weight = hull * middle[0]
-    solid = (weight * region).sum() > 0.65 * weight.sum()
-    large = hull.sum() > 0.09 * valid.sum()
+    third = (pixels - outer - torch.maximum(share, frequent - 1) * across).abs().amax(dim=0) > 0.12
+    alike = ((biweight(pixels - inner, 0.09) * valid)[0] > 0).to(pixels.dtype)
+    index = torch.arange(80, device=pixels.device)
+    beside = ((index[:, None] - index).abs() <= 1).to(pixels.dtype)
+    hull = _hull(alike * (beside @ alike @ beside >= 5))  # without lines
+    region = around(1 - around(1 - hull[None]))[0]
+    weight = hull * weights[0]
+    solid = (weight * alike).sum() > 0.65 * weight.sum()
+    large = (region.sum() > 0.02 * valid.sum()) & (region.sum() > 0.65 * box_around(region).sum())
     apart = across.abs().max() > 0.12
-    return (solid & large & apart & ((hull * third).sum() > 0.03 * hull.sum())).to(hull.dtype)
+    return (solid & large & apart & ((hull * third).sum() > 0.012 * hull.sum())).to(hull.dtype), region
 
 
-def note_area(paper: Tensor, valid: Tensor) -> Tensor:
+def note_area(paper: Tensor, region: Tensor, valid: Tensor) -> Tensor:
     """The inside of the note, (80, 80); the whole picture if the note fills more than a quarter of the picture's rim.
 
-    `paper`: 1 for pixels of the note's paper, (80, 80); `valid`: (80, 80).
+    `paper`: 1 for pixels of the note's paper, (80, 80); `region`: as found by `find_note`; `valid`: (80, 80).
     """
     inside = _hull(1 - around(1 - paper[None])[0])  # without the note's edge and small parts of the background
+    small = _hull(paper * around(region[None])[0])  # of a small note, the ink leaves nothing but the edge
+    inside = torch.maximum(inside, 1 - around(1 - small[None])[0])
     index = torch.arange(80, device=paper.device)
     width, height = valid[:, 0].sum(), valid[0].sum()
     at_rim = 1 - ((index >= 1) & (index < width - 2)).to(paper.dtype)[:, None] * ((index >= 1) & (index < height - 2))

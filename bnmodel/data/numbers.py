@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from bnmodel.data.components import components
 from bnmodel.data.content import find_content
-from bnmodel.data.ink import InkFinder
+from bnmodel.data.ink import InkFinder, enlarged
 from bnmodel.data.preprocessing import digit_of, ink_box, reduced
 from bnmodel.data.ruled_lines import around
 from bnmodel.data.touching import best_way, edges, section_boxes, section_digits
@@ -37,9 +37,8 @@ class NumberReader(nn.Module):
         ink = contrast / contrast.max().clamp(min=1e-6)  # (SIDE, SIDE)
         boxes, labels, more = find_parts(ink)
         boxes, labels = merged(boxes, labels)
-        labels = labels[:, None, :, None].expand(160, 2, 160, 2).reshape(320, 320)
         number = torch.arange(1, 13, device=ink.device, dtype=ink.dtype)[:, None, None]
-        parts = ink * (labels == number)  # (PARTS, SIDE, SIDE)
+        parts = ink * (enlarged(labels) == number)  # (PARTS, SIDE, SIDE)
         pixel, averaged = (1 / found.step).clamp(min=1), (found.step > 1).to(ink.dtype)
         together = digit_of(canvas, found, area, faint, ink)  # as `Sketch` reads it
         place, probabilities, single = self.read(parts, boxes, pixel, averaged, together)

@@ -76,7 +76,7 @@ def _crossing(masks: Tensor, band: Tensor) -> Tensor:
 
 def _widened(lines: Tensor, by: int) -> Tensor:
     """(n, CELLS) → maximum over the neighbours at most `by` away."""
-    return F.max_pool2d(lines[:, None, None], (1, 2 * by + 1), 1, (0, by))[:, 0, 0] if by > 0 else lines
+    return F.max_pool2d(lines.view(1, 1, -1, 80), (1, 2 * by + 1), 1, (0, by)).view(-1, 80) if by > 0 else lines
 
 
 def _highest_of_rows(masks: Tensor) -> Tensor:

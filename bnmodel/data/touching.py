@@ -8,14 +8,11 @@ from bnmodel.data.preprocessing import EDGE, resampling_weights
 
 WINDOWS = (0.14, 0.284, 0.428, 0.572, 0.716, 0.86)  # middles of the windows for the six cuts, in widths of the piece
 END = len(WINDOWS) + 1  # index of the right edge; 0 is the left edge, 1 … 6 are the cuts
-SECTIONS = [(i, j) for i in range(END) for j in range(i + 1, END + 1)]  # from edge i to edge j
+MIDDLES = [(i, j) for i in (1, 2, 3) for j in (4, 5, 6)]  # the second of three digits contains the piece's middle
+SECTIONS = [(0, j) for j in range(1, END + 1)] + [(i, END) for i in range(1, END)] + MIDDLES  # from edge i to edge j
 WHOLE = SECTIONS.index((0, END))
 TWO = [(SECTIONS.index((0, i)), SECTIONS.index((i, END))) for i in range(1, END)]
-THREE = [
-    (SECTIONS.index((0, i)), SECTIONS.index((i, j)), SECTIONS.index((j, END)))
-    for i in range(1, END)
-    for j in range(i + 1, END)
-]
+THREE = [(SECTIONS.index((0, i)), SECTIONS.index((i, j)), SECTIONS.index((j, END))) for i, j in MIDDLES]
 WAYS = [(WHOLE,), *TWO, *THREE]
 
 

@@ -15,7 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from bnmodel.deploy.axes import Axes
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.loading import METADATA
 from bnmodel.deploy.onnx_model import finished, serialized
+from bnmodel.deploy.running_maxima import with_pooling
 from bnmodel.deploy.signature import Port
 from bnmodel.deploy.tracing import any_length, export, quiet
 from bnmodel.io import atomic_write
@@ -84,9 +85,10 @@ class Program:
         return self._onnx(opsets[-1])
 
     def _onnx(self, opset: int) -> Any:
+        pooled = with_pooling(self.graph)
         with quiet(), any_length():
             exported: Any = torch.onnx.export(
-                self.exported,
+                self.exported if pooled is None else replace(self, graph=pooled).exported,
                 dynamo=True,
                 external_data=False,
                 opset_version=opset,

@@ -200,6 +200,20 @@ def test_a_note_on_something_else_is_read(background: str, name: str) -> None:
     assert float((digit - alone).abs().max()) < 0.15
 
 
+@pytest.mark.parametrize("name", STROKES)
+@pytest.mark.parametrize("place", [(30, 40), (290, 300), (150, 300)])
+def test_a_small_note_away_from_the_middle_is_read(place: tuple[int, int], name: str) -> None:
+    ink = drawn(STROKES[name], 40, (25, 25), (90, 90))
+    note = painted(ink, pen=(20, 30, 60), paper=(240, 225, 90))
+    photo = torch.full((400, 420, 4), 255, dtype=torch.uint8)
+    grain = np.random.default_rng(0).normal(0, 3, (400, 420, 1))
+    photo[:, :, :3] = torch.from_numpy(np.clip(grain + np.array([70, 110, 150]), 0, 255)).to(torch.uint8)
+    photo[place[0] : place[0] + 90, place[1] : place[1] + 90] = note
+    digit, alone = sketch(photo)[0], sketch(note)[0]
+    moved = [alone.roll((down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    assert min(float((digit - other).abs().mean()) for other in moved) < 0.05
+
+
 def test_thick_ink_on_grainy_paper_is_no_note() -> None:
     ink = np.zeros((60, 60), dtype=np.uint8)
     ink[8:52, 18:42] = 255

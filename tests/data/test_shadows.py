@@ -77,6 +77,18 @@ def test_a_drawing_without_a_shadow_has_even_light(name: str, side: int, width: 
     assert (found.limits == 1).all()
 
 
+ROUND = np.hypot(*(np.mgrid[:SIDE, :SIDE] - np.array([SIDE, 90])[:, None, None])) - 70
+POINTED = np.maximum(half_plane(0.25, 20), half_plane(0.25 - 1.2, 20))
+
+
+@pytest.mark.parametrize("factor", [0.35, 0.6])
+@pytest.mark.parametrize("beyond", [ROUND, ROUND / 4, POINTED, POINTED / 4, half_plane(1.4, -75), half_plane(0.2, 72)])
+def test_neither_the_tip_nor_the_edge_of_a_shadow_is_ink(beyond: np.ndarray, factor: float) -> None:
+    digit, ink = sketch(photographed(np.zeros((SIDE, SIDE)), beyond, factor))
+    assert ink == 0
+    assert not digit.any()
+
+
 def chalked(photo: Tensor) -> Tensor:
     photo[:, :, :3] = photo[:, :, :3] // 2
     strokes = torch.from_numpy(drawn(STROKES["2"], 70, (65, 65), (SIDE, SIDE)) > 128)
@@ -109,6 +121,6 @@ def test_other_pictures_with_a_bright_and_a_dark_part_have_no_shadow(changed: Ca
 
 
 def test_the_highest_of_a_square_is_scipys() -> None:
-    pixels = torch.rand(90, 90)
-    expected = ndimage.maximum_filter(pixels.numpy(), size=13)[6:-6, 6:-6]
+    pixels = torch.rand(2, 90, 80)
+    expected = ndimage.maximum_filter(pixels.numpy(), size=(1, 13, 13))[:, 6:-6, 6:-6]
     torch.testing.assert_close(highest(pixels), torch.from_numpy(expected), rtol=0, atol=0)

@@ -1,0 +1,95 @@
+"""Maxima of shifted slices, such as max(x[:, :-1], x[:, 1:]), become max pooling in ONNX files.
+
+ONNX Runtime pools several times as fast as it slices; PyTorch pools a few channels ten times as slowly.
+"""
+
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx
+
+from bnmodel.deploy.nodes import is_float, named_arguments, shape
+
+aten = torch.ops.aten
+LEAST = 3  # width of a window that is worth pooling
+
+
+class Window(NamedTuple):
+    """Element i of a node is the maximum of its source's elements i + start … i + stop - 1 along an axis."""
+
+    source: fx.Node  # (channels, height, width)
+    axis: int
+    start: int
+    stop: int
+
+
+def with_pooling(original: fx.GraphModule) -> fx.GraphModule | None:
+    """A copy of the graph with max pooling instead of running maxima; None if there are none."""
+    pooled = fx.GraphModule(original, deepcopy(original.graph))  # shares the weights
+    graph = pooled.graph
+    pools: dict[fx.Node, Any] = {}  # nodes by the maximum that each replaces
+    for node, window in _windows(graph).items():
+        if _is_whole(node, window):
+            pools[node] = _pool(pools.get(window.source, window.source), node, window)
+    if not pools:
+        return None
+    graph.eliminate_dead_code()
+    for pool in pools.values():
+        inner, kernel, strides = pool.args
+        if inner in pools.values() and len(inner.users) == 1:
+            pool.args = (inner.args[0], [a + b - 1 for a, b in zip(inner.args[1], kernel, strict=True)], strides)
+    graph.eliminate_dead_code()
+    pooled.recompile()
+    return pooled
+
+
+def _windows(graph: fx.Graph) -> dict[fx.Node, Window]:
+    """Slices of (channels, height, width) along height or width, and maxima of slices of the same values."""
+    windows: dict[fx.Node, Window] = {}
+    for node in graph.nodes:
+        window = None
+        if node.target is aten.slice.Tensor and is_float(node):
+            window = _of_slice(node, windows)
+        elif node.target is aten.maximum.default:
+            window = _union(*(windows.get(value) for value in node.args))
+        if window is not None:
+            windows[node] = window
+    return windows
+
+
+def _of_slice(node: fx.Node, windows: dict[fx.Node, Window]) -> Window | None:
+    given = named_arguments(node)
+    source, axis, start = given["self"], given["dim"], given["start"] or 0
+    sizes = shape(source)
+    if len(sizes) != 3 or axis not in (1, 2) or given["step"] != 1:
+        return None
+    if not isinstance(sizes[axis], int) or not isinstance(start, int):
+        return None
+    start = max(start + sizes[axis], 0) if start < 0 else start
+    inner = windows.get(source)
+    if inner is not None and inner.axis == axis:
+        return inner._replace(start=inner.start + start, stop=inner.stop + start)
+    return Window(source, axis, start, start + 1)
+
+
+def _union(one: Window | None, other: Window | None) -> Window | None:
+    if one is None or other is None or one[:2] != other[:2] or max(one.start, other.start) > min(one.stop, other.stop):
+        return None
+    return one._replace(start=min(one.start, other.start), stop=max(one.stop, other.stop))
+
+
+def _is_whole(node: fx.Node, window: Window) -> bool:
+    """Whether a maximum of slices is all that pooling of their source would give."""
+    width = window.stop - window.start
+    whole = shape(node)[window.axis] == shape(window.source)[window.axis] - width + 1
+    return node.target is aten.maximum.default and width >= LEAST and window.start == 0 and whole
+
+
+def _pool(source: fx.Node, node: fx.Node, window: Window) -> fx.Node:
+    kernel = [1, 1]
+    kernel[window.axis - 1] = window.stop
+    with node.graph.inserting_after(node):
+        pool = node.graph.call_function(aten.max_pool2d.default, (source, kernel, [1, 1]))
+    node.replace_all_uses_with(pool)
+    return pool

@@ -1,0 +1,101 @@
+"""Running maxima become max pooling in ONNX files, with the same values."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bnmodel.data.ruled_lines import around
+from bnmodel.data.shadows import highest
+from bnmodel.deploy import certify
+from bnmodel.deploy.running_maxima import with_pooling
+
+Function = Callable[[Tensor], Tensor]
+POOL = torch.ops.aten.max_pool2d.default
+
+
+class Of(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def maximum(*values: Tensor) -> Tensor:
+    first, *rest = values
+    return torch.maximum(first, maximum(*rest)) if rest else first
+
+
+def of_columns(x: Tensor) -> Tensor:
+    return maximum(x[:, :, :-2], x[:, :, 1:-1], x[:, :, 2:])
+
+
+def twice(x: Tensor) -> Tensor:
+    """A maximum of three rows that is needed itself, and one of five."""
+    three = maximum(x[:, :-2], x[:, 1:-1], x[:, 2:])
+    return three[:, 1:-1] + maximum(three[:, :-2], three[:, 2:])
+
+
+def slices_of_slices(x: Tensor) -> Tensor:
+    return maximum(x[:, 1:][:, 1:], x[:, :-1][:, :-1], x[:, 1:][:, :-1])
+
+
+OTHERS: dict[str, Function] = {
+    "a gap": lambda x: maximum(x[:, :-4], x[:, 1:-3], x[:, 4:]),
+    "of two rows": lambda x: maximum(x[:, :-1], x[:, 1:]),
+    "without the first row": lambda x: maximum(x[:, 1:-2], x[:, 2:-1], x[:, 3:]),
+    "without the last row": lambda x: maximum(x[:, :-3], x[:, 1:-2], x[:, 2:-1]),
+    "of channels": lambda x: maximum(x[:-2], x[1:-1], x[2:]),
+    "every other row": lambda x: maximum(x[:, :-2:2], x[:, 1:-1:2], x[:, 2::2]),
+    "rows and columns": lambda x: maximum(x[:, :-2, 1:-1], x[:, 1:-1, 2:], x[:, 2:, :-2]),
+    "of different values": lambda x: maximum(x[:, :-2], (2 * x)[:, 1:-1], x[:, 2:]),
+    "of an image without channels": lambda x: maximum(x[0, :-2], x[0, 1:-1], x[0, 2:]),
+    "of integers": lambda x: maximum(*(x.to(torch.int64)[:, i : i + 18] for i in range(3))),
+    "minima": lambda x: torch.minimum(torch.minimum(x[:, :-2], x[:, 1:-1]), x[:, 2:]),
+}
+
+
+def graph_of(function: Function) -> torch.fx.GraphModule:
+    return torch.export.export(Of(function), (torch.zeros(4, 20, 24),)).module()
+
+
+@pytest.mark.parametrize(
+    ("function", "kernels"),
+    [(around, [[3, 3]]), (highest, [[13, 13]]), (of_columns, [[1, 3]]), (twice, [[3, 1], [5, 1]]),
+     (slices_of_slices, [[3, 1]])],
+)  # fmt: skip
+def test_running_maxima_are_pooled(function: Function, kernels: list[list[int]]) -> None:
+    graph = graph_of(function)
+    before = str(graph.graph)
+    pooled = with_pooling(graph)
+    assert pooled is not None
+    assert str(graph.graph) == before
+    assert [node.args[1] for node in pooled.graph.nodes if node.target is POOL] == kernels
+    x = torch.randn(4, 20, 24)
+    torch.testing.assert_close(pooled(x), function(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_maxima_stay(name: str) -> None:
+    assert with_pooling(graph_of(OTHERS[name])) is None
+
+
+def test_the_onnx_file_pools_and_the_others_slice(tmp_path: Path) -> None:
+    x = torch.randn(4, 20, 24)
+    assert all(check.passed for check in certify(Of(around).eval(), (x,), tmp_path, dynamic=False))
+    path = tmp_path / "model.onnx"
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert "MaxPool" in kinds
+    assert not {"Max", "Slice"} & set(kinds)
+    assert not [node for node in torch.export.load(tmp_path / "model.pt2").graph.nodes if node.target is POOL]
+    result = onnxruntime.InferenceSession(path).run(None, {"x": x.numpy()})[0]
+    np.testing.assert_array_equal(result, around(x).numpy())
