@@ -20,13 +20,31 @@ function background(picture) {
   return light > 384 * inked.length ? [20, 23, 28, 255] : [255, 255, 255, 255];
 }
 
+// Continues a picture in the middle of the sheet to the sheet's border, so that a shadow is still one that reaches it.
+// The median leaves out lines and strokes that end at the picture's edge.
+function extend(on, across, down) {
+  const margin = Math.ceil((EXPORT - Math.min(across, down)) / 2);
+  const upright = across < down; // margins on the left and on the right
+  const half = 10;
+  for (const [edge, first] of margin ? [[margin + 1, 0], [EXPORT - margin - 2, EXPORT - margin - 1]] : []) {
+    const line = upright ? on.getImageData(edge, 0, 1, EXPORT) : on.getImageData(0, edge, EXPORT, 1);
+    for (const c of [0, 1, 2, 3]) {
+      const channel = line.data.filter((_, i) => i % 4 === c);
+      channel.forEach((_, i) => {
+        line.data[4 * i + c] = median(channel.slice(Math.max(0, i - half), i + half + 1));
+      });
+    }
+    for (let at = first; at <= first + margin; at += 1) {
+      on.putImageData(line, upright ? at : 0, upright ? 0 : at);
+    }
+  }
+}
+
 // The part `box` [x, y, width, height] of a bitmap, turned by quarters, as a sheet small enough for a link
 async function picture(original, turns = 0, box = [0, 0, original.width, original.height]) {
   const colour = background(original);
   const page = new OffscreenCanvas(EXPORT, EXPORT);
   const on = page.getContext('2d');
-  on.fillStyle = `rgb(${colour.slice(0, 3)})`;
-  on.fillRect(0, 0, EXPORT, EXPORT);
   on.imageSmoothingQuality = 'high';
   on.translate(EXPORT / 2, EXPORT / 2);
   on.rotate((turns * Math.PI) / 2);
@@ -34,6 +52,11 @@ async function picture(original, turns = 0, box = [0, 0, original.width, origina
   const scale = EXPORT / Math.max(width, height);
   const [across, down] = [width * scale, height * scale];
   on.drawImage(original, ...box, -across / 2, -down / 2, across, down);
+  on.resetTransform();
+  extend(on, ...(turns % 2 ? [down, across] : [across, down]));
+  on.globalCompositeOperation = 'destination-over';
+  on.fillStyle = `rgb(${colour.slice(0, 3)})`;
+  on.fillRect(0, 0, EXPORT, EXPORT);
   let file = await page.convertToBlob({ type: 'image/png' });
   for (let quality = 0.9; file.size > LARGEST_PICTURE && quality > 0; quality -= 0.15) {
     file = await page.convertToBlob({ type: 'image/jpeg', quality });

@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
 
 from benchmarks.running_app import (
@@ -151,9 +151,13 @@ def test_an_image_can_be_pasted_in_either_polarity(page: Page, paper: str, chalk
     assert answer(page) == "7"
 
 
-def test_a_picture_without_ink_gets_advice(page: Page) -> None:
+@pytest.mark.parametrize("shadow", [[], [(200, 80), (90, 140), (200, 260)], [(0, 30), (60, 300), (0, 300)]])
+def test_a_picture_without_ink_gets_advice(page: Page, shadow: list[tuple[int, int]]) -> None:
+    photo = Image.new("RGB", (200, 300), (210, 205, 200))
+    if shadow:  # which reaches the picture's border, but not that of the sheet
+        ImageDraw.Draw(photo).polygon(shadow, fill=(105, 102, 100))
     paper = io.BytesIO()
-    Image.new("RGB", (300, 200), (210, 205, 200)).save(paper, "PNG")
+    photo.save(paper, "PNG")
     before = settled(page)
     files: FilePayload = {"name": "x.png", "mimeType": "image/png", "buffer": paper.getvalue()}
     page.locator(".pad-file input").set_input_files(files)
