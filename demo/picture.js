@@ -22,7 +22,7 @@ function background(picture) {
 
 // Continues a picture in the middle of the sheet to the sheet's border, so that a shadow is still one that reaches it.
 // The median leaves out lines and strokes that end at the picture's edge.
-function extend(on, across, down) {
+function fillBeside(on, across, down) {
   const margin = Math.ceil((EXPORT - Math.min(across, down)) / 2);
   const upright = across < down; // margins on the left and on the right
   const half = 10;
@@ -53,7 +53,7 @@ async function picture(original, turns = 0, box = [0, 0, original.width, origina
   const [across, down] = [width * scale, height * scale];
   on.drawImage(original, ...box, -across / 2, -down / 2, across, down);
   on.resetTransform();
-  extend(on, ...(turns % 2 ? [down, across] : [across, down]));
+  fillBeside(on, ...(turns % 2 ? [down, across] : [across, down]));
   on.globalCompositeOperation = 'destination-over';
   on.fillStyle = `rgb(${colour.slice(0, 3)})`;
   on.fillRect(0, 0, EXPORT, EXPORT);

@@ -2,6 +2,8 @@
 
 import io
 import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
@@ -21,6 +23,7 @@ from benchmarks.running_app import (
     watch_errors,
 )
 
+DEMO = Path(__file__).parents[2] / "demo"
 BLANK = "Nothing drawn yet. Draw a digit, 0 to 9."
 
 
@@ -222,3 +225,10 @@ def test_a_scribble_that_no_digit_explains_gets_a_question_mark_and_says_so(page
     page.locator("[data-do=clear]").click()
     draw(page, SEVEN)
     assert answer(page) == "7"
+
+
+def test_the_scripts_of_the_pad_which_share_a_scope_declare_each_name_once() -> None:
+    scripts = "\n".join((DEMO / name).read_text() for name in ("drawing.js", "pad.js", "picture.js"))
+    names = Counter(re.findall(r"^(?:async )?(?:function|const|let) (\w+)", scripts, re.MULTILINE))
+    assert len(names) > 50
+    assert [name for name, times in names.items() if times > 1] == []
