@@ -20,8 +20,8 @@ function background(picture) {
   return light > 384 * inked.length ? [20, 23, 28, 255] : [255, 255, 255, 255];
 }
 
-// Continues a picture in the middle of the sheet to the sheet's border, so that a shadow is still one that reaches it.
-// The median leaves out lines and strokes that end at the picture's edge.
+// Fills the sheet beside a picture with the colours of the picture's border, so that a shadow at the picture's border
+// reaches the sheet's border too. The median leaves out lines and strokes that end at the picture's border.
 function fillBeside(on, across, down) {
   const margin = Math.ceil((EXPORT - Math.min(across, down)) / 2);
   const upright = across < down; // margins on the left and on the right

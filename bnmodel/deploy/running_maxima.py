@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from bnmodel.deploy.nodes import is_float, named_arguments, shape
+from bnmodel.deploy.nodes import dtype_of, is_tensor, named_arguments, same_shape, shape
 
 aten = torch.ops.aten
 LEAST = 3  # width of a window that is worth pooling
@@ -49,9 +49,9 @@ def _windows(graph: fx.Graph) -> dict[fx.Node, Window]:
     windows: dict[fx.Node, Window] = {}
     for node in graph.nodes:
         window = None
-        if node.target is aten.slice.Tensor and is_float(node):
+        if node.target is aten.slice.Tensor and is_tensor(node) and dtype_of(node) is torch.float32:
             window = _of_slice(node, windows)
-        elif node.target is aten.maximum.default:
+        elif node.target is aten.maximum.default and same_shape(*node.args):  # nothing is broadcast
             window = _union(*(windows.get(value) for value in node.args))
         if window is not None:
             windows[node] = window

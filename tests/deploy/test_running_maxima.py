@@ -59,7 +59,9 @@ OTHERS: dict[str, Function] = {
     "rows and columns": lambda x: maximum(x[:, :-2, 1:-1], x[:, 1:-1, 2:], x[:, 2:, :-2]),
     "of different values": lambda x: maximum(x[:, :-2], (2 * x)[:, 1:-1], x[:, 2:]),
     "of an image without channels": lambda x: maximum(x[0, :-2], x[0, 1:-1], x[0, 2:]),
-    "of integers": lambda x: maximum(*(x.to(torch.int64)[:, i : i + 18] for i in range(3))),
+    "of integers": lambda x: of_columns(x.to(torch.int64)),
+    "broadcast": lambda x: maximum(x[:, 2:3], x[:, 0:18], x[:, 1:19]),
+    "of half precision": lambda x: of_columns(x.half()),
     "minima": lambda x: torch.minimum(torch.minimum(x[:, :-2], x[:, 1:-1]), x[:, 2:]),
 }
 
