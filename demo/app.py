@@ -21,6 +21,7 @@ from demo.api import build_api
 from demo.head import TITLE, build_head
 from demo.page import Page
 from demo.path import Group, build_next, build_path
+from demo.server import live_training
 from demo.server.gradio_private import without_servers
 from demo.server.memory import keep_returning_freed_memory
 from demo.server.middleware import RequestGuard
@@ -90,6 +91,7 @@ def _build(page: Page) -> gr.Blocks:
                 path.value = page.path.to_html()
                 build_next()
         url_state.restore(app, page.restored, tabs)
+        app.unload(live_training.leave)
         build_api(page.find(page.model.value))
     app.queue(max_size=MOST_WAITING, api_open=False)
     return cast(gr.Blocks, app)

@@ -3,6 +3,7 @@
 A training is a generator that trains for at most an epoch per step. Gradio runs it in a worker thread, limits how many
 run at once (`concurrency_limit`), and closes it after the current step when its page is closed. “Stop” sets a flag that
 is read after every step. Gradio's `cancels` is not used: a cancellation arrives late and may end the next training.
+A page that is closed before it asks for the pictures is not noticed by Gradio's queue, therefore `leave`.
 """
 
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
+from weakref import WeakSet
 
 import gradio as gr
 from gradio.components import Component
@@ -21,23 +23,24 @@ MOST_RUNS = 3  # earlier runs drawn with the current one
 State = Literal["waiting", "training", "paused", "stopped", "finished"]
 T = TypeVar("T")
 Draw = Callable[[T, State, Sequence[T]], str]  # step, its state, last steps of earlier runs → picture
-_running: set[object] = set()
 _turn = threading.Lock()
 
 
 class Run(Generic[T]):
     """A training: the generator `steps`, of which each call of `pictures` takes at most `most` steps (None: all).
 
-    It begins in the state "waiting"; a "paused" one can go on.
+    It begins in the state "waiting"; a "paused" one can go on. `session` is the page that it was started on.
     """
 
-    def __init__(self, steps: Generator[T], most: int | None = None) -> None:
-        self.steps, self.most = steps, most
+    def __init__(self, steps: Generator[T], most: int | None = None, session: str | None = None) -> None:
+        self.steps, self.most, self.session = steps, most, session
         self.latest: T | None = None
         self.state: State = "waiting"
         self.pausing = False
         self.picture = WAITING  # the last one, if it was stopped
         self._lock = threading.Lock()
+        with _registering:
+            _runs.add(self)
 
     def go_on(self, most: int | None = None) -> None:
         """Let the next call of `pictures` continue a paused training."""
@@ -65,7 +68,6 @@ class Run(Generic[T]):
         if not self._change("waiting", "training"):
             return
         self.pausing, paused = False, False
-        _running.add(self)
         try:
             shown = 0.0
             for number, step in enumerate(_one_at_a_time(self.steps), 1):
@@ -81,7 +83,6 @@ class Run(Generic[T]):
             else:
                 self._change("training", "finished")
         finally:
-            _running.discard(self)
             if not paused:
                 self._change("training", "stopped")  # its page was closed, or it failed
                 self.steps.close()
@@ -95,6 +96,23 @@ class Run(Generic[T]):
             if fits:
                 self.state = after
             return fits
+
+
+_runs: WeakSet[Run[Any]] = WeakSet()
+_registering = threading.Lock()
+
+
+def _all(state: State) -> list[Run[Any]]:
+    """The trainings in this state, of all pages."""
+    with _registering:
+        return [run for run in _runs if run.state == state]
+
+
+def leave(request: gr.Request) -> None:
+    """Stop the trainings of a page that was closed."""
+    for run in (*_all("waiting"), *_all("training")):
+        if run.session == request.session_hash:
+            run.stop()
 
 
 @dataclass(eq=False)
@@ -167,12 +185,12 @@ class Presses(Generic[T]):
     def __init__(self, stream: Callable[..., Generator[T]], draw: Draw[T], networks: int) -> None:
         self.stream, self.draw, self.networks = stream, draw, networks
 
-    def start(self, runs: Runs[T], *values: Any) -> list[Any]:
+    def start(self, runs: Runs[T], request: gr.Request, *values: Any) -> list[Any]:
         if runs.is_going:  # a double click
             return [gr.skip(), *runs.buttons()]
         if runs.now is not None:
             runs.now.stop()
-        return self._begin(runs, Run(self.stream(*values)))
+        return self._begin(runs, Run(self.stream(*values), session=request.session_hash))
 
     def resume(self, runs: Runs[T], most: int | None = None) -> list[Any]:
         if runs.now is None or runs.now.state != "paused":
@@ -180,12 +198,12 @@ class Presses(Generic[T]):
         runs.now.go_on(most)
         return self._begin(runs, runs.now)
 
-    def one_epoch(self, runs: Runs[T], *values: Any) -> list[Any]:
+    def one_epoch(self, runs: Runs[T], request: gr.Request, *values: Any) -> list[Any]:
         if runs.is_going:
             return [gr.skip(), *runs.buttons()]
         if runs.now is not None and runs.now.state == "paused":
             return self.resume(runs, self.networks)
-        return self._begin(runs, Run(self.stream(*values), self.networks + 1))
+        return self._begin(runs, Run(self.stream(*values), self.networks + 1, request.session_hash))
 
     def follow(self, runs: Runs[T]) -> Iterator[list[Any]]:
         """Pictures of the run that was begun, until it ends or another one begins."""
@@ -213,7 +231,7 @@ class Presses(Generic[T]):
 
     def _begin(self, runs: Runs[T], run: Run[T]) -> list[Any]:
         runs.now = run
-        busy = len(_running) >= MAX_TRAININGS
+        busy = len(_all("training")) >= MAX_TRAININGS
         words = f"Busy: {MAX_TRAININGS} trainings are running here; yours starts when one of them ends."
         return [f'<p class="sentence" role="status">{words}</p>' if busy else gr.skip(), *runs.buttons()]
 

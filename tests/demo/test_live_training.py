@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from bnmodel.experiments import convergence
 from bnmodel.experiments.convergence import Convergence, Curve
@@ -190,6 +190,22 @@ def test_after_a_training_that_failed_another_can_be_started(alone: Page, traine
     train(alone)
     # the figure of the first one says “Training live” too
     wait_until(lambda: len(trainer.begun) == 2, "the other training has begun")
+
+
+def test_a_page_closed_before_it_asks_for_pictures_leaves_no_training_behind(alone: Page, trainer: Trainer) -> None:
+    requests: list[Route] = []
+
+    def never_the_second(route: Route) -> None:
+        requests.append(route)
+        if len(requests) == 1:  # the answer to the press; the pictures come with the next one
+            route.continue_()
+
+    alone.route("**/queue/data?*", never_the_second)
+    alone.locator("#conv-train").click()
+    expect(alone.locator("#conv-train")).to_be_disabled(timeout=TIMEOUT)
+    wait_until(lambda: len(trainer.begun) == 1, "the training has begun")
+    alone.context.close()
+    wait_until(lambda: len(trainer.closed) == 1, "the training is closed")
 
 
 def test_the_gap_between_the_losses_is_trained_live(desktop: BrowserContext, app_url: str) -> None:

@@ -45,10 +45,10 @@ def test_closing_the_pictures_closes_the_training_which_no_longer_counts_as_runn
     steps = Steps()
     shown = Run(steps()).pictures()
     next(shown)
-    assert len(live_training._running) == 1
+    assert len(live_training._all("training")) == 1
     shown.close()  # type: ignore[attr-defined]
     assert (steps.taken, steps.closed) == (1, True)
-    assert len(live_training._running) == 0
+    assert not live_training._all("training")
 
 
 def test_a_failing_training_no_longer_counts_as_running() -> None:
@@ -58,7 +58,7 @@ def test_a_failing_training_no_longer_counts_as_running() -> None:
 
     with pytest.raises(ArithmeticError):
         list(Run(failing()).pictures())
-    assert len(live_training._running) == 0
+    assert not live_training._all("training")
 
 
 def test_a_paused_training_continues_where_it_was(no_interval: None) -> None:
@@ -77,7 +77,7 @@ def test_a_training_pauses_after_the_current_step(no_interval: None) -> None:
     assert next(shown) == (1, "training")
     run.pause()
     assert list(shown) == [(2, "paused")]
-    assert len(live_training._running) == 0  # it takes nobody's place
+    assert not live_training._all("training")  # it takes nobody's place
 
 
 def test_a_training_stopped_before_it_begins_takes_no_step() -> None:
