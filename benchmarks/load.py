@@ -165,7 +165,7 @@ async def measure(url: str, process: int, soak_minutes: float) -> dict[str, Any]
 
 
 def growth(memory: list[int]) -> float:
-    """Slope of a linear fit to the measurements after the first minute, which fills caches."""
+    """Growth over the whole time by a linear fit, without the first minute, which fills caches."""
     settled = memory[1:] if len(memory) > 2 else memory
     return (len(memory) - 1) * statistics.linear_regression(range(len(settled)), settled).slope
 

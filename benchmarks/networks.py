@@ -144,7 +144,7 @@ def summary(result: dict[str, Any]) -> str:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Families, outcomes and batch norms as Markdown."""
-    titles = ["networks", "tried", "certified", "refused in words", "wrong or crashed", "over the limits"]
+    titles = ["networks", "tried", "certified", "refused", "wrong or crashed", "out of time or memory"]
     titles += ["batch norms folded", "kept"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for family in dict.fromkeys(row["family"] for row in rows):

@@ -95,17 +95,17 @@ def summary(recognisers: dict[str, Any]) -> str:
         (
             f"time to the lecture's validation loss, {trained['target_validation_loss']:.4f}: recipe `fast`, the "
             f"lecture's loop",
-            f"{trained['times_sooner']:.0f} × sooner",
+            f"{trained['times_sooner']:.0f} × faster",
         ),
         (
-            "one epoch to 99 % on the test set: recipe `sprint`, a public recipe without batch norm",
+            "one epoch, about 99% on the test set: recipe `sprint`, a public recipe without batch norm",
             f"{raced['share_of_the_opponents_time']:.2f} × the time",
         ),
         (
             "training step of SimpleCNN: `CustomBatchNorm`, torch's layer",
             f"{step['CustomBatchNorm']['times_torch']:.2f} × the time",
         ),
-        ("one digit on one thread: exported ONNX file, eager network", f"{onnx:.1f} × as fast"),
+        ("one digit on one thread, `lecture`: exported ONNX file, eager network", f"{onnx:.1f} × as fast"),
         ("planted faults that `diagnose` names; check-ups of healthy networks with an alarm", named_of_all(diagnosed)),
         (
             "networks of torchvision, timm and our own: certified, refused with a reason, wrong",
@@ -129,7 +129,7 @@ def robustness(load: dict[str, Any]) -> str:
     answer, tab, soak = load["answer_ms"], load["tab_ms"], load["soak"]
     rows = (
         (
-            "trainings: killed (twenty times), two in one folder, interrupted, diverging, disk full",
+            "training: killed (twenty times), twice in one folder, interrupted, diverging, disk full",
             f"{trainings['passed']} of {trainings['tests']} tests pass: a clear error, or the same weights bit for bit",
             "faults",
         ),
@@ -140,7 +140,7 @@ def robustness(load: dict[str, Any]) -> str:
         ),
         (
             f"{hostile['cases']:,} hostile requests of {len(hostile['kinds'])} kinds",
-            f"{hostile['broken']} answered by a traceback, a leaked file, an outbound request, or not at all",
+            f"{hostile['broken']} tracebacks, leaked files, outbound requests or missing replies",
             "fuzzing",
         ),
         (
@@ -153,7 +153,7 @@ def robustness(load: dict[str, Any]) -> str:
         (
             f"the same for {soak['minutes']} minutes, {soak['answers']:,} answers",
             f"{soak['errors']} errors; memory {soak['memory_mb'][0]:,} → {soak['memory_mb'][-1]:,} MB, "
-            f"{soak['growth_mb_per_10000_answers']:g} MB per 10,000 answers",
+            f"{soak['growth_mb_per_10000_answers']:g} MB per 10,000 answers (linear fit after the first minute)",
             "load",
         ),
         (

@@ -37,7 +37,7 @@ def recogniser(result: dict[str, Any]) -> str:
         "calibration error, validation": [f"{model['validation_calibration_error']:.2%}" for model in models.values()],
     }
     for kind in next(iter(models.values()))["strangers"]:
-        rows[f"non-digits answered: {kind}"] = [
+        rows[f"non-digits accepted: {kind}"] = [
             f"{model['strangers'][kind]['not_doubtful']:.0%}" for model in models.values()
         ]
     return table(["", *(f"`{name}`" for name in models)], ([what, *cells] for what, cells in rows.items()))
@@ -68,7 +68,7 @@ def pictures(result: dict[str, Any]) -> str:
         shares = ("" if share is None else f"{share:.0%}" for share in others)
         rows.append([name, f"{row['accuracy']:.0%}", f"{row['low']:.0%} – {row['high']:.0%}", *shares])
     head = [f"{result['pictures']} pictures per condition, read by `robust`", "right", "95 % interval"]
-    return table([*head, "wrong at 90 % or more", "doubted"], rows)
+    return table([*head, "wrong, or one digit, at ≥ 90 %", "doubted"], rows)
 
 
 def training(result: dict[str, Any]) -> str:

@@ -61,7 +61,11 @@ def serve_logged(log: Path) -> Iterator[Served]:
         yield served
     finally:
         process.terminate()
-        process.wait(10)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
 
 
 def chromium_path() -> str | None:

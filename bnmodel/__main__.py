@@ -5,7 +5,6 @@ The options are derived from the signatures below and, for a training, from the 
 
 import argparse
 import io
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -79,8 +78,9 @@ def train(
 
     out = out or Path("checkpoints") / settings.name
     keep_freed_memory()
-    learned, validation = data.split(data.load(dataset, train=True, root=data_root))
     with distributed.process_group(device):
+        with distributed.first_process_first():  # it alone downloads
+            learned, validation = data.split(data.load(dataset, train=True, root=data_root))
         first = distributed.rank() == 0
         if first:
             print(
@@ -115,11 +115,15 @@ def refit(
         device: cpu, cuda, mps or auto.
         resume: continue the training in the output folder.
     """
+    from bnmodel import plotting
+    from bnmodel.training.figures import loss_curves
+    from bnmodel.training.history import HISTORY, History
+
     keep_freed_memory()
     digits = data.load(load_checkpoint(chosen).dataset, train=True, root=data_root)
     print(f"{len(digits):,} digits for training, including the validation digits, to {out}")
     training.refit(chosen, digits, out, seed=seed, resume=resume, device=device)
-    shutil.copyfile(chosen / "loss_curves.png", out / "loss_curves.png")
+    plotting.save(loss_curves(History.read(out / HISTORY), out.name), out / "loss_curves.png")
     return 0
 
 

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 TEMPORARY = ".writing-"  # prefix of files still being written
+ABANDONED = 3600.0  # seconds after which the writer of such a file no longer exists
 CHECKSUM_KEYS = ("checksum", "seal")  # "seal" in files of older versions
 
 
@@ -19,19 +22,23 @@ CHECKSUM_KEYS = ("checksum", "seal")  # "seal" in files of older versions
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds, else delete it.
 
+    The file keeps its permissions; a new one has the usual ones. A symbolic link keeps pointing to the file.
+
     Raises:
         OSError: the folder is not writable or the disk is full; an existing file at `path` is unchanged.
     """
     path, temporary = Path(path), None
+    path = path.resolve() if path.is_symlink() else path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f"{TEMPORARY}{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(descriptor)
-        temporary = Path(name)
+        created = path.with_name(f"{TEMPORARY}{path.stem}-{secrets.token_hex(8)}{path.suffix}")
+        os.close(os.open(created, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the umask
+        temporary = created
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's 0600 would make it unreadable for other users
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise _explained(path, error) from error
@@ -90,26 +97,30 @@ def _exact_float(text: str) -> float:
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, wait: float = 0.0) -> Iterator[None]:
     """Lock `folder` for this process until the block ends, and delete temporary files left by a killed process.
+
+    Args:
+        wait: seconds to wait for a process that holds the lock.
 
     Raises:
         BlockingIOError: another process holds the lock.
         OSError: the folder is not writable.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / ".lock", timeout=wait)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise BlockingIOError(
-            f"{folder}: another training is writing to this folder; wait for it to end, or use another --out"
+            f"{folder}: another process is writing to this folder; wait for it to end, or use another folder"
         ) from None
     except OSError as error:
         raise _explained(folder, error) from error
     try:
         for leftover in folder.glob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
+            if time.time() - leftover.stat().st_mtime > ABANDONED:  # a younger one may be another writer's
+                leftover.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

@@ -9,9 +9,10 @@ import gradio as gr
 import numpy as np
 import torch
 from gradio.components import Component
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from bnmodel.data.pictures import LONGEST_SIDE, SHORTEST_SIDE, to_rgba
 from bnmodel.experiments import modes
 from bnmodel.experiments.batch_spread import run as run_spread
 from bnmodel.experiments.company import COMPANY, MAX_COMPANIONS
@@ -23,8 +24,6 @@ from export.recogniser import Number
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # not EPS, for which PIL starts a program
 MOST_PIXELS = 50_000_000  # 200 MB when decoded
-LONGEST_SIDE = 2048  # pixels; larger images are reduced to this
-SHORTEST_SIDE = 8
 AT_ONCE = 4  # calls of all three endpoints together
 DECODING = threading.Lock()  # one image at a time, to limit memory
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `read_canvas` refuses such an image
@@ -206,7 +205,7 @@ def read_image(path: str | None) -> tuple[np.ndarray, float]:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError  # PIL does so from 179 million pixels on
             longest = max(image.size)
-            canvas = _to_rgba(image)
+            canvas = to_rgba(image)
     except Image.DecompressionBombError as error:
         raise refusal(
             f"image: expected at most {MOST_PIXELS / 1e6:.0f} million pixels, received more (a decompression bomb?); "
@@ -225,14 +224,3 @@ def read_image(path: str | None) -> tuple[np.ndarray, float]:
             f"{LONGEST_SIDE}), received {width}×{height}; enlarge it, or crop it to the digit"
         )
     return canvas, longest / max(canvas.shape[:2])
-
-
-def _to_rgba(image: Image.Image) -> np.ndarray:
-    """An opened image as uint8 (H, W, 4), upright, its sides at most LONGEST_SIDE."""
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))  # keeps the aspect ratio, never enlarges
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):  # 16 or 32 bits per pixel, which PIL's conversion would clip at 255
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        span = float(np.ptp(values))
-        image = Image.fromarray(((values - values.min()) * (255 / span if span else 0)).astype(np.uint8))
-    return np.array(image.convert("RGBA"))

@@ -36,11 +36,9 @@ TERMS = (
         "condition number",
         "Largest curvature of a loss divided by the smallest. The larger it is, the more gradient descent zigzags.",
     ),
-    Term("dropout", "Training with a random share of the activations set to zero, so that none is relied on alone."),
-    Term(
-        "early stopping", "Ending a training once the validation loss has not improved for some epochs: its patience."
-    ),
-    Term("epoch", "One pass of a training over all its images.", ("epochs",)),
+    Term("dropout", "Setting randomly chosen activations to zero in training, so that none is relied on alone."),
+    Term("early stopping", "Ending training once the validation loss has not improved for some epochs: its patience."),
+    Term("epoch", "One pass of training over all its images.", ("epochs",)),
     Term(
         "eval mode",
         "How a network is used after training: batch norm uses the running statistics, dropout is off. The answer to "
@@ -58,7 +56,7 @@ TERMS = (
     Term(
         "initialiser", "The rule that draws the weights before training, such as Glorot’s or He’s.", ("initialisers",)
     ),
-    Term("learning rate η", "How far each training step goes along the gradient.", ("learning rate", "learning rates")),
+    Term("learning rate η", "The factor of the gradient in each training step.", ("learning rate", "learning rates")),
     Term("logit", "A network’s output for one class before softmax turns all of them into probabilities.", ("logits",)),
     Term("loss", "What training minimises; here −log of the probability given to the right digit, in nats."),
     Term(

@@ -1,6 +1,7 @@
 """Load the checkpoint folders that the app offers; damaged ones are left out."""
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def load_models(checkpoints: Path) -> tuple[dict[str, Model], dict[str, str]]:
         try:
             sound[folder.name] = load_model(folder)
         except (CheckpointError, ExportError) as error:
-            unsound[folder.name] = str(error).replace(f"{checkpoints}/", "")  # visitors do not see the path
+            unsound[folder.name] = str(error).replace(f"{checkpoints}{os.sep}", "")  # visitors do not see the path
             logging.getLogger(__name__).warning("%s is left out: %s", folder.name, error)
     if not sound:
         damaged = "; ".join(unsound.values())

@@ -44,7 +44,7 @@ def batch_controls(page: Page, prefix: str = "") -> list[Component]:
     class and seed, the arguments of `draw_company`.
     """
     with gr.Row(elem_classes="controls"):
-        choices = [("the batch that shows most", AUTO), *((KINDS[kind], kind) for kind in COMPANY)]
+        choices = [("the most revealing batch", AUTO), *((KINDS[kind], kind) for kind in COMPANY)]
         kind = gr.Dropdown(
             choices, value=AUTO, label="Other digits in the batch", elem_id=f"{prefix}kind", min_width=220
         )

@@ -16,7 +16,7 @@ new ResizeObserver(refresh).observe(element); // shown, hidden, or only just bui
 element.addEventListener('click', async ({ target }) => {
   if (target.dataset.do === 'reset') trigger('clear');
   if (target.dataset.do !== 'link') return;
-  const words = (await urlState.copy()) ? 'Copied' : 'Not copied: take the address';
+  const words = (await urlState.copy()) ? 'Copied' : 'Failed: copy the address';
   const say = (label, spoken) => {
     target.textContent = label;
     element.querySelector('[role=status]').textContent = spoken;

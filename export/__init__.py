@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from bnmodel.deploy.certification import certify
     from bnmodel.deploy.errors import ExportError
     from export.pipeline import export_checkpoint
-    from export.promises import verify
     from export.recogniser import Answer, Recognizer, available, load
+    from export.verification import verify
 
 _MODULES = {  # imported on first use, as in bnmodel.deploy
     "Answer": "export.recogniser",
@@ -18,7 +18,7 @@ _MODULES = {  # imported on first use, as in bnmodel.deploy
     "certify": "bnmodel.deploy.certification",
     "export_checkpoint": "export.pipeline",
     "load": "export.recogniser",
-    "verify": "export.promises",
+    "verify": "export.verification",
 }
 
 __all__ = ["Answer", "ExportError", "Recognizer", "available", "certify", "export_checkpoint", "load", "verify"]

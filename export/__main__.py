@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnmodel import CheckpointError
-from bnmodel.data import default_data_root
+from bnmodel.data import DataError, default_data_root
 from bnmodel.deploy import inspect
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError
-from export import promises
+from export import verification
 from export.bench import bench, table, write_rows
 from export.pipeline import export_checkpoint
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", nargs="?", choices=("verify", "bench"), help="re-check or time the exported files")
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of best.pt and the exported files")
     default = default_data_root()
-    parser.add_argument("--data-root", type=Path, default=default, help="folder of MNIST/raw, used if it exists")
+    parser.add_argument("--data-root", type=Path, default=default, help="folder with MNIST/raw, used if it exists")
     parser.add_argument("--canvas", type=_size, metavar="HxW", help="export sketch and numbers for one canvas size")
     options = parser.parse_args(arguments)
     try:
@@ -38,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(table(rows))
             return 0
         if options.command == "verify":
-            checks = promises.verify(options.folder, options.data_root, promises.CANVASES)
+            checks = verification.verify(options.folder, options.data_root, verification.CANVASES)
         else:
             checks = export_checkpoint(options.folder, options.data_root, canvas=options.canvas)
-    except (CheckpointError, ExportError, OSError) as error:
+    except (CheckpointError, DataError, ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return report(options.folder, checks)
@@ -74,15 +74,15 @@ def inspect_file(arguments: Sequence[str]) -> int:
 
 
 def report(folder: Path, checks: list[Check]) -> int:
-    """Print the checks, broken promises last; return 1 if there are any, else 0."""
-    width = max(len(check.promise) for check in checks)
+    """Print the checks, failed ones last; return 1 if there are any, else 0."""
+    width = max(len(check.name) for check in checks)
     file_width = max(len(check.file) for check in checks)
     for check in sorted(checks, key=lambda check: not check.passed):
-        mark = "held  " if check.passed else "BROKEN"
-        print(f"{mark}  {check.promise:{width}}  {check.file:{file_width}}  {check.detail}")
-    broken = sum(not check.passed for check in checks)
-    print(f"\n{folder}: {len(checks)} promises, {broken} broken")
-    return 1 if broken else 0
+        mark = "passed" if check.passed else "FAILED"
+        print(f"{mark}  {check.name:{width}}  {check.file:{file_width}}  {check.detail}")
+    failed = sum(not check.passed for check in checks)
+    print(f"\n{folder}: {len(checks)} checks, {failed} failed")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ def model_card(name: str, metadata: dict[str, Any], measured: list[Check]) -> st
     training = metadata["training"]
     recipe, best = training["recipe"], training["best_epoch"]
     rows = "\n".join(
-        f"| {check.promise} | `{check.file}` | {check.detail} |"
+        f"| {check.name} | `{check.file}` | {check.detail} |"
         for check in measured
-        if check.promise in ("MNIST's test set", "the shipped sample", "golden vectors", "batch invariance")
+        if check.name in ("MNIST's test set", "the shipped sample", "golden vectors", "batch invariance")
     )
     refitted = ""
     if "refitted_on" in best:
@@ -56,9 +56,9 @@ Best epoch {best["epoch"]}: validation loss {best["validation_loss"]:.6f}, accur
 - ONNX opset {metadata["versions"]["onnx_opset"]}, one file. Made with PyTorch {metadata["versions"]["torch"]}.
 
 ## Certificate
-`python -m export verify {name}` re-checks every promise; `certificate.json` has all of them, these among them:
+`python -m export verify {name}` repeats every check; `certificate.json` lists all of them, these among them:
 
-| promise | file | measured |
+| check | file | measured |
 |---|---|---|
 {rows}
 

@@ -17,15 +17,16 @@ from bnmodel.deploy.certification import program_of, write_model
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.evidence import Evidence, evaluate
-from bnmodel.deploy.folder import staging
+from bnmodel.deploy.folder import PATIENCE, copy_others, others_in, publish, staging
 from bnmodel.deploy.folding import fold_graph
 from bnmodel.deploy.loading import FORMATS, load_file
 from bnmodel.deploy.metadata import describe_norms, described
 from bnmodel.deploy.preflight import exportable
 from bnmodel.deploy.signature import FlatNetwork, arguments
+from bnmodel.io import folder_lock
 from export.inputs import canvas_inputs, digit_inputs
 from export.model_card import model_card
-from export.promises import CANVASES, Sizes, against_source
+from export.verification import CANVASES, Sizes, against_source
 
 CLASSES = [str(digit) for digit in range(10)]
 LICENCE = "MIT; trained on MNIST, which is CC BY-SA 3.0"
@@ -77,11 +78,11 @@ def export_checkpoint(
         canvas: export sketch and numbers for this size (H, W) only, for runtimes without dynamic shapes.
 
     Returns:
-        What was measured; all promises held.
+        What was measured; all checks passed.
 
     Raises:
         CheckpointError: best.pt is missing, damaged or not finite.
-        ExportError: a promise is broken, or the folder cannot be written. The files of an earlier export stay.
+        ExportError: a check fails, or the folder cannot be written. The files of an earlier export stay.
     """
     folder = Path(folder)
     checkpoint = load_checkpoint(folder)
@@ -104,16 +105,20 @@ def export_checkpoint(
             model, checks, evidence = _write(scratch, stem, network, inputs[stem], about, fixed)
             found[stem], vectors[stem] = model, evidence.golden
             measured += checks
-        golden.write(scratch / golden.FILE, vectors)
         names = [f"{stem}.{format}" for stem, model in found.items() for format in model.formats]
         runs = {name: load_file(scratch / name).run for name in names}
         sizes = canvases if canvas is None else (canvas,)
         measured += against_source(networks, found, runs, data_root, sizes)
-        _require_held(certificate.sources(scratch, found) + measured)
-        certificate.write(scratch, found, measured)
+        _require_passed(certificate.sources(scratch, found) + measured)
         (scratch / "best.pt").unlink()
         card = model_card(folder.name, found["digits"].metadata, measured)
         (scratch / "README.md").write_text(card, encoding="utf-8")
+        with folder_lock(folder, wait=PATIENCE):
+            others, other_vectors, before = others_in(folder, *found)
+            golden.write(scratch / golden.FILE, {**other_vectors, **vectors})
+            copy_others(folder, scratch, others)
+            certificate.write(scratch, {**others, **found}, [*before, *measured])
+            publish(scratch, folder, *found)
     return measured
 
 
@@ -143,8 +148,8 @@ def _write(
     return model, checks, evidence
 
 
-def _require_held(measured: list[Check]) -> None:
-    """Raise ExportError with every broken promise, if there are any."""
-    broken = [f"  {check.promise}: {check.file}: {check.detail}" for check in measured if not check.passed]
+def _require_passed(measured: list[Check]) -> None:
+    """Raise ExportError with every failed check, if there are any."""
+    broken = [f"  {check.name}: {check.file}: {check.detail}" for check in measured if not check.passed]
     if broken:
-        raise ExportError("nothing was exported, since these promises do not hold:\n" + "\n".join(broken))
+        raise ExportError("nothing was exported, since these checks failed:\n" + "\n".join(broken))

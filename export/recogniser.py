@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bnmodel.deploy.loading import FORMATS, Run, load_file
+from bnmodel.deploy import certificate
+from bnmodel.deploy.loading import FORMATS, ExportedFile, Run, load_file
 
 SURE = 0.5  # least probability of a digit that is shown
 
@@ -117,20 +118,32 @@ def load(folder: Path | str, format: str = "onnx") -> Recognizer:
     The `numbers` file is loaded on first use.
 
     Raises:
-        ExportError: a file is missing or damaged.
+        ExportError: a file is missing, damaged, or not the one in the folder's certificate.
     """
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, received {format!r}")
     folder = Path(folder)
-    digits = load_file(folder / f"digits.{format}", threads=1, lean=True)
-    sketch = load_file(folder / f"sketch.{format}", threads=1, lean=True, optimised=False)
-    path = folder / f"numbers.{format}"
-    numbers = cache(lambda: load_file(path, threads=1, lean=True).run)
+    content = certificate.read(folder / certificate.FILE)
+
+    def loaded(stem: str, optimised: bool = True) -> ExportedFile:
+        path = folder / f"{stem}.{format}"
+        file = load_file(path, threads=1, lean=True, optimised=optimised)
+        certificate.require_unchanged(path, content)
+        return file
+
+    digits, sketch = loaded("digits"), loaded("sketch", optimised=False)
+    numbers = cache(lambda: loaded("numbers").run)
 
     def run_numbers(*arrays: np.ndarray) -> list[np.ndarray]:
         return numbers()(*arrays)
 
-    return Recognizer(folder.name, digits.metadata, digits.run, sketch.run, run_numbers if path.exists() else None)
+    return Recognizer(
+        folder.name,
+        digits.metadata,
+        digits.run,
+        sketch.run,
+        run_numbers if (folder / f"numbers.{format}").exists() else None,
+    )
 
 
 def available(root: Path | str = "checkpoints") -> list[Path]:

@@ -248,4 +248,4 @@ def memory(served: Served) -> dict[str, int]:
     """Current and peak memory of the app in MB. Linux only."""
     status = Path(f"/proc/{served.process.pid}/status").read_text()
     lines = dict(line.split(":", 1) for line in status.splitlines())
-    return {name: int(lines[key].split()[0]) // 1000 for name, key in (("now", "VmRSS"), ("peak", "VmHWM"))}
+    return {name: int(lines[key].split()[0]) // 1024 for name, key in (("now", "VmRSS"), ("peak", "VmHWM"))}

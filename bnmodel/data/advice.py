@@ -45,9 +45,9 @@ def advice(canvas: np.ndarray, digits: int = 1) -> str:
     if digits < 0 or digits > 1:
         return "There are several digits, and not all of them are clear: write them apart, or crop the picture to one."
     if measured.touches_border:
-        return "It touches the border: leave some paper all round."
+        return "The ink touches the border: leave a margin."
     if measured.contrast < FAINT:
-        return "It is too faint: use a darker pen, or more light."
+        return "The ink is too faint: use a darker pen, or more light."
     if measured.unevenness > UNEVEN:
         return "The light is uneven: avoid shadows on the paper."
     return "This does not look like a digit."

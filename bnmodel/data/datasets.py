@@ -116,6 +116,10 @@ def load_sample(train: bool, file: Path = SAMPLE_FILE) -> Digits:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or images.shape[:1] != labels.shape:
+            raise ValueError(f"images of {images.dtype} {images.shape}, labels {labels.shape}")
+        if labels.dtype != np.uint8 or labels.max(initial=0) > 9:
+            raise ValueError("labels that are no digits")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"{file}: expected the MNIST sample, received a missing or damaged file ({error}); restore it from the "
@@ -133,8 +137,8 @@ def write_sample(root: Path | str | None = None, file: Path = SAMPLE_FILE) -> No
         chosen = torch.cat(of_each).sort().values
         arrays[f"{part}_images"] = (digits.images[chosen, 0] * 255).round().byte().numpy()
         arrays[f"{part}_labels"] = digits.labels[chosen].byte().numpy()
-    with atomic_write(file) as temporary:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    with atomic_write(file) as temporary, temporary.open("wb") as opened:  # given a path, NumPy would append .npz
+        np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]
     load_sample.cache_clear()
 
 

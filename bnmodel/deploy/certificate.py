@@ -1,4 +1,4 @@
-"""The certificate of an exported folder: what is promised, and the evidence.
+"""The certificate of an exported folder: what is guaranteed, and the evidence.
 
 certificate.json holds the metadata of each model, which is also inside its files; SHA-256 and size of each file; the
 network's own rounding errors, from which tolerances follow; and what was measured. `verify` re-checks all of it from
@@ -13,14 +13,15 @@ from typing import Any
 
 from bnmodel.deploy import checks, golden
 from bnmodel.deploy.allowance import Yardstick
-from bnmodel.deploy.checks import Check, Finding, held
+from bnmodel.deploy.checks import Check, Result, held
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.golden import Golden
 from bnmodel.deploy.loading import FORMATS, ExportedFile, Predictor, Run, load_file
 from bnmodel.io import checksum, stored_checksum, write_checked
 
 FILE = "certificate.json"
-FORMAT = 2
+FORMAT = 3
+DESCRIBED = ("inputs", "outputs", "batched", "batch_norms_not_folded")  # in the metadata of every model
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Model:
         formats: those that were written.
         not_written: format that could not be written → the reason.
         operators: format → operators in its graph that compute statistics, for layers other than batch norm.
-        extra: evidence of further promises, by name.
+        extra: evidence of further checks, by name.
     """
 
     metadata: dict[str, Any]
@@ -54,6 +55,14 @@ class Model:
 
     @classmethod
     def read(cls, metadata: dict[str, Any], evidence: dict[str, Any]) -> "Model":
+        """Raises: KeyError, TypeError or ValueError, if something is missing."""
+        ports = [*metadata["inputs"], *metadata["outputs"]]
+        wanted = [(metadata, DESCRIBED), *((port, ("name", "type", "shape")) for port in ports)]
+        if "source" in metadata:
+            wanted.append((metadata["source"], ("file", "sha256")))
+        missing = [key for part, keys in wanted for key in keys if key not in dict(part)]
+        if missing or not evidence["formats"]:
+            raise ValueError(f"no {', '.join(missing) or 'formats'}")
         yardsticks = [Yardstick.from_dict(one) for one in evidence["yardsticks"]]
         return cls(
             metadata,
@@ -73,7 +82,7 @@ Models = dict[str, Model]  # by file stem
 
 
 def verify(folder: Path | str) -> list[Check]:
-    """Check every promise of the certificate in `folder` again, from the files.
+    """Repeat every check of the certificate in `folder`, from the files.
 
     Raises:
         ExportError: there is no certificate, or it cannot be read. Any other fault is a failed Check.
@@ -93,7 +102,8 @@ def load(folder: Path | str, name: str | None = None, format: str | None = None)
         ExportError: the folder has no certificate, or not this model or format, or a file is missing or damaged.
     """
     folder = Path(folder)
-    found = models(folder)
+    content = read(folder / FILE)
+    found = _models(content, folder)
     if name is None and len(found) == 1:
         name = next(iter(found))
     if name is None or name not in found:
@@ -102,8 +112,17 @@ def load(folder: Path | str, name: str | None = None, format: str | None = None)
     chosen = format if format is not None else ("onnx" if "onnx" in model.formats else model.formats[0])
     if chosen not in model.formats:
         raise ExportError(f"{folder}: {name} was written as {', '.join(model.formats)}, not as {chosen}")
-    file = load_file(folder / f"{name}.{chosen}")
+    path = folder / f"{name}.{chosen}"
+    file = load_file(path)
+    require_unchanged(path, content)
     return Predictor(name, chosen, file.inputs, tuple(model.outputs), model.metadata, file.run)
+
+
+def require_unchanged(path: Path, content: dict[str, Any]) -> None:
+    """ExportError if the file is not the one that was certified."""
+    record = content["files"].get(path.name)
+    if record is None or file_record(path)["sha256"] != record["sha256"]:
+        raise ExportError(f"{path}: not the file that was certified; restore it, or export it again")
 
 
 def intact(folder: Path) -> list[Check]:
@@ -112,21 +131,21 @@ def intact(folder: Path) -> list[Check]:
     Raises:
         ExportError: there is no certificate, or it cannot be read.
     """
-    certificate = read(folder / FILE)
-    files, found = certificate["files"], models(folder)
+    content = read(folder / FILE)
+    files, found = content["files"], _models(content, folder)
     return [
-        held("checksum", FILE, _unedited, certificate),
+        held("checksum", FILE, _unedited, content),
         held("complete", FILE, _complete, set(files), found),
         *(held("unchanged", name, _unchanged, folder / name, record) for name, record in files.items()),
         *sources(folder, found),
     ]
 
 
-def _unedited(certificate: dict[str, Any]) -> Finding:
+def _unedited(certificate: dict[str, Any]) -> Result:
     return stored_checksum(certificate) == checksum(certificate), "SHA-256 of its contents"
 
 
-def _complete(listed: set[str], found: Models) -> Finding:
+def _complete(listed: set[str], found: Models) -> Result:
     known = all(
         set(model.formats) | set(model.not_written) <= set(FORMATS) and model.formats for model in found.values()
     )
@@ -145,7 +164,7 @@ def sources(folder: Path, found: Models) -> list[Check]:
 
 
 def measure(folder: Path, found: Models) -> tuple[list[Check], dict[str, Run]]:
-    """Check every promise about the contents of the files; also return those that could be loaded, by name."""
+    """Check the contents of the files; also return those that could be loaded, by name."""
     try:
         vectors = golden.read(folder / golden.FILE)
     except ExportError as error:
@@ -166,7 +185,7 @@ def measure(folder: Path, found: Models) -> tuple[list[Check], dict[str, Run]]:
 
 
 def measure_file(path: Path, file: ExportedFile, model: Model, vectors: Golden) -> list[Check]:
-    """Check what is promised of any exported network: names first, then shapes, then values."""
+    """The checks that apply to any exported network: names first, then shapes, then values."""
     metadata = model.metadata
     inputs, batched = [one["name"] for one in metadata["inputs"]], metadata["batched"]
     recorded = model.operators.get(path.suffix[1:])
@@ -220,10 +239,13 @@ def models(folder: Path) -> Models:
     Raises:
         ExportError: as `read`.
     """
-    content = read(folder / FILE)
+    return _models(read(folder / FILE), folder)
+
+
+def _models(content: dict[str, Any], folder: Path) -> Models:
     try:
         return {stem: Model.read(one, content["evidence"][stem]) for stem, one in content["models"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ExportError(f"{folder / FILE}: damaged ({error!r}); export the folder again") from error
 
 
@@ -231,7 +253,7 @@ def file_record(path: Path) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
 
 
-def _unchanged(path: Path, record: dict[str, Any]) -> Finding:
+def _unchanged(path: Path, record: dict[str, Any]) -> Result:
     received = file_record(path)
     passed = received["sha256"] == record["sha256"]
     differs = f", expected SHA-256 {record['sha256'][:12]}…, received {received['sha256'][:12]}…"

@@ -20,7 +20,7 @@ from bnmodel.deploy.certificate import Model
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError, as_export_error, first_line
 from bnmodel.deploy.evidence import Evidence, gather
-from bnmodel.deploy.folder import copy_others, others_in, staging
+from bnmodel.deploy.folder import PATIENCE, copy_others, others_in, publish, staging
 from bnmodel.deploy.folding import fold_graph
 from bnmodel.deploy.formats import WRITERS, Program
 from bnmodel.deploy.golden import Golden
@@ -29,10 +29,10 @@ from bnmodel.deploy.metadata import describe_norms, described, versions
 from bnmodel.deploy.onnx_model import opset_of
 from bnmodel.deploy.preflight import exportable
 from bnmodel.deploy.signature import Arguments, FlatNetwork, arguments
+from bnmodel.io import folder_lock
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 UNKNOWN_TO_ONNX = re.compile(r"No ONNX function found for <(?:OpOverload\(op=')?([\w. -]+)")
-RESERVED = ("golden", "certificate", "README")
 
 
 @as_export_error("the export failed")
@@ -69,7 +69,7 @@ def certify(
             per input. A first axis named "L" or "T" is a sequence, not the batch.
 
     Returns:
-        What was measured; all promises held.
+        What was measured; all checks passed.
 
     Raises:
         ExportError: the network cannot be exported, a format that was asked for cannot be written or is not right,
@@ -85,23 +85,23 @@ def certify(
     flat = FlatNetwork(network, given)
     captured, evidence = _captured_with_evidence(flat, given, output, dynamic)
     folded, kept = fold_graph(captured)
-    metadata = {
-        **about,
-        "what": about.get("what", type(network).__name__),
-        **described(captured),
-        **describe_norms(network, folded, kept),
-    }
+    facts = {**described(captured), **describe_norms(network, folded, kept)}
+    if taken := sorted(set(about) & {*facts, "versions", "source"}):
+        raise ExportError(f"about: {', '.join(taken)} would replace what is measured; use other names")
+    metadata = {"what": type(network).__name__, **about, **facts}
     program = program_of(captured, given, opset)
-    with staging(folder, name) as scratch:
+    with staging(folder) as scratch:
         model, measured = write_model(scratch, name, program, metadata, evidence, asked)
         for format, reason in model.not_written.items():
             warnings.warn(f"{name}.{format} was not written: {reason}", stacklevel=3)
         for note in captured.notes:
             warnings.warn(f"{name}: {note}", stacklevel=3)
-        others, vectors, before = others_in(folder, name)
-        golden.write(scratch / golden.FILE, {**vectors, name: evidence.golden})
-        copy_others(folder, scratch, others)
-        certificate.write(scratch, {**others, name: model}, [*before, *measured])
+        with folder_lock(folder, wait=PATIENCE):
+            others, vectors, before = others_in(folder, name)
+            golden.write(scratch / golden.FILE, {**vectors, name: evidence.golden})
+            copy_others(folder, scratch, others)
+            certificate.write(scratch, {**others, name: model}, [*before, *measured])
+            publish(scratch, folder, name)
     return measured
 
 
@@ -167,7 +167,7 @@ def write_model(
 
 
 def _written(path: Path, program: Program, model: Model, vectors: Golden) -> list[Check]:
-    """Write and measure one file; ExportError if a promise does not hold."""
+    """Write and measure one file; ExportError if a check fails."""
     format = path.suffix[1:]
     WRITERS[format](program, model.metadata, path)
     try:
@@ -176,7 +176,7 @@ def _written(path: Path, program: Program, model: Model, vectors: Golden) -> lis
         raise ExportError(f"loads: {error}") from error
     model.operators[format] = checks.statistics_operators(file)
     found = certificate.measure_file(path, file, model, vectors)
-    broken = [f"{check.promise}: {check.detail}" for check in found if not check.passed]
+    broken = [f"{check.name}: {check.detail}" for check in found if not check.passed]
     if broken:
         raise ExportError("; ".join(broken))
     return found
@@ -205,15 +205,13 @@ def _formats(formats: str | Sequence[str] | None) -> list[str] | None:
 
 
 def _require_name(name: str) -> None:
-    if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
-        raise ExportError(
-            f"name: expected letters, digits, '_', '-' and '.', and none of {', '.join(RESERVED)}, received {name!r}"
-        )
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ExportError(f"name: expected letters, digits, '_', '-' and '.', received {name!r}")
 
 
 def _require_json(about: dict[str, Any]) -> None:
     try:
-        json.dumps(about)
+        json.dumps(about, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ExportError(
             f"about: expected JSON values, received: {first_line(error)}; convert it, for example with str()"

@@ -1,6 +1,6 @@
-"""The checks of the certificate, one function per promise, which returns whether it holds and the numbers in words.
+"""The checks of the certificate, one function each, which returns whether it passed and the numbers in words.
 
-`held` runs one and reports an error of a runtime as a broken promise, so that the others are still checked.
+`held` runs one and reports an error of a runtime as a failed check, so that the others are still checked.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,33 +22,33 @@ LARGEST_BATCH = 1 << 19  # input elements
 BATCH_NORMS = ("batch_norm", "batchnorm")
 STATISTICS = ("rsqrt", "sqrt", "var_mean", "reciprocal")  # of a batch norm in train mode, in any of the formats
 
-Finding = tuple[bool, str]
+Result = tuple[bool, str]
 
 
 @dataclass(frozen=True)
 class Check:
-    """The result of checking one promise about one file, with the numbers in words."""
+    """The result of one check of one file, with the numbers in words."""
 
-    promise: str
+    name: str
     file: str
     passed: bool
     detail: str
 
 
-def held(promise: str, file: str, check: Callable[..., Finding], *arguments: object) -> Check:
+def held(name: str, file: str, check: Callable[..., Result], *arguments: object) -> Check:
     try:
-        return Check(promise, file, *check(*arguments))
+        return Check(name, file, *check(*arguments))
     except Exception as error:  # runtimes have no common base class of errors
-        return Check(promise, file, False, first_line(error, 200))
+        return Check(name, file, False, first_line(error, 200))
 
 
-def names(file: ExportedFile, inputs: Sequence[str], outputs: Sequence[str]) -> Finding:
+def names(file: ExportedFile, inputs: Sequence[str], outputs: Sequence[str]) -> Result:
     expected = f"{', '.join(inputs)} → {', '.join(outputs)}"
     received = f"{', '.join(file.inputs)} → {', '.join(outputs if file.outputs is None else file.outputs)}"
     return expected == received, expected if expected == received else f"expected {expected}, received {received}"
 
 
-def shapes(run: Run, golden: Golden, described: Sequence[dict[str, Any]], batched: bool) -> Finding:
+def shapes(run: Run, golden: Golden, described: Sequence[dict[str, Any]], batched: bool) -> Result:
     """Outputs have the shapes and types of the golden ones; if the input is a batch, at several batch sizes."""
     cases = list(zip(golden.inputs, golden.outputs, strict=True))
     if batched:
@@ -66,7 +66,7 @@ def shapes(run: Run, golden: Golden, described: Sequence[dict[str, Any]], batche
     return True, "inputs of " + ", ".join(dict.fromkeys("×".join(map(str, arrays[0].shape)) for arrays, _ in cases))
 
 
-def folded(file: ExportedFile, kept: Sequence[str], recorded: Sequence[str] | None) -> Finding:
+def folded(file: ExportedFile, kept: Sequence[str], recorded: Sequence[str] | None) -> Result:
     """The graph computes no batch statistics, and has no batch norm unless the certificate names those that are kept.
 
     `recorded`: operators that compute statistics for other layers, which the file had when it was certified.
@@ -86,13 +86,13 @@ def statistics_operators(file: ExportedFile) -> list[str]:
 
 def agreement(
     run: Run, inputs: Sequence[Arrays], expected: Sequence[Arrays], yardsticks: Sequence[Yardstick]
-) -> Finding:
+) -> Result:
     """All outputs are within the tolerance of those expected."""
     received = [run(*arrays) for arrays in inputs]
     return compared(received, expected, yardsticks)
 
 
-def compared(received: Sequence[Arrays], expected: Sequence[Arrays], yardsticks: Sequence[Yardstick]) -> Finding:
+def compared(received: Sequence[Arrays], expected: Sequence[Arrays], yardsticks: Sequence[Yardstick]) -> Result:
     passed, largest, worst, exact = True, 0.0, 0.0, 0
     for place, yardstick in enumerate(yardsticks):
         verdict = judge(yardstick, [got[place] for got in received], [want[place] for want in expected])
@@ -121,7 +121,7 @@ def differing_labels(received: Sequence[Arrays], expected: Sequence[Arrays]) -> 
     return f", labels differing {differing}"
 
 
-def batch_invariance(run: Run, golden: Golden, yardsticks: Sequence[Yardstick]) -> Finding:
+def batch_invariance(run: Run, golden: Golden, yardsticks: Sequence[Yardstick]) -> Result:
     """A sample's output is the same alone, in a batch and in any order; a network in train mode breaks this."""
     golden = of_one_size(golden)
     orders = [range(len(golden.inputs)), range(len(golden.inputs) - 1, -1, -1)]
@@ -134,7 +134,7 @@ def batch_invariance(run: Run, golden: Golden, yardsticks: Sequence[Yardstick]) 
     return passed, detail + ("" if passed else "; answers depend on the batch, as in train mode, or differ altogether")
 
 
-def determinism(path: Path, file: ExportedFile, arrays: Arrays, yardsticks: Sequence[Yardstick]) -> Finding:
+def determinism(path: Path, file: ExportedFile, arrays: Arrays, yardsticks: Sequence[Yardstick]) -> Result:
     """Repeated runs give the same bits, and one thread and two the same values within the tolerance."""
     answers: list[Arrays] = []
     for threads in (1, 2):

@@ -1,7 +1,8 @@
-"""The folder of exported files: read what is certified in it, and replace its files all at once or not at all."""
+"""The folder of exported files: read what is certified in it, and replace its files once all of them are right."""
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,13 @@ from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.golden import Golden
 from bnmodel.deploy.loading import FORMATS
+from bnmodel.io import ABANDONED
+
+PATIENCE = 60.0  # seconds to wait for another export into the same folder
 
 
-def others_in(folder: Path, name: str) -> tuple[certificate.Models, dict[str, Golden], list[Check]]:
-    """The other models certified in the folder, their golden vectors and what was measured of them.
+def others_in(folder: Path, *names: str) -> tuple[certificate.Models, dict[str, Golden], list[Check]]:
+    """The models certified in the folder other than `names`, their golden vectors and what was measured of them.
 
     Raises:
         ExportError: the folder's certificate or its golden vectors cannot be read.
@@ -22,8 +26,7 @@ def others_in(folder: Path, name: str) -> tuple[certificate.Models, dict[str, Go
     if not (folder / certificate.FILE).exists():
         return {}, {}, []
     content = certificate.read(folder / certificate.FILE)
-    found = certificate.models(folder)
-    others = {stem: model for stem, model in found.items() if stem != name}
+    others = {stem: model for stem, model in certificate.models(folder).items() if stem not in names}
     files = {f"{stem}.{format}" for stem, model in others.items() for format in model.formats}
     vectors = golden.read(folder / golden.FILE) if others else {}
     before = [Check(**check) for check in content["measured"] if check["file"] in files]
@@ -41,27 +44,30 @@ def copy_others(folder: Path, scratch: Path, others: certificate.Models) -> None
 
 
 @contextmanager
-def staging(target: Path, *stems: str) -> Iterator[Path]:
-    """A temporary folder inside `target`; its files are moved into `target` at the end, and removed on any error.
-
-    stems: of the networks that are written; their earlier files that are not written again are removed.
-    """
+def staging(target: Path) -> Iterator[Path]:
+    """A temporary folder inside `target`, removed at the end; so is `target` if it was made here and stays empty."""
     made = not target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
+        for left in target.glob(".export-*"):  # by a killed process
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as name:
-            folder = Path(name)
-            yield folder
-            new = {path.name for path in folder.iterdir()}
-            for path in sorted(folder.iterdir(), key=lambda path: path.name == certificate.FILE):  # certificate last
-                path.replace(target / path.name)
-            for stem in stems:
-                for format in FORMATS:
-                    if f"{stem}.{format}" not in new:
-                        (target / f"{stem}.{format}").unlink(missing_ok=True)
-        made = False
+            yield Path(name)
     except OSError as error:
         raise ExportError(f"{target}: cannot be written ({error}); free the disk or choose another folder") from error
     finally:
         if made and target.is_dir() and not any(target.iterdir()):
             target.rmdir()
+
+
+def publish(scratch: Path, target: Path, *stems: str) -> None:
+    """Move the files of `scratch` into `target`, the certificate last.
+
+    stems: of the networks that are written; their earlier files that are not written again are removed.
+    """
+    new = {path.name for path in scratch.iterdir()}
+    for path in sorted(scratch.iterdir(), key=lambda path: path.name == certificate.FILE):
+        path.replace(target / path.name)
+    for name in {f"{stem}.{format}" for stem in stems for format in FORMATS} - new:
+        (target / name).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ written as float32.
 
 import base64
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def _encode(array: np.ndarray) -> dict[str, Any]:
         return {**head, "data": flat.astype(np.int64).tolist()}
     digits = 17 if kind == "float64" else 9  # enough to be exact
     short = (float(f"{x:.{digits}g}") for x in flat.tolist())
-    return {**head, "data": [int(x) if x == int(x) else x for x in short]}
+    return {**head, "data": [int(x) if x == int(x) and (x or math.copysign(1, x) > 0) else x for x in short]}
 
 
 def _decode(array: dict[str, Any]) -> np.ndarray:

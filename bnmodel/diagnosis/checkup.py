@@ -36,10 +36,10 @@ def diagnose(
     Running statistics are tested against the population with standard errors that treat samples, not values, as
     independent; the test accounts for all channels and layers. Severity follows from the outputs: the layer gets the
     statistics of its input, alone and together with the others. A gain of at least 5 points of accuracy (20 % of the
-    loss; without targets, 10 % of the answers changed) is an error, at least 1 point (4 %; 3 %) a warning, each
-    beyond its 99 % interval.
+    loss; without targets, 10 % of the predictions changed) is an error, at least 1 point (4 %; 3 %) a warning, if the
+    99 % interval excludes chance (docs/diagnosis.md).
 
-    It takes two passes over the batches, and part of a third if running statistics deviate.
+    It takes two to three times as long as an evaluation of the batches.
 
     Args:
         model: any module with torch's batch norms, bnmodel's, or subclasses of either.
@@ -53,6 +53,7 @@ def diagnose(
         The findings, a record per layer, and the outcome in both modes.
 
     Raises:
+        TypeError: `model` is no module.
         ValueError: no batches, batches of an unknown form, or a lazy module. Exceptions of the model's forward are
             passed on, after the model has been restored.
     """

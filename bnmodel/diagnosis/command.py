@@ -1,4 +1,4 @@
-"""bnmodel diagnose PACKAGE.MODULE:FACTORY --weights FILE --data FOLDER_OR_NPZ"""
+"""bnmodel diagnose MODULE:FACTORY --weights FILE --data FOLDER_OR_NPZ"""
 
 import argparse
 import importlib
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 without errors, 1 with findings that are errors, 2 for wrong use.
+        0 without errors, 1 with findings that are errors, 2 for usage errors.
     """
     try:
         options = _parser().parse_args(arguments)
@@ -70,14 +70,14 @@ def _described(batches: Sequence[Any]) -> str:
 
 
 def load_model(target: str, weights: Path | None, train_mode: bool) -> nn.Module:
-    """Call PACKAGE.MODULE:FACTORY, or find torchvision:NAME, and load its weights strictly.
+    """Call MODULE:FACTORY, or find torchvision:NAME, and load its weights strictly.
 
     Raises:
         UseError: no such module or factory, or it does not return a module; weights that do not fit.
     """
     module_name, _, factory_name = target.partition(":")
     if not module_name or not factory_name:
-        raise UseError(f"model: expected PACKAGE.MODULE:FACTORY, received {target!r}; for example torchvision:resnet18")
+        raise UseError(f"model: expected MODULE:FACTORY, received {target!r}; for example torchvision:resnet18")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if "/" in module_name or module_name.endswith(".py"):
@@ -132,9 +132,9 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict):
-        raise UseError(f"weights: expected a state_dict, received {type(state).__name__}")
-    if state and all(str(key).startswith("module.") for key in state):
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise UseError(f"weights: expected a state_dict, received {type(state).__name__}; save model.state_dict()")
+    if state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     buffers = {name for name, _ in model.named_buffers()}
@@ -157,7 +157,7 @@ def read_data(path: Path, options: argparse.Namespace) -> list[Any]:
     if not path.exists():
         raise UseError(
             f"data: {path} does not exist; expected an .npz file or a folder; "
-            "a DataLoader is taken by the function: bnmodel.diagnose(model, loader)"
+            "for a DataLoader, use bnmodel.diagnose(model, loader)"
         )
     if path.suffix == ".npy":
         raise UseError(f"data: expected an .npz file, received {path}; np.savez('data.npz', x=np.load('{path}'))")
@@ -170,6 +170,9 @@ def read_data(path: Path, options: argparse.Namespace) -> list[Any]:
         raise UseError(
             f"data: expected an array x in {path}, received {', '.join(content) or 'none'}; np.savez(path, x=…)"
         )
+    for name in {"x", "y"} & set(content):
+        if content[name].ndim == 0:
+            raise UseError(f"data: expected an array {name} with a sample per row in {path}, received a single value")
     x = torch.from_numpy(content["x"][: options.samples])
     if x.dtype == torch.float64:
         x = x.float()
@@ -188,6 +191,8 @@ def _folder_batches(path: Path, options: argparse.Namespace) -> Iterator[tuple[T
         raise UseError(
             "data: a folder needs --size, --mean and --std as in training, such as --size 224 --mean 0.485 …"
         )
+    if len(options.size) > 2:
+        raise UseError(f"data: expected --size SIDE or --size HEIGHT WIDTH, received {len(options.size)} numbers")
     if len(options.mean) != len(options.std) or len(options.mean) not in (1, 3) or min(options.std) <= 0:
         raise UseError("data: expected one or three --mean and as many --std > 0")
     classes = sorted(folder for folder in path.iterdir() if folder.is_dir())
@@ -207,10 +212,13 @@ def _folder_batches(path: Path, options: argparse.Namespace) -> Iterator[tuple[T
         images, labels = [], []
         for index in chosen[start : start + options.batch_size]:
             file, label = files[index]
-            with Image.open(file) as image:
-                pixels = image.convert("L" if len(mean) == 1 else "RGB").resize(
-                    (size[1], size[0]), Image.Resampling.BILINEAR
-                )
+            try:
+                with Image.open(file) as image:  # as torchvision's ImageFolder opens it
+                    pixels = image.convert("L" if len(mean) == 1 else "RGB").resize(
+                        (size[1], size[0]), Image.Resampling.BILINEAR
+                    )
+            except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+                raise UseError(f"data: {file} is no readable image ({error})") from error
             array = np.asarray(pixels, dtype=np.float32) / 255
             images.append((torch.from_numpy(np.atleast_3d(array)).permute(2, 0, 1) - mean) / std)
             labels.append(label)
@@ -221,19 +229,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bnmodel diagnose",
         description="Check the batch norms of a network.",
-        epilog="Exit status: 0 without errors, 1 with errors, 2 for wrong use.",
+        epilog="Exit status: 0 without errors, 1 with errors, 2 for usage errors.",
     )
 
     def add(*names: str, help: str, **options: Any) -> None:
         parser.add_argument(*names, help=help, **options)
 
-    add("model", metavar="PACKAGE.MODULE:FACTORY", help=f"{FACTORY}, in a module of this folder; or torchvision:NAME")
+    add("model", metavar="MODULE:FACTORY", help=f"{FACTORY}, in a module of this folder; or torchvision:NAME")
     add("--weights", type=Path, metavar="FILE", help="state_dict as .pt/.pth, or .safetensors")
     add("--data", type=Path, required=True, metavar="PATH", help=".npz with x (and y), or a folder per class")
     add("--reference", type=Path, metavar="PATH", help="training data in the same form, to recognise different data")
     add("--size", type=_positive, nargs="+", metavar="N", help="of a folder's images: side, or height and width")
     add("--mean", type=_finite, nargs="+", metavar="X", help="of a folder's images in [0, 1], per channel")
-    add("--std", type=_finite, nargs="+", metavar="X", help="likewise")
+    add("--std", type=_finite, nargs="+", metavar="X", help="as --mean")
     add("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
     add("--samples", type=_positive, default=512, metavar="N", help="number read at most; default: 512")
     add("--train-mode", action="store_true", help="check the model in train mode")

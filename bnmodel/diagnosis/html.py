@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from bnmodel.diagnosis.figures import layers_figure, outcome_figure
 from bnmodel.diagnosis.report import HEAD, LayerRecord, Report, cells, summary
-from bnmodel.findings import CODES, Finding
+from bnmodel.findings import CODES, Finding, grouped
 from bnmodel.plotting import plot_style
 
 STYLE = """
@@ -31,7 +31,7 @@ def page(report: Report, title: str) -> str:
     body = [f"<h1>{escape(title)}</h1>"]
     body += [f"<p>{escape(line)}</p>" for line in summary(report).splitlines()]
     body += [f"<figure>{_svg(outcome_figure(report))}</figure>"]
-    body += ["<h2>Findings</h2>"] + ([_article(group) for group in report.grouped()] or ["<p>None.</p>"])
+    body += ["<h2>Findings</h2>"] + ([_article(group) for group in grouped(report.findings)] or ["<p>None.</p>"])
     layers = [layer for layer in report.layers if layer.calls]
     if layers:
         body += ["<h2>Layers</h2>", f"<figure>{_svg(layers_figure(report))}</figure>", _table(layers)]

@@ -86,7 +86,7 @@ class Gain:
             return f"{self.value * 100:+.1f} points of {self.kind}"
         if self.kind == "loss":
             return f"{-self.value:+.0%} loss"
-        return f"{self.value:.1%} of the answers change"
+        return f"{self.value:.1%} of the predictions change"
 
 
 class Scores:

@@ -49,6 +49,7 @@ def recalibrate(
         keep no running statistics.
 
     Raises:
+        TypeError: `model` is no module.
         ValueError: no batches, or an input is not finite; no statistics are changed then.
         ExportError: the model cannot be copied; use `inplace`.
     """
@@ -60,22 +61,14 @@ def recalibrate(
     with random_state_kept():
         wanted = None if forward is not None else required_inputs(inner)
         given = read_batches(batches, device_of(inner), wanted, "batches")
-    if track:
-        _track(norms.values())
-    new: dict[str, tuple[Tensor, Tensor]] = {}
-    with borrowed(inner), np.errstate(all="ignore"):
-        order = observe(inner, norms, given[:1], forward, lambda *_: None).order
-        for name in order:
-            norm = norms[name]
-            running = running_statistics(norm)
-            if running is None:
-                continue
-            population = _input_statistics(inner, norm, given, forward)
-            if not np.isfinite([population.mean, population.var]).all():
-                raise ValueError(f"{name}: expected finite inputs, received NaN or infinity; check data and weights")
-            unbiased = population.var * (population.values / max(population.values - 1, 1))
-            new[name] = torch.from_numpy(population.mean).to(running[0]), torch.from_numpy(unbiased).to(running[1])
-            norm._buffers["running_mean"], norm._buffers["running_var"] = new[name]
+    untracked = _track(norms.values()) if track else []
+    try:
+        new = _population_statistics(inner, norms, given, forward)
+    except BaseException:
+        for norm, buffers in untracked:
+            norm._buffers.update(buffers)
+            norm.track_running_stats = False
+        raise
     for name, (mean, var) in new.items():
         norms[name].get_buffer("running_mean").copy_(mean)
         norms[name].get_buffer("running_var").copy_(var)
@@ -84,14 +77,38 @@ def recalibrate(
     return result
 
 
-def _track(norms: Iterable[Norm]) -> None:
-    """Give initial running statistics to layers that keep none."""
+def _population_statistics(
+    model: nn.Module, norms: dict[str, Norm], batches: list[Batch], forward: Forward | None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and unbiased variance of each layer's input, by the layer's name; the model is left as it was."""
+    new: dict[str, tuple[Tensor, Tensor]] = {}
+    with borrowed(model), np.errstate(all="ignore"):
+        order = observe(model, norms, batches[:1], forward, lambda *_: None).order
+        for name in order:
+            norm = norms[name]
+            running = running_statistics(norm)
+            if running is None:
+                continue
+            population = _input_statistics(model, norm, batches, forward)
+            if not np.isfinite([population.mean, population.var]).all():
+                raise ValueError(f"{name}: expected finite inputs, received NaN or infinity; check data and weights")
+            unbiased = population.var * (population.values / max(population.values - 1, 1))
+            new[name] = torch.from_numpy(population.mean).to(running[0]), torch.from_numpy(unbiased).to(running[1])
+            norm._buffers["running_mean"], norm._buffers["running_var"] = new[name]
+    return new
+
+
+def _track(norms: Iterable[Norm]) -> list[tuple[Norm, dict[str, Tensor | None]]]:
+    """Give initial running statistics to layers that keep none; return these with their buffers before."""
+    changed = []
     for norm in norms:
         if running_statistics(norm) is None:
             like = next(iter(norm.parameters()), torch.zeros(()))
             kept = nn.BatchNorm1d(norm.num_features, device=like.device, dtype=like.dtype)
+            changed.append((norm, dict(norm._buffers)))
             norm._buffers.update(kept._buffers)
             norm.track_running_stats = True
+    return changed
 
 
 def _input_statistics(model: nn.Module, norm: Norm, batches: list[Batch], forward: Forward | None) -> Statistics:

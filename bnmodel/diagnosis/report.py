@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnmodel.diagnosis.deviation import LEAST_SAMPLES
 from bnmodel.diagnosis.outcome import Gain, Outcome
-from bnmodel.findings import SEVERITIES, Finding, has_errors
+from bnmodel.findings import SEVERITIES, Finding, grouped, has_errors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,16 +128,9 @@ class Report:
 
         return layers_figure(self)
 
-    def grouped(self) -> list[list[Finding]]:
-        """Findings of one code and severity together, in the order of `findings`."""
-        groups: dict[tuple[str, str], list[Finding]] = {}
-        for finding in self.findings:
-            groups.setdefault((finding.severity, finding.code), []).append(finding)
-        return list(groups.values())
-
     def __str__(self) -> str:
         lines = [summary(self)]
-        for group in self.grouped():
+        for group in grouped(self.findings):
             first = group[0]
             others = f"\n    the same in {len(group) - 1} more: {_names(group[1:])}" if len(group) > 1 else ""
             lines.append(f"\n{first}{others}")

@@ -83,6 +83,7 @@ class Watch:
         self._suspected: dict[tuple[str, str], int] = {}
         self._exit = ExitStack()
         self._writer = _summary_writer(tensorboard)
+        self._own_writer = self._writer is not tensorboard
 
     def start(self) -> "Watch":
         """Attach the hooks, as entering the context does."""
@@ -99,6 +100,8 @@ class Watch:
             self.write(self.file)
         if self._writer is not None:
             self._writer.flush()
+            if self._own_writer:
+                self._writer.close()  # ends its thread; it opens a new file if it is used again
 
     __enter__ = start
 

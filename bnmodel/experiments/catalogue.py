@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bnmodel import plotting
+from bnmodel.data.pictures import SHORTEST_SIDE, to_rgba
 from bnmodel.data.preprocessing import Sketch
 from bnmodel.experiments import (
     batch_spread,
@@ -112,10 +113,14 @@ def read_digit(path: Path) -> Tensor:
     """
     try:
         with Image.open(path) as image:
-            image.thumbnail((4096, 4096))
-            canvas = np.array(image.convert("RGBA"))
+            canvas = to_rgba(image)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: expected an image of a digit, PNG for example ({error})") from error
+    if min(canvas.shape[:2]) < SHORTEST_SIDE:
+        height, width = canvas.shape[:2]
+        raise ValueError(
+            f"{path}: expected sides of at least {SHORTEST_SIDE} pixels, received {width}×{height}; enlarge it"
+        )
     digit: Tensor
     digit, ink = Sketch()(torch.from_numpy(canvas))
     if not ink > 0:

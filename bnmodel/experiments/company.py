@@ -40,9 +40,9 @@ def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | Non
         float32 (count, 1, 28, 28) in [0, 1].
     """
     if kind not in COMPANY:
-        raise ValueError(f"company: expected one of {', '.join(COMPANY)}, received {kind!r}")
+        raise ValueError(f"kind: expected one of {', '.join(COMPANY)}, received {kind!r}")
     if not 0 <= count <= MAX_COMPANIONS:
-        raise ValueError(f"companions: expected 0 … {MAX_COMPANIONS}, received {count}")
+        raise ValueError(f"count: expected 0 … {MAX_COMPANIONS}, received {count}")
     generator = torch.Generator().manual_seed(seed)
     if kind == "copies":
         return digit.expand(count, 1, 28, 28).clone()

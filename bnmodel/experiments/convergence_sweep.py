@@ -83,7 +83,13 @@ def run(
     Args:
         known: cells of an interrupted sweep, which are not trained again.
         on_cell: called with the sweep so far after each training.
+
+    Raises:
+        ValueError: `steps`, `every` or `seeds` below 1.
     """
+    for name, value in (("steps", steps), ("every", every), ("seeds", seeds)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, received {value}")
     sweep = Sweep(command, steps, every, seeds, tuple(known))
     done = {(cell.seed, cell.place, cell.initializer, cell.rate) for cell in known}
     for seed, place, initializer, rate in product(range(seeds), PLACES, INITIALIZERS, RATES):

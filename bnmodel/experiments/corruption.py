@@ -85,9 +85,9 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
         ValueError: an unknown kind, or a batch size that is not a divisor of 500 in 2 … 500.
     """
     if kind not in KINDS:
-        raise ValueError(f"corruption: expected one of {', '.join(KINDS)}, received {kind!r}")
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, received {kind!r}")
     if batch_size < 2 or SAMPLES % batch_size:
-        raise ValueError(f"batch_size: expected a divisor of {SAMPLES} from 2 on, received {batch_size}")
+        raise ValueError(f"batch_size: expected a divisor of {SAMPLES}, at least 2, received {batch_size}")
     batch_size = min(batch_size, samples(model))
     model = in_eval_mode(model)
     label = int(predict_log_probs(model, digit.view(1, 1, 28, 28)).argmax())

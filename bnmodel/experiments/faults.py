@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from bnmodel import plotting
-from bnmodel.experiments.batch_statistics import custom_batchnorms
+from bnmodel.experiments.batch_statistics import custom_batchnorms, named_norm
 from bnmodel.experiments.cost import accuracy
 from bnmodel.experiments.running_statistics import batch_statistics, running_average, with_statistics
 from bnmodel.training.history import History
@@ -76,7 +76,7 @@ def momentum_inverted(model: nn.Module, batch_size: int = 32, steps: int = 60, s
 
     The curves are the running mean of the last norm's first channel under both rules.
     """
-    name, norm = list(custom_batchnorms(model).items())[-1]
+    name, norm = named_norm(model, next(reversed(custom_batchnorms(model)), None))
     means = batch_statistics(model, batch_size, steps, seed)[name][0][:, 0].double().numpy()
     paths = {}
     for rule, weight in (("right", 0.1), ("wrong", 0.9)):

@@ -39,6 +39,7 @@ def batch_norm(
         gradients are not defined.
 
     Raises:
+        TypeError: `x` is not floating point.
         ValueError: an argument that is not (C,), only one of `mean` and `var`, or one value per channel in training.
     """
     _check_channels([gamma, beta, mean, var], x)
@@ -76,11 +77,15 @@ def batch_norm(
 
 
 def _check_channels(values: List[Optional[Tensor]], x: Tensor) -> None:
+    if x.dim() < 2:
+        raise ValueError(f"batch_norm: expected x of shape (N, C) or (N, C, *spatial), received {list(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(f"batch_norm: expected floating-point x, received {x.dtype}")
     for value in values:
-        if value is not None and value.numel() != x.size(1):
+        if value is not None and (value.dim() != 1 or value.numel() != x.size(1)):
             raise ValueError(
-                f"batch_norm: expected gamma, beta, mean and var of {x.size(1)} values for x of shape "
-                f"{list(x.shape)}, received {value.numel()}"
+                f"batch_norm: expected gamma, beta, mean and var of {x.size(1)} values (shape [{x.size(1)}]) for x of "
+                f"shape {list(x.shape)}, received {value.numel()} (shape {list(value.shape)})"
             )
     if (values[2] is None) != (values[3] is None):
         raise ValueError("batch_norm: expected mean and var, or neither of them, received one")

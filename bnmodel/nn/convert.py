@@ -43,7 +43,7 @@ def convert_batchnorm(
     """
     if to not in ("custom", "torch"):
         raise ValueError(f"to: expected 'custom' or 'torch', received {to!r}")
-    if dimensions not in (None, 1, 2, 3):
+    if dimensions not in (None, 1, 2, 3) or isinstance(dimensions, bool):
         raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions}")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("model: expected a plain module, received TorchScript; convert the model before scripting it")
@@ -129,10 +129,11 @@ def _target(name: str, layer: nn.Module, to: str, dimensions: int | None) -> typ
     if to == "custom" and of_torch and getattr(layer, "process_group", None) is None:
         return CustomBatchNorm
     if isinstance(layer, CustomBatchNorm) and kind is CustomBatchNorm:
-        chosen = layer.torch_type or ("SyncBatchNorm" if layer.synchronised else "")
+        single = layer.torch_type if layer.torch_type != "SyncBatchNorm" else ""
+        chosen = "SyncBatchNorm" if layer.synchronised else single
         if not chosen and dimensions is None:
             raise ValueError(
-                f"dimensions: expected 1, 2 or 3, since {name or 'the layer'!r} does not come from a torch layer; "
+                f"dimensions: expected 1, 2 or 3, since {name or 'the layer'!r} comes from none of these layers; "
                 f"received None"
             )
         return TORCH_TYPES[chosen or f"BatchNorm{dimensions}d"]

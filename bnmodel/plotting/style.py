@@ -134,7 +134,8 @@ def powers_of_ten(powers: Iterable[int]) -> list[str]:
 
 
 def save(figure: Figure, path: Path | str) -> None:
-    """Write a PNG (white background, 150 dpi) or an SVG, depending on the suffix of `path`, atomically."""
+    """Write a PNG (white background, 150 dpi) or an SVG, if `path` ends in .svg, atomically."""
     with plot_style(), atomic_write(path) as temporary:
-        metadata = {"Date": None} if Path(path).suffix == ".svg" else {"Software": None}
-        figure.savefig(temporary, dpi=150, facecolor="white", metadata=metadata)
+        kind = "svg" if Path(path).suffix == ".svg" else "png"
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(temporary, format=kind, dpi=150, facecolor="white", metadata=metadata)

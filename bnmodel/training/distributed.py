@@ -41,6 +41,18 @@ def rank() -> int:
     return dist.get_rank() if processes() > 1 else 0
 
 
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Let the first process run the block before the others do."""
+    if processes() > 1 and rank() > 0:
+        dist.barrier()
+    try:
+        yield
+    finally:
+        if processes() > 1 and rank() == 0:
+            dist.barrier()
+
+
 def synchronise(model: nn.Module) -> nn.Module:
     """Make the batch norms of `model` use statistics over all processes, in place; returns `model`."""
     for module in model.modules():

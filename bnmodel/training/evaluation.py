@@ -10,14 +10,15 @@ EVALUATION_BATCH = 100  # fixed, so that losses are bitwise reproducible; small 
 
 
 def predict_log_probs(model: nn.Module, images: Tensor) -> Tensor:
-    """(N, 1, 28, 28) → (N, 10), in eval mode and in fixed batches. Restores the mode of `model`."""
-    was_training = model.training
+    """(N, 1, 28, 28) → (N, 10), in eval mode and in fixed batches. Restores the mode of every module."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.inference_mode():
             return torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH)])
     finally:
-        model.train(was_training)
+        for module, training in modes:  # some may have been frozen in eval mode
+            module.training = training
 
 
 def evaluate(model: nn.Module, digits: Digits) -> tuple[float, float]:

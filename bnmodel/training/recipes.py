@@ -1,5 +1,6 @@
 """Training presets. Recipes are the only source of defaults; the command line is derived from them."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -34,8 +35,12 @@ class Recipe:
         for name in ("epochs", "patience", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, received {getattr(self, name)}")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate: expected a number > 0, received {self.learning_rate}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: expected a number in [0, 1), received {self.momentum}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay: expected a number ≥ 0, received {self.weight_decay}")
         for name in ("augmented", "outliers"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a share in [0, 1], received {getattr(self, name)}")

@@ -61,6 +61,9 @@ class Training:
         device: str = "auto",
         generator: Generator | None = None,
     ) -> None:
+        for name, digits in (("training", train), ("validation", validation)):
+            if not len(digits):
+                raise ValueError(f"{name}: expected at least one digit, received none")
         target = _pick_device(device)
         self.model, self.recipe = model.to(target), recipe
         if recipe.channels_last:
@@ -278,7 +281,13 @@ class Training:
 
 def _pick_device(device: str) -> torch.device:
     if device != "auto":
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:  # no such device, or PyTorch is built without it
+            raise ValueError(
+                f"device: expected auto, or cpu, cuda or mps if PyTorch supports it here, received {device!r} "
+                f"({str(error).splitlines()[0]})"
+            ) from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -15,7 +15,7 @@ def mistake(environment: MutableMapping[str, str]) -> str:
         if not environment.get(variable, "").strip():
             environment.pop(variable, None)
     port = environment.get(PORT, "")
-    if port and not (port.strip().isdecimal() and 1 <= int(port) <= LARGEST_PORT):
+    if port and not (port.strip().isdecimal() and len(port.strip()) <= 5 and 1 <= int(port) <= LARGEST_PORT):
         return f"{PORT}: expected a whole number from 1 to {LARGEST_PORT}, received {port!r}; for example {PORT}=7860"
     return _unusable(environment.get(NAME, DEFAULT_NAME), int(port or 0))
 

@@ -232,7 +232,7 @@ class Presses(Generic[T]):
     def _begin(self, runs: Runs[T], run: Run[T]) -> list[Any]:
         runs.now = run
         busy = len(_all("training")) >= MAX_TRAININGS
-        words = f"Busy: {MAX_TRAININGS} trainings are running here; yours starts when one of them ends."
+        words = f"Busy: {MAX_TRAININGS} runs are training here; yours starts when one of them ends."
         return [f'<p class="sentence" role="status">{words}</p>' if busy else gr.skip(), *runs.buttons()]
 
 

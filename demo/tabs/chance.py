@@ -26,7 +26,8 @@ FORMULA = r"""
 $$\operatorname{Var}[\hat\mu_B] \approx \frac{\sigma^2}{n_\text{eff}}, \qquad n_\text{eff} \le B \cdot H \cdot W$$
 
 The error of a batch's mean falls with the square root of the number of values it averages; pixels of one image are
-alike, so the number of *images* counts most. The other digits are drawn without repetition from 1,000 training digits.
+correlated, so the number of *images* counts most. The other digits are drawn without repetition from 1,000 training
+digits.
 
 Source: `bnmodel/experiments/batch_spread.py`.
 """

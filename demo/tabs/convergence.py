@@ -1,4 +1,4 @@
-"""Training with and without batch norm: recorded runs over rates and initialisers, and live trainings."""
+"""Training with and without batch norm: recorded runs over rates and initialisers, and live runs."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -31,15 +31,15 @@ in the same order; only the batch norm differs. This tab needs no drawing.
 LIVE = """
 ### Train it now, live
 The networks are trained now, on 1,000 digits instead of 48,000; expect lower accuracy. Learning rate and initialiser
-are those above; **epochs** and **reshuffle** (other initial weights, another order of the digits) affect live trainings
+are those above; **epochs** and **reshuffle** (other initial weights, another order of the digits) affect live runs
 only. Finished runs stay, pale and numbered, for comparison.
 """
 MAPS = """
 ### Every setting at once
 One row per initialiser, one column per learning rate: the **validation accuracy** in percent after the last step, mean
-over the seeds, bold from 90 up, × where the loss became infinite with most seeds. The frame marks the setting above;
-always answering “1” scores 11 %. The last panel shows the same as lines: the median over five initialisers and all
-seeds, and the range from the worst to the best; diverged trainings count as 0.
+over the seeds that did not diverge, bold if ≥ 90, × where the loss became infinite with most seeds. The frame marks the
+setting above; always answering “1” scores 11 %. The last panel shows the same as lines: the median over five
+initialisers and all seeds, and the range from the worst to the best; diverged runs count as 0.
 """
 FORMULA = r"""
 Plain SGD, $w \leftarrow w - \eta\,(\nabla L + \lambda w)$, $\lambda = 10^{-4}$, batches of 64, no dropout, five seeds.
@@ -54,7 +54,7 @@ Ioffe & Szegedy 2015, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167). Sour
 """
 CLAIMS = """
 Means over {seeds} seeds with 95 % confidence intervals. <b>Bold</b>: better than without batch norm, because the
-interval of the difference between trainings with the same seed excludes zero. A number without an interval is the same
+interval of the difference between runs with the same seed excludes zero. A number without an interval is the same
 for all seeds. A claim holds if every entry is bold.
 """
 PAINT = {"none": "currentColor", "before": "var(--olive)", "after": "var(--rose)"}

@@ -18,12 +18,12 @@ HINT = """
 Look where the two curves separate, first for test digits, then for yours; all are corrupted in the same way.
 """
 LOOK = """
-When **all images change in the same way**, as with faint ink, the batch's own statistics change with them and undo much
+When **all images change in the same way**, as with faint ink, batch statistics change with them and undo much
 of it: the dashed curve stays up. At severity 0 they gain nothing, and with a small batch they lose: set the batch size
 to 2. A clear digit among corrupted ones may be read worse than alone, since it is normalised by *their* statistics.
 """
 FORMULA = r"""
-If a corruption scales or shifts a channel as a whole, $x' = a x + b$, then with the batch's own statistics
+If a corruption scales or shifts a channel as a whole, $x' = a x + b$, then with batch statistics
 
 $$\frac{x' - \mu'}{\sigma'} = \frac{a x + b - (a \mu + b)}{a \sigma} = \frac{x - \mu}{\sigma}, \qquad a > 0$$
 

@@ -29,9 +29,9 @@ OTHERS = """
 ### Three more faults, each seen in real code
 """
 LOOK_OTHERS = """
-**Best weights kept by reference:** `best = model.state_dict()` is not a copy; what is “restored” is the last epoch.
+**Best weights kept by reference:** `best = model.state_dict()` is not a copy; it “restores” the last epoch.
 **Statistics not saved:** plain attributes are missing from the checkpoint, and the loaded network starts at mean 0 and
-deviation 1. **Momentum inverted:** PyTorch's 0.1 is the weight of the *new* batch; in other libraries momentum is the
+variance 1. **Momentum inverted:** PyTorch's 0.1 is the weight of the *new* batch; in other libraries momentum is the
 weight of the old average. If the two are confused, the average jumps with every batch.
 """
 FORMULA = """

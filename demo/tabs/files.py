@@ -37,7 +37,7 @@ FORMULA = r"""
 $$|y_\text{file} - y| \le \max\left(4\,e_c,\; 4\,\bar e_c,\; 16\,u\,m_c\right)$$
 
 for every output value of channel $c$; $y$ is the network's in float64. $e_c$ is the network's own rounding, its largest
-error in float32 or with its parameters rounded once more; $\bar e_c$ is the 95 % quantile of $e$ over channels of
+error in float32; $\bar e_c$ is the 95 % quantile of $e$ over channels of
 about the same size; $m_c$ is the largest $|y|$; $u = 2^{-24}$. To check it again,
 `python -m export verify checkpoints/lecture`; how fast, `python -m export bench checkpoints/lecture`.
 
@@ -88,15 +88,15 @@ print(probabilities[: max(int(count), 0)].argmax(1), boxes[: max(int(count), 0)]
 print(log_probs.argmax(1), log_probs.exp().max(1).values)
 """,
 }
-PROMISES = {
+CHECKS = {
     "metadata": "the files contain the description in the certificate",
-    "names": "inputs and outputs have the promised names",
+    "names": "inputs and outputs have the names in the certificate",
     "shapes": "any batch size, any canvas",
     "batch norm folded": "no batch norm is left to run in the wrong mode",
     "golden vectors": "known inputs give the recorded answers",
     "determinism": "the same input gives the same answer",
     "batch invariance": "an answer does not depend on its batch",
-    "source": "made from this very checkpoint",
+    "source": "made from this checkpoint",
     "the shipped sample": "as the network before export, on 1,000 digits",
     "MNIST's test set": "as the network before export, on 10,000 digits",
     "canvas": "as the network before export, on drawings of any size",
@@ -119,7 +119,7 @@ def build(page: Page) -> None:
             file = gr.Dropdown(
                 [(f"{TAKES[stem]}, {RUNTIMES[form]}", f"{stem}.{form}") for stem in TAKES for form in RUNTIMES],
                 value=FIRST,
-                label="A file that takes",
+                label="Input, runtime",
                 elem_id="export-file",
                 min_width=320,
             )
@@ -139,16 +139,16 @@ def build(page: Page) -> None:
             sealed = download(first[certificate.FILE], "download-certificate")
         for control in (page.model, file):
             control.change(offer, [page.model, file], [chosen, sealed], api_visibility="private")
-        promises = ui.picture(400, "certificate")
+        checks = ui.picture(400, "certificate")
         gr.Markdown("### How fast they answer, against the network before export")
         speed = ui.picture(200, "speed")
         folder_at_first = page.find(page.model.value).folder
-        promises.value, speed.value = certified(folder_at_first), timed(folder_at_first)
+        checks.value, speed.value = certified(folder_at_first), timed(folder_at_first)
         ui.take_home("export")
         ui.check_own("batch norms that were not folded")
         ui.fold("The formula and the source", FORMULA)
         tab.live(show_code, inputs=[file], outputs=[lines])
-        tab.live(recorded, outputs=[promises, speed])
+        tab.live(recorded, outputs=[checks, speed])
         tab.live(show, outputs=[shown])
 
 
@@ -198,7 +198,7 @@ def show(drawn: Drawn) -> Iterator[str]:
     answers = {name: run(drawn.canvas)[0] for name, run in sketches(drawn.model.folder).items()}
     answers["onnx"] = drawn.probabilities  # the app reads with this file
     difference = largest_difference(list(answers.values()))
-    differ = f"differ by at most <b>{difference:.1e}</b>" if difference else "are <b>equal</b> to the last bit"
+    differ = f"differ by at most <b>{difference:.1e}</b>" if difference else "are <b>equal</b> bit for bit"
     words = (
         f"On {whose} the three files of <b>{escape(drawn.model.name)}</b> all read <b>{drawn.label}</b>; their "
         f"probabilities {differ}."
@@ -239,23 +239,23 @@ def sketches(folder: Path) -> dict[str, Run]:
 
 @lru_cache(maxsize=8)
 def certified(folder: Path) -> str:
-    """certificate.json as a table, one row per promise."""
+    """certificate.json as a table, one row per check."""
     measured = certificate.read(folder / certificate.FILE)["measured"]
-    promises: dict[str, list[dict[str, Any]]] = {}
+    by_name: dict[str, list[dict[str, Any]]] = {}
     for check in measured:
-        name = "canvas" if check["promise"].startswith("canvas ") else check["promise"]
-        promises.setdefault(name, []).append(check)
+        name = "canvas" if check["name"].startswith("canvas ") else check["name"]
+        by_name.setdefault(name, []).append(check)
     rows = []
-    for name, checks in promises.items():
-        kept = sum(check["passed"] for check in checks)
+    for name, checks in by_name.items():
+        passed = sum(check["passed"] for check in checks)
         rows.append(
             (
-                PROMISES.get(name, name),
-                f"{'✓' if kept == len(checks) else '✗'} {kept} of {len(checks)}",
-                "" if name in WITHOUT_NUMBERS and kept == len(checks) else worst(checks),
+                CHECKS.get(name, name),
+                f"{'✓' if passed == len(checks) else '✗'} {passed} of {len(checks)}",
+                "" if name in WITHOUT_NUMBERS and passed == len(checks) else worst(checks),
             )
         )
-    return ui.table(("Promise", "Kept", "Measured"), rows)
+    return ui.table(("Check", "Passed", "Measured"), rows)
 
 
 def timed(folder: Path) -> str:

@@ -22,7 +22,7 @@ far apart they are with and without batch norm. This tab needs no drawing.
 LOOK = """
 Three networks with the same weights get the same 32 digits; only the batch norm differs. The line through a dot reaches
 from the 5&nbsp;% to the 95&nbsp;% quantile. **At step 0 only batch norm makes the difference**; it is largest with
-Glorot, where the gradients without batch norm are smallest. The last two panels take steps of growing size along the
+Glorot, where the gradients without batch norm are smallest. The last two panels take growing steps against the
 gradient: how much the gradient has changed there, and the loss.
 
 *Does the gradient stay valid over longer steps with batch norm?* The table gives its change relative to its length. In

@@ -20,7 +20,7 @@ LOOK = """
 A neuron with two weights: the contours are its loss, the cross is the minimum. A learning rate small enough for the
 steep direction is too small for the flat one. Raise the **offset** until all inputs are positive: then a sample's two
 gradients always have the same sign. **Correlation** remains when each input is normalised by itself. The *condition
-number* is the steepest curvature of the bowl over the flattest: 1 is round.
+number* is the largest curvature divided by the smallest: 1 is round.
 """
 FORMULA = r"""
 $$L(w) = \frac1N\sum_i (w \cdot x_i - y_i)^2, \qquad H = \frac2N X^\top X, \qquad

@@ -23,15 +23,15 @@ Look at how fast, and how noisily, the solid **running** average approaches the 
 network sees 60 batches. Try momentum 0.01, then larger batches.
 """
 LOOK = """
-**Running** forgets old batches: with a momentum near 1 it is as noisy as single batches, near 0 it has not arrived
-after 60 batches. **Cumulative** weights every batch alike. **Precise** takes 1,000 digits at once, layer after layer,
-and does not depend on how they are split into batches. The second table shows the accuracy with each.
+**Running** forgets old batches: with a momentum near 1 it is as noisy as single batches, near 0 it has not
+converged in 60 batches. **Cumulative** weights batches equally. **Precise** takes 1,000 digits at once, layer after
+layer, and does not depend on how they are split into batches. The second table shows the accuracy with each.
 """
 FORMULA = r"""
 $$\text{running} \leftarrow (1 - m)\cdot\text{running} + m\cdot\text{batch}$$
 
-covers about the last $(2-m)/m$ batches: 19 at $m = 0.1$. After $t$ batches $(1-m)^t$ of the start is left, so that it
-comes within $\sigma$ of a value $d$ away after $\ln(\sigma/d) / \ln(1-m)$ of them. Then it wanders with the variance
+covers about the last $(2-m)/m$ batches: 19 at $m = 0.1$. After $t$ batches $(1-m)^t$ of the initial value remains; it
+comes within $\sigma$ of a value $d$ away after $\ln(\sigma/d) / \ln(1-m)$ batches, then fluctuates with the variance
 $\frac{m}{2-m}\,\sigma^2$, where $\sigma$ is the spread of single batches, which falls as they grow. The noise is
 measured while the average runs on over 20,000 more batches, drawn with repetition from the 60.
 

@@ -31,7 +31,7 @@ makes the validation loss smooth; the last {ROBUST.plain} have no distorted imag
 LIVE = """
 ### Overfit on purpose, live
 **The gap** between the two losses is overfitting: the network reads the digits it has seen better than others. With
-only 1,000 digits the plain network soon knows all of them: its train loss approaches 0, its validation loss does not.
+only 1,000 digits the plain network soon fits them all: its train loss approaches 0, its validation loss does not.
 *Look at both lines, not only at the gap:* in this small network, dropout and weight decay raise the train loss more
 than they lower the validation loss, and the gap also closes if nothing is learned.
 """
@@ -40,8 +40,8 @@ Stop once $\min_{i \le t} L_i$ has not fallen for $t - \arg\min = \text{patience
 the activations in training and divides the others by $1 - p$; weight decay shrinks the weights in every step,
 $w \leftarrow w - \eta\,(\nabla L + \lambda w)$, here with $\eta = 0.1$, and γ and β of the batch norms as well.
 
-Both losses of the live trainings are computed in eval mode, without dropout, at the end of each epoch, so they differ
-only in the digits. In the recorded training the train loss is an epoch's mean *with* dropout, hence the higher one.
+Both losses of the live runs are computed in eval mode, without dropout, at the end of each epoch, so they differ
+only in the digits. In the recorded training the train loss is an epoch's mean *with* dropout, hence higher.
 
 Sources: `bnmodel/experiments/early_stopping.py`; Prechelt 1998, *Early Stopping — But When?*; Srivastava et al. 2014,
 *Dropout*; Krogh & Hertz 1991, *A Simple Weight Decay Can Improve Generalization*.

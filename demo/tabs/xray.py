@@ -17,8 +17,8 @@ Compare the sheet with the 28×28 numbers that the network gets, 0 for paper and
 Draw small, in a corner, or with a thin brush: the numbers hardly change.
 """
 LOOK = """
-Whatever stands out from the **paper** is ink, so black on white and white on black are alike. The paper is estimated
-from its surroundings at each place, so uneven light does not matter. Frames and ruled lines are left out. The **box**
+Whatever stands out from the **paper** is ink, so black on white and white on black are alike. The paper's
+colour is estimated locally, so uneven light does not matter. Frames and ruled lines are left out. The **box**
 around the ink is scaled to 20×20, keeping its shape, and its **centre of mass** (the cross) moves to the middle of
 28×28. A slanted digit stays slanted, and a 1 keeps its foot: the network has to handle that.
 """

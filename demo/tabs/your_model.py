@@ -10,7 +10,7 @@ import gradio as gr
 
 from bnmodel.deploy import ExportError, Inspection, inspect
 from bnmodel.deploy.sandbox import Limits
-from bnmodel.findings import CODES, Finding
+from bnmodel.findings import CODES, Finding, grouped
 from demo import components as ui
 from demo.page import Page
 from demo.server.request_body import LARGEST_FILE
@@ -109,7 +109,7 @@ def _in_words(inspection: Inspection, name: str) -> str:
     invariance = inspection.batch_invariance
     if not invariance["checked"]:
         batch = f"Whether its output depends on the batch could not be checked: {escape(invariance['reason'])}."
-    elif invariance["difference"] > 1e-3:
+    elif inspection.batch_dependent:
         batch = f"The same sample's output changes with its batch, by up to {100 * invariance['difference']:.0f} %."
     else:
         batch = "The same sample gets the same output alone and in two other batches."
@@ -117,17 +117,15 @@ def _in_words(inspection: Inspection, name: str) -> str:
 
 
 def _findings(inspection: Inspection) -> str:
-    """One item per code: a network may have the same finding in a hundred layers."""
+    """One item per code and severity: a network may have the same finding in a hundred layers."""
     if not inspection.findings:
         return "<p>Nothing was found.</p>"
-    grouped: dict[str, list[Finding]] = {}
-    for finding in inspection.findings:
-        grouped.setdefault(finding.code, []).append(finding)
-    return f'<ul class="findings">{"".join(_item(name, found) for name, found in grouped.items())}</ul>'
+    return f'<ul class="findings">{"".join(map(_item, grouped(inspection.findings)))}</ul>'
 
 
-def _item(name: str, findings: list[Finding]) -> str:
+def _item(findings: list[Finding]) -> str:
     first, others = findings[0], len(findings) - 1
+    name = first.code
     where = f" in <code>{escape(first.layer)}</code>" if first.layer else ""
     more = f" and {others} more" if others else ""
     tab = EXPLAINED.get(name)

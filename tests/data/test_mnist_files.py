@@ -153,8 +153,24 @@ def test_a_sample_is_made_of_the_first_digits_of_each_class(
 ) -> None:
     write(tmp_path, tiny)
     monkeypatch.setattr(bnmodel.data.datasets, "SAMPLE_PER_CLASS", 2)
-    write_sample(tmp_path, tmp_path / "made.npz")
+    write_sample(tmp_path, tmp_path / "made")  # NumPy would append .npz
+    (tmp_path / "made").rename(tmp_path / "made.npz")
     for train, whole in ((True, load_mnist(True, tmp_path)), (False, load_mnist(False, tmp_path))):
         made = load_sample(train, tmp_path / "made.npz")
         assert torch.equal(made.images, whole.images[:20])  # the tiny one counts 0 … 9, 0 … 9, …
         assert torch.equal(made.labels, whole.labels[:20])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (np.zeros((3, 28, 28), np.float32), np.zeros(3, np.uint8)),
+        (np.zeros((3, 20, 20), np.uint8), np.zeros(3, np.uint8)),
+        (np.zeros((3, 28, 28), np.uint8), np.full(3, 11, np.uint8)),
+        (np.zeros((3, 28, 28), np.uint8), np.zeros(2, np.uint8)),
+    ],
+)
+def test_other_arrays_are_no_sample(images: np.ndarray, labels: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "sample.npz", train_images=images, train_labels=labels)
+    with pytest.raises(DataError, match="expected the MNIST sample"):
+        load_sample(True, tmp_path / "sample.npz")

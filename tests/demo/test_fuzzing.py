@@ -74,21 +74,21 @@ def nested(depth: int) -> list[Any]:
 def test_the_documentation_states_the_limits_of_the_code() -> None:
     text = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8").split("## Limits")[1]
     stated = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE))
-    sides = f"longer sides than {api.LONGEST_SIDE} are reduced to it"
+    sides = f"the longest side is reduced to {api.LONGEST_SIDE}"
     assert stated == {
-        "what": "at most",
+        "what": "limit",
         "an uploaded file, and all files of an upload together": f"{request_body.LARGEST_FILE // 10**6} MB",
         "files of an upload": str(request_body.MOST_FILES),
         "an image": f"{api.MOST_PIXELS // 10**6} million pixels; {sides}",
         "its shorter side then": f"at least {api.SHORTEST_SIDE} pixels",
         "any other request": f"{request_body.LARGEST_JSON // 10**6} MB, {request_body.MOST_VALUES:,} values, "
-        f"{request_body.DEEPEST} deep",
+        f"{request_body.DEEPEST} levels",
         "a drawing, as a data URL": f"{LONGEST_DATA_URL:,} characters, {CANVAS_SIDE} × {CANVAS_SIDE} pixels",
         "other text": f"{validation.LONGEST_TEXT:,} characters",
         "a URL": f"{middleware.LONGEST_URL:,} bytes, {middleware.LONGEST_NAME} between two slashes",
         "calls of the endpoints at once; others wait": str(api.AT_ONCE),
         "waiting calls; others are refused with 503": str(app.MOST_WAITING),
-        "trainings at once; others wait": str(live_training.MAX_TRAININGS),
+        "live training runs at once; others wait": str(live_training.MAX_TRAININGS),
         "visitors whose controls are remembered, at 0.4 MB each": str(app.MOST_SESSIONS),
     }
 

@@ -109,7 +109,7 @@ def train(page: Page) -> None:
     shows(page, "Training live")
 
 
-BUSY = f"Busy: {MAX_TRAININGS} trainings are running here; yours starts when one of them ends."
+BUSY = f"Busy: {MAX_TRAININGS} runs are training here; yours starts when one of them ends."
 
 
 def test_a_training_too_many_waits_says_so_and_starts_when_a_page_is_closed(

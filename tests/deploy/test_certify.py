@@ -30,7 +30,7 @@ X = torch.rand(4, 3, 8, 8)
 
 
 def broken(folder: Path) -> set[tuple[str, str]]:
-    return {(check.promise, check.file) for check in verify(folder) if not check.passed}
+    return {(check.name, check.file) for check in verify(folder) if not check.passed}
 
 
 class TwoInputs(nn.Module):

@@ -115,7 +115,7 @@ class Pickled:
     ("model", "change", "message"),
     [
         ("nowhere:cnn", {}, "cannot be imported"),
-        ("cnn", {}, "PACKAGE.MODULE:FACTORY"),
+        ("cnn", {}, "MODULE:FACTORY"),
         ("torchvision:resnet1", {}, "has no resnet1"),
         ("json:dumps", {}, "failed"),
         ("json:dumps", {}, "builds the network without arguments"),
@@ -130,6 +130,8 @@ class Pickled:
         (FACTORY, {"--data": "bytes.npz"}, "the inputs were uint8 [4, 1, 8, 8]"),
         (FACTORY, {"--data": "pickled.npz"}, "without pickled objects"),
         (FACTORY, {"--data": "other.npz"}, "expected an array x"),
+        (FACTORY, {"--data": "single.npz"}, "with a sample per row"),
+        (FACTORY, {"--weights": "numbered.pt"}, "expected a state_dict"),
         (FACTORY, {"--weights": "absent.pt"}, "does not exist"),
         (FACTORY, {"--weights": "absent.safetensors"}, "does not exist"),
         (FACTORY, {"--weights": "pickled.pt"}, "objects other than tensors"),
@@ -146,6 +148,8 @@ def test_wrong_use_exits_with_2_and_a_remedy(
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
     np.savez("pickled.npz", x=np.array([Pickled()], dtype=object))
     np.savez("other.npz", images=np.zeros(3))
+    np.savez("single.npz", x=np.float32(1))
+    torch.save({0: torch.zeros(1)}, "numbered.pt")
     np.save("array.npy", np.zeros(3))
     np.savez("bytes.npz", x=np.zeros((4, 1, 8, 8), np.uint8))
     Path("broken.py").write_text("undefined_name")

@@ -110,3 +110,13 @@ def test_invalid_inputs_are_refused_and_no_statistics_are_changed(cnn: nn.Module
     with pytest.raises(ValueError, match=r"5: expected finite inputs.*check data"):
         recalibrate(cnn, digits.batches(), inplace=True)
     assert all(torch.equal(before[name], buffer) for name, buffer in cnn.named_buffers())
+
+
+def test_a_failed_recalibration_in_place_leaves_layers_without_statistics_as_they_were() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.BatchNorm1d(3))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="finite"):
+        recalibrate(model, [torch.full((8, 3), float("nan"))], inplace=True, track=True)
+    assert not model[0].track_running_stats
+    assert model[0].running_mean is None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,11 @@ def test_scalars_go_to_a_writer(digits: zoo.Data) -> None:
 def test_wrong_options_are_refused(cnn: nn.Module, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         watch(cnn, **options)
+
+
+def test_the_writer_of_a_folder_is_closed(cnn: nn.Module, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    before = threading.active_count()
+    with watch(cnn, every=1, tensorboard=tmp_path):
+        assert threading.active_count() > before
+    assert threading.active_count() == before

@@ -220,3 +220,10 @@ def test_the_claims_are_a_table_of_a_line_per_measure_and_a_column_per_place_of_
         False,
         *(learned.better(place) for place in PLACES[1:]),
     ]
+
+
+@pytest.mark.parametrize("option", ["steps", "every", "seeds"])
+def test_a_sweep_of_nothing_is_refused(option: str) -> None:
+    digits = data.load_sample(train=True)
+    with pytest.raises(ValueError, match=f"{option}: expected at least 1, received 0"):
+        convergence_sweep.run(digits, digits, "command", **{option: 0})

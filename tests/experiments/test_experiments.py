@@ -287,3 +287,8 @@ def test_without_a_flip_the_company_that_lowers_the_answer_most_is_returned():
     company, flips = most_telling(network, DIGIT)
     assert not flips
     assert company.kind in COMPANY
+
+
+def test_inverted_momentum_needs_a_batch_norm():
+    with pytest.raises(ValueError, match="no batch norm"):
+        faults.momentum_inverted(SimpleCNN(SimpleCNNConfig(norm="none")))

@@ -1,4 +1,4 @@
-"""The certificate of this project's files: the shipped files are right, and a broken file breaks the right promise."""
+"""The certificate of this project's files: the shipped files are right, and a broken file fails the right check."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def digits_only(monkeypatch):
 
 
 def broken(folder: Path) -> set[tuple[str, str]]:
-    return {(check.promise, check.file) for check in verify(folder, None, CANVASES) if not check.passed}
+    return {(check.name, check.file) for check in verify(folder, None, CANVASES) if not check.passed}
 
 
 def update_checksums(folder: Path, change) -> None:
@@ -66,7 +66,7 @@ def update_checksums(folder: Path, change) -> None:
     certificate.write(folder, found, [])
 
 
-def test_the_shipped_files_hold_every_promise():
+def test_the_shipped_files_pass_every_check():
     assert broken(LECTURE) == set()
 
 
@@ -186,28 +186,31 @@ def test_a_train_mode_model_put_in_place_with_new_checksums_breaks_batch_invaria
 
 
 def test_verify_prints_a_table_and_exits_with_zero_or_with_one(folder, capsys, monkeypatch):
-    monkeypatch.setattr("export.promises.CANVASES", CANVASES)
+    monkeypatch.setattr("export.verification.CANVASES", CANVASES)
     assert export.__main__.main(["verify", str(folder), "--data-root", "nowhere"]) == 0
     (folder / "digits.onnx").write_bytes(b"not a model")
     assert export.__main__.main(["verify", str(folder), "--data-root", "nowhere"]) == 1
-    assert "BROKEN  unchanged" in capsys.readouterr().out
+    assert "FAILED  unchanged" in capsys.readouterr().out
 
 
-def test_exporting_writes_files_that_verify_and_a_model_card(tmp_path, digits_only):
+def test_exporting_writes_files_that_verify_and_a_model_card_beside_other_networks(tmp_path, digits_only):
     shutil.copy(LECTURE / "best.pt", tmp_path)
+    certify(torch.nn.Linear(2, 3).eval(), torch.rand(4, 2), tmp_path, name="mine", formats="pt2")
     measured = export_checkpoint(tmp_path, None, CANVASES)
     assert all(check.passed for check in measured)
+    assert set(models(tmp_path)) == {"digits", "mine"}
     assert broken(tmp_path) == set()
     assert (tmp_path / "README.md").read_text().startswith("---\nlicense: mit\n")
     assert not list(tmp_path.glob(".export-*"))
 
 
-def test_a_broken_promise_exports_nothing_and_leaves_the_earlier_files(folder, digits_only, monkeypatch):
+def test_a_failed_check_exports_nothing_and_leaves_the_earlier_files(folder, digits_only, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr("bnmodel.deploy.allowance.ROUNDINGS", 0.0)
     monkeypatch.setattr("bnmodel.deploy.allowance.UNITS", 0.0)
     with pytest.raises(ExportError, match=r"nothing was exported(.*\n.*)*golden vectors"):
         export_checkpoint(folder, None, CANVASES)
+    (folder / ".lock").unlink(missing_ok=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -227,6 +230,7 @@ def test_a_full_disk_is_reported_and_leaves_no_partial_files(folder, digits_only
     monkeypatch.setattr("export.pipeline.golden.write", full)
     with pytest.raises(ExportError, match=r"cannot be written.*No space left"):
         export_checkpoint(folder, None, CANVASES)
+    (folder / ".lock").unlink(missing_ok=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

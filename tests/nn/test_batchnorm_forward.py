@@ -170,3 +170,22 @@ def test_the_function_does_not_change_its_arguments() -> None:
     copies = x.clone(), mean.clone(), var.clone()
     batch_norm(x, None, None, mean, var)
     assert all(torch.equal(value, copied) for value, copied in zip((x, mean, var), copies, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("x", "gamma", "error", "message"),
+    [
+        (
+            torch.rand(3, 3),
+            torch.ones(3, 1),
+            ValueError,
+            r"of 3 values \(shape \[3\]\) .* received 3 \(shape \[3, 1\]\)",
+        ),
+        (torch.rand(4, 3), torch.ones(1, 3, 1, 1), ValueError, "received"),
+        (torch.rand(4), None, ValueError, r"\(N, C\)"),
+        (torch.arange(6).view(2, 3), None, TypeError, "floating-point"),
+    ],
+)
+def test_the_function_refuses_other_shapes_and_types(x, gamma, error, message):
+    with pytest.raises(error, match=message):
+        batch_norm(x, gamma)

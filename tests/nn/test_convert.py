@@ -233,3 +233,14 @@ def test_from_torch_refuses_another_kind_of_layer(layer: nn.Module) -> None:
 def test_to_torch_refuses_four_dimensions() -> None:
     with pytest.raises(ValueError, match="expected 1, 2 or 3, received 4"):
         CustomBatchNorm(3).to_torch(4)
+
+
+def test_the_way_back_follows_whether_the_layer_is_synchronised() -> None:
+    ours = convert_batchnorm(nn.BatchNorm2d(3))
+    ours.synchronised = True
+    assert type(convert_batchnorm(ours, to="torch")) is nn.SyncBatchNorm
+    ours = convert_batchnorm(nn.SyncBatchNorm(3))
+    ours.synchronised = False
+    assert type(convert_batchnorm(ours, to="torch", dimensions=2)) is nn.BatchNorm2d
+    with pytest.raises(ValueError, match="dimensions"):
+        convert_batchnorm(ours, to="torch", dimensions=True)

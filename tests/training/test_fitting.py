@@ -15,7 +15,7 @@ from training_helpers import QUICK, SHORT, digits, few, own_random_state, same, 
 
 import bnmodel.training.evaluation
 from bnmodel import CustomBatchNorm, Digits, SimpleCNN, SimpleCNNConfig, load_checkpoint
-from bnmodel.data import load_offline_digits
+from bnmodel.data import load_offline_digits, load_sample
 from bnmodel.training import fit, train_from_scratch
 from bnmodel.training.evaluation import evaluate, predict_log_probs
 from bnmodel.training.history import Epoch, History
@@ -149,6 +149,10 @@ def test_a_recipe_is_found_by_its_name() -> None:
         ("batch_size", 0),
         ("learning_rate", 0.0),
         ("learning_rate", -1.0),
+        ("learning_rate", math.nan),
+        ("momentum", -2.0),
+        ("momentum", 1.0),
+        ("weight_decay", -5.0),
         ("schedule", "x"),
         ("augmented", 1.5),
         ("outliers", -0.1),
@@ -342,3 +346,29 @@ def test_a_history_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, mon
         history.write(file, SHORT, "digits")
     assert file.read_text() == before
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_no_digits_are_refused_by_name() -> None:
+    digits = load_sample(train=True)[torch.arange(20)]
+    for train, validation, name in (
+        (digits[torch.arange(0)], digits, "training"),
+        (digits, digits[torch.arange(0)], "validation"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: expected at least one digit"):
+            train_from_scratch(SHORT, train, validation, "sample", progress=False)
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "meta2"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    digits = load_sample(train=True)[torch.arange(20)]
+    with pytest.raises(ValueError, match=f"device: expected auto.*received '{device}'"):
+        train_from_scratch(SHORT, digits, digits, "sample", progress=False, device=device)
+
+
+def test_evaluation_leaves_a_frozen_batch_norm_frozen() -> None:
+    model = SimpleCNN()
+    norm = next(module for module in model.modules() if isinstance(module, CustomBatchNorm))
+    norm.eval()
+    predict_log_probs(model, load_sample(train=False).images[:5])
+    assert model.training
+    assert not norm.training

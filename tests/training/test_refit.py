@@ -107,8 +107,7 @@ def test_the_folder_of_the_chosen_training_is_not_overwritten(digits: Digits, ch
 def test_the_command_refits_and_evaluating_says_that_validation_digits_were_used(
     chosen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (chosen / "loss_curves.png").write_bytes(b"a picture")
     assert main(["refit", str(chosen), "--out", str(tmp_path), "--seed", "1"]) == 0
-    assert (tmp_path / "loss_curves.png").read_bytes() == b"a picture"
+    assert (tmp_path / "loss_curves.png").read_bytes().startswith(b"\x89PNG")
     assert main(["evaluate", str(tmp_path)]) == 0
     assert "the validation digits were among the training digits" in capsys.readouterr().out

@@ -20,7 +20,8 @@ from onnx import ModelProto
 def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, Any]:
     model = load(path, external_data)
     version = opset(model)
-    inspected = [Graph(graph, infer_ranks(model)) for graph in graphs(model.graph)]
+    ranks = infer_ranks(model)
+    inspected = [Graph(graph, ranks) for graph in graphs(model.graph)]
     found = [
         finding
         for graph in inspected

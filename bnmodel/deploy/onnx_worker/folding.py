@@ -9,9 +9,9 @@ Affine = tuple[np.ndarray, np.ndarray]  # y = scale · x + shift, float64 (C,)
 
 def fold(model: ModelProto, version: int) -> int:
     """Fold batch norms in place; return how many could be folded."""
-    count = 0
-    while _fold_one(model, version):
-        count += 1
+    ranks, count = infer_ranks(model), 0  # values keep their names and ranks
+    while folded := _fold_once(model, ranks, version):  # a norm may then be beside the layer behind another norm
+        count += folded
     return count
 
 
@@ -66,8 +66,9 @@ def _weight(graph: Graph, node: NodeProto) -> np.ndarray | None:
     return weight
 
 
-def _fold_one(model: ModelProto, version: int) -> bool:
-    graph = Graph(model.graph, infer_ranks(model))
+def _fold_once(model: ModelProto, ranks: dict[str, int], version: int) -> int:
+    """Go through all batch norms once; return how many were folded."""
+    graph, folded = Graph(model.graph, ranks), 0
     for norm in batch_norms(graph):
         if in_training(norm, version):
             continue
@@ -84,8 +85,8 @@ def _fold_one(model: ModelProto, version: int) -> bool:
         else:
             node.input[0] = norm.input[0]
         model.graph.node.remove(norm)
-        return True
-    return False
+        graph, folded = Graph(model.graph, ranks), folded + 1
+    return folded
 
 
 def _bias(graph: Graph, node: NodeProto, weight: np.ndarray) -> np.ndarray:

@@ -131,4 +131,4 @@ def unfolded(graph: Graph, version: int) -> Iterator[Found]:
     for node in batch_norms(graph):
         if not in_training(node, version) and (other := partner(graph, node)) is not None:
             message = f"could be folded into {other.op_type} {graph.label(other)}"
-            yield found("unfolded", "note", graph.label(node), message, "python -m export inspect FILE --fold OUT.onnx")
+            yield found("unfolded", "note", graph.label(node), message, "bnmodel.deploy.inspect(FILE, fold_to=OUT)")

@@ -1,4 +1,4 @@
-"""Further promises about this project's files: they agree with the checkpoint's network on digits and drawings."""
+"""Repeat the checks of this project's files, and compare them with the checkpoint's network on digits and drawings."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +26,7 @@ Sizes = tuple[tuple[int, int], ...]
 
 
 def verify(folder: Path | str, data_root: Path | None = None, canvases: Sizes = CANVASES) -> list[Check]:
-    """Check every promise of the certificate in `folder` again, from the files and the checkpoint beside them.
+    """Repeat every check of the certificate in `folder`, from the files and the checkpoint beside them.
 
     data_root: folder of MNIST's test set; without it only the shipped sample is used.
 
@@ -64,7 +64,7 @@ def against_source(
     for height, width in canvases:
         drawings = [[canvas(digit, height, width, dark)] for dark in (True, False)]
         title = f"canvas {height}×{width}, both polarities"
-        for stem in [stem for stem in found if stem != "digits"]:
+        for stem in [stem for stem in networks if stem != "digits"]:
             result += _agree(networks, found, runs, stem, title, drawings)
     return result
 

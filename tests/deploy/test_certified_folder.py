@@ -1,0 +1,104 @@
+"""Certified folders: several networks, changed files, damaged certificates."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bnmodel.deploy import ExportError, certificate, certification, certify, load, verify
+from bnmodel.deploy.loading import FORMATS
+from bnmodel.io import write_checked
+
+X = torch.rand(4, 3, 8, 8)
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    certify(network(), X, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_changed_or_swapped_file_is_not_loaded(folder: Path, tmp_path_factory: Any, format: str) -> None:
+    other = tmp_path_factory.mktemp("other")
+    certify(network(1), X, other, formats=format)
+    path = folder / f"model.{format}"
+    content = path.read_bytes()
+    path.write_bytes((other / path.name).read_bytes())
+    with pytest.raises(ExportError, match="not the file that was certified"):
+        load(folder, format=format)
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    with pytest.raises(ExportError):
+        load(folder, format=format)
+    path.write_bytes(content)
+    assert load(folder, format=format)(X.numpy())["output"].shape == (4, 4, 6, 6)
+
+
+def test_networks_certified_at_the_same_time_into_one_folder_are_both_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model = certification.write_model
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(certification, "write_model", write_model)
+        certify(network(1), X, tmp_path, name="second", formats="pt2")
+        return write_model(*arguments)
+
+    monkeypatch.setattr(certification, "write_model", meanwhile)
+    certify(network(), X, tmp_path, name="first", formats="pt2")
+    assert set(certificate.models(tmp_path)) == {"first", "second"}
+    assert all(check.passed for check in verify(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda metadata, evidence: metadata.pop("inputs"),
+        lambda metadata, evidence: metadata.pop("outputs"),
+        lambda metadata, evidence: metadata["outputs"][0].pop("name"),
+        lambda metadata, evidence: metadata.update(source={}),
+        lambda metadata, evidence: metadata.update(source="https://example.org"),
+        lambda metadata, evidence: evidence.update(formats=[]),
+        lambda metadata, evidence: evidence.pop("yardsticks"),
+    ],
+)
+def test_an_incomplete_certificate_is_an_export_error(folder: Path, change: Any) -> None:
+    path = folder / certificate.FILE
+    content = json.loads(path.read_text())
+    change(content["models"]["model"], content["evidence"]["model"])
+    del content["checksum"]
+    write_checked(path, content)
+    for use in (load, verify):
+        with pytest.raises(ExportError, match=r"certificate\.json: damaged"):
+            use(folder)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"source": "https://example.org"}, "source would replace"),
+        ({"inputs": ["x"], "versions": 1}, "inputs, versions would replace"),
+        ({"loss": float("nan")}, "expected JSON values"),
+    ],
+)
+def test_metadata_that_would_replace_what_is_measured_is_refused(
+    tmp_path: Path, about: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        certify(network(), X, tmp_path, about=about)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dynamic", [0, 1, "", "N", True])
+def test_dynamic_axes_are_not_a_number_or_text(tmp_path: Path, dynamic: Any) -> None:
+    with pytest.raises(ExportError, match="dynamic: expected axes such as"):
+        certify(network(), X, tmp_path, dynamic=dynamic)
