@@ -5,6 +5,7 @@ from typing import Any
 from benchmarks.runtimes.environments import RUNTIMES
 
 STEMS = ("digits", "sketch", "numbers")
+LARGEST_DIFFERENCE = 0.01  # of an output; rounding makes less than 0.001
 
 
 def runtimes_table(result: dict[str, Any]) -> str:
@@ -31,8 +32,9 @@ def runtimes_table(result: dict[str, Any]) -> str:
 
 
 def right(answer: dict[str, Any]) -> bool:
-    """Whether the file was converted and, if it could be run, gave the right labels."""
-    return "reason" not in answer and answer.get("labels_differing", 0) == 0
+    """Whether the file was converted and, if it could be run, gave the right labels and nearly the right outputs."""
+    exact = answer.get("labels_differing", 0) == 0 and answer.get("difference", 0) <= LARGEST_DIFFERENCE
+    return "reason" not in answer and exact
 
 
 def _cell(answers: list[dict[str, Any]]) -> str:
