@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 TEMPORARY = ".writing-"  # prefix of files still being written
-ABANDONED = 3600.0  # seconds after which the writer of such a file no longer exists
 CHECKSUM_KEYS = ("checksum", "seal")  # "seal" in files of older versions
 
 
@@ -97,11 +95,12 @@ def _exact_float(text: str) -> float:
 
 
 @contextmanager
-def folder_lock(folder: Path, wait: float = 0.0) -> Iterator[None]:
+def folder_lock(folder: Path, wait: float = 0.0, purpose: str = "training") -> Iterator[None]:
     """Lock `folder` for this process until the block ends, and delete temporary files left by a killed process.
 
     Args:
         wait: seconds to wait for a process that holds the lock.
+        purpose: what this process does, for the error.
 
     Raises:
         BlockingIOError: another process holds the lock.
@@ -113,14 +112,13 @@ def folder_lock(folder: Path, wait: float = 0.0) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise BlockingIOError(
-            f"{folder}: another process is writing to this folder; wait for it to end, or use another folder"
+            f"{folder}: another {purpose} is writing to this folder; wait for it to end, or use another folder"
         ) from None
     except OSError as error:
         raise _explained(folder, error) from error
     try:
         for leftover in folder.glob(f"{TEMPORARY}*"):
-            if time.time() - leftover.stat().st_mtime > ABANDONED:  # a younger one may be another writer's
-                leftover.unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

@@ -17,13 +17,12 @@ from bnmodel.deploy.certification import program_of, write_model
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.evidence import Evidence, evaluate
-from bnmodel.deploy.folder import PATIENCE, copy_others, others_in, publish, staging
+from bnmodel.deploy.folder import copy_others, exclusive, others_in, publish, staging
 from bnmodel.deploy.folding import fold_graph
 from bnmodel.deploy.loading import FORMATS, load_file
 from bnmodel.deploy.metadata import describe_norms, described
 from bnmodel.deploy.preflight import exportable
 from bnmodel.deploy.signature import FlatNetwork, arguments
-from bnmodel.io import folder_lock
 from export.inputs import canvas_inputs, digit_inputs
 from export.model_card import model_card
 from export.verification import CANVASES, Sizes, against_source
@@ -113,7 +112,7 @@ def export_checkpoint(
         (scratch / "best.pt").unlink()
         card = model_card(folder.name, found["digits"].metadata, measured)
         (scratch / "README.md").write_text(card, encoding="utf-8")
-        with folder_lock(folder, wait=PATIENCE):
+        with exclusive(folder):
             others, other_vectors, before = others_in(folder, *found)
             golden.write(scratch / golden.FILE, {**other_vectors, **vectors})
             copy_others(folder, scratch, others)

@@ -118,17 +118,19 @@ def load(folder: Path | str, format: str = "onnx") -> Recognizer:
     The `numbers` file is loaded on first use.
 
     Raises:
-        ExportError: a file is missing, damaged, or not the one in the folder's certificate.
+        ExportError: a file is missing, damaged, or not the one in the folder's certificate, if it has one.
     """
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, received {format!r}")
     folder = Path(folder)
-    content = certificate.read(folder / certificate.FILE)
+    path = folder / certificate.FILE
+    content = certificate.read(path) if path.exists() else None
 
     def loaded(stem: str, optimised: bool = True) -> ExportedFile:
         path = folder / f"{stem}.{format}"
         file = load_file(path, threads=1, lean=True, optimised=optimised)
-        certificate.require_unchanged(path, content)
+        if content is not None:
+            certificate.require_unchanged(path, content)
         return file
 
     digits, sketch = loaded("digits"), loaded("sketch", optimised=False)

@@ -28,7 +28,7 @@ def dynamic_axes(dynamic: Any, names: Sequence[str], tensors: Sequence[Tensor]) 
     if dynamic is None:
         batch = tensors[0].shape[:1]
         return tuple({0: "N"} if tensor.dim() and tensor.shape[:1] == batch else {} for tensor in tensors), False
-    if isinstance(dynamic, (str, int)) and dynamic is not False:
+    if dynamic is True or (isinstance(dynamic, (str, int)) and dynamic is not False and not dynamic):
         raise ExportError(f"dynamic: expected axes such as (0, 2, 3), a dict, None or False, received {dynamic!r}")
     if not dynamic:
         return tuple({} for _ in tensors), True

@@ -20,7 +20,7 @@ from bnmodel.deploy.certificate import Model
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError, as_export_error, first_line
 from bnmodel.deploy.evidence import Evidence, gather
-from bnmodel.deploy.folder import PATIENCE, copy_others, others_in, publish, staging
+from bnmodel.deploy.folder import copy_others, exclusive, others_in, publish, staging
 from bnmodel.deploy.folding import fold_graph
 from bnmodel.deploy.formats import WRITERS, Program
 from bnmodel.deploy.golden import Golden
@@ -29,9 +29,9 @@ from bnmodel.deploy.metadata import describe_norms, described, versions
 from bnmodel.deploy.onnx_model import opset_of
 from bnmodel.deploy.preflight import exportable
 from bnmodel.deploy.signature import Arguments, FlatNetwork, arguments
-from bnmodel.io import folder_lock
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+RESERVED = ("golden", "certificate", "README")
 UNKNOWN_TO_ONNX = re.compile(r"No ONNX function found for <(?:OpOverload\(op=')?([\w. -]+)")
 
 
@@ -96,7 +96,7 @@ def certify(
             warnings.warn(f"{name}.{format} was not written: {reason}", stacklevel=3)
         for note in captured.notes:
             warnings.warn(f"{name}: {note}", stacklevel=3)
-        with folder_lock(folder, wait=PATIENCE):
+        with exclusive(folder):
             others, vectors, before = others_in(folder, name)
             golden.write(scratch / golden.FILE, {**vectors, name: evidence.golden})
             copy_others(folder, scratch, others)
@@ -205,8 +205,10 @@ def _formats(formats: str | Sequence[str] | None) -> list[str] | None:
 
 
 def _require_name(name: str) -> None:
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ExportError(f"name: expected letters, digits, '_', '-' and '.', received {name!r}")
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
+        raise ExportError(
+            f"name: expected letters, digits, '_', '-' and '.', and none of {', '.join(RESERVED)}, received {name!r}"
+        )
 
 
 def _require_json(about: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from bnmodel.deploy import certificate, golden
@@ -12,9 +12,10 @@ from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.golden import Golden
 from bnmodel.deploy.loading import FORMATS
-from bnmodel.io import ABANDONED
+from bnmodel.io import folder_lock
 
 PATIENCE = 60.0  # seconds to wait for another export into the same folder
+ABANDONED = 86400.0  # seconds after which nobody exports into a temporary folder any more
 
 
 def others_in(folder: Path, *names: str) -> tuple[certificate.Models, dict[str, Golden], list[Check]]:
@@ -71,3 +72,8 @@ def publish(scratch: Path, target: Path, *stems: str) -> None:
         path.replace(target / path.name)
     for name in {f"{stem}.{format}" for stem in stems for format in FORMATS} - new:
         (target / name).unlink(missing_ok=True)
+
+
+def exclusive(target: Path) -> AbstractContextManager[None]:
+    """Lock `target`, while what is certified there is read and replaced, waiting for other exports."""
+    return folder_lock(target, PATIENCE, "export")

@@ -3,7 +3,7 @@
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,13 @@ class Batch:
         inputs: what the model, or `forward`, is called with.
         targets: or None.
         samples: length of the first axis of the first tensor, or of a list of images (C, H, W).
+        number: position among the batches.
     """
 
     inputs: Any
     targets: Any
     samples: int
+    number: int = 0
 
 
 def required_inputs(model: nn.Module) -> int:
@@ -59,7 +61,8 @@ def read_batches(batches: Iterable[Any], device: torch.device | None, wanted: in
         )
     if isinstance(batches, (Mapping, str)):
         raise ValueError(f"{name}: expected an iterable of batches, received {type(batches).__name__}; use [batch]")
-    found, held = [], 0
+    found: list[Batch] = []
+    held = 0
     for each in batches:
         batch = _read(each, device, wanted, name)
         held += sum(tensor.nbytes for tensor in tensors(batch.inputs))
@@ -69,7 +72,7 @@ def read_batches(batches: Iterable[Any], device: torch.device | None, wanted: in
                 "samples suffice: itertools.islice(batches, 10)"
             )
         if batch.samples:
-            found.append(batch)
+            found.append(replace(batch, number=len(found)))
     if not found:
         raise ValueError(f"{name}: expected at least one batch, received none; a generator can be used only once")
     return found

@@ -1,13 +1,14 @@
 """`diagnose`: the findings about a network's batch norms, their severity and remedies."""
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from statistics import median
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from bnmodel.diagnosis import state
 from bnmodel.diagnosis.batches import Batch, Forward, read_batches, required_inputs
@@ -75,6 +76,7 @@ def diagnose(
 
 def _examine(examination: Examination, reference: list[Batch] | None) -> Report:
     examination.measure()
+    _warn_of_unused_targets(examination)
     fits_reference = {} if reference is None else examination.deviations_from(reference)
     findings = _state_findings(examination)
     definite = {finding.layer for finding in findings if finding.severity == "error" and finding.code != "mixed-modes"}
@@ -104,6 +106,21 @@ def _examine(examination: Examination, reference: list[Batch] | None) -> Report:
         disagreement(examination.in_eval, examination.in_train),
         stale.gain,
         sum(batch.samples for batch in examination.batches),
+    )
+
+
+def _warn_of_unused_targets(examination: Examination) -> None:
+    targets, outcome = examination.batches[0].targets, examination.in_eval.outcome()
+    plain = isinstance(targets, Tensor) or (
+        isinstance(targets, list) and all(isinstance(each, (int, float, str)) for each in targets)
+    )
+    if not plain or outcome.loss is not None or outcome.accuracy is not None:
+        return
+    kind = f"{targets.dtype} {list(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+    warnings.warn(
+        f"targets: expected int64 classes, or values of the outputs' shape, received {kind}, which fit no output; "
+        "predictions are compared without targets; convert them, or pass loss=",
+        stacklevel=4,
     )
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -84,6 +85,11 @@ def load_model(target: str, weights: Path | None, train_mode: bool) -> nn.Module
         parts = Path(module_name).with_suffix("").parts
         dotted = ".".join(parts if all(part.isidentifier() for part in parts) else parts[-1:])
         raise UseError(f"model: expected a module, received the file {module_name}; write {dotted}:{factory_name}")
+    with redirect_stdout(sys.stderr):  # standard output is for the report
+        return _built(target, module_name, factory_name, weights).train(train_mode)
+
+
+def _built(target: str, module_name: str, factory_name: str, weights: Path | None) -> nn.Module:
     try:
         module = importlib.import_module("torchvision.models" if module_name == "torchvision" else module_name)
     except ImportError as error:
@@ -106,7 +112,7 @@ def load_model(target: str, weights: Path | None, train_mode: bool) -> nn.Module
         raise UseError(f"model: expected {target} to return an nn.Module, received {type(model).__name__}")
     if weights is not None:
         _load_weights(model, weights)
-    return model.train(train_mode)
+    return model
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:
@@ -134,8 +140,10 @@ def _load_weights(model: nn.Module, path: Path) -> None:
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise UseError(f"weights: expected a state_dict, received {type(state).__name__}; save model.state_dict()")
-    if state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    state.pop("n_averaged", None)  # of an AveragedModel
+    for prefix in ("_orig_mod.", "module."):  # of torch.compile and wrappers
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     buffers = {name for name, _ in model.named_buffers()}
     lost = [name for name in missing if name not in buffers]
@@ -173,14 +181,17 @@ def read_data(path: Path, options: argparse.Namespace) -> list[Any]:
     for name in {"x", "y"} & set(content):
         if content[name].ndim == 0:
             raise UseError(f"data: expected an array {name} with a sample per row in {path}, received a single value")
-    x = torch.from_numpy(content["x"][: options.samples])
+    # in random order, as those of a folder: rows are often sorted by class
+    chosen = torch.randperm(len(content["x"]), generator=torch.Generator().manual_seed(0))[: options.samples].numpy()
+    x = torch.from_numpy(content["x"][chosen])
     if x.dtype == torch.float64:
         x = x.float()
     if "y" not in content:
         return list(x.split(options.batch_size))
-    y = torch.from_numpy(content["y"][: options.samples])
-    if len(x) != len(y):
-        raise UseError(f"data: expected as many y as x, received {len(y)} and {len(x)}")
+    if len(content["x"]) != len(content["y"]):
+        raise UseError(f"data: expected as many y as x, received {len(content['y'])} and {len(content['x'])}")
+    y = content["y"][chosen]
+    y = torch.from_numpy(y.astype(np.int64) if y.dtype.kind == "u" else y)
     return list(zip(x.split(options.batch_size), y.split(options.batch_size), strict=True))
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from bnmodel.diagnosis import state
 from bnmodel.diagnosis.batches import Batch, Forward, mixed
-from bnmodel.diagnosis.batchnorms import Norm
+from bnmodel.diagnosis.batchnorms import Norm, running_statistics
 from bnmodel.diagnosis.deviation import Deviation, deviation_of, expected_in_training
-from bnmodel.diagnosis.moments import Statistics
+from bnmodel.diagnosis.moments import Statistics, array
 from bnmodel.diagnosis.observing import (
     Observed,
     Substitute,
@@ -73,6 +73,20 @@ class Examination:
         """Mean and variance that the running statistics should have."""
         return self.expected[name].mean, self.expected[name].var
 
+    def repair(self, name: str, alone: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance for measuring a repair: the population's, without the part that sampling explains.
+
+        alone: of the population with batch statistics in the layers before.
+        """
+        population, running = self._alone(name) if alone else self.expected[name], running_statistics(self.norms[name])
+        if running is None:
+            return population.mean, population.var
+        mean, var = map(array, running)
+        return (
+            _shrunk(mean, population.mean, population.mean_error),
+            _shrunk(var, population.var, population.var_error),
+        )
+
     def _dead(self, name: str) -> np.ndarray:
         """Channels that are dead in eval mode and with batch statistics in the layers before."""
         whole = self.seen.whole[name]
@@ -126,7 +140,7 @@ class Examination:
 
     def repaired_alone(self, name: str, threshold: float | None = None) -> Gain | None:
         """As `repaired`, with the population's statistics in one layer."""
-        return self.repaired(per_layer({name: self.population(name)}), threshold)
+        return self.repaired(per_layer({name: self.repair(name)}), threshold)
 
     def batch_statistics_gain_nothing(self) -> bool:
         """Whether batch statistics, the control variate, gain nothing over eval mode."""
@@ -194,6 +208,15 @@ class Examination:
 
 def _expected(seen: Observed) -> dict[str, Statistics]:
     return {name: expected_in_training(seen.by_call.get(name, []), seen.whole[name]) for name in seen.order}
+
+
+def _shrunk(running: np.ndarray, population: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """From `running` towards `population` by the part of the difference that is not chance (James & Stein 1961)."""
+    difference = population - running
+    with np.errstate(all="ignore"):
+        part = np.clip(1 - (np.nan_to_num(error) / difference) ** 2, 0.0, 1.0)
+    moved: np.ndarray = np.where(np.isfinite(part), running + part * difference, population)
+    return moved
 
 
 def per_layer(statistics: Mapping[str, tuple[Values, Values]]) -> Substitute:

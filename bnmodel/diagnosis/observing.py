@@ -126,6 +126,7 @@ def observe(
         for number, batch in enumerate(batches):
             samples = batch.samples
             counts.clear()
+            same_random_numbers(batch)
             with functional if number == 0 else nullcontext():
                 outputs = call(model, batch, forward)
             consume(batch, outputs)
@@ -141,6 +142,11 @@ def observe(
         if len(calls) > 1:
             result.by_call[name] = [each for part in calls if (each := part.statistics()) is not None]
     return result
+
+
+def same_random_numbers(batch: Batch) -> None:
+    """Seed what a forward draws in eval mode, such as samples of a latent, alike in every pass over a batch."""
+    torch.manual_seed(batch.number)
 
 
 class FunctionalNorms(TorchFunctionMode):
@@ -230,6 +236,7 @@ def run(
         with before_each_call(norms, hook) as counts:
             for batch in batches:
                 counts.clear()
+                same_random_numbers(batch)
                 try:
                     outputs = call(model, batch, forward)
                 except TooFewValues:

@@ -19,6 +19,7 @@ from bnmodel.findings import SEVERITIES, Severity
 Kind = Literal["accuracy", "balanced accuracy", "loss", "answers"]
 
 LEAST_CONTROLLED = 16  # samples from which a control variate is used
+FIELD = 64  # values of a sample from which they count as those of an image or series
 MOVED = 0.5  # a numeric output has changed if it moved by more, in standard deviations over samples
 Z99, Z999 = 2.576, 3.291
 ERROR = {"accuracy": 0.05, "balanced accuracy": 0.05, "loss": 0.20, "answers": 0.10}
@@ -101,8 +102,8 @@ class Scores:
         correct, losses = self._joined("correct"), self._joined("losses")
         return Outcome(
             samples,
-            None if losses is None else float(losses.mean()),
-            None if correct is None else float(correct.mean()),
+            None if losses is None or not len(losses) else float(losses.mean()),
+            None if correct is None or not len(correct) else float(correct.mean()),
         )
 
     def _joined(self, name: str) -> Tensor | None:
@@ -216,6 +217,7 @@ def changed(pairs: list[tuple[Head, Head]]) -> Tensor:
         return torch.zeros(len(before))
     before, after = before[:, varying], after[:, varying]
     spread = before.std(0, correction=0)
-    floor = 1e-3 * float(before.std(correction=0)) + 1e-12
+    share = 0.1 if before.size(1) >= FIELD else 1e-3  # pixels have one unit; a few values may have several
+    floor = share * float(before.std(correction=0)) + 1e-12
     moved = (after - before).abs() / spread.clamp(min=floor)
     return (~(moved <= MOVED)).double().mean(1)  # NaN counts as changed

@@ -33,7 +33,7 @@ def recalibrate(
 
     In the order of their first call, with the whole model in eval mode, each layer gets the exact mean and unbiased
     variance of its input, given the new statistics of the layers before it. The result does not depend on how the data
-    are split into batches, on momentum, or on dropout. It takes about half a pass per layer.
+    are split into batches, on momentum, or on dropout. It takes a pass and about half a pass per layer.
 
     A layer called several times per pass gets the average over its calls, as in training.
 
@@ -83,7 +83,7 @@ def _population_statistics(
     """Mean and unbiased variance of each layer's input, by the layer's name; the model is left as it was."""
     new: dict[str, tuple[Tensor, Tensor]] = {}
     with borrowed(model), np.errstate(all="ignore"):
-        order = observe(model, norms, batches[:1], forward, lambda *_: None).order
+        order = observe(model, norms, batches, forward, lambda *_: None).order
         for name in order:
             norm = norms[name]
             running = running_statistics(norm)
@@ -92,8 +92,12 @@ def _population_statistics(
             population = _input_statistics(model, norm, batches, forward)
             if not np.isfinite([population.mean, population.var]).all():
                 raise ValueError(f"{name}: expected finite inputs, received NaN or infinity; check data and weights")
-            unbiased = population.var * (population.values / max(population.values - 1, 1))
+            if population.values < 2:
+                raise ValueError(f"{name}: expected at least 2 values per channel, received 1; pass more samples")
+            unbiased = population.var * (population.values / (population.values - 1))
             new[name] = torch.from_numpy(population.mean).to(running[0]), torch.from_numpy(unbiased).to(running[1])
+            if not all(bool(each.isfinite().all()) for each in new[name]):
+                raise ValueError(f"{name}: its statistics exceed {running[0].dtype}; convert the layer: .float()")
             norm._buffers["running_mean"], norm._buffers["running_var"] = new[name]
     return new
 

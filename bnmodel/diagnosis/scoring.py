@@ -170,6 +170,8 @@ def _classes(output: Tensor, target: Tensor) -> Head:
     output = output.float().reshape(len(output), output.size(1), -1)  # (N, K, P)
     target = target.long().reshape(len(output), -1)  # (N, P)
     valid = (target >= 0) & (target < output.size(1))  # ignore_index
+    labelled = valid.any(1)
+    output, target, valid = output[labelled], target[labelled], valid[labelled]
     sums = output.sum(1)
     if bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
         log_probs = output.clamp(min=1e-12).log()

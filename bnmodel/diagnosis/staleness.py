@@ -10,8 +10,10 @@ from bnmodel.diagnosis.deviation import LARGE_MOMENTUM, MATERIAL, NOTEWORTHY, OW
 from bnmodel.diagnosis.examination import Examination, per_layer
 from bnmodel.diagnosis.moments import array
 from bnmodel.diagnosis.observing import HIGH_AMPLIFICATION
-from bnmodel.diagnosis.outcome import Gain, worst
+from bnmodel.diagnosis.outcome import WARNING, Gain, worst
 from bnmodel.findings import Finding, Severity
+
+FEW = 100  # samples below which only a large deviation is judged by changed predictions
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ def staleness(
         return Staleness(_noisy(examination, excluded))
     primary, gain = _primary(examination, suspicious, definite)
     found = examination.deviations[primary]
-    severity = _severity(found, gain)
-    if severity == "note" and found.size < NOTEWORTHY:
+    size = max(found.size, *(_own_size(examination, name) for name in suspicious))
+    severity = _severity(size, gain, sum(batch.samples for batch in examination.batches))
+    if severity == "note" and found.size < NOTEWORTHY and (gain is None or gain.severity == "note"):
         noteworthy = [name for name in suspicious if examination.deviations[name].size >= NOTEWORTHY]
         if not noteworthy:
             return Staleness(_noisy(examination, excluded), gain)
@@ -97,11 +100,8 @@ def _primary(examination: Examination, suspicious: list[str], definite: set[str]
     if joint is None:
         return primary, examination.repaired_alone(primary)
 
-    def own(name: str) -> float:
-        return examination.own[name].size if name in examination.own else 0.0
-
-    largest = max(suspicious, key=own)
-    if largest == primary or own(largest) < 2 * own(primary):
+    largest = max(suspicious, key=lambda name: _own_size(examination, name))
+    if largest == primary or _own_size(examination, largest) < 2 * _own_size(examination, primary):
         if joint.severity != "note" or examination.deviations[primary].size < OWN:
             return primary, joint
         single = examination.repaired_alone(primary)
@@ -118,6 +118,11 @@ def _primary(examination: Examination, suspicious: list[str], definite: set[str]
     return explains, worst([*(gains[name] for name in (explains,) if name in gains), joint])
 
 
+def _own_size(examination: Examination, name: str) -> float:
+    """Size of a layer's deviation, without that which the layers before it cause."""
+    return examination.own[name].size if name in examination.own else 0.0
+
+
 def _joint(examination: Examination, suspicious: list[str], definite: set[str]) -> Gain | None:
     """Gain of repairing all layers together; None if it is only one."""
     if len(suspicious) < 2 or not examination.pooled:
@@ -126,9 +131,12 @@ def _joint(examination: Examination, suspicious: list[str], definite: set[str]) 
     only_answers = all(gain.kind == "answers" for gain in gains)
     if only_answers and not definite and examination.batch_statistics_gain_nothing():
         return worst(gains)  # the same statistics without the noise of a batch change no more answers
-    everything = {name: pooled for name, pooled in examination.pooled.items() if name not in definite}
     first = examination.seen.order[0]
-    everything[first] = examination.population(first)
+    everything = {
+        name: examination.repair(name, alone=name != first)
+        for name in (*examination.pooled, first)
+        if name not in definite or name == first
+    }
     return examination.repaired(per_layer(everything))
 
 
@@ -143,13 +151,14 @@ def _where_it_begins(examination: Examination, suspicious: list[str]) -> str:
     return next(name for name in suspicious if own[name] >= enough)
 
 
-def _severity(found: Deviation, gain: Gain | None) -> Severity:
-    """By the gain; one step less for a deviation as small as the lag of a steady training."""
+def _severity(size: float, gain: Gain | None, samples: int) -> Severity:
+    """By the gain; at most a warning, if that is proven, for deviations as small as the lag of a steady training."""
     if gain is None:
-        return "warning" if found.size >= 1 else "note"
-    if found.size >= NOTEWORTHY:
+        return "warning" if size >= 1 else "note"
+    unsure = gain.kind == "answers" and samples < FEW
+    if size >= (OWN if unsure else NOTEWORTHY):
         return gain.severity
-    return "warning" if gain.severity == "error" and gain.kind != "answers" else "note"
+    return "warning" if gain.kind != "answers" and gain.lower > WARNING[gain.kind] else "note"
 
 
 def _amplified_alone(examination: Examination, name: str, gain: Gain) -> Finding | None:
@@ -196,8 +205,8 @@ def _finding(
     norm, found = examination.norms[name], examination.deviations[name]
     seen = batches_tracked(norm)
     measured = (
-        f"running mean is {found.distance:.2f} σ from that of the layer's input (at most {found.largest:.2f} σ), "
-        f"running variance off by e^{found.log_ratio:.2f}"
+        f"running mean is {_plain(found.distance)} σ from that of the layer's input "
+        f"(at most {_plain(found.largest)} σ), running variance off by e^{found.log_ratio:.2f}"
     )
     momentum = "cumulative average" if norm.momentum is None else f"momentum {norm.momentum:g}"
     noise, _ = momentum_noise(norm, examination.expected[name], examination.batch)
@@ -225,3 +234,7 @@ def _finding(
     effect = "" if gain is None else f"; repaired: {gain}"
     after = f"; begins at {follows}" if follows else ""
     return Finding(code, severity, name, f"{measured}; {why}{effect}{after}", remedy)
+
+
+def _plain(number: float) -> str:
+    return f"{number:.2f}" if number < 1000 else f"{number:.3g}"

@@ -1,5 +1,6 @@
 """Findings from the state of single layers: buffers, γ and mode."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -29,7 +30,16 @@ RECALIBRATE = "model = bnmodel.recalibrate(model, training_batches)"
 
 
 def invalid(name: str, norm: Norm) -> Finding | None:
-    """NaN, infinite or negative values in the running statistics."""
+    """NaN or infinite γ or β; NaN, infinite or negative values in the running statistics."""
+    broken_parameters = [key for key, value in norm.named_parameters(recurse=False) if not value.isfinite().all()]
+    if broken_parameters:
+        return Finding(
+            "invalid-statistics",
+            "error",
+            name,
+            f"NaN or infinite values in {' and '.join(broken_parameters)}",
+            "model.load_state_dict(state)  # of a checkpoint before the weights became NaN; train with a lower rate",
+        )
     running = running_statistics(norm)
     if running is None:
         return None
@@ -195,7 +205,7 @@ def exploding(name: str, norm: Norm, peak: float | None) -> Finding | None:
     if running_statistics(norm) is None:
         return None
     gain = amplification(norm)
-    gain = torch.where(gain.isfinite(), gain, torch.zeros_like(gain))
+    gain = gain.nan_to_num(0.0, posinf=math.inf)
     largest = float(gain.max())
     overflows = largest > HALF_MAX or (peak is not None and peak > HALF_MAX)
     if not overflows and largest < HALF_AMPLIFICATION:
@@ -209,7 +219,9 @@ def exploding(name: str, norm: Norm, peak: float | None) -> Finding | None:
         f"{count} of {len(gain)} channels are amplified up to {largest:.3g} times "
         f"(|γ|/√(running variance + ε), ε = {norm.eps:g}){reached}",
         f"model.get_submodule({name!r}).eps = 1e-5  # or larger; keep this layer in float32, or remove features that "
-        "hardly vary",
+        "hardly vary"
+        if norm.eps < 1e-5
+        else f"model.get_submodule({name!r}).float()  # keep this layer in float32, or train it again with a smaller γ",
     )
 
 
@@ -221,5 +233,5 @@ def exploding_now(name: str, norm: Norm, amplified: Tensor, peak: float, gain: G
         name,
         f"{int(amplified.sum())} of {len(amplified)} channels hardly varied in training and are amplified up to "
         f"{float(amplification(norm).max()):.3g} times; outputs reach {peak:.3g}; repaired: {gain}",
-        f"{RECALIBRATE}  # or remove features that hardly vary, or train with ε = 1e-5 or larger",
+        "model = bnmodel.recalibrate(model, batches)  # these, in which the features vary; or train without them",
     )

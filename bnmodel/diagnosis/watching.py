@@ -56,6 +56,30 @@ class Measurement:
     smallest_scale: float | None
 
 
+class _Hook:
+    """A hook that a copy of the model does not keep: copied or pickled, it does nothing."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self.call = call
+
+    def __call__(self, *arguments: Any) -> None:
+        self.call(*arguments)
+
+    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
+        return _nothing
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _no_hook, ()
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+def _no_hook() -> Callable[..., None]:
+    return _nothing
+
+
 class Watch:
     """Records a network's batch norms as it trains; see `watch`.
 
@@ -87,7 +111,7 @@ class Watch:
 
     def start(self) -> "Watch":
         """Attach the hooks, as entering the context does."""
-        handle = self.model.register_forward_pre_hook(self._before_step)
+        handle = self.model.register_forward_pre_hook(_Hook(self._before_step))
         self._exit.callback(handle.remove)
         self._exit.callback(self._detach)
         return self
@@ -96,6 +120,8 @@ class Watch:
         """Remove the hooks and write the file. The measurements are kept."""
         self._collect()
         self._exit.close()
+        if not self.step:
+            logger.warning("watch: no training step was seen; watch the module that the training loop calls")
         if self.file is not None:
             self.write(self.file)
         if self._writer is not None:
@@ -133,7 +159,7 @@ class Watch:
                 if norm is module:  # its hooks run already
                     self._before_norm(name, norm, args)
                 else:
-                    self._handles.append(norm.register_forward_pre_hook(partial(self._before_norm, name)))
+                    self._handles.append(norm.register_forward_pre_hook(_Hook(partial(self._before_norm, name))))
         self.step += 1
 
     def _detach(self) -> None:
@@ -193,9 +219,12 @@ class Watch:
             )
         if not amplified < state.HALF_AMPLIFICATION:
             found.append(state.exploding(name, norm, None))
-        for finding in found:
-            if finding is not None and finding.severity != "note":
-                self._report(finding)
+        serious = [finding for finding in found if finding is not None and finding.severity != "note"]
+        known = {(finding.layer, finding.code) for finding in (*self.findings, *serious)}
+        for key in [key for key in self._suspected if key[0] == name and key not in known]:
+            del self._suspected[key]  # not in a row
+        for finding in serious:
+            self._report(finding)
 
     def _report(self, finding: Finding) -> None:
         key = finding.layer, finding.code

@@ -163,9 +163,10 @@ def refit(
         if recipe.calibrated:
             fold_temperature(model, checkpoint.results["temperature"])
         results = checkpoint.results | {"refitted_on": len(digits)}
-        save_checkpoint(out / "best.pt", model, recipe.to_dict(), results, checkpoint.dataset)
-        with atomic_write(out / HISTORY) as temporary:
-            temporary.write_bytes(history)
+        with folder_lock(out):
+            save_checkpoint(out / "best.pt", model, recipe.to_dict(), results, checkpoint.dataset)
+            with atomic_write(out / HISTORY) as temporary:
+                temporary.write_bytes(history)
     return model
 
 

@@ -405,9 +405,9 @@ def test_no_difference_is_said_in_words() -> None:
     assert files.worst([{"detail": nearly}]) == "largest difference 1.2e-09, less than 1 % of what is allowed"
 
 
-def test_files_that_agree_to_the_last_bit_are_said_to(example: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_agree_bit_for_bit_are_said_to(example: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     same = {name: lambda canvas: [example.probabilities] for name in FORMATS if name != "onnx"}
     monkeypatch.setattr(files, "_LOADED", {example.model.folder: same})
     (shown,) = files.show(example)
-    assert "probabilities are <b>equal</b> to the last bit" in shown
+    assert "probabilities are <b>equal</b> bit for bit" in shown
     assert "0.0e+00" not in shown

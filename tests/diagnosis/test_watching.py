@@ -116,3 +116,31 @@ def test_the_writer_of_a_folder_is_closed(cnn: nn.Module, tmp_path: Path) -> Non
     with watch(cnn, every=1, tensorboard=tmp_path):
         assert threading.active_count() > before
     assert threading.active_count() == before
+
+
+def test_a_copy_made_while_watching_is_free_of_hooks_in_effect(digits: zoo.Data, tmp_path: Path) -> None:
+    model = zoo.built(zoo.cnn, digits)
+    with watch(model, every=1) as watching:
+        zoo.train(model, digits, steps=2)
+        best = copy.deepcopy(model)
+        torch.save(model, tmp_path / "model.pt")
+        measured = len(watching.measurements)
+        zoo.train(best, digits, steps=2)
+        assert len(watching.measurements) <= measured + 3  # those of the last step of `model`
+    torch.save(best, tmp_path / "best.pt")
+
+
+def test_a_finding_needs_measurements_in_a_row(digits: zoo.Data) -> None:
+    model = zoo.built(zoo.cnn, digits)
+    found: list[Finding] = []
+    with watch(model, every=1, on_finding=found.append):
+        model.train()
+        for count in (1, 64, 64) * 4:  # every third batch is too small
+            model(digits.train[0][: max(count, 2)])
+    assert not [finding for finding in found if finding.code == "tiny-batches"]
+
+
+def test_a_loop_that_never_calls_the_watched_module_is_reported(cnn: nn.Module, caplog: Any) -> None:
+    with watch(cnn):
+        pass
+    assert "no training step was seen" in caplog.text

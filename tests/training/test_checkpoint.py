@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bnmodel import CheckpointError, CustomBatchNorm, SimpleCNN, SimpleCNNConfig, load_checkpoint
-from bnmodel.io import TEMPORARY, atomic_write, folder_lock
+from bnmodel.io import atomic_write
 from bnmodel.training.checkpoint import copy_state, save_checkpoint
 from bnmodel.training.recipes import FAST
 
@@ -290,15 +290,3 @@ def test_a_written_file_keeps_its_permissions_and_the_links_to_it(tmp_path: Path
         temporary.write_text("new")
     assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("new", 0o600)
     assert link.is_symlink()
-
-
-def test_a_lock_leaves_the_files_of_other_writers_and_removes_abandoned_ones(tmp_path: Path) -> None:
-    with atomic_write(tmp_path / "file.txt") as temporary:
-        temporary.write_text("new")
-        abandoned = tmp_path / f"{TEMPORARY}left.txt"
-        abandoned.touch()
-        os.utime(abandoned, (0, 0))
-        with folder_lock(tmp_path):
-            assert temporary.exists()
-            assert not abandoned.exists()
-    assert (tmp_path / "file.txt").read_text() == "new"
