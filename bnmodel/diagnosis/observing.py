@@ -25,6 +25,7 @@ from bnmodel.diagnosis.batchnorms import Norm, amplification, running_statistics
 from bnmodel.diagnosis.moments import Moments, Statistics, array, batch_moments
 
 SIGNATURE = inspect.signature(F.batch_norm)
+OPERATOR = ("input", "weight", "bias", "running_mean", "running_var", "training")  # first arguments of torch.batch_norm
 HIGH_AMPLIFICATION = 100.0  # from here on, a channel's largest output is measured
 
 Values: TypeAlias = Tensor | np.ndarray
@@ -150,7 +151,7 @@ def same_random_numbers(batch: Batch) -> None:
 
 
 class FunctionalNorms(TorchFunctionMode):
-    """While active, find modules other than batch norms that call F.batch_norm with batch statistics.
+    """While active, find modules other than batch norms that call F.batch_norm or torch's operator in training mode.
 
     A batch of one, as in weight standardisation and adaptive instance norm, has no other samples.
     """
@@ -162,8 +163,9 @@ class FunctionalNorms(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.batch_norm:
-            given = SIGNATURE.bind(*args, **kwargs).arguments
+        if func in (F.batch_norm, torch.batch_norm):
+            names = SIGNATURE.parameters if func is F.batch_norm else OPERATOR
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
             module = _calling_module()
             if given.get("training") and len(given["input"]) > 1 and not isinstance(module, _BatchNorm):
                 self.found[self._names.get(module, "")] = None

@@ -133,3 +133,14 @@ def test_statistics_that_cannot_be_used_are_refused(model: nn.Module, x: Tensor,
     with pytest.raises(ValueError, match=message):
         recalibrate(model.eval(), [x], inplace=True)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_batch_statistics_of_torchs_operator_are_found(digits: zoo.Data) -> None:
+    class Operator(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.batch_norm(x, None, None, None, None, True, 0.1, 1e-5, False)
+
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), Operator(), nn.Flatten(), nn.LazyLinear(10))
+    model(digits.test[0][:2])
+    found = [(finding.code, finding.layer) for finding in diagnose(model.eval(), digits.batches()).findings]
+    assert ("batch-statistics-in-eval", "1") in found
