@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+LOCK = ".lock"
 TEMPORARY = ".writing-"  # prefix of files still being written
 CHECKSUM_KEYS = ("checksum", "seal")  # "seal" in files of older versions
 
@@ -106,7 +107,7 @@ def folder_lock(folder: Path, wait: float = 0.0, purpose: str = "training") -> I
         BlockingIOError: another process holds the lock.
         OSError: the folder is not writable.
     """
-    lock = FileLock(folder / ".lock", timeout=wait)
+    lock = FileLock(folder / LOCK, timeout=wait)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -56,6 +56,8 @@ def _named_axes(name: str, chosen: Any, shape: torch.Size, sizes: dict[str, int]
         if not isinstance(axis, int) or not -rank <= axis < rank:
             raise ExportError(f"dynamic: {name} has axes 0 … {rank - 1}, received {axis}")
         label, axis = getattr(label, "__name__", label), axis % rank
+        if label == "":
+            raise ExportError(f"dynamic: expected a name of axis {axis} of {name}, received an empty one")
         if not isinstance(label, str):
             label = AXIS_NAMES.get(axis, f"axis{axis}")
             if sizes.get(label, shape[axis]) != shape[axis]:

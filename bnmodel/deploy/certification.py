@@ -197,8 +197,8 @@ def _reason(error: Exception) -> str:
 def _formats(formats: str | Sequence[str] | None) -> list[str] | None:
     if formats is None:
         return None
-    chosen = [formats] if isinstance(formats, str) else list(formats)
-    unknown = [one for one in chosen if one not in FORMATS]
+    chosen = list(formats) if isinstance(formats, (list, tuple, set, frozenset)) else [formats]
+    unknown = [str(one) for one in chosen if one not in FORMATS]
     if unknown or not chosen:
         raise ExportError(f"formats: expected some of {', '.join(FORMATS)}, received {', '.join(unknown) or 'none'}")
     return [one for one in FORMATS if one in chosen]

@@ -42,7 +42,10 @@ def flat_graph(program: torch.export.ExportedProgram, names: Sequence[str]) -> f
             continue
         if node.op == "output":
             graph.output(_distinct_results(graph, [values[result] for result in node.args[0]]))
-        elif not _is_dropped(node):
+        elif _is_dropped(node):
+            if len(node.args) > 1:  # an input that is changed in place may be a result as well
+                values[node] = values.get(node.args[1])
+        else:
             values[node] = graph.node_copy(node, values.__getitem__)
             if node.op == "get_attr":
                 attributes[str(node.target)] = operator.attrgetter(str(node.target))(source)

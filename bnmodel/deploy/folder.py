@@ -12,7 +12,7 @@ from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.golden import Golden
 from bnmodel.deploy.loading import FORMATS
-from bnmodel.io import folder_lock
+from bnmodel.io import LOCK, folder_lock
 
 PATIENCE = 60.0  # seconds to wait for another export into the same folder
 ABANDONED = 86400.0  # seconds after which nobody exports into a temporary folder any more
@@ -58,8 +58,8 @@ def staging(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise ExportError(f"{target}: cannot be written ({error}); free the disk or choose another folder") from error
     finally:
-        if made and target.is_dir() and not any(target.iterdir()):
-            target.rmdir()
+        if made and target.is_dir() and {path.name for path in target.iterdir()} <= {LOCK}:
+            shutil.rmtree(target)
 
 
 def publish(scratch: Path, target: Path, *stems: str) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import onnx
 
+from bnmodel.deploy.errors import ExportError, first_line
+
 OLDEST_OPSET = 13
 REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
 EQUAL_SINCE = {
@@ -37,7 +39,12 @@ def finished(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]], opse
             _axes_as_attributes(graph)
     wanted = lowest if opset is None else opset
     if wanted < lowest or wanted > version:
-        model = onnx.version_converter.convert_version(model, wanted)
+        try:
+            model = onnx.version_converter.convert_version(model, wanted)
+        except RuntimeError as error:
+            raise ExportError(
+                f"opset: onnx cannot convert this network to {wanted} ({first_line(error)}); ask for {lowest} or more"
+            ) from error
         for graph in _graphs(model):
             _drop_defaults(graph)
     else:

@@ -170,15 +170,15 @@ def _chosen(kind: str, asked: str | Sequence[str] | None, found: Sequence[str]) 
     """The names asked for, checked; by default those found, made distinct identifiers."""
     if asked is None:
         return _distinct(found)
-    names = (asked,) if isinstance(asked, str) else tuple(asked)
+    names = tuple(asked) if isinstance(asked, (list, tuple)) else (asked,)
     valid = len(names) == len(found) and len(set(names)) == len(names) and all(map(_is_name, names))
     if not valid:
         raise ExportError(f"{kind}: expected {len(found)} distinct identifiers ({', '.join(found)}), received {names}")
     return names
 
 
-def _is_name(name: str) -> bool:
-    return name.isidentifier() and name not in RESERVED
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and name.isidentifier() and name.isascii() and name not in RESERVED
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

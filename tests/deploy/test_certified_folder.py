@@ -102,3 +102,53 @@ def test_metadata_that_would_replace_what_is_measured_is_refused(
 def test_dynamic_axes_are_not_a_number_or_text(tmp_path: Path, dynamic: Any) -> None:
     with pytest.raises(ExportError, match="dynamic: expected axes such as"):
         certify(network(), X, tmp_path, dynamic=dynamic)
+
+
+class Changing(nn.Module):
+    """Changes its input in place, and returns it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x.sub_(0.5).div_(0.25)
+        return self.norm(x), x
+
+
+def test_an_input_that_is_changed_in_place_may_be_a_result(tmp_path: Path) -> None:
+    certify(Changing().eval(), X, tmp_path)
+    expected = Changing().eval()(X.clone())
+    for format in FORMATS:
+        outputs = load(tmp_path, format=format)(X.numpy())
+        for received, wanted in zip(outputs.values(), expected, strict=True):
+            torch.testing.assert_close(torch.from_numpy(received), wanted)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input": 5}, "input: expected 1 distinct identifiers"),
+        ({"output": b"x"}, "output: expected 1 distinct identifiers"),
+        ({"input": "é"}, "input: expected 1 distinct identifiers"),
+        ({"formats": True}, "formats: expected some of"),
+        ({"dynamic": {0: ""}}, "expected a name of axis 0"),
+        ({"formats": "onnx", "opset": 9}, "opset: onnx cannot convert this network to 9"),
+    ],
+)
+def test_a_wrong_argument_is_named_and_leaves_no_folder(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        certify(network(), X, tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failure_after_the_folder_was_locked_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(certification.golden, "write", full)
+    with pytest.raises(ExportError, match="No space left"):
+        certify(network(), X, tmp_path / "new", formats="pt2")
+    assert not (tmp_path / "new").exists()
