@@ -6,54 +6,27 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from bnmodel.diagnosis import state
-from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, named_batch_norms, running_statistics, scale_of, takes
+from bnmodel.diagnosis.batchnorms import batches_tracked, named_batch_norms, running_statistics, takes
 from bnmodel.diagnosis.borrowing import bare
 from bnmodel.diagnosis.examination import TINY
-from bnmodel.diagnosis.moments import array, per_sample
+from bnmodel.diagnosis.measurement import Measurement, measured, rows_of, thinned
+from bnmodel.diagnosis.moments import array
 from bnmodel.findings import Finding
 from bnmodel.io import atomic_write
 
 logger = logging.getLogger(__name__)
 
-MOST_VALUES = 4096  # measured per channel of a batch
 CONFIRMED = 3  # measurements in a row before a finding is certain
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A layer at a training step, before the step updates its running statistics.
-
-    Attributes:
-        step: training forward passes so far.
-        layer: qualified name.
-        batches: seen in training mode.
-        distance: of the batch mean from the running mean, in running standard deviations; root mean square over
-            channels.
-        variance_ratio: batch variance / running variance; geometric mean over channels.
-        values: per channel in the batch.
-        amplification: largest |γ|/√(running variance + ε).
-        smallest_scale: smallest |γ|.
-    """
-
-    step: int
-    layer: str
-    batches: int | None
-    distance: float | None
-    variance_ratio: float | None
-    values: int
-    amplification: float | None
-    smallest_scale: float | None
 
 
 class _Hook:
@@ -175,13 +148,13 @@ class Watch:
         x = args[0].detach()
         count = batches_tracked(norm) if x.device.type == "cpu" else None
         tracked = running_statistics(norm) is not None
-        self._pending.append((name, count, x.numel() // x.size(1), _rows(norm, _thinned(x)), tracked))
+        self._pending.append((name, count, x.numel() // x.size(1), rows_of(norm, thinned(x)), tracked))
 
     def _collect(self) -> None:
         """Read the measurements of the previous step, which a GPU has finished by now."""
         pending, self._pending = self._pending, []
         for name, batches, values, rows, tracked in pending:
-            numbers = _measured(array(rows), tracked, self.norms[name].eps)
+            numbers = measured(array(rows), tracked, self.norms[name].eps)
             known = [None if math.isnan(each) else each for each in numbers]
             measurement = Measurement(self.step - 1, name, batches, known[0], known[1], values, known[2], known[3])
             self.measurements.append(measurement)
@@ -245,37 +218,6 @@ class Watch:
             value = getattr(measurement, name)
             if value is not None:
                 self._writer.add_scalar(f"batch norm {name}/{measurement.layer}", value, measurement.step)
-
-
-def _rows(norm: Norm, x: Tensor) -> Tensor:
-    """Mean and mean square of the batch, γ and, if there are any, running mean and variance, (R, C)."""
-    mean, square = per_sample(x, 0)
-    scale = scale_of(norm)
-    rows = [mean.mean(0), square.mean(0), torch.ones_like(mean[0]) if scale is None else scale.detach()]
-    return torch.stack([row.to(rows[0]) for row in (*rows, *(running_statistics(norm) or ()))])
-
-
-def _measured(rows: np.ndarray, tracked: bool, eps: float) -> list[float]:
-    """Distance, variance ratio, largest amplification and smallest |γ|; NaN if the layer has none.
-
-    In NumPy: torch's operators cost several times as much on so few numbers.
-    """
-    mean, square, scale = rows[0], rows[1], np.abs(rows[2])
-    found = [math.nan, math.nan, math.nan, float(scale.min())]
-    if tracked:
-        with np.errstate(all="ignore"):  # invalid statistics become findings
-            old_var = rows[4] + eps
-            found[0] = math.sqrt(((mean - rows[3]) ** 2 / old_var).mean())
-            var = np.maximum(square - mean**2, 0.0) + eps
-            found[1] = float(np.exp(np.log(var / old_var).mean()))
-            found[2] = float((scale / np.sqrt(old_var)).max())
-    return found
-
-
-def _thinned(x: Tensor) -> Tensor:
-    """The first samples, with about MOST_VALUES values per channel."""
-    per_sample = max(x[:1].numel() // x.size(1), 1)
-    return x[: max(MOST_VALUES // per_sample, 2)]
 
 
 def _summary_writer(target: Any) -> Any:
