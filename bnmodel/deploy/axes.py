@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -19,15 +20,17 @@ def dynamic_axes(dynamic: Any, names: Sequence[str], tensors: Sequence[Tensor]) 
     """Dynamic axes per input, and whether they were asked for: then an axis that the network fixes is an error.
 
     Args:
-        dynamic: None for the first axis of every input that has the first input's batch size; False or {} for none;
+        dynamic: None for the first axis of every input that has the batch size; False or {} for none;
             axes of the first input, as (0, 2, 3) or {0: "N", 2: "H"}; or a dict of these by input name.
 
     Raises:
         ExportError: an axis that the input does not have, an unknown input, or one name for axes of different sizes.
     """
     if dynamic is None:
-        batch = tensors[0].shape[:1]
-        return tuple({0: "N"} if tensor.dim() and tensor.shape[:1] == batch else {} for tensor in tensors), False
+        batch = batch_size(tensors)
+        return tuple({0: "N"} if tensor.dim() and len(tensor) == batch else {} for tensor in tensors), False
+    if isinstance(dynamic, (np.ndarray, Tensor)):
+        dynamic = tuple(dynamic.tolist())
     if dynamic is True or (isinstance(dynamic, (str, int)) and dynamic is not False and not dynamic):
         raise ExportError(f"dynamic: expected axes such as (0, 2, 3), a dict, None or False, received {dynamic!r}")
     if not dynamic:
@@ -71,6 +74,11 @@ def _named_axes(name: str, chosen: Any, shape: torch.Size, sizes: dict[str, int]
     return axes
 
 
+def batch_size(tensors: Sequence[Tensor]) -> int:
+    """Size of the first axis of the first tensor with two axes or more; scalars and vectors may be parameters."""
+    return next((len(tensor) for rank in (2, 1) for tensor in tensors if tensor.dim() >= rank), 1)
+
+
 def for_tracing(tensors: Sequence[Tensor], axes: Sequence[Axes]) -> tuple[Tensor, ...]:
     """The tensors with at least two elements along dynamic axes: the tracer specialises a size of 1."""
     result = []
@@ -83,22 +91,22 @@ def for_tracing(tensors: Sequence[Tensor], axes: Sequence[Axes]) -> tuple[Tensor
 
 
 def kept_axes(
-    graph: fx.Graph, axes: Sequence[Axes], asked: bool, names: Sequence[str], notes: list[str]
-) -> tuple[Axes, ...]:
-    """The axes that are still dynamic after tracing."""
-    kept = []
-    for name, node, chosen in zip(names, placeholders(graph), axes, strict=True):
-        sizes = shape(node)
-        fixed = [axis for axis in chosen if isinstance(sizes[axis], int)]
+    graph: fx.Graph, axes: Sequence[Axes], asked: bool, names: Sequence[str], tensors: Sequence[Tensor]
+) -> tuple[tuple[Axes, ...], list[str]]:
+    """The axes that are still dynamic after tracing, and a note on each other one."""
+    kept: list[Axes] = []
+    notes: list[str] = []
+    for name, tensor, node, chosen in zip(names, tensors, placeholders(graph), axes, strict=True):
+        fixed = [axis for axis in chosen if isinstance(shape(node)[axis], int)]
         if fixed and asked:
-            where = ", ".join(f"axis {axis} ({chosen[axis]}) at {sizes[axis]}" for axis in fixed)
+            where = ", ".join(f"axis {axis} ({chosen[axis]}) at {tensor.shape[axis]}" for axis in fixed)
             raise ExportError(
                 f"dynamic: the network fixes {where} of {name}; use sizes taken from the input, "
                 "or leave the axis out of `dynamic`"
             )
-        notes.extend(f"axis {axis} of {name} is fixed at {sizes[axis]} by the network" for axis in fixed)
+        notes.extend(f"axis {axis} of {name} is fixed at {tensor.shape[axis]} by the network" for axis in fixed)
         kept.append({axis: label for axis, label in chosen.items() if axis not in fixed})
-    return tuple(kept)
+    return tuple(kept), notes
 
 
 def ports(names: Sequence[str], nodes: Sequence[fx.Node], graph: fx.Graph, axes: Sequence[Axes]) -> tuple[Port, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnmodel.deploy.axes import batch_size
 from bnmodel.deploy.capture import Captured, capture
 from bnmodel.deploy.cases import OneSize, sizes_of, with_size
 from bnmodel.deploy.errors import ExportError
@@ -37,14 +38,15 @@ def captured_on_one_path(network: FlatNetwork, given: Arguments, output: Any = N
     Raises:
         ExportError: as `capture`; the network raises on the example; or they differ along an axis that was asked for.
     """
+    unused = network.copy()  # caches of a size that forward fills would be traced as constants
     names = output_names(called(network, given.tensors), output, given.names)
     _refuse_nested_tensors(network, given.tensors)
-    captured = capture(network, given.tensors, given.names, names, dynamic)
+    captured = capture(unused, given.tensors, given.names, names, dynamic)
     try:
         require_one_path(network, captured, given.tensors)
     except OneSize as error:
         with suppress(ExportError):  # sizes that pass through `int` stay dynamic if traced from bytecode
-            strict = capture(network, given.tensors, given.names, names, dynamic, strict=True)
+            strict = capture(unused, given.tensors, given.names, names, dynamic, strict=True)
             require_one_path(network, strict, given.tensors)
             return strict
         if dynamic is not None:
@@ -57,7 +59,7 @@ def with_fixed_batch(network: FlatNetwork, given: Arguments, output: Any, error:
     """The network captured for the example's sizes only, with a note that says why."""
     captured = captured_on_one_path(network, given, output, False)
     reason = str(error).removeprefix("dynamic: ")
-    captured.notes.append(f"the batch size is fixed at {len(given.tensors[0])}: {reason}")
+    captured.notes.append(f"the batch size is fixed at {batch_size(given.tensors)}: {reason}")
     return captured
 
 
@@ -90,7 +92,7 @@ def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence
         return
     for label, size in sizes_of(captured.axes, tensors).items():
         tried = untried = 0
-        candidates = {*SIZES, size - 1, size + 1, size // 2, 2 * size} - {0, size}
+        candidates = {*SIZES, size, size - 1, size + 1, size // 2, 2 * size} - {0}
         for other in sorted(candidates, key=lambda one: (abs(one - size), one)):
             case = _resized(captured, tensors, label, size, other)
             if _holds(captured.guard, case):

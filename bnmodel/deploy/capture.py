@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn.utils.rnn import PackedSequence
 
-from bnmodel.deploy.axes import Axes, dynamic_axes, for_tracing, kept_axes, ports
+from bnmodel.deploy.axes import Axes, batch_size, dynamic_axes, for_tracing, kept_axes, ports
 from bnmodel.deploy.errors import ExportError, first_line
 from bnmodel.deploy.flat_graph import flat_graph, functional
 from bnmodel.deploy.nodes import placeholders, results_of, shape
@@ -75,24 +75,40 @@ def capture(
             that was asked to be dynamic, or there are batch statistics or random numbers.
     """
     axes, asked = dynamic_axes(dynamic, inputs, tensors)
+    return _captured(network, tensors, inputs, outputs, axes, asked, strict)
+
+
+def _captured(
+    network: FlatNetwork,
+    tensors: Sequence[Tensor],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    axes: tuple[Axes, ...],
+    asked: bool,
+    strict: bool,
+) -> Captured:
     notes: list[str] = []
+    traced = for_tracing(tensors, axes)
     try:
-        traced = for_tracing(tensors, axes)
         program = export(network, traced, axes, strict=True) if strict else _most_dynamic(network, traced, axes)
     except Exception as error:
         if strict or (asked and any(axes)):
             raise _refusal(network, error) from error
         try:
-            axes = tuple({} for _ in tensors)
-            program = export(network, tensors, axes)
+            axes, traced = tuple({} for _ in tensors), tuple(tensors)
+            program = export(network, traced, axes)
         except Exception:
             raise _refusal(network, error) from error
-        notes.append(f"the batch size is fixed at {len(tensors[0])}: {_reason(error)}")
+        notes.append(f"the batch size is fixed at {batch_size(tensors)}: {_reason(error)}")
     guard = _guard(program) if any(axes) else None
     module = flat_graph(functional(program), inputs)
     graph = module.graph
     refuse_graph(graph)
-    axes = kept_axes(graph, axes, asked, inputs, notes)
+    axes, fixed = kept_axes(graph, axes, asked, inputs, tensors)
+    notes += fixed
+    if [tensor.shape for tensor in for_tracing(tensors, axes)] != [tensor.shape for tensor in traced]:
+        again = _captured(network, tensors, inputs, outputs, axes, asked, strict)  # a size of 1 was traced as 2
+        return replace(again, notes=[*notes, *again.notes])
     found = ports(inputs, placeholders(graph), graph, axes)
     results = ports(outputs, results_of(graph), graph, axes)
     return Captured(module, found, results, axes, notes, guard)

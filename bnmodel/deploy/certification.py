@@ -64,9 +64,10 @@ def certify(
         formats: "torchscript", "onnx", "pt2", or several of them. By default all that can be written; the
             certificate and a warning give the reason for any other.
         opset: of the ONNX file; by default the lowest that has the network's operators.
-        dynamic: axes of variable size. By default the first axis of every input that has the first input's batch size;
-            False for none; (0, 2, 3) for axes of the first input; {"image": {0: "N", 2: "H", 3: "W"}} for named axes
-            per input. A first axis named "L" or "T" is a sequence, not the batch.
+        dynamic: axes of variable size. By default the first axis of every input that has the batch size, which is the
+            first axis of the first input with two axes or more; False for none; (0, 2, 3) for axes of the first input;
+            {"image": {0: "N", 2: "H", 3: "W"}} for named axes per input. A first axis named "L" or "T" is a sequence,
+            not the batch.
 
     Returns:
         What was measured; all checks passed.

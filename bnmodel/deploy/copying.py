@@ -29,10 +29,10 @@ SHARED = (
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
-def detached_copy(module: nn.Module) -> nn.Module:
+def detached_copy(module: nn.Module, share_parameters: bool = False) -> nn.Module:
     """`copy.deepcopy` of a network, with tensors that have a gradient function (weight_norm, pruning) detached.
 
-    Attributes that cannot be copied and hold no tensor or module are shared.
+    Attributes that cannot be copied and hold no tensor or module are shared, as are parameters if asked for.
 
     Raises:
         ExportError: another attribute cannot be copied.
@@ -44,6 +44,8 @@ def detached_copy(module: nn.Module) -> nn.Module:
         if isinstance(leaf, Tensor) and not leaf.is_leaf
     }
     memo |= {id(value): value for value in attributes if isinstance(value, SHARED)}
+    if share_parameters:
+        memo |= {id(parameter): parameter for parameter in module.parameters()}
     try:
         try:
             before = dict(memo)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from bnmodel.deploy.copying import detached_copy
 from bnmodel.deploy.errors import ExportError
 
 DTYPES = {
@@ -267,6 +268,10 @@ class FlatNetwork(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(tensor for _, tensor in named_tensors(self.call(*tensors)))
+
+    def copy(self) -> "FlatNetwork":
+        """A copy that shares the parameters, and keeps what forward stores in attributes and buffers to itself."""
+        return FlatNetwork(detached_copy(self.model, share_parameters=True), self.arguments)
 
     def call(self, *tensors: Tensor) -> Any:
         """The network's output in its own containers."""

@@ -36,7 +36,9 @@ def export(
 ) -> torch.export.ExportedProgram:
     """`torch.export.export` of a network or a flat graph; `axes`: dynamic axes per input."""
     hints: tuple[Any, ...] = tuple(dict.fromkeys(chosen, torch.export.Dim.AUTO) for chosen in axes)
-    shapes = (hints,) if isinstance(network, FlatNetwork) else hints
+    shapes = hints
+    if isinstance(network, FlatNetwork):
+        shapes, network = (hints,), network.copy()  # what forward stores while it is traced has no values
     # it prints graphs that it cannot trace
     with quiet(), _masks_as_given(), _linspace_of_any_size(), any_length(), redirect_stderr(io.StringIO()):
         return torch.export.export(network, tuple(tensors), dynamic_shapes=shapes, strict=strict)
