@@ -20,6 +20,7 @@ from bnmodel.deploy.cases import OneSize, sizes_of, with_size
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.loading import as_array
 from bnmodel.deploy.nodes import layer_name, operator_name
+from bnmodel.deploy.preflight import only_its_layers
 from bnmodel.deploy.reference import called, evaluated
 from bnmodel.deploy.signature import Arguments, FlatNetwork, output_names
 from bnmodel.deploy.tracing import quiet
@@ -39,7 +40,8 @@ def captured_on_one_path(network: FlatNetwork, given: Arguments, output: Any = N
         ExportError: as `capture`; the network raises on the example; or they differ along an axis that was asked for.
     """
     unused = network.copy()  # caches of a size that forward fills would be traced as constants
-    names = output_names(called(network, given.tensors), output, given.names)
+    with only_its_layers(network):
+        names = output_names(called(network, given.tensors), output, given.names)
     _refuse_nested_tensors(network, given.tensors)
     captured = capture(unused, given.tensors, given.names, names, dynamic)
     try:

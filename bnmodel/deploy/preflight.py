@@ -1,12 +1,16 @@
 """Checks before an export: wrappers, modes, weights and statistics of the network, then its traced graph."""
 
+import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from bnmodel import CustomBatchNorm
@@ -48,11 +52,42 @@ def exportable(module: nn.Module) -> nn.Module:
     copied = detached_copy(module)
     with suppress(NotImplementedError):  # the module of an ExportedProgram cannot change its mode
         copied.eval()
-    for part in unregistered(copied):
-        _refuse_train_mode(part, "a layer that is not registered (hold it in an nn.ModuleList or nn.ModuleDict), ")
     for name, norm in named_norms(copied).items():
         _refuse_statistics(name, norm)
     return copied.requires_grad_(False).cpu()
+
+
+@contextmanager
+def only_its_layers(module: nn.Module) -> Iterator[None]:
+    """Refuse, before it runs, a layer that `module` calls and that is not part of it, or is in train mode.
+
+    `eval()`, `double()` and copies do not reach layers that a closure or an object of another class holds. Layers
+    without parameters and buffers are made in forward, and harmless.
+
+    Raises:
+        ExportError: by the call.
+    """
+    registered = set(module.modules())
+    held = {part for one in unregistered(module) for part in one.modules()}
+    thread = threading.get_ident()
+
+    def check(called: nn.Module, _: Any) -> None:
+        if called in registered or threading.get_ident() != thread:
+            return
+        if called in held:
+            where = "a layer that is not registered (hold it in an nn.ModuleList or nn.ModuleDict), "
+            _refuse_train_mode(called, where)
+        elif any(True for _ in (*called.parameters(), *called.buffers())):
+            raise ExportError(
+                f"{type(called).__name__}: the network calls this layer, but does not hold it as a module, so that "
+                "eval() and state_dict() do not reach it; assign it to an attribute of a module, or to an nn.ModuleList"
+            )
+
+    hook = register_module_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def named_norms(module: nn.Module) -> dict[str, nn.Module]:
