@@ -1,5 +1,10 @@
-"""The inputs on which exported files are compared with their network: single samples, mixtures and other sizes."""
+"""The inputs on which exported files are compared with their network: single samples, mixtures and other sizes.
 
+A constant example, such as torch.zeros, is no evidence: weights that are multiplied by 0 may be wrong. Random inputs
+are added to it.
+"""
+
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -15,7 +20,7 @@ from bnmodel.deploy.signature import FlatNetwork
 SAMPLES = 20  # largest number of single samples
 MIXED = 8  # smallest number of cases; mixtures are added up to it
 FEW = 4  # number of cases if inputs are large and every output has many channels, each of which is evidence
-LARGE = 100_000  # input elements per sample
+LARGE = 100_000  # elements of inputs and outputs per sample
 MANY = 16  # channels
 Tensors = list[Tensor]
 
@@ -32,6 +37,8 @@ def cases_of(network: FlatNetwork, captured: Captured, tensors: Sequence[Tensor]
     """
     wanted = _wanted(captured, tensors)
     cases = _samples(network, captured, tensors, wanted) if captured.batched else [list(tensors)]
+    if any(map(_is_constant, tensors)):
+        cases += _random(network, captured, cases[0])
     count = len(cases)
     for step in range(min(MIXED, wanted) - count):
         cases.append(_mixture(cases[step % count], cases[(step + 1) % count], step))
@@ -39,7 +46,9 @@ def cases_of(network: FlatNetwork, captured: Captured, tensors: Sequence[Tensor]
 
 
 def _wanted(captured: Captured, tensors: Sequence[Tensor]) -> int:
-    if sum(tensor[0].numel() if tensor.dim() else 1 for tensor in tensors) <= LARGE:
+    inputs = sum(tensor[0].numel() if tensor.dim() else 1 for tensor in tensors)
+    sizes = ([size for size in port.shape if isinstance(size, int)] for port in captured.outputs)
+    if max(inputs, sum(map(math.prod, sizes))) <= LARGE:
         return SAMPLES
     axes = [(port, port.channel_axis) for port in captured.outputs]
     return FEW if all(axis is not None and int(port.shape[axis]) >= MANY for port, axis in axes) else MIXED
@@ -84,6 +93,32 @@ def _mixture(one: Tensors, other: Tensors, step: int) -> Tensors:
             b = a.roll(step + 1, -1)
         result.append((a * share + b * (1 - share)).to(a.dtype))
     return result
+
+
+def _is_constant(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.numel() > 1 and bool(tensor.min() == tensor.max())
+
+
+def _random(network: FlatNetwork, captured: Captured, case: Tensors) -> list[Tensors]:
+    """The case with random values in place of constant ones, of the same size, for which the outputs are finite."""
+    generator = torch.Generator().manual_seed(0)
+
+    def values(tensor: Tensor, normal: bool) -> Tensor:
+        if not _is_constant(tensor):
+            return tensor
+        draw = torch.randn if normal else torch.rand
+        largest = tensor.flatten()[0]
+        return (draw(tensor.shape, generator=generator) * (largest if largest else 1)).to(tensor.dtype)
+
+    for normal in (True, False):  # the logarithm of a negative number is none
+        drawn = [[values(tensor, normal) for tensor in case] for _ in range(FEW)]
+        if all(_runs(network, captured, one) and _is_finite(network, one) for one in drawn):
+            return drawn
+    return []
+
+
+def _is_finite(network: FlatNetwork, case: Tensors) -> bool:
+    return all(bool(output.isfinite().all()) for output in evaluated(network, case))
 
 
 def _other_sizes(network: FlatNetwork, captured: Captured, case: Tensors) -> list[Tensors]:

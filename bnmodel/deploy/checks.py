@@ -18,7 +18,7 @@ from bnmodel.deploy.golden import Arrays, Golden
 from bnmodel.deploy.loading import ExportedFile, Run, load_file
 
 BATCHES = (1, 2, 7, 64, 257)
-LARGEST_BATCH = 1 << 19  # input elements
+LARGEST_BATCH = 1 << 19  # elements of the inputs, and of the outputs
 BATCH_NORMS = ("batch_norm", "batchnorm")
 STATISTICS = ("rsqrt", "sqrt", "var_mean", "reciprocal")  # of a batch norm in train mode, in any of the formats
 
@@ -152,7 +152,7 @@ def determinism(path: Path, file: ExportedFile, arrays: Arrays, yardsticks: Sequ
 def batches(golden: Golden) -> list[int]:
     """Batch sizes to try: BATCHES in multiples of a case, up to LARGEST_BATCH elements."""
     unit = len(golden.inputs[0][0])
-    elements = sum(array[:1].size for array in golden.inputs[0])
+    elements = max(sum(array[:1].size for array in arrays) for arrays in (golden.inputs[0], golden.outputs[0]))
     sizes = [size * unit for size in BATCHES if size * unit * elements <= LARGEST_BATCH]
     return sizes if len(sizes) > 1 else [unit, 2 * unit]
 

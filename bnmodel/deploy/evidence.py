@@ -149,6 +149,8 @@ def _variants(
 def _yardstick(port: Port, axis: int | None, own: list[np.ndarray], exact: list[np.ndarray]) -> Yardstick:
     if not any(array.size for array in exact):
         raise ExportError(f"output {port.name}: empty for this example; pass one for which there are values")
+    if not any(np.isfinite(array).any() for array in exact):
+        raise ExportError(f"output {port.name}: no finite value for this example; pass typical inputs")
     try:
         return measured(port.type, axis, own, exact)
     except ValueError as error:

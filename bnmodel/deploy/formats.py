@@ -92,11 +92,11 @@ class Program:
                 dynamo=True,
                 external_data=False,
                 opset_version=opset,
-                input_names=[port.name for port in self.inputs],
-                output_names=[port.name for port in self.outputs],
+                input_names=[f"__input_{place}" for place in range(len(self.inputs))],
+                output_names=[f"__output_{place}" for place in range(len(self.outputs))],
                 verbose=False,
             )
-        return finished(exported.model_proto, [port.shape for port in self.inputs], self.opset)
+        return finished(exported.model_proto, self.inputs, self.outputs, self.opset)
 
 
 def _rename_inputs(program: torch.export.ExportedProgram, names: Sequence[str]) -> None:

@@ -1,11 +1,13 @@
 """Post-process an exported ONNX model: lowest possible opset, which more runtimes support, and no metadata but ours."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 
 import onnx
 
 from bnmodel.deploy.errors import ExportError, first_line
+from bnmodel.deploy.signature import Port
 
 OLDEST_OPSET = 13
 REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
@@ -18,17 +20,20 @@ EQUAL_SINCE = {
 dropped at their defaults. Before version 18 the axes of reductions were an attribute."""
 
 
-def finished(model: onnx.ModelProto, shapes: Sequence[Sequence[int | str]], opset: int | None) -> onnx.ModelProto:
-    """Strip metadata, name the dynamic axes, lower the opset without changing any operator's meaning, and check.
+def finished(
+    model: onnx.ModelProto, inputs: Sequence[Port], outputs: Sequence[Port], opset: int | None
+) -> onnx.ModelProto:
+    """Strip metadata, name ports and axes, lower the opset without changing any operator's meaning, and check.
 
     Args:
         model: may be changed in place.
-        shapes: of the inputs, with names of dynamic axes.
+        inputs, outputs: their names, and those of dynamic axes.
         opset: the version to declare; None for the lowest.
     """
     _strip(model)
     _outputs_from_nodes(model.graph)
-    _rename_axes(model, shapes)
+    _name_ports(model, [port.name for port in (*inputs, *outputs)])
+    _rename_axes(model, [port.shape for port in inputs])
     _wide_indices(model.graph)
     for graph in _graphs(model):
         _drop_defaults(graph)
@@ -151,6 +156,28 @@ def _strip(model: onnx.ModelProto) -> None:
             tensor.doc_string = ""
     if not model.graph.name or "/" in model.graph.name:
         model.graph.name = "main_graph"
+
+
+def _name_ports(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Name inputs and outputs, in order, and rename other values that have one of these names."""
+    graphs = list(_graphs(model))
+    values = [
+        value
+        for graph in graphs
+        if isinstance(graph, onnx.GraphProto)
+        for group in (graph.input, graph.output, graph.value_info, graph.initializer)
+        for value in group
+    ]
+    used = {value.name for value in values} | {name for graph in graphs for node in graph.node for name in node.output}
+    renamed = dict(zip([port.name for port in (*model.graph.input, *model.graph.output)], names, strict=True))
+    for name in (used & set(names)) - set(renamed):
+        renamed[name] = next(new for n in itertools.count(1) if (new := f"{name}_value{n}") not in used)
+    for value in values:
+        value.name = renamed.get(value.name, value.name)
+    for graph in graphs:
+        for node in graph.node:
+            node.input[:] = [renamed.get(name, name) for name in node.input]
+            node.output[:] = [renamed.get(name, name) for name in node.output]
 
 
 def _outputs_from_nodes(graph: onnx.GraphProto) -> None:

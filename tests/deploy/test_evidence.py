@@ -1,0 +1,58 @@
+"""The evidence of a certificate: an example for which a wrong file gives the same answers is not enough."""
+
+import math
+
+import pytest
+import torch
+from norm_helpers import Body, X
+from torch import Tensor, nn
+
+from bnmodel.deploy import ExportError, certification, certify, checks, golden
+from bnmodel.deploy.folding import fold_graph
+
+
+class Plain(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class Logarithm(Plain):
+    """Accepts no negative values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body((x + 1e-3).log())
+
+
+@pytest.mark.parametrize(
+    ("make", "value", "dynamic"),
+    [(Plain, 0.0, None), (Plain, 0.0, False), (Plain, 1.0, None), (Logarithm, 255.0, None)],
+)
+def test_a_constant_example_shows_a_wrong_fold(make, value, dynamic, tmp_path, monkeypatch):
+    def wrong(captured):
+        folded = fold_graph(captured)
+        for weights in captured.graph.state_dict().values():
+            if weights.dim() == 4:
+                weights += torch.tensor([1.0, -2.0, 1.0])  # a sum of 0: no change for constant inputs
+        return folded
+
+    certify(make().eval(), torch.full_like(X, value), tmp_path, dynamic=dynamic, formats="onnx")
+    monkeypatch.setattr(certification, "fold_graph", wrong)
+    with pytest.raises(ExportError, match="golden vectors"):
+        certify(make().eval(), torch.full_like(X, value), tmp_path, dynamic=dynamic, formats="onnx")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_example_without_finite_outputs_is_refused(value, tmp_path):
+    with pytest.raises(ExportError, match="output output: no finite value for this example"):
+        certify(Plain().eval(), torch.full_like(X, value), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_outputs_are_compared_in_small_batches():
+    few, many = torch.zeros(1, 16).numpy(), torch.zeros(1, 3, 256, 256).numpy()
+    assert checks.batches(golden.Golden([[few]], [[few]])) == [1, 2, 7, 64, 257]
+    assert checks.batches(golden.Golden([[few]], [[many]])) == [1, 2]
