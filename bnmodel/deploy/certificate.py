@@ -14,7 +14,7 @@ from typing import Any
 from bnmodel.deploy import checks, golden
 from bnmodel.deploy.allowance import Yardstick
 from bnmodel.deploy.checks import Check, Result, held
-from bnmodel.deploy.errors import ExportError
+from bnmodel.deploy.errors import ExportError, as_path
 from bnmodel.deploy.golden import Golden
 from bnmodel.deploy.loading import FORMATS, ExportedFile, Predictor, Run, load_file
 from bnmodel.io import checksum, stored_checksum, write_checked
@@ -87,7 +87,7 @@ def verify(folder: Path | str) -> list[Check]:
     Raises:
         ExportError: there is no certificate, or it cannot be read. Any other fault is a failed Check.
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     return intact(folder) + measure(folder, models(folder))[0]
 
 
@@ -101,7 +101,7 @@ def load(folder: Path | str, name: str | None = None, format: str | None = None)
     Raises:
         ExportError: the folder has no certificate, or not this model or format, or a file is missing or damaged.
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     content = read(folder / FILE)
     found = _models(content, folder)
     if name is None and len(found) == 1:

@@ -18,7 +18,7 @@ from bnmodel.deploy.capture import Captured
 from bnmodel.deploy.cases import OneSize
 from bnmodel.deploy.certificate import Model
 from bnmodel.deploy.checks import Check
-from bnmodel.deploy.errors import ExportError, as_export_error, first_line
+from bnmodel.deploy.errors import ExportError, as_export_error, as_path, first_line
 from bnmodel.deploy.evidence import Evidence, gather
 from bnmodel.deploy.folder import copy_others, exclusive, others_in, publish, staging
 from bnmodel.deploy.folding import fold_graph
@@ -76,7 +76,7 @@ def certify(
         ExportError: the network cannot be exported, a format that was asked for cannot be written or is not right,
             or the folder cannot be written to. Then nothing was changed.
     """
-    folder, about = Path(folder), about or {}
+    folder, about = as_path("folder", folder), about or {}
     _require_name(name)
     _require_json(about)
     _require_opset(opset)

@@ -1,7 +1,9 @@
 """The error of every failed export, load and verification."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class ExportError(Exception):
@@ -17,6 +19,13 @@ def as_export_error(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ExportError(f"{what}: {type(error).__name__}: {first_line(error)}; see the cause above") from error
+
+
+def as_path(name: str, value: Path | str) -> Path:
+    """The path of an argument; ExportError if it is of another type."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise ExportError(f"{name}: expected a path, received {value!r}")
+    return Path(value)
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:

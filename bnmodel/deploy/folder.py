@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from bnmodel.deploy import certificate, golden
@@ -46,8 +46,8 @@ def copy_others(folder: Path, scratch: Path, others: certificate.Models) -> None
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """A temporary folder inside `target`, removed at the end; so is `target` if it was made here and stays empty."""
-    made = not target.exists()
+    """A temporary folder inside `target`, removed at the end, as are `target` and its parents if new and empty."""
+    new = [folder for folder in (target, *target.parents) if not folder.exists()]
     try:
         target.mkdir(parents=True, exist_ok=True)
         for left in target.glob(".export-*"):  # by a killed process
@@ -58,8 +58,11 @@ def staging(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise ExportError(f"{target}: cannot be written ({error}); free the disk or choose another folder") from error
     finally:
-        if made and target.is_dir() and {path.name for path in target.iterdir()} <= {LOCK}:
+        if new and target.is_dir() and {path.name for path in target.iterdir()} <= {LOCK}:
             shutil.rmtree(target)
+            for folder in new[1:]:
+                with suppress(OSError):  # not empty: another process uses it
+                    folder.rmdir()
 
 
 def publish(scratch: Path, target: Path, *stems: str) -> None:
@@ -68,6 +71,8 @@ def publish(scratch: Path, target: Path, *stems: str) -> None:
     stems: of the networks that are written; their earlier files that are not written again are removed.
     """
     new = {path.name for path in scratch.iterdir()}
+    if in_the_way := sorted(name for name in new if (target / name).is_dir()):
+        raise ExportError(f"{target / in_the_way[0]}: expected a file or nothing, received a folder; move it away")
     for path in sorted(scratch.iterdir(), key=lambda path: path.name == certificate.FILE):
         path.replace(target / path.name)
     for name in {f"{stem}.{format}" for stem in stems for format in FORMATS} - new:

@@ -185,12 +185,14 @@ class Predictor:
         if missing:
             raise ValueError(f"{self.name}: expected {', '.join(self.inputs)}, received none for {', '.join(missing)}")
         chosen = [np.asarray(given[name]) for name in self.inputs]
+        sizes: dict[str, int] = {}
         for array, described in zip(chosen, self.metadata["inputs"], strict=True):
-            _require_fit(array, described)
+            _require_fit(array, described, sizes)
         return dict(zip(self.outputs, self.run(*chosen), strict=True))
 
 
-def _require_fit(array: np.ndarray, described: dict[str, Any]) -> None:
+def _require_fit(array: np.ndarray, described: dict[str, Any], sizes: dict[str, int]) -> None:
+    """sizes: name of each dynamic axis of earlier inputs → its size."""
     kind, shape = described["type"].replace("bfloat16", "float32"), described["shape"]
     fits = array.ndim == len(shape) and all(
         isinstance(size, str) or size == received for size, received in zip(shape, array.shape, strict=True)
@@ -198,3 +200,6 @@ def _require_fit(array: np.ndarray, described: dict[str, Any]) -> None:
     if str(array.dtype) != kind or not fits:
         expected = f"{kind} ({', '.join(map(str, shape))})"
         raise ValueError(f"{described['name']}: expected {expected}, received {array.dtype} {array.shape}")
+    for size, received in zip(shape, array.shape, strict=True):
+        if isinstance(size, str) and sizes.setdefault(size, received) != received:
+            raise ValueError(f"{described['name']}: expected {size} = {sizes[size]}, as before, received {received}")

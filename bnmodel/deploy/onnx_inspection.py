@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnmodel.deploy.errors import ExportError
+from bnmodel.deploy.errors import ExportError, as_path
 from bnmodel.deploy.sandbox import LimitError, Limits, run_limited
 from bnmodel.findings import Finding, has_errors
 from bnmodel.io import atomic_write
@@ -99,9 +99,11 @@ def inspect(
         ExportError: the file is missing, not ONNX, damaged, has custom operators, or exceeds the limits.
         OSError: `fold_to` cannot be written.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if not path.is_file():
-        raise ExportError(f"{path}: expected an ONNX file, received no such file")
+        raise ExportError(f"{path}: expected an ONNX file, received {'a folder' if path.is_dir() else 'no such file'}")
+    if fold_to is not None and as_path("fold_to", fold_to).is_dir():
+        raise ExportError(f"fold_to: expected the path of a file, received the folder {fold_to}")
     with nullcontext() if fold_to is None else atomic_write(fold_to) as temporary:
         request = {
             "path": str(path.resolve()),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnmodel.deploy import ExportError, certificate, certification, certify, load, verify
+from bnmodel.deploy import ExportError, certificate, certification, certify, inspect, load, verify
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.io import write_checked
 
@@ -152,3 +152,47 @@ def test_a_failure_after_the_folder_was_locked_leaves_no_folder(
     with pytest.raises(ExportError, match="No space left"):
         certify(network(), X, tmp_path / "new", formats="pt2")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_export_leaves_no_parent_folders(tmp_path: Path) -> None:
+    with pytest.raises(ExportError):
+        certify(network(), X, tmp_path / "a" / "b" / "c", formats="onnx", opset=9)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_the_way_of_a_file_leaves_the_certificate_as_it_was(folder: Path) -> None:
+    (folder / "other.pt2").mkdir()
+    with pytest.raises(ExportError, match=r"other\.pt2: expected a file or nothing, received a folder"):
+        certify(network(1), X, folder, name="other")
+    assert set(certificate.models(folder)) == {"model"}
+    assert all(check.passed for check in verify(folder))
+
+
+@pytest.mark.parametrize("use", [load, verify, inspect, lambda path: certify(network(), X, path)])
+@pytest.mark.parametrize("path", [None, 5])
+def test_what_is_no_path_is_named(use: Any, path: Any) -> None:
+    with pytest.raises(ExportError, match=f": expected a path, received {path}"):
+        use(path)
+
+
+def test_a_folder_in_place_of_an_onnx_file_is_named(folder: Path) -> None:
+    with pytest.raises(ExportError, match="expected an ONNX file, received a folder"):
+        inspect(folder)
+    with pytest.raises(ExportError, match="fold_to: expected the path of a file, received the folder"):
+        inspect(folder / "model.onnx", fold_to=folder)
+
+
+class Sum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.norm(a) + b
+
+
+def test_inputs_of_different_batch_sizes_are_refused(tmp_path: Path) -> None:
+    certify(Sum().eval(), (X, X), tmp_path, formats=FORMATS)
+    for format in FORMATS:
+        with pytest.raises(ValueError, match="b: expected N = 4, as before, received 1"):
+            load(tmp_path, format=format)(X.numpy(), X[:1].numpy())
