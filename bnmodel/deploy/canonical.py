@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnmodel.deploy.nodes import dtype_of, is_tensor, named_arguments, operator_name, shape
+from bnmodel.deploy.nodes import dtype_of, is_tensor, named_arguments, operator_name, same_size, shape
 from bnmodel.deploy.sizes import plain_sizes
 
 aten = torch.ops.aten
@@ -47,6 +47,8 @@ def canonicalize(graph: fx.Graph) -> None:
             node.target, node.args, node.kwargs = aten.leaky_relu.default, (node.args[0], slope), {}
         elif short in ("amax", "amin") and node.args[1:] in ((), ([],)) and not node.kwargs:  # over all axes
             node.target, node.args = (aten.max if short == "amax" else aten.min).default, node.args[:1]
+        elif short.startswith("adaptive_avg_pool"):
+            _plain_mean(graph, node)
         elif short == "cdist":
             _plain_distances(graph, node)
         elif short == "embedding_bag":
@@ -134,6 +136,21 @@ def _plain_maximum(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
                 parts.append(_call(graph, aten.amax.default, part, [axis], True))
             source = parts[0] if count == 1 else _call(graph, aten.cat.default, parts, axis)
     return source
+
+
+def _plain_mean(graph: fx.Graph, node: fx.Node) -> None:
+    """Replace an adaptive average pool of a dynamic size that keeps or averages whole axes by a mean."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    outside, inside = shape(node), shape(source)
+    axes = [axis for axis, size in enumerate(outside) if not same_size(size, inside[axis])]
+    if all(isinstance(size, int) for size in outside[2:]) or any(outside[axis] != 1 for axis in axes) or not axes:
+        return
+    with graph.inserting_before(node):
+        mean = _call(graph, aten.mean.dim, source, axes, True)
+    mean.meta = dict(node.meta)
+    node.replace_all_uses_with(mean)
+    graph.erase_node(node)
 
 
 def _without_divisor(graph: fx.Graph, node: fx.Node) -> None:

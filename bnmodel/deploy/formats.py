@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import HigherOrderOperator
 from torch.export.graph_signature import InputKind
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
@@ -118,6 +119,8 @@ def torchscript() -> Iterator[None]:
 
 
 def write_torchscript(program: Program, metadata: dict[str, Any], path: Path) -> None:
+    if any(isinstance(node.target, HigherOrderOperator) for node in program.graph.graph.nodes):
+        raise ExportError("TorchScript has no torch.cond; compute both branches, and choose with torch.where")
     buffer = io.BytesIO()  # saved to a path, the archive would carry the temporary file's name
     with torchscript(), quiet():
         # optimize_numerics folds batch norms too, and wrongly after a dense layer with several axes

@@ -16,7 +16,7 @@ VIEWS = {
 }  # fmt: skip
 PERMUTATIONS = {"permute", "transpose", "t", "movedim", "swapaxes", "mT", "numpy_T", "permute_copy", "transpose_copy"}
 ALONG_GIVEN = {
-    **dict.fromkeys(("amax", "mean", "slice", "select", "index_select"), "dim"),
+    **dict.fromkeys(("amax", "mean", "slice", "narrow", "select", "index_select"), "dim"),
     **dict.fromkeys(("flip", "roll"), "dims"),
 }
 """Operator along given axes → the name of that argument."""

@@ -43,7 +43,8 @@ def exportable(module: nn.Module) -> nn.Module:
         raise ExportError(f"expected a torch.nn.Module, received {type(module).__name__}")
     module = _unwrapped(module)
     _refuse_kinds(module)
-    _refuse_tensors(module)
+    with torch.no_grad():
+        _refuse_tensors(module)
     if module.training:
         message = f"{type(module).__name__} is in train mode; its eval copy is exported"
         warnings.warn(message, stacklevel=4)
@@ -116,6 +117,8 @@ def _refuse_kinds(module: nn.Module) -> None:
                 f"{where}: quantised or prepared for it ({kind.__module__}.{kind.__name__}); export the float network "
                 "and quantise the exported file"
             )
+    if type(module).forward is nn.Module.forward:
+        raise ExportError(f"{type(module).__name__} has no forward; export the network that uses it")
 
 
 def _refuse_tensors(module: nn.Module) -> None:

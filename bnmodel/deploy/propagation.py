@@ -5,7 +5,7 @@ CannotFold, so that nothing is changed unless the whole norm can be folded.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ def pull(layers: Layers, node: fx.Node, total: Affine) -> list[Edit]:
         _require(layer.accepts_after(total), f"it does not act on the output channels of {_named(node)}")
         return [lambda: layer.apply_after(total)]
     reason = f"it follows {_named(node)}"
+    if node.target is operator.getitem:
+        return _pull_from_part(layers, node, total, reason)
     name = operator_name(node)
     _require(bool(name and node.args) and is_tensor(node), reason)
     if name in ("cat", "concat"):
@@ -52,6 +54,17 @@ def pull(layers: Layers, node: fx.Node, total: Affine) -> list[Edit]:
     if before is None:
         raise CannotFold(reason)
     return pull(layers, node.args[0], before)  # type: ignore[arg-type]
+
+
+def _pull_from_part(layers: Layers, node: fx.Node, total: Affine, reason: str) -> list[Edit]:
+    """Pull from one part of a split, whose other parts are scaled by 1 and shifted by 0."""
+    split_node, place = node.args
+    assert isinstance(split_node, fx.Node)
+    _require(operator_name(split_node) in SPLITS, reason)
+    _require(all(part is node or part.args[1] != place for part in split_node.users), reason)
+    axis, sizes = _parts(split_node, total, reason)
+    others = [one != place for one in range(len(sizes))]
+    return pull(layers, split_node.all_input_nodes[0], _joined(total, axis, sizes, others))
 
 
 def push(layers: Layers, node: fx.Node, total: Affine) -> list[Edit]:
@@ -85,21 +98,32 @@ def _push_into_whole(layers: Layers, node: fx.Node, user: fx.Node, total: Affine
     """Push into a concatenation, whose other parts are scaled by 1 and shifted by 0."""
     parts, axis, sizes = _concatenated(user, reason)
     _require(parts.count(node) == 1, reason)
+    return push(layers, user, _joined(total, axis, sizes, [one is not node for one in parts]))
+
+
+def _joined(total: Affine, axis: int, sizes: Sequence[int], others: Sequence[Any]) -> Affine:
+    """`total` of one part along an axis, and 1 · x + 0 of the others."""
 
     def joined(part: Tensor, neutral: float) -> Tensor:
         pieces = []
-        for one, size in zip(parts, sizes, strict=True):
+        for size, other in zip(sizes, others, strict=True):
             piece = [*part.shape[:axis], size, *part.shape[axis + 1 :]]
-            pieces.append(part.expand(piece) if one is node else part.new_full(piece, neutral))
+            pieces.append(part.new_full(piece, neutral) if other else part.expand(piece))
         return torch.cat(pieces, axis)
 
-    return push(layers, user, Affine(joined(total.scale, 1.0), joined(total.shift, 0.0)))
+    return Affine(joined(total.scale, 1.0), joined(total.shift, 0.0))
+
+
+def _parts(node: fx.Node, total: Affine, reason: str) -> tuple[int, list[Size]]:
+    """The axis of a split, and the sizes of its parts."""
+    axis = named_arguments(node)["dim"] % total.scale.dim()
+    sizes = [part.shape[axis] for part in node.meta["val"]]
+    _require(all(isinstance(size, int) for size in sizes), reason)
+    return axis, sizes
 
 
 def _push_into_parts(layers: Layers, user: fx.Node, total: Affine, reason: str) -> list[Edit]:
-    axis = named_arguments(user)["dim"] % total.scale.dim()
-    sizes = [part.shape[axis] for part in user.meta["val"]]
-    _require(all(isinstance(size, int) for size in sizes), reason)
+    axis, sizes = _parts(user, total, reason)
     scales, shifts = split(total.scale, axis, sizes), split(total.shift, axis, sizes)
     edits: list[Edit] = []
     for part in user.users:

@@ -29,7 +29,7 @@ DTYPES = {
     )
 }  # fmt: skip
 
-RESERVED = frozenset([*keyword.kwlist, "self", "torch", "device", "inf", "nan", "NoneType", "pytree", "fx_pytree"])
+RESERVED = frozenset([*keyword.kwlist, "self", "torch", "device", "inf", "nan", "NoneType", "pytree", "fx_pytree", "_"])
 """Names that generated code cannot use: Python's keywords, and names that the code refers to."""
 
 
@@ -85,7 +85,7 @@ def arguments(module: nn.Module, example: Any, names: str | Sequence[str] | None
     found, tensors, leaves, places = [], [], [], []
     for place, (path, leaf) in enumerate(with_paths):
         if isinstance(leaf, np.ndarray):
-            leaf = torch.from_numpy(np.asarray(leaf, order="C"))
+            leaf = _from_numpy(leaf)
         if isinstance(leaf, Tensor):
             leaf = _supported(leaf)
             found.append(_input_name(path, parameters))
@@ -96,6 +96,13 @@ def arguments(module: nn.Module, example: Any, names: str | Sequence[str] | None
         raise ExportError(f"example: expected at least one tensor, received {type(example).__name__} without any")
     chosen = _chosen("input", names, found)
     return Arguments(chosen, tuple(tensors), tuple(leaves), tuple(places), spec)
+
+
+def _from_numpy(array: np.ndarray) -> Tensor:
+    try:
+        return torch.from_numpy(np.asarray(array, array.dtype.newbyteorder("="), order="C"))
+    except TypeError as error:
+        raise ExportError(f"example: expected one of {', '.join(DTYPES)}, received {array.dtype}") from error
 
 
 def _supported(tensor: Tensor) -> Tensor:
@@ -188,7 +195,8 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     used: set[str] = set()
     for name in names:
         base = re.sub(r"\W", "_", name, flags=re.ASCII) or "tensor"
-        base = f"_{base}" if base[0].isdigit() else f"{base}_" if base in RESERVED else base
+        base = "tensor" if not base.strip("_") else f"_{base}" if base[0].isdigit() else base
+        base = f"{base}_" if base in RESERVED else base
         unique, count = base, 1
         while unique.lower() in used:  # torch.export changes names to lower case
             unique, count = f"{base}_{count}", count + 1
@@ -204,8 +212,11 @@ def named_tensors(output: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str
         ExportError: a part of the output is neither a tensor, a container, a number nor None.
     """
     if isinstance(output, Tensor):
+        where = " ".join(["output", *path])
         if output.layout != torch.strided:
-            raise ExportError(f"output {'_'.join(path)}: expected dense tensors, received {output.layout}")
+            raise ExportError(f"{where}: expected dense tensors, received {output.layout}")
+        if output.dtype not in DTYPES.values():
+            raise ExportError(f"{where}: expected one of {', '.join(DTYPES)}, received {output.dtype}")
         yield "_".join(path), output
     elif isinstance(output, Mapping):
         for key, value in output.items():

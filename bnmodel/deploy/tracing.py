@@ -1,7 +1,8 @@
-"""`torch.export` without its messages, with torch's transformer made traceable and recurrent layers of any length."""
+"""`torch.export` without its messages, for more networks, and for recurrent layers of any length."""
 
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -16,6 +17,7 @@ from bnmodel.deploy.axes import Axes
 from bnmodel.deploy.signature import FlatNetwork
 
 aten = torch.ops.aten
+LINSPACE = torch.linspace
 
 
 @contextmanager
@@ -40,43 +42,49 @@ def export(
     if isinstance(network, FlatNetwork):
         shapes, network = (hints,), network.copy()  # what forward stores while it is traced has no values
     # it prints graphs that it cannot trace
-    with quiet(), _masks_as_given(), _linspace_of_any_size(), any_length(), redirect_stderr(io.StringIO()):
+    with quiet(), _traceable(), any_length(), redirect_stderr(io.StringIO()):
         return torch.export.export(network, tuple(tensors), dynamic_shapes=shapes, strict=strict)
 
 
 @contextmanager
-def _masks_as_given() -> Iterator[None]:
-    """Skip the transformer's comparison of its mask with a causal one: a branch on values cannot be traced.
-
-    The comparison only chooses an algorithm; the mask is applied either way.
-    """
-    before = transformer._detect_is_causal_mask
-    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
+def _traceable() -> Iterator[None]:
+    """Replace what torch.export cannot trace: branches on values that are checks, and linspace of a dynamic size."""
+    replaced: list[tuple[Any, str, Any]] = [
+        (transformer, "_detect_is_causal_mask", _given_causality),
+        (torch, "linspace", _linspace),
+    ]
+    if torchvision := sys.modules.get("torchvision.transforms._functional_tensor"):
+        replaced.append((torchvision, "normalize", _normalize))
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
     try:
+        for owner, name, value in replaced:
+            setattr(owner, name, value)
         yield
     finally:
-        transformer._detect_is_causal_mask = before
+        for owner, name, value in before:
+            setattr(owner, name, value)
 
 
-@contextmanager
-def _linspace_of_any_size() -> Iterator[None]:
-    """Trace torch.linspace with a dynamic number of steps, which torch.export would fix, as a torch.arange."""
-    before = torch.linspace
+def _given_causality(mask: Tensor | None, is_causal: bool | None = None, size: int | None = None) -> bool:
+    """Without the transformer's comparison of its mask with a causal one, which only chooses an algorithm."""
+    return bool(is_causal)
 
-    def linspace(start: Any, end: Any, steps: Any = None, **options: Any) -> Tensor:
-        dtype = options.get("dtype") or torch.get_default_dtype()
-        if not isinstance(steps, torch.SymInt) or not dtype.is_floating_point:
-            return before(start, end, steps, **options)
-        places = torch.arange(steps, **{**options, "dtype": dtype})
-        step = (end - start) / places[-1:].clamp(min=1)
-        from_end = places[-1:] - places  # from the nearer end, as torch does
-        return torch.where(places <= from_end, start + step * places, end - step * from_end)
 
-    torch.linspace = linspace
-    try:
-        yield
-    finally:
-        torch.linspace = before
+def _linspace(start: Any, end: Any, steps: Any = None, **options: Any) -> Tensor:
+    """torch.linspace; with a dynamic number of steps, which torch.export would fix, as a torch.arange."""
+    dtype = options.get("dtype") or torch.get_default_dtype()
+    if not isinstance(steps, torch.SymInt) or not dtype.is_floating_point:
+        return LINSPACE(start, end, steps, **options)
+    places = torch.arange(steps, **{**options, "dtype": dtype})
+    step = (end - start) / places[-1:].clamp(min=1)
+    from_end = places[-1:] - places  # from the nearer end, as torch does
+    return torch.where(places <= from_end, start + step * places, end - step * from_end)
+
+
+def _normalize(image: Tensor, mean: Sequence[float], std: Sequence[float], inplace: bool = False) -> Tensor:
+    """torchvision's, without its comparison of `std` with 0."""
+    shift, scale = (torch.as_tensor(one, dtype=image.dtype).reshape(-1, 1, 1) for one in (mean, std))
+    return image.sub_(shift).div_(scale) if inplace else (image - shift) / scale
 
 
 @contextmanager

@@ -14,6 +14,11 @@ class Crop(nn.Module):
         return x.flip(3)[..., 1:-1].roll(1, 2)
 
 
+class Narrowed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.narrow(2, 1, 3)
+
+
 @pytest.mark.parametrize(
     ("layers", "shape"),
     [
@@ -27,6 +32,7 @@ class Crop(nn.Module):
         ([nn.Conv2d(3, 8, 3), nn.ChannelShuffle(2), nn.BatchNorm2d(8)], (2, 3, 6, 6)),
         ([nn.Linear(5, 6), nn.Unflatten(1, (2, 3)), nn.BatchNorm1d(2)], (4, 5)),
         ([nn.Conv2d(3, 4, 3, padding="same"), nn.BatchNorm2d(4)], (2, 3, 6, 6)),
+        ([nn.Conv2d(3, 4, 3), Narrowed(), nn.BatchNorm2d(4)], (2, 3, 6, 6)),
         ([nn.Conv2d(3, 4, 3), Crop(), nn.BatchNorm2d(4), nn.ReLU()], (2, 3, 6, 6)),
         ([nn.ReLU(), nn.BatchNorm2d(3), Crop(), nn.Conv2d(3, 4, 3)], (2, 3, 6, 6)),
         ([nn.BatchNorm1d(4), nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)], (5, 4)),
@@ -87,6 +93,60 @@ class Joined(nn.Module):
 def test_a_norm_is_folded_into_all_parts_of_a_concatenation_and_into_all_its_users():
     torch.manual_seed(0)
     assert_folded(randomised(Joined()), torch.randn(2, 3, 6, 6), folded=2)
+
+
+class InstanceAndBatch(nn.Module):
+    """One half of the channels is normalised by instance, the other by batch (Pan et al. 2018, IBN-Net)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.instance, self.batch = nn.Conv2d(3, 6, 3), nn.InstanceNorm2d(2), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.conv(x).split([2, 4], 1)
+        return torch.cat([self.instance(one.contiguous()), self.batch(other.contiguous())], 1)
+
+
+class BothHalves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.left, self.right = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.conv(x).chunk(2, 1)
+        return self.left(one) * self.right(other)
+
+
+@pytest.mark.parametrize(("make", "count"), [(InstanceAndBatch, 1), (BothHalves, 2)])
+def test_a_norm_is_folded_into_the_layer_of_which_it_reads_a_part(make, count):
+    torch.manual_seed(0)
+    assert_folded(randomised(make()), torch.randn(2, 3, 6, 6), folded=count)
+
+
+class PartUsedTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, _ = self.conv(x).chunk(2, 1)
+        return self.norm(one) * one
+
+
+class HalvesOfTheWidth(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.conv(x).chunk(2, 3)
+        return self.norm(one) * other
+
+
+@pytest.mark.parametrize("make", [PartUsedTwice, HalvesOfTheWidth])
+def test_a_norm_of_a_part_that_others_read_is_kept(make):
+    torch.manual_seed(0)
+    assert_folded(randomised(make()), torch.randn(2, 3, 6, 6), kept=1)
 
 
 class Split(nn.Module):

@@ -1,5 +1,6 @@
 """A network that cannot be exported is refused with an ExportError that names the layer, the reason and the remedy."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -126,6 +127,15 @@ class InList(nn.Module):
         return self.layers[0](x)
 
 
+class Cast(nn.Module):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype)
+
+
 def quantised() -> nn.Module:
     from torch.ao.quantization import FakeQuantize
 
@@ -192,6 +202,8 @@ X = torch.rand(3, 3, 6, 6)
         (lambda: PaddedTokens().eval(), "^encode: in eval mode.*padded positions.*enable_nested_tensor=False"),
         (lambda: Packed().eval(), "packed sequences cannot be traced.*on padded sequences"),
         (lambda: FakeQuantised().eval(), "fake quantisation.*export the float network"),
+        (lambda: nn.ModuleList([conv()]).eval(), "^ModuleList has no forward; export the network that uses it"),
+        (lambda: nn.Sequential(conv(), Cast(torch.uint16)).eval(), r"^output: expected .* received torch\.uint16"),
         (lambda: "not a network", r"expected a torch\.nn\.Module, received str"),
     ],
 )
@@ -245,6 +257,8 @@ def test_a_name_that_is_no_file_name_is_refused_and_nothing_is_written(name, tmp
         ({"input": "class"}, "input: expected 1 distinct identifiers"),
         ({"opset": 99}, "opset: expected a number from 1 to"),
         ({"opset": "18"}, "opset: expected a number from 1 to .* received '18'"),
+        ({"about": ["licence"]}, "about: expected a dict, received list"),
+        ({"about": {"author": "\ud800"}}, "about: expected JSON values, received: .*surrogates not allowed"),
         ({"about": {"licence": object()}}, "about: expected JSON values, received: Object of type object"),
         ({"input": "x", "output": "x"}, "output: x is also the name of an input"),
     ],
@@ -255,7 +269,7 @@ def test_an_argument_that_makes_no_sense_is_refused(options, words, tmp_path):
 
 
 def test_an_example_that_does_not_fit_is_refused(tmp_path):
-    for example in ((X, X), {"image": X, "mask": X}, None, "text"):
+    for example in ((X, X), {"image": X, "mask": X}, None, "text", np.array([[None]])):
         with pytest.raises(ExportError, match="example"):
             certify(conv().eval(), example, tmp_path)
 
