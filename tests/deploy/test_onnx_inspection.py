@@ -114,6 +114,21 @@ def test_invalid_statistics_are_an_error(tmp_path: Path, name: str, value: float
     assert "invalid-statistics" in codes(saved(tmp_path, convolution(EVAL, parts)), "error")
 
 
+def test_a_variance_of_0_without_epsilon_is_an_error(tmp_path: Path) -> None:
+    parts = statistics()
+    parts["var"][1] = 0
+    without = EVAL.replace("Normalization(", "Normalization<epsilon=0.0>(")
+    assert "invalid-statistics" in codes(saved(tmp_path, convolution(without, parts)), "error")
+    assert codes(saved(tmp_path, convolution(EVAL, parts)), "error") == set()
+
+
+def test_parameters_of_another_length_are_an_error(tmp_path: Path) -> None:
+    parts = statistics() | {"gamma": np.ones(3, np.float32)}
+    (finding,) = [one for one in inspect(saved(tmp_path, convolution(EVAL, parts))).findings if one.layer]
+    assert finding.code == "invalid-statistics"
+    assert finding.message == "γ, β, mean and variance have 3, 4, 4, 4 values, expected one per channel in each"
+
+
 def test_dead_channels_are_a_note_and_from_a_quarter_on_a_warning(tmp_path: Path) -> None:
     parts = statistics(16) | {"w": weights(16, 3, 3, 3)}
     parts["gamma"][:3] = 0
@@ -189,6 +204,46 @@ def test_folding_into_a_dense_layer(tmp_path: Path, transposed: int) -> None:
     x = RNG.normal(size=(3, 4)).astype(np.float32)
     before, after = answers(path, x), answers(tmp_path / "folded.onnx", x)
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_folding_into_a_dense_layer_without_bias(tmp_path: Path, first: bool) -> None:
+    dense = "h = MatMul(x, w)\ny = BatchNormalization(h, gamma, beta, mean, var)"
+    if not first:
+        dense = "h = Relu(x)\nn = BatchNormalization(h, gamma, beta, mean, var)\ny = MatMul(n, w)"
+    path = saved(
+        tmp_path, model(dense, {"w": weights(4, 4)} | statistics(), inputs="float[N,4] x", output="float[N,4] y")
+    )
+    assert "unfolded" in codes(path)
+    inspect(path, fold_to=tmp_path / "folded.onnx")
+    x = RNG.normal(size=(3, 4)).astype(np.float32)
+    np.testing.assert_allclose(answers(tmp_path / "folded.onnx", x), answers(path, x), rtol=1e-5, atol=1e-5)
+    assert inspect(tmp_path / "folded.onnx").batch_norms == 0
+
+
+def test_a_dense_layer_over_the_last_of_three_axes_is_no_neighbour_to_fold_into(tmp_path: Path) -> None:
+    nodes = "h = MatMul(x, w)\ny = BatchNormalization(h, gamma, beta, mean, var)"
+    parts = {"w": weights(4, 4)} | statistics()
+    path = saved(tmp_path, model(nodes, parts, inputs="float[N,4,4] x", output="float[N,4,4] y"))
+    assert inspect(path, fold_to=tmp_path / "folded.onnx").batch_norms == 1
+    assert (inspect(tmp_path / "folded.onnx").batch_norms) == 1
+
+
+def test_a_file_in_float16_is_folded(tmp_path: Path) -> None:
+    parts = {name: array.astype(np.float16) for name, array in ({"w": weights(4, 4)} | statistics()).items()}
+    nodes = f"h = Relu(x)\n{EVAL.replace('y =', 'n =')}\ny = Gemm(n, w)"
+    path = saved(tmp_path, model(nodes, parts, inputs="float16[N,4] x", output="float16[N,4] y"))
+    assert (inspect(path, fold_to=tmp_path / "folded.onnx").folded or {})["batch_norms"] == 1
+
+
+def test_dynamic_quantisation_is_named_as_the_reason_for_a_small_dependence_on_the_batch(tmp_path: Path) -> None:
+    nodes = "q, scale, zero = DynamicQuantizeLinear(x)\ny = DequantizeLinear(q, scale, zero)"
+    inspection = inspect(saved(tmp_path, model(nodes, {})))
+    (finding,) = inspection.findings
+    assert (finding.code, finding.severity) == ("batch-dependent", "warning")
+    assert "takes its scale from the whole batch" in finding.message
+    assert inspection.sound
+    assert inspection.batch_dependent
 
 
 def without_shape(parsed: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,6 +16,8 @@ from graph import FileError, Graph, batch_norms, graphs, infer_ranks, load, opse
 from limits import apply_limits
 from onnx import ModelProto
 
+QUANTISED = 0.1  # largest effect of the batch, relative to the largest output, that dynamic quantisation explains
+
 
 def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, Any]:
     model = load(path, external_data)
@@ -50,10 +52,14 @@ def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, 
 
 def invariance_findings(graph: Graph, measured: running.Invariance, explained: bool) -> list[rules.Found]:
     """Findings from running the model; unless `explained`, also the reductions over the batch axis."""
-    found = []
+    found: list[rules.Found] = []
     if measured.checked and measured.difference > running.TOLERANCE:
         difference = f"{measured.difference:.0%} of the largest output"
         message = f"the output for the same sample changes with the rest of its batch, by up to {difference}"
+        if not explained and measured.difference <= QUANTISED and (layers := rules.dynamically_quantised(graph)):
+            message += f": {layers[0]} takes its scale from the whole batch (dynamic quantisation)"
+            remedy = "run one sample at a time, or quantise with static scales"
+            return [*found, rules.found("batch-dependent", "warning", layers[0], message, remedy)]
         found.append(rules.found("batch-dependent", "error", "", message, rules.INSTEAD))
         names = {value.name for value in graph.proto.input}
         for node in [] if explained else rules.batch_reductions(graph, names):

@@ -4,6 +4,7 @@ import numpy as np
 from graph import Graph, attribute, batch_norms, check, graphs, in_training, infer_ranks
 from onnx import ModelProto, NodeProto, numpy_helper
 
+DENSE = ("Gemm", "MatMul")
 Affine = tuple[np.ndarray, np.ndarray]  # y = scale · x + shift, float64 (C,)
 
 
@@ -28,8 +29,8 @@ def partner(graph: Graph, norm: NodeProto) -> NodeProto | None:
         padded = after.op_type == "Conv" and (
             any(attribute(after, "pads", [])) or attribute(after, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
         )
-        flat = after.op_type != "Gemm" or graph.ranks.get(norm.input[0]) == 2
-        if after.op_type in ("Conv", "Gemm") and not padded and flat and _weight(graph, after) is not None:
+        flat = after.op_type == "Conv" or graph.ranks.get(norm.input[0]) == 2
+        if after.op_type in ("Conv", *DENSE) and not padded and flat and _weight(graph, after) is not None:
             return after  # type: ignore[no-any-return]
     return None
 
@@ -40,6 +41,8 @@ def affine_of(graph: Graph, norm: NodeProto) -> Affine | None:
     if len(arrays) < 4 or any(array is None for array in arrays):
         return None
     gamma, beta, mean, var = (np.asarray(array, np.float64).reshape(-1) for array in arrays)
+    if len({array.size for array in (gamma, beta, mean, var)}) > 1:
+        return None
     if (var < 0).any() or not all(np.isfinite(array).all() for array in (gamma, beta, mean, var)):
         return None
     scale = gamma / np.sqrt(var + float(attribute(norm, "epsilon", 1e-5)))
@@ -51,8 +54,10 @@ def _alone(graph: Graph, name: str) -> bool:
 
 
 def _weight(graph: Graph, node: NodeProto) -> np.ndarray | None:
-    """The weight of a Conv, ConvTranspose or Gemm with constant weight and bias; None for any other node."""
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
+    """The weight of a convolution or dense layer with constant weight and bias; None for any other node."""
+    if node.op_type not in ("Conv", "ConvTranspose", *DENSE):
+        return None
+    if node.op_type == "MatMul" and not graph.ranks.get(node.input[0]) == graph.ranks.get(node.input[1]) == 2:
         return None
     if node.op_type == "Gemm" and (attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0):
         return None
@@ -96,7 +101,7 @@ def _bias(graph: Graph, node: NodeProto, weight: np.ndarray) -> np.ndarray:
 
 
 def _outputs(node: NodeProto, weight: np.ndarray) -> int:
-    if node.op_type == "Gemm":
+    if node.op_type in DENSE:
         return int(weight.shape[0 if attribute(node, "transB", 0) else 1])
     if node.op_type == "ConvTranspose":
         return int(weight.shape[1]) * int(attribute(node, "group", 1))
@@ -107,7 +112,7 @@ def _into_before(
     node: NodeProto, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, shift: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """W' = scale · W and b' = scale · b + shift along the output channels."""
-    if node.op_type == "Gemm":
+    if node.op_type in DENSE:
         factor = scale[:, None] if attribute(node, "transB", 0) else scale[None, :]
         return weight * factor, bias * scale + shift
     spatial = (1,) * (weight.ndim - 2)
@@ -122,7 +127,7 @@ def _into_after(
     node: NodeProto, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray, shift: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """W' = W · scale and b' = b + W · shift along the input channels."""
-    if node.op_type == "Gemm":
+    if node.op_type in DENSE:
         if attribute(node, "transB", 0):
             return weight * scale[None, :], bias + weight @ shift
         return weight * scale[:, None], bias + shift @ weight
@@ -135,7 +140,7 @@ def _into_after(
 
 
 def _replace(model: ModelProto, graph: Graph, node: NodeProto, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Give `node` new weights: another node may share the old ones."""
+    """Give `node` new weights: another node may share the old ones. A MatMul becomes a Gemm, which has a bias."""
     dtype = np.asarray(graph.constant(node.input[1])).dtype
     for place, array, word in ((1, weight, "weight"), (2, bias, "bias")):
         name = f"{node.output[0]}.folded_{word}"
@@ -146,6 +151,8 @@ def _replace(model: ModelProto, graph: Graph, node: NodeProto, weight: np.ndarra
             node.input[place] = name
         else:
             node.input.append(name)
+    if node.op_type == "MatMul":
+        node.op_type = "Gemm"
 
 
 def drop_unused(model: ModelProto) -> None:

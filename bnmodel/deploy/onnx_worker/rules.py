@@ -41,12 +41,19 @@ def statistics(graph: Graph, version: int) -> Iterator[Found]:
         arrays = [graph.constant(name) for name in node.input[1:5]]
         if in_training(node, version) or any(array is None for array in arrays):
             continue
-        scale, _, mean, var = (np.asarray(array, np.float64) for array in arrays)
+        scale, shift, mean, var = (np.asarray(array, np.float64) for array in arrays)
         name, epsilon = graph.label(node), float(attribute(node, "epsilon", 1e-5))
         remedy = "load the trained checkpoint (strict=True) and export again, or bnmodel.recalibrate(model, batches)"
-        broken = ~(np.isfinite(mean) & np.isfinite(var)) | (var < 0)
+        if len({array.size for array in (scale, shift, mean, var)}) > 1:
+            sizes = ", ".join(str(array.size) for array in (scale, shift, mean, var))
+            message = f"γ, β, mean and variance have {sizes} values, expected one per channel in each"
+            yield found("invalid-statistics", "error", name, message, remedy)
+            continue
+        broken = ~(np.isfinite(mean) & np.isfinite(var)) | (var < 0) | (var + epsilon <= 0)
         if broken.any():
             message = f"{int(broken.sum())} of {broken.size} channels have NaN, infinite or negative statistics"
+            if (var[broken] == 0).any():
+                message += ", or a variance of 0 without ε"
             yield found("invalid-statistics", "error", name, message, remedy)
             continue
         if not mean.any() and (var == 1).all():
@@ -117,6 +124,11 @@ def batch_reductions(graph: Graph, inputs: set[str]) -> list[NodeProto]:
             if over and graph.descendants(set(node.output)) & graph.outputs:
                 nodes.append(node)
     return nodes
+
+
+def dynamically_quantised(graph: Graph) -> list[str]:
+    """Names of the nodes that compute a scale of quantisation from the batch."""
+    return [graph.label(node) for node in graph.proto.node if node.op_type == "DynamicQuantizeLinear"]
 
 
 def _axes(graph: Graph, node: NodeProto) -> list[int]:
