@@ -3,7 +3,8 @@
 import copy
 import random
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
@@ -47,13 +48,23 @@ def _eagerly() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
+def _containers(attributes: Iterable[dict[str, Any]]) -> list[Any]:
+    """Lists, deques, dicts and sets among the values of `attributes`, and inside them."""
+    found: dict[int, Any] = {}
+    waiting = [value for own in attributes for value in own.values()]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (list, deque, dict, set)) and id(value) not in found:
+            found[id(value)] = value
+            waiting += value.values() if isinstance(value, dict) else value
+    return list(found.values())
+
+
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[None]:
     """Put `model` into eval mode without gradients; restore attributes, buffers and random state afterwards."""
     attributes = [(module, dict(vars(module))) for module in model.modules()]  # `training` is one
-    containers = [
-        (value, copy.copy(value)) for _, own in attributes for value in own.values() if type(value) in (list, dict)
-    ]
+    containers = [(value, copy.copy(value)) for value in _containers([own for _, own in attributes])]
     contents = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     with random_state_kept(), torch.no_grad(), _eagerly():
         try:
@@ -66,7 +77,7 @@ def borrowed(model: nn.Module) -> Iterator[None]:
                 vars(module).update(own)
             for container, before in containers:
                 container.clear()
-                container.extend(before) if isinstance(container, list) else container.update(before)
+                container.extend(before) if isinstance(container, (list, deque)) else container.update(before)
             for buffer, before in contents:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)

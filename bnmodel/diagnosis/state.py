@@ -27,10 +27,14 @@ LEAST_SAMPLES = 8  # for a channel that varied in training to count as constant
 MANY = 0.25  # of a layer's channels
 
 RECALIBRATE = "model = bnmodel.recalibrate(model, training_batches)"
+LOAD_EARLIER = "model.load_state_dict(state)  # of a checkpoint before the weights became NaN; train with a lower rate"
 
 
-def invalid(name: str, norm: Norm) -> Finding | None:
-    """NaN or infinite γ or β; NaN, infinite or negative values in the running statistics."""
+def invalid(name: str, norm: Norm, diverged: bool = False) -> Finding | None:
+    """NaN or infinite γ or β; NaN, infinite or negative values in the running statistics.
+
+    diverged: other weights of the model are not finite either, so that new statistics would not help.
+    """
     broken_parameters = [key for key, value in norm.named_parameters(recurse=False) if not value.isfinite().all()]
     if broken_parameters:
         return Finding(
@@ -38,7 +42,7 @@ def invalid(name: str, norm: Norm) -> Finding | None:
             "error",
             name,
             f"NaN or infinite values in {' and '.join(broken_parameters)}",
-            "model.load_state_dict(state)  # of a checkpoint before the weights became NaN; train with a lower rate",
+            LOAD_EARLIER,
         )
     running = running_statistics(norm)
     if running is None:
@@ -58,7 +62,7 @@ def invalid(name: str, norm: Norm) -> Finding | None:
         "error",
         name,
         f"{int(broken.sum())} of {len(mean)} channels have invalid running statistics ({what})",
-        f"model.get_submodule({name!r}).reset_running_stats(); {RECALIBRATE}",
+        LOAD_EARLIER if diverged else f"model.get_submodule({name!r}).reset_running_stats(); {RECALIBRATE}",
     )
 
 

@@ -1,6 +1,7 @@
 """The model, its attributes and the random state are left exactly as they were."""
 
 import random
+from collections import OrderedDict, defaultdict, deque
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,36 @@ def test_attributes_that_the_model_sets_are_restored(drifted: nn.Module, digits:
     assert model.last is last
     cured = recalibrate(model, digits.batches(64, "train"))  # a copy, though `last` has a graph
     assert diagnose(cured.eval(), digits.batches()).sound
+
+
+class Collecting(Remembering):
+    """Keeps what it saw in containers of all kinds, also nested ones."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(inner)
+        self.recent: deque[int] = deque(maxlen=3)
+        self.counted: defaultdict[int, list[int]] = defaultdict(list)
+        self.ordered: OrderedDict[str, int] = OrderedDict(first=0)
+        self.seen: set[int] = set()
+        self.sizes.append(self.sizes)  # a cycle
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.recent.append(len(x))
+        self.counted[8].append(len(x))
+        self.ordered[str(len(x))] = len(x)
+        self.seen.add(len(x))
+        return self.inner(x)
+
+
+def test_containers_of_all_kinds_are_restored(drifted: nn.Module, digits: zoo.Data) -> None:
+    model = Collecting(drifted)
+    model(digits.test[0][:8])
+    inner = model.counted[8]
+    diagnose(model, digits.batches())
+    assert (list(model.recent), dict(model.counted), model.seen) == ([8], {8: [8]}, {8})
+    assert model.recent.maxlen == 3
+    assert list(model.ordered.items()) == [("first", 0), ("8", 8)]
+    assert model.counted[8] is inner
 
 
 def test_reading_from_a_loader_keeps_the_random_state(cnn: nn.Module, digits: zoo.Data) -> None:

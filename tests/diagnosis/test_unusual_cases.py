@@ -44,6 +44,17 @@ def test_a_small_deviation_is_at_most_a_warning(size: float, gain: Gain, expecte
     assert _severity(size, gain, gain.samples) == expected
 
 
+def test_after_a_training_that_diverged_the_remedy_is_an_earlier_checkpoint(cnn: nn.Module, digits: zoo.Data) -> None:
+    norm = next(part for part in cnn.modules() if isinstance(part, nn.BatchNorm2d))
+    norm.running_mean.fill_(float("nan"))
+    (first, *_) = diagnose(cnn, digits.batches()).findings
+    assert "reset_running_stats" in first.remedy
+    next(cnn.parameters()).data.fill_(float("nan"))
+    (first, *_) = diagnose(cnn, digits.batches()).findings
+    assert first.code == "invalid-statistics"
+    assert "of a checkpoint before the weights became NaN" in first.remedy
+
+
 def test_samples_without_a_label_do_not_count(cnn: nn.Module, digits: zoo.Data) -> None:
     x, y = digits.test
     half = torch.where(torch.arange(len(y)) % 2 == 0, -100, y)
