@@ -4,8 +4,8 @@ The reference is the network in float64. Per output and channel c, a file may di
 
     max(4 · e_c, 4 · ē_c, 16 · u · m_c)
 
-- e_c: the network's own error, evaluated in its own type, or in float64 with its parameters perturbed by ± 2 u at
-  random, which stands for the rounding of folding and of products
+- e_c: the network's own error, evaluated in its own type (also with sums added up one element after the other), or in
+  float64 with its parameters perturbed by ± 2 u at random, which stands for the rounding of folding and of products
 - ē_c: the 95 % quantile of e over the channels of about the same size (rounded log₄ m differs by at most 2)
 - m_c: the largest |value| of the channel
 - u: the unit roundoff, 2⁻²⁴ for float32

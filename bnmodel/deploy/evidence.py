@@ -17,6 +17,7 @@ from bnmodel.deploy.golden import Arrays, Golden
 from bnmodel.deploy.loading import as_array
 from bnmodel.deploy.reference import Reference, evaluated
 from bnmodel.deploy.signature import FlatNetwork, Port
+from bnmodel.deploy.summation import InSequence
 from bnmodel.deploy.tracing import quiet
 
 DRAWS = 4  # random roundings of the parameters
@@ -135,10 +136,13 @@ def _own(network: FlatNetwork, cases: Sequence[Tensors]) -> list[Arrays]:
 def _variants(
     network: FlatNetwork, reference: Reference, cases: Sequence[Tensors], outputs: Sequence[Port], perturb: bool
 ) -> list[list[Arrays]]:
-    """Outputs with other rounding errors: from other algorithms and, if `perturb`, from perturbed parameters."""
+    """Outputs with other rounding errors: from other algorithms and, if `perturb`, from other sums and parameters."""
     found = []
     if len(cases) > FEW:
         with quiet(), torch.backends.mkldnn.flags(enabled=False):
+            found.append(_own(network, cases))
+    if perturb:
+        with InSequence():  # type: ignore[no-untyped-call]
             found.append(_own(network, cases))
     for seed in range(DRAWS if len(cases) > FEW else 1) if perturb else ():
         perturbed = reference.rounded(seed)
