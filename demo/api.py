@@ -15,8 +15,7 @@ from torch import Tensor
 from bnmodel.data.pictures import LONGEST_SIDE, SHORTEST_SIDE, to_rgba
 from bnmodel.experiments import modes
 from bnmodel.experiments.batch_spread import run as run_spread
-from bnmodel.experiments.company import COMPANY, MAX_COMPANIONS
-from bnmodel.experiments.company import companions as draw_companions
+from bnmodel.experiments.other_samples import KINDS, MAX_OTHERS, other_samples
 from demo.models import Model
 from demo.server.validation import is_number, refusal, shown
 from demo.shared_controls import MAX_SEED
@@ -40,7 +39,7 @@ PREDICT = (
 COMPARE_MODES = (
     f"What batch normalisation does to one handwritten digit, in {IMAGE}: its probabilities in eval mode (running "
     "statistics), and in train mode in a batch with `companions` (0 … 255) other digits. `kind` of the other digits: "
-    f"{', '.join(COMPANY)}; `digit_class` (0 … 9) applies to “one class” only; the same `seed` gives the same "
+    f"{', '.join(KINDS)}; `digit_class` (0 … 9) applies to “one class” only; the same `seed` gives the same "
     'digits. Returns {"label_eval", "label_train", "probabilities_eval", "probabilities_train"}.'
 )
 BATCH_SPREAD = (
@@ -87,14 +86,13 @@ def build_api(model: Model) -> None:
             digit_class: the class of the other images, 0 … 9, where `kind` is "one class"
             seed: of the choice of the other images, 0 … 2³¹ − 1; the same seed gives the same images
         """
-        if kind not in COMPANY:
-            raise refusal(f"kind: expected one of {', '.join(COMPANY)}, received {shown(kind)}; choose one of these")
-        count = whole("companions", companions, 0, MAX_COMPANIONS)
+        if kind not in KINDS:
+            raise refusal(f"kind: expected one of {', '.join(KINDS)}, received {shown(kind)}; choose one of these")
+        count = whole("companions", companions, 0, MAX_OTHERS)
         label = whole("digit_class", digit_class, 0, 9)
         seed = whole("seed", seed, 0, MAX_SEED)
         digit = read_digit(path_of(image), model)
-        company = draw_companions(kind, count, seed, digit, label)
-        result = modes.compare(model.network, digit, company)
+        result = modes.compare(model.network, digit, other_samples(kind, count, seed, digit, label))
         return {
             "label_eval": int(result.eval_probabilities.argmax()),
             "label_train": int(result.train_probabilities.argmax()),

@@ -38,7 +38,7 @@ def png_url(pixels: np.ndarray) -> str:
     return _png_url(pixels.shape, pixels.tobytes())
 
 
-@lru_cache(maxsize=4096)  # visitors see the same companions
+@lru_cache(maxsize=4096)  # visitors see the same samples
 def _png_url(shape: tuple[int, ...], content: bytes) -> str:
     buffer = io.BytesIO()
     pixels = np.frombuffer(content, np.uint8).reshape(shape)

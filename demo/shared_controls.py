@@ -9,15 +9,15 @@ from gradio.components import Component
 from torch import Tensor, nn
 
 from bnmodel.experiments.batch_statistics import custom_batchnorms
-from bnmodel.experiments.company import COMPANY, Company, companions, most_telling
+from bnmodel.experiments.other_samples import KINDS, Others, most_telling, other_samples
 from demo import url_state
 from demo.page import Drawn, Page
 from demo.server.gradio_private import current_blocks
 
 MAX_SEED = 2**31 - 1
-AUTO = "auto"  # search for the company that changes the answer most
+AUTO = "auto"  # search for the other samples that change the answer most
 MOST_SHIFTED = -1  # the channel whose mean is furthest from the running mean
-KINDS = {
+TITLES = {
     "random": "random digits",
     "one class": "all of one class",
     "copies": "copies of your digit",
@@ -41,10 +41,10 @@ def batch_controls(page: Page, prefix: str = "") -> list[Component]:
     """Controls for the other digits of the batch, kept equal in all tabs that have them.
 
     Returns the controls that were built first, which are those in the address, for `Tab.live`'s `shared`: count, kind,
-    class and seed, the arguments of `draw_company`.
+    class and seed, the arguments of `draw_others`.
     """
     with gr.Row(elem_classes="controls"):
-        choices = [("the most revealing batch", AUTO), *((KINDS[kind], kind) for kind in COMPANY)]
+        choices = [("the most revealing batch", AUTO), *((TITLES[kind], kind) for kind in KINDS)]
         kind = gr.Dropdown(
             choices, value=AUTO, label="Other digits in the batch", elem_id=f"{prefix}kind", min_width=220
         )
@@ -106,37 +106,37 @@ def presets(shared: Sequence[Component]) -> None:
     gr.on([current_blocks().load, *changes], None, list(shared), js=press, api_visibility="private")
 
 
-def draw_company(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> tuple[Company, Tensor, bool | None]:
-    """The company that the controls ask for, and its images.
+def draw_others(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> tuple[Others, Tensor, bool | None]:
+    """The other samples that the controls ask for, and their images.
 
     Returns:
-        The company, float32 (count, 1, 28, 28), and whether it changes the answer, None unless it was searched for.
+        Their description, float32 (count, 1, 28, 28), and whether they change the answer, None unless searched for.
     """
     flips: bool | None = None
     if kind == AUTO:
-        company, flips = most_telling(drawn.model.network, drawn.digit, seed)
+        chosen, flips = most_telling(drawn.model.network, drawn.digit, seed)
     else:
-        company = Company(kind, count, label if kind == "one class" else None, seed)
-    return company, companions(company.kind, company.count, company.seed, drawn.digit, company.label), flips
+        chosen = Others(kind, count, label if kind == "one class" else None, seed)
+    return chosen, other_samples(chosen.kind, chosen.count, chosen.seed, drawn.digit, chosen.label), flips
 
 
-def named(company: Company) -> str:
+def named(chosen: Others) -> str:
     """“with 7 fives in the batch”."""
-    if not company.count:
+    if not chosen.count:
         return "alone in its batch"
-    many = company.count > 1
+    many = chosen.count > 1
     kinds = {
         "random": "random digits" if many else "random digit",
-        "one class": PLURALS[company.label or 0] if many else str(company.label),
+        "one class": PLURALS[chosen.label or 0] if many else str(chosen.label),
         "copies": "copies of itself" if many else "copy of itself",
         "blurred": "blurred digits" if many else "blurred digit",
         "inverted": "inverted digits" if many else "inverted digit",
         "blank": "blank sheets" if many else "blank sheet",
         "noise": "sheets of noise" if many else "sheet of noise",
     }
-    if not many and company.kind == "one class":
-        return f"with one other digit in the batch (a{'n' if company.label == 8 else ''} {company.label})"
-    return f"with {company.count} {kinds[company.kind]} in the batch"
+    if not many and chosen.kind == "one class":
+        return f"with one other digit in the batch (a{'n' if chosen.label == 8 else ''} {chosen.label})"
+    return f"with {chosen.count} {kinds[chosen.kind]} in the batch"
 
 
 def layer_controls(page: Page, prefix: str = "") -> list[Component]:
@@ -218,12 +218,12 @@ def reshuffle_button(name: str, seed: Component | None = None) -> Component:
     return seed
 
 
-def company_in_code(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> str:
+def others_in_code(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> str:
     """The lines that make the rest of the batch."""
-    chosen, *_ = draw_company(drawn, count, kind, label, seed)
+    chosen, *_ = draw_others(drawn, count, kind, label, seed)
     of_class = f", label={chosen.label}" if chosen.label is not None else ""
     arguments = f'"{chosen.kind}", {chosen.count}, {chosen.seed}, digit{of_class}'
-    return f"""from bnmodel.experiments.company import companions
+    return f"""from bnmodel.experiments.other_samples import other_samples
 
-company = companions({arguments})  # {named(chosen)}
+others = other_samples({arguments})  # {named(chosen)}
 """

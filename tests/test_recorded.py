@@ -28,7 +28,7 @@ from bnmodel.experiments import (
     modes,
     running_statistics,
 )
-from bnmodel.experiments.company import companions
+from bnmodel.experiments.other_samples import other_samples
 from bnmodel.training.history import HISTORY, History
 from demo.app import CHECKPOINTS
 from demo.images import as_ink, enlarge
@@ -79,7 +79,7 @@ def test_the_endpoint_predicts_as_before(app_url: str, tmp_path: Path) -> None:
 
 
 def test_modes_are_as_before(model: nn.Module, digit: Tensor) -> None:
-    result = modes.compare(model, digit, companions("random", 31, 0, digit))
+    result = modes.compare(model, digit, other_samples("random", 31, 0, digit))
     assert result.eval_probabilities[1] == close(0.99995, abs=1e-4)
     assert result.train_probabilities[1] == close(0.99996, abs=1e-4)
     assert result.norms[0].running_std[:3] == close([0.09571, 0.08776, 0.27838], rel=1e-3)

@@ -88,9 +88,9 @@ def draw_batches(model: nn.Module, digit: Tensor, size: int, batches: int, seed:
     answers = []
     for chosen in chunks:
         count = len(chosen)
-        company = pool[chosen]  # (B, size − 1, 1, 28, 28)
+        others = pool[chosen]  # (B, size − 1, 1, 28, 28)
         own = digit.expand(count, 1, 1, 28, 28)
-        batch = torch.cat((own, company), dim=1).flatten(0, 1)  # (B · size, 1, 28, 28)
+        batch = torch.cat((own, others), dim=1).flatten(0, 1)  # (B · size, 1, 28, 28)
         with torch.inference_mode(), QuickPooling():
             log_probs = networks[count](batch)
         answers.append(log_probs.unflatten(0, (count, size))[:, 0].exp())

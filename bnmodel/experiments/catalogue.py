@@ -31,7 +31,7 @@ from bnmodel.experiments import (
     running_statistics,
     worked_example,
 )
-from bnmodel.experiments.company import companions
+from bnmodel.experiments.other_samples import other_samples
 from bnmodel.io import atomic_write
 from bnmodel.training.checkpoint import load_checkpoint
 from bnmodel.training.history import HISTORY, History
@@ -43,11 +43,11 @@ Run = Callable[[nn.Module, Tensor, Path], Any]  # network, digit (28, 28), check
 
 
 def _modes(model: nn.Module, digit: Tensor, folder: Path) -> modes.Modes:
-    return modes.compare(model, digit, companions("random", 31, 0, digit))
+    return modes.compare(model, digit, other_samples("random", 31, 0, digit))
 
 
 def _worked_example(model: nn.Module, digit: Tensor, folder: Path) -> worked_example.WorkedExample:
-    return worked_example.run(model, digit, companions("random", 31, 0, digit))
+    return worked_example.run(model, digit, other_samples("random", 31, 0, digit))
 
 
 def _faults(model: nn.Module, digit: Tensor, folder: Path) -> list[faults.Fault]:

@@ -47,23 +47,23 @@ class Modes:
     """The same digit in eval mode, and in train mode among other digits."""
 
     digit: np.ndarray  # (28, 28)
-    company: np.ndarray  # (count, 28, 28)
+    others: np.ndarray  # (count, 28, 28)
     eval_probabilities: np.ndarray  # (10,)
     train_probabilities: np.ndarray  # (10,)
     norms: tuple[NormView, ...]
 
 
-def train_probabilities(model: nn.Module, digit: Tensor, company: Tensor) -> np.ndarray:
+def train_probabilities(model: nn.Module, digit: Tensor, others: Tensor) -> np.ndarray:
     """Probabilities (10,) of `digit` in train mode, as `compare` finds them."""
-    batch = torch.cat((digit.view(1, 1, 28, 28), company))
+    batch = torch.cat((digit.view(1, 1, 28, 28), others))
     with torch.inference_mode(), QuickPooling():
         return _array(with_batch_statistics(model)(batch)[0].exp())
 
 
 @torch.no_grad()
-def compare(model: nn.Module, digit: Tensor, company: Tensor) -> Modes:
-    """Predict `digit`, float32 (28, 28) in [0, 1], in eval mode, and in train mode among `company` (N, 1, 28, 28)."""
-    batch = torch.cat((digit.view(1, 1, 28, 28), company))
+def compare(model: nn.Module, digit: Tensor, others: Tensor) -> Modes:
+    """Predict `digit`, float32 (28, 28) in [0, 1], in eval mode, and in train mode among `others` (N, 1, 28, 28)."""
+    batch = torch.cat((digit.view(1, 1, 28, 28), others))
     eval_log_probs, eval_inputs = norm_inputs(copy.deepcopy(model).eval(), batch[:1])
     train_log_probs, train_inputs = norm_inputs(with_batch_statistics(model), batch)
     norms = []
@@ -81,7 +81,7 @@ def compare(model: nn.Module, digit: Tensor, company: Tensor) -> Modes:
         )
     return Modes(
         _array(digit),
-        _array(company[:, 0]),
+        _array(others[:, 0]),
         _array(eval_log_probs[0].exp()),
         _array(train_log_probs[0].exp()),
         tuple(norms),

@@ -80,7 +80,7 @@ class WorkedExample:
 def run(
     model: nn.Module,
     digit: Tensor,
-    company: Tensor,
+    others: Tensor,
     norm: str | None = None,
     channel: int | None = None,
     pixel: int | None = None,
@@ -88,7 +88,7 @@ def run(
     beta: float | None = None,
     eps: float | None = None,
 ) -> WorkedExample:
-    """Follow one pixel of `digit` (28, 28) among `company` (N, 1, 28, 28) through one batch norm.
+    """Follow one pixel of `digit` (28, 28) among `others` (N, 1, 28, 28) through one batch norm.
 
     Args:
         norm: its name; the first by default.
@@ -100,7 +100,7 @@ def run(
         ValueError: no such norm, channel or pixel, or eps ≤ 0.
     """
     norm, layer = named_norm(model, norm)
-    inputs = layer_inputs(model, digit, company)[norm]  # (N, C, …)
+    inputs = layer_inputs(model, digit, others)[norm]  # (N, C, …)
     inputs = inputs.reshape(*inputs.shape[:2], *(inputs.shape[2:] or (1, 1)))  # a dense layer has one position
     assert layer.running_mean is not None
     assert layer.running_var is not None
@@ -139,9 +139,9 @@ def run(
 
 @cache_by_content(8)  # 4 MB each, for robust
 @torch.no_grad()
-def layer_inputs(model: nn.Module, digit: Tensor, company: Tensor) -> dict[str, Tensor]:
+def layer_inputs(model: nn.Module, digit: Tensor, others: Tensor) -> dict[str, Tensor]:
     """The input of every norm in train mode, by name: (1 + N, C, …), the digit first."""
-    return norm_inputs(with_batch_statistics(model), torch.cat((digit.view(1, 1, 28, 28), company)))[1]
+    return norm_inputs(with_batch_statistics(model), torch.cat((digit.view(1, 1, 28, 28), others)))[1]
 
 
 def most_shifted(inputs: Tensor, running_mean: Tensor, running_var: Tensor) -> int:

@@ -13,7 +13,7 @@ from demo import components as ui
 from demo.ahead import compute_ahead
 from demo.models import Model
 from demo.page import Drawn, Page
-from demo.shared_controls import MOST_SHIFTED, draw_company, layer_controls, named, norm_and_channel
+from demo.shared_controls import MOST_SHIFTED, draw_others, layer_controls, named, norm_and_channel
 from demo.tabs.faults import other_faults
 
 QUESTION = "Which mean and variance should a network keep for later?"
@@ -101,9 +101,9 @@ def find(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int,
     network = drawn.model.network
     norm, channel, note = norm_and_channel(network, layer, channel)
     if channel == MOST_SHIFTED:
-        company, others, _ = draw_company(drawn, count, kind, label, seed)
+        chosen, others, _ = draw_others(drawn, count, kind, label, seed)
         view = next(view for view in modes.compare(network, drawn.digit, others).norms if view.name == norm)
-        channel, note = int(modes.most_shifted(view, 1)[0]), f" It is the channel shifted most {named(company)}."
+        channel, note = int(modes.most_shifted(view, 1)[0]), f" It is the channel shifted most {named(chosen)}."
     return norm, channel, note
 
 

@@ -14,7 +14,7 @@ from demo import components as ui
 from demo.ahead import compute_ahead
 from demo.images import diverging, png_url
 from demo.page import Drawn, Page
-from demo.shared_controls import batch_controls, company_in_code, draw_company, layer_controls, named, which
+from demo.shared_controls import batch_controls, draw_others, layer_controls, named, others_in_code, which
 from demo.tabs.statistics import every_batch_size
 
 MAPS = 32
@@ -58,13 +58,13 @@ def build(page: Page) -> None:
 
 def show(drawn: Drawn, *values: Any) -> tuple[str, str]:
     *batch, layer, channel = values
-    company, others, flips = draw_company(drawn, *batch)
+    chosen, others, flips = draw_others(drawn, *batch)
     result = modes.compare(drawn.model.network, drawn.digit, others)
     if not result.norms:
         return ui.sentence(
             "This network has no batch norm: both modes are the same. Choose another network.", drawn
         ), ""
-    where = f"{named(company)[0].upper()}{named(company)[1:]}: "
+    where = f"{named(chosen)[0].upper()}{named(chosen)[1:]}: "
     view = result.norms[which(layer, len(result.norms))]
     shown = replace(result, norms=(view,))
     words = where + in_words(result.norms, view)
@@ -85,7 +85,7 @@ def snippet(drawn: Drawn, *values: Any) -> str:
         return "# this network has no batch norm"
     return f"""
 {ui.digit_in_code(drawn)}from bnmodel.experiments import modes
-{company_in_code(drawn, *batch)}result = modes.compare(model, digit, company)
+{others_in_code(drawn, *batch)}result = modes.compare(model, digit, others)
 plotting.save(modes.figure(result), "why.png")
 plotting.save(modes.feature_maps(result, norm={which(layer, len(norms))}), "maps.png")
 """

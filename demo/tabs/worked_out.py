@@ -14,11 +14,11 @@ from demo.page import Drawn, Page
 from demo.shared_controls import (
     MOST_SHIFTED,
     batch_controls,
-    company_in_code,
-    draw_company,
+    draw_others,
     layer_controls,
     named,
     norm_and_channel,
+    others_in_code,
 )
 from demo.worked_html import batch_maps, flow, sharing, short, steps
 
@@ -79,9 +79,9 @@ def show(drawn: Drawn, *values: Any) -> str:
     *batch, layer, channel, gamma, beta, eps, pixel = values
     if not custom_batchnorms(drawn.model.network):
         return ui.sentence("This network has no batch norm. Choose another network.", drawn)
-    company, others, _ = draw_company(drawn, *batch)
+    chosen, others, _ = draw_others(drawn, *batch)
     result, note = work_out(drawn, others, layer, channel, gamma, beta, eps, pixel)
-    words = in_words(result, named(company))
+    words = in_words(result, named(chosen))
     return (
         ui.sentence(words + note, drawn)
         + batch_maps(result)
@@ -118,13 +118,13 @@ def snippet(drawn: Drawn, *values: Any) -> str:
     *batch, layer, channel, gamma, beta, eps, pixel = values
     if not custom_batchnorms(drawn.model.network):
         return "# this network has no batch norm"
-    _, others, _ = draw_company(drawn, *batch)
+    _, others, _ = draw_others(drawn, *batch)
     result, _ = work_out(drawn, others, layer, channel, gamma, beta, eps, pixel)
     width = result.x.shape[2]
     return f"""
 {ui.digit_in_code(drawn)}from bnmodel.experiments import worked_example
-{company_in_code(drawn, *batch)}result = worked_example.run(
-    model, digit, company, norm="{result.norm}", channel={result.channel}, pixel={result.row * width + result.column},
+{others_in_code(drawn, *batch)}result = worked_example.run(
+    model, digit, others, norm="{result.norm}", channel={result.channel}, pixel={result.row * width + result.column},
     gamma={result.gamma:.6g}, beta={result.beta:.6g}, eps={result.eps:g},
 )
 print(result.value, result.batch, result.running)

@@ -6,13 +6,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from bnmodel.experiments.company import Company
 from bnmodel.experiments.modes import train_probabilities
+from bnmodel.experiments.other_samples import Others
 from bnmodel.plotting import percent
 from demo import components as ui
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
-from demo.shared_controls import batch_controls, company_in_code, draw_company, named, presets
+from demo.shared_controls import batch_controls, draw_others, named, others_in_code, presets
 
 SHOWN = 37  # thumbnails at most; style.css keeps room for these and one more
 
@@ -58,11 +58,11 @@ def build(page: Page) -> None:
 
 
 def show(drawn: Drawn, *batch: Any) -> str:
-    company, others, flips = draw_company(drawn, *batch)
+    chosen, others, flips = draw_others(drawn, *batch)
     train = train_probabilities(drawn.model.network, drawn.digit, others)
     return (
-        f"{ui.sentence(in_words(drawn, train, company, flips), drawn)}{paired_bars(drawn.probabilities, train)}"
-        f"{thumbnails(drawn, others[: SHOWN - 1, 0].numpy(), company)}"
+        f"{ui.sentence(in_words(drawn, train, chosen, flips), drawn)}{paired_bars(drawn.probabilities, train)}"
+        f"{thumbnails(drawn, others[: SHOWN - 1, 0].numpy(), chosen)}"
         f"{ui.done(flips is None and train.argmax() != drawn.label)}"
     )
 
@@ -70,14 +70,14 @@ def show(drawn: Drawn, *batch: Any) -> str:
 def snippet(drawn: Drawn, *batch: Any) -> str:
     return f"""
 {ui.digit_in_code(drawn)}from bnmodel.experiments import modes
-{company_in_code(drawn, *batch)}result = modes.compare(model, digit, company)
+{others_in_code(drawn, *batch)}result = modes.compare(model, digit, others)
 print(result.eval_probabilities, result.train_probabilities)
 """
 
 
-def in_words(drawn: Drawn, train: np.ndarray, company: Company, flips: bool | None) -> str:
+def in_words(drawn: Drawn, train: np.ndarray, chosen: Others, flips: bool | None) -> str:
     """Both answers, and whether a batch that was searched for changes the answer."""
-    where = named(company)
+    where = named(chosen)
     verb = "also says" if train.argmax() == drawn.label else "says"
     told = (
         f'<b class="eval">Eval mode says {drawn.label}</b> ({percent(drawn.probabilities.max())}). '
@@ -116,13 +116,13 @@ def _cell(mode: str, probabilities: np.ndarray, digit: int) -> str:
     )
 
 
-def thumbnails(drawn: Drawn, others: np.ndarray, company: Company) -> str:
+def thumbnails(drawn: Drawn, others: np.ndarray, chosen: Others) -> str:
     """The batch: the digit itself, framed, then the others (M, 28, 28)."""
     whose = "the example" if drawn.is_example else "your digit"
     tiles = [f'<img class="self" src="{png_url(grey(drawn.digit.numpy()))}" alt="{whose}" data-tip="{whose}">']
     tiles += [f'<img src="{png_url(grey(other))}" alt="">' for other in others]
-    hidden = company.count - len(others)
+    hidden = chosen.count - len(others)
     more = f"<span>+ {hidden}</span>" if hidden else ""
-    rest = named(company)
-    caption = f"The batch: {whose}, {rest if not company.count else rest.removesuffix(' in the batch')}"
+    rest = named(chosen)
+    caption = f"The batch: {whose}, {rest if not chosen.count else rest.removesuffix(' in the batch')}"
     return f'<figure class="batch"><figcaption>{escape(caption)}</figcaption><div>{"".join(tiles)}{more}</div></figure>'

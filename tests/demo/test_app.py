@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from benchmarks.running_app import ONE, ROOT, SEVEN, act, draw, open_app
-from bnmodel.experiments.company import COMPANY
+from bnmodel.experiments.other_samples import KINDS
 from demo.api import read_canvas
 from demo.app import CHECKPOINTS
 from demo.page import DEFAULT
@@ -58,7 +58,7 @@ def test_the_first_look_shows_an_example_and_says_so(page: Page) -> None:
     expect(page.locator(".sentence")).to_contain_text("Eval mode says 1")
 
 
-def test_other_companions_change_the_answer_in_train_mode_and_never_in_eval_mode(page: Page) -> None:
+def test_other_samples_change_the_answer_in_train_mode_and_never_in_eval_mode(page: Page) -> None:
     first = bars(page, TRAIN)
     draw(page, ONE)
     train = wait_for_other_bars(page, TRAIN, first)
@@ -97,7 +97,7 @@ def pad_bars(page: Page) -> list[float]:
     return page.locator(ON_PAD).evaluate_all("all => all.map(bar => Number(bar.style.getPropertyValue('--p')))")
 
 
-def test_the_class_can_be_chosen_only_for_companions_of_one_class(page: Page) -> None:
+def test_the_class_can_be_chosen_only_for_samples_of_one_class(page: Page) -> None:
     choose(page, "#kind", "all of one class")
     expect(page.locator("#class input")).to_be_enabled()
     choose(page, "#kind", "noise")
@@ -323,11 +323,11 @@ def test_the_snippets_of_the_documentation_work(
     assert words in done.stdout
 
 
-def test_the_documentation_lists_every_kind_of_companions() -> None:
+def test_the_documentation_lists_every_kind_of_other_samples() -> None:
     text = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
     listed = re.search(r"`kind` is one of (.*?)\.", text, re.DOTALL)
     assert listed is not None
-    assert re.findall("`(.*?)`", listed[1]) == list(COMPANY)
+    assert re.findall("`(.*?)`", listed[1]) == list(KINDS)
 
 
 def test_every_parameter_of_a_tool_is_described_over_mcp(app_url: str) -> None:

@@ -19,7 +19,7 @@ from bnmodel.data import load_sample
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.experiments import worked_example
 from bnmodel.experiments.batch_statistics import custom_batchnorms
-from bnmodel.experiments.company import COMPANY, companions
+from bnmodel.experiments.other_samples import KINDS, other_samples
 from demo import components, worked_html
 from demo.app import CHECKPOINTS
 from demo.images import diverging, grey
@@ -122,7 +122,7 @@ def test_the_most_shifted_channel_is_the_same_in_every_tab(frame: Frame, batch: 
 
 def test_the_worked_out_numbers_are_those_of_the_experiment_at_the_pixel(frame: Frame) -> None:
     drawn = frame.drawn(None, "lecture")
-    others = companions("random", 3, 2, drawn.digit)
+    others = other_samples("random", 3, 2, drawn.digit)
     expected = worked_example.run(drawn.model.network, drawn.digit, others, "block2.norm", 7, 5)
     page = worked_out.show(drawn, 3, "random", 1, 2, 1, 7, 1, 0, -5, 5)
     values = [float(value) for value in re.findall(r'data-value="([^"]+)"', page)]
@@ -178,12 +178,12 @@ def test_blue_and_orange_are_for_eval_and_train_only(example: Drawn) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 31])
-@pytest.mark.parametrize("kind", COMPANY)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_bars_of_train_mode_are_what_torchs_own_batch_norm_answers(example: Drawn, kind: str, count: int) -> None:
     shown = re.findall(r"--p:([\d.]+)", your_digit.show(example, count, kind, 1, 5))
-    company = companions(kind, count, 5, example.digit, 1)
+    others = other_samples(kind, count, 5, example.digit, 1)
     with torch.no_grad():
-        batch = torch.cat((example.digit.view(1, 1, 28, 28), company))
+        batch = torch.cat((example.digit.view(1, 1, 28, 28), others))
         expected = with_torch_batch_norm(example.model.network)(batch)[0].exp().numpy()
     assert np.array(shown[1::2], float) == pytest.approx(expected, abs=1e-4)
     assert np.array(shown[::2], float) == pytest.approx(example.probabilities, abs=1e-4)

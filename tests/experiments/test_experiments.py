@@ -17,7 +17,7 @@ from bnmodel.data import load_sample
 from bnmodel.experiments import batch_spread, catalogue, corruption, faults, forgotten_eval, modes
 from bnmodel.experiments import running_statistics as statistics
 from bnmodel.experiments.batch_statistics import custom_batchnorms, with_batch_statistics
-from bnmodel.experiments.company import COMPANY, companions, most_telling
+from bnmodel.experiments.other_samples import KINDS, most_telling, other_samples
 from bnmodel.training.evaluation import evaluate
 from bnmodel.training.history import Epoch, History
 from demo import svg
@@ -34,11 +34,11 @@ def with_torch_norms(model: nn.Module, train: bool) -> nn.Module:
     return changed
 
 
-@pytest.mark.parametrize("kind", COMPANY)
+@pytest.mark.parametrize("kind", KINDS)
 def test_both_answers_are_those_of_torchs_own_batch_norm_in_either_mode(kind):
-    company = companions(kind, 20, 3, DIGIT, label=7)
-    result = modes.compare(NETWORK, DIGIT, company)
-    batch = torch.cat((DIGIT[None, None], company))
+    others = other_samples(kind, 20, 3, DIGIT, label=7)
+    result = modes.compare(NETWORK, DIGIT, others)
+    batch = torch.cat((DIGIT[None, None], others))
     with torch.no_grad():
         train = with_torch_norms(NETWORK, train=True)(batch)[0].exp().numpy()
         evaluated = with_torch_norms(NETWORK, train=False)(batch)[0].exp().numpy()
@@ -47,10 +47,10 @@ def test_both_answers_are_those_of_torchs_own_batch_norm_in_either_mode(kind):
 
 
 def test_the_statistics_shown_are_those_of_the_batch_computed_by_hand():
-    company = companions("random", 10, 0, DIGIT)
-    first = modes.compare(NETWORK, DIGIT, company).norms[0]
+    others = other_samples("random", 10, 0, DIGIT)
+    first = modes.compare(NETWORK, DIGIT, others).norms[0]
     with torch.no_grad():
-        x = NETWORK.block1(torch.cat((DIGIT[None, None], company)))[1].double()  # what the first norm receives
+        x = NETWORK.block1(torch.cat((DIGIT[None, None], others)))[1].double()  # what the first norm receives
     values = x.transpose(0, 1).flatten(1).numpy()  # (C, values)
     np.testing.assert_allclose(first.batch_mean, values.mean(1), atol=1e-6)
     np.testing.assert_allclose(first.batch_std, values.std(1), atol=1e-6)
@@ -58,23 +58,23 @@ def test_the_statistics_shown_are_those_of_the_batch_computed_by_hand():
 
 
 def test_alone_a_digit_is_normalised_by_its_own_statistics():
-    alone = modes.compare(NETWORK, DIGIT, companions("random", 0, 0, DIGIT))
+    alone = modes.compare(NETWORK, DIGIT, other_samples("random", 0, 0, DIGIT))
     np.testing.assert_allclose(alone.norms[0].batch_mean, alone.norms[0].train_input.mean((1, 2)), atol=1e-6)
-    assert alone.company.shape == (0, 28, 28)
+    assert alone.others.shape == (0, 28, 28)
 
 
 def test_copies_of_the_digit_change_nothing_against_being_alone():
-    copies = modes.compare(NETWORK, DIGIT, companions("copies", 9, 0, DIGIT))
-    alone = modes.compare(NETWORK, DIGIT, companions("copies", 0, 0, DIGIT))
+    copies = modes.compare(NETWORK, DIGIT, other_samples("copies", 9, 0, DIGIT))
+    alone = modes.compare(NETWORK, DIGIT, other_samples("copies", 0, 0, DIGIT))
     np.testing.assert_allclose(copies.train_probabilities, alone.train_probabilities, atol=1e-5)
 
 
-def test_company_of_one_class_is_of_that_class_and_inverted_company_is_its_negative():
+def test_samples_of_one_class_are_of_that_class_and_inverted_ones_are_negatives():
     sample = load_sample(train=True)
     fives = sample.images[sample.labels == 5]
-    chosen = companions("one class", 30, 1, DIGIT, label=5)
+    chosen = other_samples("one class", 30, 1, DIGIT, label=5)
     assert all((image == fives).flatten(1).all(1).any() for image in chosen)
-    random, inverted = (companions(kind, 8, 2, DIGIT) for kind in ("random", "inverted"))
+    random, inverted = (other_samples(kind, 8, 2, DIGIT) for kind in ("random", "inverted"))
     assert torch.equal(inverted, 1 - random)
 
 
@@ -86,16 +86,16 @@ def test_company_of_one_class_is_of_that_class_and_inverted_company_is_its_negat
         (("one class", 3, 0, DIGIT, 10), "expected a digit 0 … 9"),
     ],
 )
-def test_invalid_company_is_refused(arguments, message):
+def test_invalid_other_samples_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        companions(*arguments)
+        other_samples(*arguments)
 
 
 @pytest.mark.parametrize("count", [0, 1, 31])
 def test_the_train_mode_answer_alone_is_that_of_the_comparison(count):
-    company = companions("random", count, 0, DIGIT)
-    expected = modes.compare(NETWORK, DIGIT, company).train_probabilities
-    np.testing.assert_allclose(modes.train_probabilities(NETWORK, DIGIT, company), expected, rtol=1e-5, atol=1e-7)
+    others = other_samples("random", count, 0, DIGIT)
+    expected = modes.compare(NETWORK, DIGIT, others).train_probabilities
+    np.testing.assert_allclose(modes.train_probabilities(NETWORK, DIGIT, others), expected, rtol=1e-5, atol=1e-7)
 
 
 @settings(deadline=None, max_examples=10, derandomize=True)
@@ -218,7 +218,7 @@ def test_full_inversion_is_the_negative_and_full_contrast_loss_leaves_a_twentiet
 
 def everything() -> dict:
     return {
-        "modes": modes.compare(NETWORK, DIGIT, companions("noise", 5, 1, DIGIT)),
+        "modes": modes.compare(NETWORK, DIGIT, other_samples("noise", 5, 1, DIGIT)),
         "batch_spread": batch_spread.run(NETWORK, DIGIT, 2, batches=5),
         "running_statistics": statistics.run(NETWORK, DIGIT, steps=5),
         "forgotten_eval": forgotten_eval.run(NETWORK, DIGIT, calls=3),
@@ -268,25 +268,25 @@ def test_an_unknown_experiment_is_refused_with_the_names_of_all(tmp_path, capsys
     assert "expected one of modes, worked_example, batch_spread" in capsys.readouterr().err
 
 
-def test_the_most_telling_company_flips_the_answer_if_it_says_so_and_is_deterministic():
+def test_the_most_telling_other_samples_flip_the_answer_if_they_are_said_to_and_are_deterministic():
     images = load_sample(train=False).images
     found = 0
     for digit in images[[5, 14, 716, 900], 0]:
-        company, flips = most_telling(NETWORK, digit)
-        again = companions(company.kind, company.count, company.seed, digit, company.label)
+        chosen, flips = most_telling(NETWORK, digit)
+        again = other_samples(chosen.kind, chosen.count, chosen.seed, digit, chosen.label)
         result = modes.compare(NETWORK, digit, again)
         assert flips == (result.train_probabilities.argmax() != result.eval_probabilities.argmax())
-        assert most_telling(NETWORK, digit) == (company, flips)
+        assert most_telling(NETWORK, digit) == (chosen, flips)
         found += flips
     assert found  # 716 was chosen as one that flips
 
 
-def test_without_a_flip_the_company_that_lowers_the_answer_most_is_returned():
+def test_without_a_flip_the_samples_that_lower_the_answer_most_are_returned():
     network = copy.deepcopy(NETWORK)
     network.dense2.bias.data[1] += 1e6  # always a 1
-    company, flips = most_telling(network, DIGIT)
+    chosen, flips = most_telling(network, DIGIT)
     assert not flips
-    assert company.kind in COMPANY
+    assert chosen.kind in KINDS
 
 
 def test_inverted_momentum_needs_a_batch_norm():

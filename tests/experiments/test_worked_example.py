@@ -14,11 +14,11 @@ from bnmodel import CustomBatchNorm, SimpleCNN, SimpleCNNConfig, load_checkpoint
 from bnmodel.data import load_sample
 from bnmodel.experiments import modes, worked_example
 from bnmodel.experiments.batch_statistics import custom_batchnorms
-from bnmodel.experiments.company import companions
+from bnmodel.experiments.other_samples import other_samples
 
 NETWORK = load_checkpoint("checkpoints/lecture").model
 DIGIT = load_sample(train=False).images[5, 0]  # a 1
-COMPANY = companions("random", 7, 0, DIGIT)
+OTHERS = other_samples("random", 7, 0, DIGIT)
 
 
 class OneNorm(nn.Module):
@@ -60,8 +60,8 @@ def test_every_step_equals_a_hand_calculation():
 @pytest.mark.parametrize("norm", ["block1.norm", "block2.norm"])
 def test_the_output_maps_are_what_torchs_layer_answers_in_either_mode(norm):
     layer = custom_batchnorms(NETWORK)[norm]
-    x = worked_example.layer_inputs(NETWORK, DIGIT, COMPANY)[norm]
-    result = worked_example.run(NETWORK, DIGIT, COMPANY, norm, channel=4)
+    x = worked_example.layer_inputs(NETWORK, DIGIT, OTHERS)[norm]
+    result = worked_example.run(NETWORK, DIGIT, OTHERS, norm, channel=4)
     for train, step in ((True, result.batch), (False, result.running)):
         with torch.no_grad():
             expected = copy.deepcopy(layer.to_torch(2)).train(train)(x)[0, 4].numpy()
@@ -95,21 +95,21 @@ def test_the_other_normalisations_are_torchs_own(count, channels, side, seed):
 
 
 def test_only_batch_norm_depends_on_the_other_digits():
-    result = worked_example.run(NETWORK, DIGIT, COMPANY)
+    result = worked_example.run(NETWORK, DIGIT, OTHERS)
     changed = [grouping.name for grouping in result.groupings if grouping.normalized != grouping.alone]
     assert changed == ["BatchNorm"]
 
 
 def test_by_default_it_follows_the_most_shifted_channel_at_the_input_furthest_from_0():
-    result = worked_example.run(NETWORK, DIGIT, COMPANY)
-    first = modes.compare(NETWORK, DIGIT, COMPANY).norms[0]
+    result = worked_example.run(NETWORK, DIGIT, OTHERS)
+    first = modes.compare(NETWORK, DIGIT, OTHERS).norms[0]
     shift = np.abs(first.batch_mean - first.running_mean) / first.running_std
     assert result.channel == shift.argmax()
     assert abs(result.value) == np.abs(result.x[0]).max()
 
 
 def test_gamma_beta_and_eps_of_ones_own_replace_the_networks():
-    result = worked_example.run(NETWORK, DIGIT, COMPANY, gamma=0.0, beta=3.0, eps=1.0)
+    result = worked_example.run(NETWORK, DIGIT, OTHERS, gamma=0.0, beta=3.0, eps=1.0)
     assert (result.batch.output, result.running.output) == (3.0, 3.0)
     assert result.batch.normalized == pytest.approx(result.batch.centred / math.sqrt(result.batch.var + 1))
 
@@ -125,9 +125,9 @@ def test_gamma_beta_and_eps_of_ones_own_replace_the_networks():
 )
 def test_an_unknown_norm_channel_or_pixel_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        worked_example.run(NETWORK, DIGIT, COMPANY, **arguments)
+        worked_example.run(NETWORK, DIGIT, OTHERS, **arguments)
 
 
 def test_a_network_without_batch_norm_is_refused():
     with pytest.raises(ValueError, match="this network has no batch norm"):
-        worked_example.run(SimpleCNN(SimpleCNNConfig(norm="none")), DIGIT, COMPANY)
+        worked_example.run(SimpleCNN(SimpleCNNConfig(norm="none")), DIGIT, OTHERS)

@@ -1,4 +1,4 @@
-"""The company of a digit, that is, the other images of its batch, and the search for one that changes its answer."""
+"""The other samples of a digit's batch, and the search for some that change its answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from bnmodel.experiments.blur import gaussian_blur
 from bnmodel.experiments.cache import cache_by_content
 from bnmodel.experiments.pooling import QuickPooling
 
-COMPANY = ("random", "one class", "copies", "blurred", "inverted", "blank", "noise")
-MAX_COMPANIONS = 255
+KINDS = ("random", "one class", "copies", "blurred", "inverted", "blank", "noise")
+MAX_OTHERS = 255
 
 
 @dataclass(frozen=True)
-class Company:
-    """Arguments of `companions`."""
+class Others:
+    """Arguments of `other_samples`."""
 
     kind: str = "random"
     count: int = 31
@@ -27,11 +27,11 @@ class Company:
     seed: int = 0
 
 
-def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | None = None) -> Tensor:
+def other_samples(kind: str, count: int, seed: int, digit: Tensor, label: int | None = None) -> Tensor:
     """Draw the other images of the batch of `digit`, float32 (28, 28), from the shipped training sample.
 
     Args:
-        kind: one of COMPANY. "one class": digits of `label`; "inverted", "blurred": random digits so changed;
+        kind: one of KINDS. "one class": digits of `label`; "inverted", "blurred": random digits so changed;
             "blank": empty sheets.
         count: 0 … 255.
         seed: the same seed gives the same images.
@@ -39,10 +39,10 @@ def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | Non
     Returns:
         float32 (count, 1, 28, 28) in [0, 1].
     """
-    if kind not in COMPANY:
-        raise ValueError(f"kind: expected one of {', '.join(COMPANY)}, received {kind!r}")
-    if not 0 <= count <= MAX_COMPANIONS:
-        raise ValueError(f"count: expected 0 … {MAX_COMPANIONS}, received {count}")
+    if kind not in KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, received {kind!r}")
+    if not 0 <= count <= MAX_OTHERS:
+        raise ValueError(f"count: expected 0 … {MAX_OTHERS}, received {count}")
     generator = torch.Generator().manual_seed(seed)
     if kind == "copies":
         return digit.expand(count, 1, 28, 28).clone()
@@ -53,7 +53,7 @@ def companions(kind: str, count: int, seed: int, digit: Tensor, label: int | Non
     pool = load_sample(train=True)
     if kind == "one class":
         if label is None or not 0 <= label <= 9:
-            raise ValueError(f"label: expected a digit 0 … 9 for company of one class, received {label}")
+            raise ValueError(f"label: expected a digit 0 … 9 for samples of one class, received {label}")
         pool = pool[pool.labels == label]
     images = _draw(pool, count, generator)
     if kind == "inverted":
@@ -74,50 +74,50 @@ CLEAR = 0.3  # probability of another answer at which the search ends
 
 
 @cache_by_content(64)
-def most_telling(model: nn.Module, digit: Tensor, seed: int = 0) -> tuple[Company, bool]:
-    """Search for company that changes the train-mode answer to `digit`, (28, 28).
+def most_telling(model: nn.Module, digit: Tensor, seed: int = 0) -> tuple[Others, bool]:
+    """Search for other samples that change the train-mode answer to `digit`, (28, 28).
 
     Returns:
-        The first company with which another answer has a probability of CLEAR or more, else the one with the most
-        probable other answer; if no answer changes, the one that lowers the probability of eval mode's answer most.
+        The first ones with which another answer has a probability of CLEAR or more, else those with the most
+        probable other answer; if no answer changes, those that lower the probability of eval mode's answer most.
         And whether the answer changes.
     """
     with torch.inference_mode():
         label = int(model(digit.view(1, 1, 28, 28)).argmax())
-    closest, least = Company("one class", 7, 0, seed), 2.0
-    flipped: tuple[Company, float] | None = None
+    closest, least = Others("one class", 7, 0, seed), 2.0
+    flipped: tuple[Others, float] | None = None
     for kinds, count in TRIED:
-        companies = [Company(kind, count, of_class, seed) for kind, of_class in kinds]
-        probabilities = _in_each(model, digit, companies)  # (K, 10)
+        choices = [Others(kind, count, of_class, seed) for kind, of_class in kinds]
+        probabilities = _in_each(model, digit, choices)  # (K, 10)
         others = probabilities.clone()
         others[:, label] = -1
         best = others.max(1).values
         best[best <= probabilities[:, label]] = 0  # eval mode's answer stays
         if float(best.max()) > (flipped[1] if flipped else 0.0):
-            flipped = companies[int(best.argmax())], float(best.max())
+            flipped = choices[int(best.argmax())], float(best.max())
         if flipped and flipped[1] >= CLEAR:
             break
         own = probabilities[:, label]
         if float(own.min()) < least:
-            closest, least = companies[int(own.argmin())], float(own.min())
+            closest, least = choices[int(own.argmin())], float(own.min())
     return (flipped[0], True) if flipped else (closest, False)
 
 
-def _in_each(model: nn.Module, digit: Tensor, companies: Sequence[Company]) -> Tensor:
-    """(K, 10): train-mode probabilities of `digit` in each of K companies of equal size."""
-    own = digit.expand(len(companies), 1, 1, 28, 28)
-    batches = torch.cat((own, _images(tuple(companies))), dim=1).flatten(0, 1)
+def _in_each(model: nn.Module, digit: Tensor, choices: Sequence[Others]) -> Tensor:
+    """(K, 10): train-mode probabilities of `digit` among each of K choices of equally many other samples."""
+    own = digit.expand(len(choices), 1, 1, 28, 28)
+    batches = torch.cat((own, _images(tuple(choices))), dim=1).flatten(0, 1)
     with torch.inference_mode(), QuickPooling():
-        log_probs = with_batch_statistics(model, len(companies))(batches)
-    probabilities: Tensor = log_probs.unflatten(0, (len(companies), -1))[:, 0].exp()
+        log_probs = with_batch_statistics(model, len(choices))(batches)
+    probabilities: Tensor = log_probs.unflatten(0, (len(choices), -1))[:, 0].exp()
     return probabilities
 
 
 @lru_cache(maxsize=16)  # of 4 stages, at most 0.5 MB each
-def _images(companies: tuple[Company, ...]) -> Tensor:
-    """(K, count, 1, 28, 28): the images of K companies of equal size, none of which are copies of the digit."""
+def _images(choices: tuple[Others, ...]) -> Tensor:
+    """(K, count, 1, 28, 28): the images of K choices of equally many, none of which are copies of the digit."""
     nothing = torch.zeros(28, 28)
-    return torch.stack([companions(c.kind, c.count, c.seed, nothing, c.label) for c in companies])
+    return torch.stack([other_samples(c.kind, c.count, c.seed, nothing, c.label) for c in choices])
 
 
 def _draw(pool: Digits, count: int, generator: torch.Generator) -> Tensor:
