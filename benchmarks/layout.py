@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+from benchmarks.markdown import table
+
 FOLDERS = ("bnmodel", "export", "demo", "benchmarks", "tests")
 OTHERS = {
     "bnmodel/data/mnist_sample.md": "Source and licence of the sample.",
@@ -22,12 +24,11 @@ def listing(root: Path) -> str:
 
 
 def _table(root: Path, folder: str) -> str:
-    lines = [f"### {folder}/", "", "| file | contents |", "|---|---|"]
-    for path in sorted(files(root / folder), key=lambda path: (path.parent, path.name)):
-        name = path.relative_to(root / folder).as_posix()
-        sentence = _sentence(path, path.relative_to(root).as_posix())
-        lines.append(f"| `{name}` | {sentence} |")
-    return "\n".join(lines)
+    rows = [
+        (f"`{path.relative_to(root / folder).as_posix()}`", _sentence(path, path.relative_to(root).as_posix()))
+        for path in sorted(files(root / folder), key=lambda path: (path.parent, path.name))
+    ]
+    return f"### {folder}/\n\n{table(('file', 'contents'), rows)}"
 
 
 def files(folder: Path) -> list[Path]:

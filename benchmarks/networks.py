@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks import RESULTS, write
+from benchmarks import RESULTS, markdown, write
 from benchmarks.network_catalogue import catalogue, disturbed
 
 TIMEOUT = 240  # seconds per network
@@ -146,15 +146,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Families, outcomes and batch norms as Markdown."""
     titles = ["networks", "tried", "certified", "refused", "wrong or crashed", "out of time or memory"]
     titles += ["batch norms folded", "kept"]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    cells = []
     for family in dict.fromkeys(row["family"] for row in rows):
         mine = [row for row in rows if row["family"] == family]
         outcomes = Counter(row["outcome"] for row in mine)
         folded, kept = (sum(row.get(key, 0) for row in mine) for key in ("folded", "kept"))
         bad = outcomes["wrong"] + outcomes["crashed"]
-        cells = [len(mine), outcomes["certified"], outcomes["refused"], bad, outcomes["stopped"], folded, kept]
-        lines.append(f"| {family} | " + " | ".join(f"{cell:,}" for cell in cells) + " |")
-    return "\n".join(lines)
+        counts = [len(mine), outcomes["certified"], outcomes["refused"], bad, outcomes["stopped"], folded, kept]
+        cells.append([family, *(f"{count:,}" for count in counts)])
+    return markdown.table(titles, cells)
 
 
 def main() -> int:

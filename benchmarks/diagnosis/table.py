@@ -2,29 +2,28 @@
 
 from typing import Any
 
+from benchmarks.markdown import table
+
 
 def confusion_table(result: dict[str, Any]) -> str:
     """A row per planted fault, then a paragraph on healthy networks and time."""
-    lines = [
-        "| planted fault | expected | reported as error or warning | as note |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     for name, row in result["faults"].items():
         serious = [_times(code, c, ("error", "warning")) for code, c in row["reported"].items()]
         notes = [_times(code, c, ("note",)) for code, c in row["reported"].items()]
         cells = [", ".join(sorted(filter(None, part))) or "–" for part in (serious, notes)]
-        lines.append(f"| {name} | `{row['expected']}` | {cells[0]} | {cells[1]} |")
+        rows.append([name, f"`{row['expected']}`", *cells])
     found, times = result["healthy"], result["time"].items()
-    lines += [
-        "",
+    others = (
         f"{result['seeds']} seeds each. {found['networks']} healthy networks, {found['checkups']} check-ups of them: "
         f"{len(found['alarms'])} with an error or a warning. A check-up takes, in evaluation passes over its batches: "
         + ", ".join(f"{name} {ratio['sound']:.1f} (drifted {ratio['drifted']:.1f})" for name, ratio in times)
         + ". Watching a training adds to a step: "
         + ", ".join(f"{name} {100 * max(share, 0):.1f} %" for name, share in result["watch"].items())
-        + ".",
-    ]
-    return "\n".join(lines)
+        + "."
+    )
+    head = ("planted fault", "expected", "reported as error or warning", "as note")
+    return f"{table(head, rows)}\n\n{others}"
 
 
 def named_of_all(result: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from benchmarks.markdown import table
 from benchmarks.runtimes.environments import RUNTIMES
 
 STEMS = ("digits", "sketch", "numbers")
@@ -10,11 +11,7 @@ LARGEST_DIFFERENCE = 0.01  # of an output; rounding makes less than 0.001
 
 def runtimes_table(result: dict[str, Any]) -> str:
     """One row per runtime and one column per file, for the worse of the checkpoints; errors below the table."""
-    lines = [
-        "| runtime | version | " + " | ".join(f"`{stem}`" for stem in STEMS) + " |",
-        "|---" * (2 + len(STEMS)) + "|",
-    ]
-    reasons = []
+    rows, reasons = [], []
     for runtime in RUNTIMES:
         measured = result["runtimes"].get(runtime.name)
         if not measured:
@@ -27,8 +24,8 @@ def runtimes_table(result: dict[str, Any]) -> str:
             if wrong:
                 reasons.append(f"- {runtime.title}, `{stem}`: {_reason(wrong[0])}")
         known = [answer["version"] for stems in measured.values() for answer in stems.values() if "version" in answer]
-        lines.append(f"| {runtime.title} | {known[0] if known else '–'} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *reasons])
+        rows.append([runtime.title, known[0] if known else "–", *cells])
+    return "\n".join([table(["runtime", "version", *(f"`{stem}`" for stem in STEMS)], rows), "", *reasons])
 
 
 def right(answer: dict[str, Any]) -> bool:
