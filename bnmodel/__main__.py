@@ -168,7 +168,7 @@ def experiment(
     """Write the figure (PNG and SVG) and the numbers (JSON) of an experiment on a drawn digit.
 
     Args:
-        name: experiment to run, or all; an unknown name lists them.
+        name: experiment to run; an unknown name lists them.
         every: run all experiments.
         image: picture of a digit, of any size and polarity.
         checkpoint: folder of a finished training.
@@ -179,9 +179,8 @@ def experiment(
     digit = catalogue.read_digit(image) if image else data.load_sample(train=False).images[5, 0]
     if every == (name is not None):
         raise ValueError("experiment: expected a name, or --all for every experiment")
-    names = [name] if name not in (None, "all") else list(catalogue.EXPERIMENTS)
-    for each in names:
-        for path in catalogue.write(str(each), checkpoint, digit, out):
+    for each in [name] if name is not None else catalogue.EXPERIMENTS:
+        for path in catalogue.write(each, checkpoint, digit, out):
             print(path)
     return 0
 

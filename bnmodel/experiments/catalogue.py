@@ -82,7 +82,7 @@ def write(name: str, folder: Path, digit: Tensor, out: Path) -> list[Path]:
         CheckpointError: the checkpoint in `folder` is missing or damaged.
     """
     if name not in EXPERIMENTS:
-        raise ValueError(f"experiment: expected one of {', '.join(EXPERIMENTS)} or all, received {name!r}")
+        raise ValueError(f"experiment: expected one of {', '.join(EXPERIMENTS)}, received {name!r}")
     run, figure = EXPERIMENTS[name]
     result = run(load_checkpoint(folder).model, digit, folder)
     drawn = figure(result)
