@@ -22,8 +22,7 @@ from benchmarks.stroke_styles import STYLES
 from benchmarks.strokes import Strokes, vectorise
 from bnmodel import data
 from bnmodel.deploy.errors import ExportError
-from bnmodel.deploy.loading import load_file
-from export.recogniser import Recognizer, available
+from export.recogniser import Recognizer, available, load
 
 STYLE_DIGITS = 500  # per style, at most
 SEED = 0
@@ -121,16 +120,6 @@ def summary(pixels: Score, conditions: dict[str, Score]) -> dict[str, Any]:
     }
 
 
-def recognizer(folder: Path) -> Recognizer:
-    """The ONNX files in `folder`, on one thread, which is fastest for canvases this small.
-
-    Raises:
-        ExportError: a file is missing or damaged.
-    """
-    digits, sketch = (load_file(folder / f"{part}.onnx", threads=1) for part in ("digits", "sketch"))
-    return Recognizer(folder.name, digits.metadata, digits.run, sketch.run)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drawing", description="Read drawn digits.")
     parser.add_argument("--model", type=Path, action="append", help="exported folder, repeatable; default: all")
@@ -140,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.digits < 10:
         parser.error(f"--digits: expected 10 or more, received {options.digits}")
     try:
-        models = {folder.name: recognizer(folder) for folder in options.model or available()}
+        models = {folder.name: load(folder) for folder in options.model or available()}
         digits = data.load_mnist(False, options.data_root)
     except (ExportError, data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)

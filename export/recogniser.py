@@ -62,7 +62,7 @@ class Recognizer:
     metadata: dict[str, Any]
     run_digits: Run
     run_sketch: Run
-    run_numbers: Run | None = None  # None for folders exported before `numbers` existed
+    run_numbers: Run
 
     def read_numbers(self, canvas: np.ndarray) -> Number:
         """All digits of a drawing, uint8 (H, W, 4) RGBA with sides of 8 … 4096.
@@ -71,11 +71,6 @@ class Recognizer:
             ValueError: wrong shape or type.
         """
         _check(canvas)
-        if self.run_numbers is None:
-            answer = self.read(canvas)
-            height, width = canvas.shape[:2]
-            whole = Digit(int(answer.probabilities.argmax()), float(answer.probabilities.max()), (0, 0, width, height))
-            return Number(() if answer.blank else (whole,))
         count, boxes, probabilities = self.run_numbers(np.ascontiguousarray(canvas))
         found = slice(max(int(count), 0))
         digits = (
@@ -135,17 +130,7 @@ def load(folder: Path | str, format: str = "onnx") -> Recognizer:
 
     digits, sketch = loaded("digits"), loaded("sketch", optimised=False)
     numbers = cache(lambda: loaded("numbers").run)
-
-    def run_numbers(*arrays: np.ndarray) -> list[np.ndarray]:
-        return numbers()(*arrays)
-
-    return Recognizer(
-        folder.name,
-        digits.metadata,
-        digits.run,
-        sketch.run,
-        run_numbers if (folder / f"numbers.{format}").exists() else None,
-    )
+    return Recognizer(folder.name, digits.metadata, digits.run, sketch.run, lambda *arrays: numbers()(*arrays))
 
 
 def available(root: Path | str = "checkpoints") -> list[Path]:

@@ -269,8 +269,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.best_state = state["best"]
-        self.average = state.get("average")  # None in an older file
-        self.averaged = state["averaged"] if self.average is not None else 0
+        self.average, self.averaged = state["average"], state["averaged"]
         self.history.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         self.stopping.best = min(epoch.validation_loss for epoch in self.history.epochs)
         self.stopping.waited = state["waited"]

@@ -16,6 +16,7 @@ from benchmarks.rasteriser import BLACK, WHITE, Drawing, draw, place
 from benchmarks.strokes import Strokes, resample, vectorise
 from bnmodel import Sketch
 from bnmodel.data import Digits, load_sample
+from export.recogniser import load
 
 PLAIN = Drawing()
 SAMPLE = load_sample(False)
@@ -246,7 +247,7 @@ def test_digits_are_chosen_evenly_and_none_twice(count: int) -> None:
 def test_the_lectures_network_reads_the_redrawn_sample(monkeypatch, capsys) -> None:
     few = {name: drawing.CONDITIONS[name] for name in ("plain", "white on black")}
     monkeypatch.setattr(drawing, "CONDITIONS", few)
-    result = drawing.run({"lecture": drawing.recognizer(Path("checkpoints/lecture"))}, SAMPLE, 60)
+    result = drawing.run({"lecture": load(Path("checkpoints/lecture"))}, SAMPLE, 60)
     model = result["models"]["lecture"]
     assert list(model["conditions"]) == [*few, *stroke_styles.STYLES]
     plain = model["conditions"]["plain"]
