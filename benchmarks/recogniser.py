@@ -47,38 +47,57 @@ def letters(alphabet: str = LETTERS) -> list[np.ndarray]:
     return drawn
 
 
-def lines(count: int = 100, seed: int = 0) -> list[np.ndarray]:
-    """Straight lines at least 40° off the vertical, too slanted for a 1."""
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(count):
-        angle = np.radians(rng.uniform(40, 140))
-        half = rng.uniform(60, 120) * np.array([np.sin(angle), np.cos(angle)])
-        image = Image.new("RGBA", (SIDE, SIDE), "white")
-        ends = [tuple(SIDE / 2 - half), tuple(SIDE / 2 + half)]
-        ImageDraw.Draw(image).line(ends, "black", int(rng.integers(8, 28)))
-        drawn.append(np.array(image))
-    return drawn
-
-
-def scribbles(count: int = 100, seed: int = 0) -> list[np.ndarray]:
-    """Random lines through 10 to 20 points, half of them smoothed."""
-    rng = np.random.default_rng(seed)
+def sheets(count: int, pen: Callable[[ImageDraw.ImageDraw, np.random.Generator, int], None]) -> list[np.ndarray]:
+    """White sheets, each drawn on by `pen`, which gets the sheet, a random generator and the sheet's number."""
+    rng = np.random.default_rng(0)
     drawn = []
     for number in range(count):
-        points = rng.uniform(30, SIDE - 30, (int(rng.integers(10, 21)), 2))
-        if number % 2:  # smoothed by a moving average
-            way = np.repeat(points, 8, axis=0)
-            points = np.stack([np.convolve(axis, np.hanning(17) / np.hanning(17).sum(), "valid") for axis in way.T], 1)
         image = Image.new("RGBA", (SIDE, SIDE), "white")
-        ImageDraw.Draw(image).line([tuple(p) for p in points], "black", int(rng.integers(8, 20)), joint="curve")
+        pen(ImageDraw.Draw(image), rng, number)
         drawn.append(np.array(image))
     return drawn
 
 
-def noise(count: int = 100, seed: int = 0) -> list[np.ndarray]:
+def line(sheet: ImageDraw.ImageDraw, rng: np.random.Generator, _: int) -> None:
+    """A straight line at least 40° off the vertical, too slanted for a 1."""
+    angle = np.radians(rng.uniform(40, 140))
+    half = rng.uniform(60, 120) * np.array([np.sin(angle), np.cos(angle)])
+    ends = [tuple(SIDE / 2 - half), tuple(SIDE / 2 + half)]
+    sheet.line(ends, "black", int(rng.integers(8, 28)))
+
+
+def scribble(sheet: ImageDraw.ImageDraw, rng: np.random.Generator, number: int) -> None:
+    """A random line through 10 to 20 points; every second one is smoothed by a moving average."""
+    points = rng.uniform(30, SIDE - 30, (int(rng.integers(10, 21)), 2))
+    if number % 2:
+        way = np.repeat(points, 8, axis=0)
+        points = np.stack([np.convolve(axis, np.hanning(17) / np.hanning(17).sum(), "valid") for axis in way.T], 1)
+    sheet.line([tuple(p) for p in points], "black", int(rng.integers(8, 20)), joint="curve")
+
+
+def dot(sheet: ImageDraw.ImageDraw, rng: np.random.Generator, _: int) -> None:
+    """A filled ellipse of 4 to 120 pixels, anywhere on the canvas."""
+    half = rng.uniform(2, 60) * rng.uniform(0.8, 1.25, 2)
+    centre = rng.uniform(half, SIDE - half)
+    sheet.ellipse([*(centre - half), *(centre + half)], "black")
+
+
+def smiley(sheet: ImageDraw.ImageDraw, rng: np.random.Generator, _: int) -> None:
+    """A face: a circle, two eyes and a mouth, happy or sad."""
+    radius, width = rng.uniform(60, 120), int(rng.integers(5, 16))
+    x, y = SIDE / 2 + rng.uniform(-15, 15, 2)
+    sheet.ellipse([x - radius, y - radius, x + radius, y + radius], None, "black", width)
+    for side in (-1, 1):
+        eye = np.array([x + side * rng.uniform(0.3, 0.4) * radius, y - rng.uniform(0.2, 0.4) * radius])
+        sheet.ellipse([*(eye - width), *(eye + width)], "black")
+    half, low = rng.uniform(0.35, 0.55) * radius, y + rng.uniform(0.1, 0.3) * radius
+    start = 20 if rng.random() < 0.5 else 200  # degrees, clockwise from the right
+    sheet.arc([x - half, low - half / 2, x + half, low + half], start, start + 140, "black", width)
+
+
+def noise(count: int = 100) -> list[np.ndarray]:
     """Random black squares of 5 to 40 pixels, covering 5 to 50 % of the canvas."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = []
     for _ in range(count):
         cell = int(rng.choice((5, 10, 20, 40)))
@@ -89,47 +108,14 @@ def noise(count: int = 100, seed: int = 0) -> list[np.ndarray]:
     return drawn
 
 
-def dots(count: int = 60, seed: int = 0) -> list[np.ndarray]:
-    """A filled ellipse of 4 to 120 pixels, anywhere on the canvas."""
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(count):
-        half = rng.uniform(2, 60) * rng.uniform(0.8, 1.25, 2)
-        centre = rng.uniform(half, SIDE - half)
-        image = Image.new("RGBA", (SIDE, SIDE), "white")
-        ImageDraw.Draw(image).ellipse([*(centre - half), *(centre + half)], "black")
-        drawn.append(np.array(image))
-    return drawn
-
-
-def smileys(count: int = 60, seed: int = 0) -> list[np.ndarray]:
-    """Faces: a circle, two eyes and a mouth, happy or sad."""
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(count):
-        radius, width = rng.uniform(60, 120), int(rng.integers(5, 16))
-        image = Image.new("RGBA", (SIDE, SIDE), "white")
-        pen = ImageDraw.Draw(image)
-        x, y = SIDE / 2 + rng.uniform(-15, 15, 2)
-        pen.ellipse([x - radius, y - radius, x + radius, y + radius], None, "black", width)
-        for side in (-1, 1):
-            eye = np.array([x + side * rng.uniform(0.3, 0.4) * radius, y - rng.uniform(0.2, 0.4) * radius])
-            pen.ellipse([*(eye - width), *(eye + width)], "black")
-        half, low = rng.uniform(0.35, 0.55) * radius, y + rng.uniform(0.1, 0.3) * radius
-        start = 20 if rng.random() < 0.5 else 200  # degrees, clockwise from the right
-        pen.arc([x - half, low - half / 2, x + half, low + half], start, start + 140, "black", width)
-        drawn.append(np.array(image))
-    return drawn
-
-
 NON_DIGITS: dict[str, Callable[[], list[np.ndarray]]] = {
     "noise": noise,
-    "lines": lines,
-    "scribbles": scribbles,
+    "lines": lambda: sheets(100, line),
+    "scribbles": lambda: sheets(100, scribble),
     "letters": letters,
     "Greek letters": lambda: letters(GREEK),
-    "dots": dots,
-    "smileys": smileys,
+    "dots": lambda: sheets(60, dot),
+    "smileys": lambda: sheets(60, smiley),
 }
 
 
