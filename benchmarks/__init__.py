@@ -1,5 +1,6 @@
 """Measurements, each a ratio against the alternative in the same run. `python -m benchmarks.NAME`."""
 
+import argparse
 import json
 import platform
 from pathlib import Path
@@ -7,9 +8,19 @@ from typing import Any
 
 import torch
 
+from bnmodel.data import default_data_root
 from bnmodel.io import atomic_write
 
-RESULTS = Path(__file__).with_name("results")
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks/results"
+CHECKPOINTS = ROOT / "checkpoints"
+
+
+def data_root_option(description: str | None) -> Path:
+    """The value of --data-root, for a benchmark without other options."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data-root", type=Path, default=default_data_root())
+    return Path(parser.parse_args().data_root)
 
 
 def processor() -> str:

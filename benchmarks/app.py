@@ -115,16 +115,12 @@ def seconds_from_start(open_page: Callable[[], Page]) -> float:
     """Seconds from `python -m demo` until the pad is usable and the first tab shows its answer."""
     start = time.perf_counter()
     with serve() as url:
-        page = open_page()
-        open_app(page, url)
-        seconds = time.perf_counter() - start
-        page.context.close()
-    return seconds
+        return seconds_to_usable(open_page(), url, start)
 
 
-def seconds_to_usable(page: Page, url: str) -> float:
-    """Seconds from the request until the pad is usable and the first tab shows its answer."""
-    start = time.perf_counter()
+def seconds_to_usable(page: Page, url: str, start: float | None = None) -> float:
+    """Seconds from the request, or from `start`, until the pad is usable and the first tab shows its answer."""
+    start = time.perf_counter() if start is None else start
     open_app(page, url)
     seconds = time.perf_counter() - start
     page.context.close()

@@ -6,9 +6,8 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from benchmarks import write
+from benchmarks import ROOT, write
 
-ROOT = Path(__file__).parent.parent
 TESTS = {"trainings": "training/test_surviving_kills.py", "files": "test_damaged.py"}
 
 

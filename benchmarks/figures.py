@@ -1,14 +1,13 @@
 """Screenshots of the app for README and docs.  python -m benchmarks.figures"""
 
-from pathlib import Path
-
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from benchmarks import ROOT
 from benchmarks.app import browser
 from benchmarks.running_app import draw, open_app, serve
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 MOST_BYTES = 300_000
 FLAGGED_ONE = [(0.40, 0.33), (0.56, 0.2), (0.5, 0.85)]  # a 1 that is misread in train mode
 
@@ -48,7 +47,7 @@ def save(page: Page, name: str, part: tuple[str, str] | None = None) -> None:
         small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
     assert path.stat().st_size < MOST_BYTES, f"{path}: {path.stat().st_size:,} bytes"
-    print(f"{path.relative_to(DOCS.parent)}: {image.width}×{image.height}, {path.stat().st_size:,} bytes")
+    print(f"{path.relative_to(ROOT)}: {image.width}×{image.height}, {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 python -m benchmarks.int8 --data-root DIR
 """
 
-import argparse
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
-from benchmarks import write
+from benchmarks import data_root_option, write
 from bnmodel import data
 from bnmodel.deploy.loading import load_file
 
@@ -32,9 +31,7 @@ class Calibration(CalibrationDataReader):  # type: ignore[misc]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-root", type=Path, default=data.default_data_root())
-    test = data.load_mnist(False, parser.parse_args().data_root)
+    test = data.load_mnist(False, data_root_option(__doc__))
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digits.int8.onnx"

@@ -16,7 +16,8 @@ from pathlib import Path
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
 
-ROOT = Path(__file__).parent.parent
+from benchmarks import ROOT
+
 COPY = ROOT / "build/mutants"
 CONFIG = """[cosmic-ray]
 module-path = {file}

@@ -7,18 +7,16 @@ of 24 and 32 channels, a dense layer of 256, Adam and a one-cycle schedule. Five
 Processor times are compared, since the machine may be shared; wall times are recorded too.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from statistics import mean, median
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks import write
+from benchmarks import data_root_option, write
 from bnmodel import data
 from bnmodel.data import Digits
 from bnmodel.training.allocator import keep_freed_memory
@@ -63,9 +61,7 @@ def standardised(digits: Digits, mean: float, spread: float) -> Digits:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-root", type=Path, default=data.default_data_root())
-    root = parser.parse_args().data_root
+    root = data_root_option(__doc__)
     train, test = data.load_mnist(True, root), data.load_mnist(False, root)
     centre, spread = train.images.mean().item(), train.images.std().item()
     theirs = standardised(train, centre, spread), standardised(test, centre, spread)

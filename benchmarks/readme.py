@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import RESULTS, layout, networks
+from benchmarks import RESULTS, ROOT, layout, networks
 from benchmarks.diagnosis.table import confusion_table, named_of_all
 from benchmarks.layer_tables import accuracy, batchnorm, batchnorm_cuda
 from benchmarks.markdown import replaced, table
@@ -30,7 +30,6 @@ from bnmodel.experiments.convergence_sweep import SWEEP_FILE
 from bnmodel.experiments.gradients import PLACES
 from bnmodel.io import atomic_write
 
-ROOT = RESULTS.parents[1]
 ELSEWHERE = {
     "export": ROOT / "checkpoints/lecture/bench.json",
     "convergence": SWEEP_FILE,

@@ -3,11 +3,10 @@
 from statistics import median
 from typing import Any
 
-from benchmarks import RESULTS
+from benchmarks import CHECKPOINTS
 from benchmarks.markdown import table
 from export.bench import read_rows
 
-CHECKPOINTS = RESULTS.parents[1] / "checkpoints"
 STYLES = (  # of the conditions of benchmarks.drawing, those that are listed
     "plain", "brush 1 %", "brush 12 %", "very shaky hand", "turned +15°", "crossed sevens", "ones with foot and flag",
     "ones with a long flag", "slashed zeros", "sevens in one stroke", "small-headed nines", "closed fours",

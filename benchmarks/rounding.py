@@ -3,13 +3,12 @@
 python -m benchmarks.rounding --data-root DIR
 """
 
-import argparse
 import copy
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import write
+from benchmarks import data_root_option, write
 from bnmodel import data, load_checkpoint
 from bnmodel.deploy.loading import FORMATS, load_file
 from export.bench import eager
@@ -18,9 +17,7 @@ FOLDER = Path("checkpoints/lecture")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-root", type=Path, default=data.default_data_root())
-    images = data.load_mnist(False, parser.parse_args().data_root).images.numpy()
+    images = data.load_mnist(False, data_root_option(__doc__)).images.numpy()
     network = load_checkpoint(FOLDER).model
     batches = np.array_split(images, 100)
     single = np.concatenate([eager(network)(batch)[0] for batch in batches])

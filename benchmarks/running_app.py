@@ -16,7 +16,8 @@ from urllib.request import urlopen
 
 from playwright.sync_api import Page
 
-ROOT = Path(__file__).parent.parent
+from benchmarks import ROOT
+
 START_SECONDS = 120
 # without the update requests that Chromium sends by default
 CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -46,9 +47,7 @@ def serve() -> Iterator[str]:
 @contextmanager
 def serve_logged(log: Path) -> Iterator[Served]:
     """As `serve`, with the output of the process in the file `log`; a pipe would eventually be full and block it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
     command = [sys.executable, "-m", "demo"]
     with log.open("w") as output:
@@ -66,6 +65,13 @@ def serve_logged(log: Path) -> Iterator[Served]:
         except subprocess.TimeoutExpired:
             process.kill()
             raise
+
+
+def free_port() -> int:
+    """A port of this machine that no program uses at the moment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def chromium_path() -> str | None:

@@ -4,7 +4,6 @@ The time of the installation depends on the network.
 """
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,9 +11,9 @@ import time
 from pathlib import Path
 from urllib.request import urlopen
 
-from benchmarks import write
+from benchmarks import ROOT, write
+from benchmarks.running_app import free_port
 
-ROOT = Path(__file__).parent.parent
 STARTS = 3
 
 
@@ -42,9 +41,7 @@ def main() -> None:
 
 def seconds_to_health(python: Path, clone: Path) -> float:
     """Seconds from the command to an answer of /health."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "SPACE_ID": "somebody/something", "GRADIO_SERVER_PORT": str(port)}
     environment.pop("GRADIO_SERVER_NAME", None)
     began = time.perf_counter()

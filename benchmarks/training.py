@@ -6,7 +6,6 @@ The lecture's loop has a DataLoader that transforms each sample, a batch norm in
 after every step. Both train the lecture's network on the lecture's split.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -22,7 +21,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from benchmarks import write
+from benchmarks import data_root_option, write
 from bnmodel import data
 from bnmodel.nn.models import build
 from bnmodel.training import fit
@@ -156,9 +155,7 @@ def seconds_to_target(curve: Curve) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-root", type=Path, default=data.default_data_root())
-    root = parser.parse_args().data_root
+    root = data_root_option(__doc__)
     before, slow, after = fast(root), lecture_loop(root), fast(root)  # twice, since the machine's speed drifts
     ours = [seconds for seconds in map(seconds_to_target, (before, after)) if seconds is not None]
     theirs = seconds_to_target(slow)

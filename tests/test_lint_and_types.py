@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.running_app import ROOT
+from benchmarks import ROOT
 
 
 @pytest.mark.parametrize("tool", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join)

@@ -18,10 +18,11 @@ from urllib.parse import urlparse
 
 import httpx
 
+from benchmarks import ROOT
 from benchmarks.fuzzing import calls, requests
 from benchmarks.fuzzing.files import encoded, seven
 from benchmarks.fuzzing.values import API, META, Case, Target, post, upload
-from benchmarks.running_app import ROOT, Served
+from benchmarks.running_app import Served
 from demo.images import as_ink, enlarge, png_url
 from demo.pad import example_digits
 

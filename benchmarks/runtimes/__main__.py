@@ -15,11 +15,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from benchmarks import RESULTS, write
+from benchmarks import CHECKPOINTS, RESULTS, ROOT, write
 from benchmarks.runtimes.environments import BUILD, RUNTIMES, Runtime, lock, prepare
 from benchmarks.runtimes.table import STEMS, right
 
-CHECKPOINTS = RESULTS.parents[1] / "checkpoints"
 CANVAS = "280x280"  # size of the files for runtimes without dynamic shapes
 SECONDS = 900  # limit for one file in one runtime, with conversion and compilation
 PATH = re.compile(r"(?:/[\w.@+-]+)+/([\w.@+-]+)")
@@ -87,7 +86,7 @@ def fixed(checkpoint: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(shipped / "best.pt", folder)
         command = [sys.executable, "-m", "export", str(folder), "--canvas", CANVAS]
-        exported = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parents[1])
+        exported = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         if exported.returncode:
             raise RuntimeError(_without_paths(f"export --canvas {CANVAS}: {exported.stderr[-300:]}"))
         done.write_text(state)

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from benchmarks import faults
+from benchmarks import ROOT, faults
 from benchmarks.__main__ import COMMANDS
 
 
@@ -15,4 +15,4 @@ def test_every_command_of_make_bench_is_a_module(command: str) -> None:
 
 @pytest.mark.parametrize("file", faults.TESTS.values())
 def test_every_file_of_tests_that_is_counted_exists(file: str) -> None:
-    assert (faults.ROOT / "tests" / file).exists()
+    assert (ROOT / "tests" / file).exists()

@@ -17,7 +17,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from benchmarks.running_app import ONE, ROOT, SEVEN, act, draw, open_app
+from benchmarks import ROOT
+from benchmarks.running_app import ONE, SEVEN, act, draw, open_app
 from bnmodel.experiments.other_samples import KINDS
 from demo.api import read_canvas
 from demo.app import CHECKPOINTS

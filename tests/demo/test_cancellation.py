@@ -2,7 +2,6 @@
 
 import contextvars
 import gc
-import socket
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from gradio.context import LocalContext
 from playwright.sync_api import Browser, Route
 from torch.overrides import TorchFunctionMode
 
-from benchmarks.running_app import watch_errors
+from benchmarks.running_app import free_port, watch_errors
 from demo.app import CHECKPOINTS, build_app, launch_options
 from demo.models import load_model
 from demo.page import Drawn
@@ -68,9 +67,7 @@ class Crowd:
 def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
     work = Work()
     monkeypatch.setattr(faults, "show", work.show)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     app = build_app()
     app.launch(**launch_options(app), server_port=port, prevent_thread_lock=True, quiet=True)
     yield Crowd(app, f"http://127.0.0.1:{port}", work)

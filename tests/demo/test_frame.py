@@ -7,7 +7,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, ViewportSize, expect
 
-from benchmarks.running_app import ROOT, SEVEN, draw, open_app
+from benchmarks import ROOT
+from benchmarks.running_app import SEVEN, draw, open_app
 from demo import glossary
 from demo.app import PATH
 

@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks import ROOT
 from benchmarks.fuzzing.attack import KINDS, PROPERTIES, Attack, Property, listening, look_at
 from benchmarks.fuzzing.files import encoded, seven
 from benchmarks.fuzzing.values import META, Case, post, upload
-from benchmarks.running_app import ROOT, Served
+from benchmarks.running_app import Served
 from demo import api, app
 from demo.images import CANVAS_SIDE, LONGEST_DATA_URL
 from demo.server import live_training, middleware, request_body, validation

@@ -5,7 +5,6 @@ requirements.txt.
 """
 
 import ast
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,8 @@ from gradio import component_meta
 from gradio.routes import App
 from gradio.utils import get_upload_folder
 
-from benchmarks.running_app import ROOT
+from benchmarks import ROOT
+from benchmarks.running_app import free_port
 from demo.server import gradio_private
 from demo.server.gradio_private import (
     Event,
@@ -50,9 +50,7 @@ class Waiting:
 
 def launch(blocks: gr.Blocks) -> str:
     """Its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     blocks.launch(server_port=port, prevent_thread_lock=True, quiet=True, ssr_mode=False)
     return f"http://127.0.0.1:{port}"
 

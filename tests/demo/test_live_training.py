@@ -1,7 +1,6 @@
 """Live trainings: a few at once, closed when they are stopped or their page is closed."""
 
 import re
-import socket
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
+from benchmarks.running_app import free_port
 from bnmodel.experiments import convergence
 from bnmodel.experiments.convergence import Convergence, Curve
 from bnmodel.experiments.gradients import PLACES
@@ -45,11 +45,9 @@ class Trainer:
 @pytest.fixture(scope="module")
 def trainer() -> Iterator[Trainer]:
     trainer = Trainer()
-    with pytest.MonkeyPatch.context() as patched, socket.socket() as free:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(convergence, "stream", trainer.stream)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+        port = free_port()
         app = build_app()
         app.launch(**launch_options(app), server_port=port, prevent_thread_lock=True, quiet=True)
         trainer.url = f"http://127.0.0.1:{port}"

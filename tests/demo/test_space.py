@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,8 @@ from gradio_client import Client, handle_file
 from packaging.requirements import Requirement
 from PIL import Image, ImageDraw
 
-from benchmarks.running_app import ROOT
+from benchmarks import ROOT
+from benchmarks.running_app import free_port
 from demo.app import SPACE_PORT, launch_options
 from demo.server.request_body import LARGEST_FILE
 
@@ -119,9 +119,7 @@ def test_what_docker_copies_is_what_it_may_see() -> None:
 
 
 def test_the_files_of_the_container_start_with_the_required_packages_alone_and_answer(container: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     allowed = closure({requirement.name.lower() for requirement in REQUIRED} | {"mcp"})  # gradio's extra
     assert "playwright" not in allowed
     environment = {**os.environ, "SPACE_ID": "somebody/something", "GRADIO_SERVER_PORT": str(port)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.running_app import ROOT
+from benchmarks import ROOT
 from demo.page import DEFAULT, Page
 from demo.server.address import NAME, PORT, mistake
 from export.recogniser import load

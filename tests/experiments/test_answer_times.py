@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from benchmarks.running_app import ROOT
+from benchmarks import ROOT
 from bnmodel import SimpleCNN, load_checkpoint
 from bnmodel.data import load_sample
 from bnmodel.experiments import corruption, forgotten_eval
