@@ -11,7 +11,7 @@ from torch import nn
 from bnmodel import plotting
 from bnmodel.experiments.batch_statistics import custom_batchnorms, named_norm
 from bnmodel.experiments.cost import accuracy
-from bnmodel.experiments.running_statistics import batch_statistics, running_average, with_statistics
+from bnmodel.experiments.running_statistics import averages, batch_statistics, running_average, with_statistics
 from bnmodel.training.history import History
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def statistics_not_saved(model: nn.Module, batch_size: int = 32, steps: int = 30
     The curves are the accuracies of the loaded network while it sees batches in train mode, and of the right one.
     """
     stream = batch_statistics(model, batch_size, steps, seed)
-    averages = {name: running_average(values, 0.1) for name, values in stream.items()}
+    running = {name: running_average(values, 0.1) for name, values in stream.items()}
     wrong = [
-        accuracy(with_statistics(model, {name: (m[step], v[step]) for name, (m, v) in averages.items()}))
+        accuracy(with_statistics(model, {name: (m[step], v[step]) for name, (m, v) in running.items()}))
         for step in range(0, steps + 1, 3)
     ]
     right = accuracy(model)
@@ -77,22 +77,17 @@ def momentum_inverted(model: nn.Module, batch_size: int = 32, steps: int = 60, s
     The curves are the running mean of the last norm's first channel under both rules.
     """
     name, norm = named_norm(model, next(reversed(custom_batchnorms(model)), None))
-    means = batch_statistics(model, batch_size, steps, seed)[name][0][:, 0].double().numpy()
-    paths = {}
-    for rule, weight in (("right", 0.1), ("wrong", 0.9)):
-        assert norm.running_mean is not None
-        current, path = float(norm.running_mean[0]), []
-        for mean in means:
-            current = (1 - weight) * current + weight * mean
-            path.append(current)
-        paths[rule] = np.array(path)
+    means = batch_statistics(model, batch_size, steps, seed)[name][0][:, 0].double().tolist()
+    assert norm.running_mean is not None
+    start = float(norm.running_mean[0])
+    right, wrong = (np.array(list(averages(means, weight, start))[1:]) for weight in (0.1, 0.9))
     return Fault(
         "momentum inverted",
         "batches seen",
         f"running mean, {name}",
         np.arange(1, steps + 1),
-        paths["wrong"],
-        paths["right"],
+        wrong,
+        right,
     )
 
 

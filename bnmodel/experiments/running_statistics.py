@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+T = TypeVar("T", float, Tensor)
 Statistics = dict[str, tuple[Tensor, Tensor]]  # norm's name → mean (C,) and unbiased variance (C,)
 RUN_ON = 20_000  # batches, enough to measure the noise for momentum 0.01, which averages over 199
 
@@ -95,16 +97,16 @@ def run(
         raise ValueError(f"momentum: expected a number in [0, 1], received {momentum}")
     stream = batch_statistics(model, batch_size, steps, seed)
     mean, var = (values[:, channel].double() for values in stream[norm])  # (steps,)
-    averages = {name: running_average(values, momentum) for name, values in stream.items()}
+    running = {name: running_average(values, momentum) for name, values in stream.items()}
     precise = precise_statistics(model, load_sample(train=True).images)
     kinds: dict[str, Statistics] = {
         "this batch": {name: (m[-1], v[-1]) for name, (m, v) in stream.items()},
-        "running": {name: (m[-1], v[-1]) for name, (m, v) in averages.items()},
+        "running": {name: (m[-1], v[-1]) for name, (m, v) in running.items()},
         "cumulative": {name: (m.mean(0), v.mean(0)) for name, (m, v) in stream.items()},
         "precise": precise,
     }
     networks = {"checkpoint": model} | {kind: with_statistics(model, values) for kind, values in kinds.items()}
-    running_mean, running_var = (values[:, channel].double() for values in averages[norm])
+    running_mean, running_var = (values[:, channel].double() for values in running[norm])
     count = torch.arange(1, steps + 1)
     return RunningStatistics(
         norm,
@@ -147,14 +149,16 @@ def batch_statistics(model: nn.Module, batch_size: int, steps: int, seed: int) -
 
 def running_average(stream: tuple[Tensor, Tensor], momentum: float) -> tuple[Tensor, Tensor]:
     """Running means and variances, starting at 0 and 1: (steps, C) → (steps + 1, C) each."""
-    averages = []
-    for values, start in zip(stream, (0.0, 1.0), strict=True):
-        current, path = torch.full_like(values[0], start), []
-        for value in values:
-            path.append(current)
-            current = (1 - momentum) * current + momentum * value
-        averages.append(torch.stack([*path, current]))
-    return averages[0], averages[1]
+    means, variances = (
+        torch.stack(list(averages(values, momentum, torch.full_like(values[0], start))))
+        for values, start in zip(stream, (0.0, 1.0), strict=True)
+    )
+    return means, variances
+
+
+def averages(values: Iterable[T], momentum: float, start: T) -> Iterator[T]:
+    """`start`, and the running average after each of the values."""
+    return accumulate(values, lambda average, value: (1 - momentum) * average + momentum * value, initial=start)
 
 
 def approach(batches: np.ndarray, running: np.ndarray, precise: float, momentum: float) -> Approach:
@@ -188,7 +192,7 @@ def approach(batches: np.ndarray, running: np.ndarray, precise: float, momentum:
 def run_on(batches: np.ndarray, start: float, momentum: float) -> np.ndarray:
     """The running average (RUN_ON,) over many more batches, drawn with replacement from `batches`."""
     drawn = np.random.default_rng(0).choice(batches, RUN_ON).tolist()
-    return np.fromiter(accumulate(drawn, lambda r, b: (1 - momentum) * r + momentum * b, initial=start), float)[1:]
+    return np.fromiter(averages(drawn, momentum, start), float)[1:]
 
 
 @cache_by_content(8)
