@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Generator
 from tqdm import tqdm
@@ -129,29 +130,14 @@ def refit(
     checkpoint, history = load_checkpoint(chosen), (chosen / HISTORY).read_bytes()
     recipe = Recipe(**checkpoint.recipe | {"model": checkpoint.model.config})
     recipe = recipe if seed is None else replace(recipe, seed=seed)
-    if not recipe.keeps_last:
-        raise ValueError(
-            f"refit: expected a recipe that keeps its last epoch, received {recipe.name}, which keeps the epoch with "
-            f"the lowest validation loss and thus needs validation digits; use a recipe with keeps_last"
-        )
-    if recipe.calibrated and "temperature" not in checkpoint.results:
-        raise ValueError(
-            f"refit: expected a finished training in {chosen}, received one without a temperature; "
-            f"finish it: python -m bnmodel train --recipe {recipe.name} --resume --out {chosen}"
-        )
-    if out.resolve() == chosen.resolve():
-        raise ValueError(
-            f"refit: expected another folder than that of the finished training, received {out} for both; "
-            f"use another --out"
-        )
+    _require_refittable(recipe, checkpoint.results, chosen, out)
     model, generator = new_network(recipe)
     known = split(digits)[1][:1000]  # to show progress
-    uncalibrated = replace(recipe, calibrated=False)
     done = fit(
         model,
         digits,
         known,
-        uncalibrated,
+        replace(recipe, calibrated=False),
         checkpoint.dataset,
         out,
         resume=resume,
@@ -168,6 +154,24 @@ def refit(
             with atomic_write(out / HISTORY) as temporary:
                 temporary.write_bytes(history)
     return model
+
+
+def _require_refittable(recipe: Recipe, results: dict[str, Any], chosen: Path, out: Path) -> None:
+    if not recipe.keeps_last:
+        raise ValueError(
+            f"refit: expected a recipe that keeps its last epoch, received {recipe.name}, which keeps the epoch with "
+            f"the lowest validation loss and thus needs validation digits; use a recipe with keeps_last"
+        )
+    if recipe.calibrated and "temperature" not in results:
+        raise ValueError(
+            f"refit: expected a finished training in {chosen}, received one without a temperature; "
+            f"finish it: python -m bnmodel train --recipe {recipe.name} --resume --out {chosen}"
+        )
+    if out.resolve() == chosen.resolve():
+        raise ValueError(
+            f"refit: expected another folder than that of the finished training, received {out} for both; "
+            f"use another --out"
+        )
 
 
 def _train(

@@ -84,14 +84,7 @@ class Training:
             nesterov=recipe.momentum > 0,
             weight_decay=recipe.weight_decay,
         )
-        self.scheduler: torch.optim.lr_scheduler.LRScheduler
-        if recipe.schedule == "one_cycle":
-            steps = (recipe.epochs - recipe.averaging) * math.ceil(len(train) / recipe.batch_size)
-            self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimizer, recipe.learning_rate, total_steps=steps
-            )
-        else:
-            self.scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
+        self.scheduler = _scheduler(self.optimizer, recipe, len(train))
         self.stopping = EarlyStopping(recipe.patience)
         self.history = History(keeps_last=recipe.keeps_last)
         self.best_state = copy_state(model)
@@ -276,6 +269,13 @@ class Training:
         if distributed.rank() == 0:  # the file contains the generator of rank 0 only
             self.random.set_state(state["random"])
         self.shuffling.set_state(state["shuffling"])
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, digits: int) -> torch.optim.lr_scheduler.LRScheduler:
+    if recipe.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    steps = (recipe.epochs - recipe.averaging) * math.ceil(digits / recipe.batch_size)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps)
 
 
 def _pick_device(device: str) -> torch.device:
