@@ -180,7 +180,7 @@ def buttons(name: str) -> list[gr.Button]:
 
 
 class Presses(Generic[T]):
-    """What a press of each of the `buttons` does. Every method returns values for the figure and all buttons."""
+    """What a press of each of the `buttons` does. Methods return values for figure and buttons, or for these."""
 
     def __init__(self, stream: Callable[..., Generator[T]], draw: Draw[T], networks: int) -> None:
         self.stream, self.draw, self.networks = stream, draw, networks
@@ -229,6 +229,20 @@ class Presses(Generic[T]):
         runs.keep()
         return [run.picture, *runs.buttons()]
 
+    def pause(self, runs: Runs[T]) -> None:
+        if runs.now is not None:
+            runs.now.pause()
+
+    def clear(self, runs: Runs[T]) -> list[gr.Button]:
+        runs.earlier = ()
+        return runs.buttons()
+
+    def failed(self, runs: Runs[T]) -> list[gr.Button]:
+        """The queue was full, or a step failed."""
+        if runs.now is not None and runs.now.state == "waiting":
+            runs.now.stop()
+        return runs.buttons()
+
     def _begin(self, runs: Runs[T], run: Run[T]) -> list[Any]:
         runs.now = run
         busy = len(_all("training")) >= MAX_TRAININGS
@@ -257,20 +271,6 @@ def wire(
     outputs = [shown, *pressed]
     presses = Presses(stream, draw, networks)
 
-    def failed(runs: Runs[T]) -> list[Any]:
-        """The queue was full, or a step failed."""
-        if runs.now is not None and runs.now.state == "waiting":
-            runs.now.stop()
-        return runs.buttons()
-
-    def hold(runs: Runs[T]) -> None:
-        if runs.now is not None:
-            runs.now.pause()
-
-    def forget(runs: Runs[T]) -> list[gr.Button]:
-        runs.earlier = ()
-        return runs.buttons()
-
     # scroll the figure into view
     look = f"""() => {{
         document.getElementById({shown.elem_id!r})?.scrollIntoView({{ block: 'nearest', behavior: 'smooth' }});
@@ -290,7 +290,9 @@ def wire(
     ):
         button.click(None, None, None, js=look, api_visibility="private")
         pressing = button.click(press, [page, *values], outputs, **at_once)
-        pressing.then(presses.follow, [page], outputs, **trains).failure(failed, [page], list(pressed), **at_once)
-    pause.click(hold, [page], None, **at_once)
+        pressing.then(presses.follow, [page], outputs, **trains).failure(
+            presses.failed, [page], list(pressed), **at_once
+        )
+    pause.click(presses.pause, [page], None, **at_once)
     stop.click(presses.stop, [page], outputs, **at_once)
-    clear.click(forget, [page], list(pressed), **at_once)
+    clear.click(presses.clear, [page], list(pressed), **at_once)
