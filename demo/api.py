@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -52,16 +52,29 @@ SPREAD_BATCHES = 100
 
 def build_api(model: Model) -> None:
     """Add /predict, /compare_modes and /batch_spread, answered by `model`."""
+    answers = Answers(model)
+    kind = gr.Textbox("random", visible=False, label="kind")
+    _endpoint("predict", PREDICT, answers.predict, [])
+    others = [_number("companions", 31), kind, _number("digit_class", 1), _number("seed", 0)]
+    _endpoint("compare_modes", COMPARE_MODES, answers.compare_modes, others)
+    _endpoint("batch_spread", BATCH_SPREAD, answers.batch_spread, [_number("batch_size", 32), _number("seed", 0)])
 
-    def predict(image: dict[str, Any] | None) -> dict[str, Any]:
+
+class Answers:
+    """What the endpoints return, from one network. MCP clients see the docstrings' descriptions of the arguments."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def predict(self, image: dict[str, Any] | None) -> dict[str, Any]:
         """Arguments as MCP clients see them.
 
         Args:
             image: the picture; over MCP as a data: URL ("data:image/png;base64,…"), http URLs are refused
         """
         canvas, scale = read_image(path_of(image))
-        answer = model.recognizer.read(canvas)
-        number = Number(()) if answer.blank else model.recognizer.read_numbers(canvas)
+        answer = self.model.recognizer.read(canvas)
+        number = Number(()) if answer.blank else self.model.recognizer.read_numbers(canvas)
         several = number.too_many or len(number.digits) > 1
         return {
             "label": None if several else answer.label,
@@ -75,7 +88,7 @@ def build_api(model: Model) -> None:
         }
 
     def compare_modes(
-        image: dict[str, Any] | None, companions: float, kind: str, digit_class: float, seed: float
+        self, image: dict[str, Any] | None, companions: float, kind: str, digit_class: float, seed: float
     ) -> dict[str, Any]:
         """Arguments as MCP clients see them.
 
@@ -91,8 +104,8 @@ def build_api(model: Model) -> None:
         count = whole("companions", companions, 0, MAX_OTHERS)
         label = whole("digit_class", digit_class, 0, 9)
         seed = whole("seed", seed, 0, MAX_SEED)
-        digit = read_digit(path_of(image), model)
-        result = modes.compare(model.network, digit, other_samples(kind, count, seed, digit, label))
+        digit = read_digit(path_of(image), self.model)
+        result = modes.compare(self.model.network, digit, other_samples(kind, count, seed, digit, label))
         return {
             "label_eval": int(result.eval_probabilities.argmax()),
             "label_train": int(result.train_probabilities.argmax()),
@@ -100,7 +113,7 @@ def build_api(model: Model) -> None:
             "probabilities_train": result.train_probabilities.tolist(),
         }
 
-    def batch_spread(image: dict[str, Any] | None, batch_size: float, seed: float) -> dict[str, Any]:
+    def batch_spread(self, image: dict[str, Any] | None, batch_size: float, seed: float) -> dict[str, Any]:
         """Arguments as MCP clients see them.
 
         Args:
@@ -110,7 +123,7 @@ def build_api(model: Model) -> None:
         """
         size = whole("batch_size", batch_size, 1, 256)
         seed = whole("seed", seed, 0, MAX_SEED)
-        result = run_spread(model.network, read_digit(path_of(image), model), size, SPREAD_BATCHES, seed)
+        result = run_spread(self.model.network, read_digit(path_of(image), self.model), size, SPREAD_BATCHES, seed)
         return {
             "label": result.label,
             "eval_probability": result.eval_probability,
@@ -118,18 +131,8 @@ def build_api(model: Model) -> None:
             "quantiles": dict(zip(map(str, result.sizes), result.quantiles.tolist(), strict=True)),
         }
 
-    kind = gr.Textbox("random", visible=False, label="kind")
-    _endpoint("predict", PREDICT, predict, [])
-    _endpoint(
-        "compare_modes",
-        COMPARE_MODES,
-        compare_modes,
-        [_number("companions", 31), kind, _number("digit_class", 1), _number("seed", 0)],
-    )
-    _endpoint("batch_spread", BATCH_SPREAD, batch_spread, [_number("batch_size", 32), _number("seed", 0)])
 
-
-def _endpoint(name: str, description: str, answer: Callable[..., Any], others: list[Component]) -> None:
+def _endpoint(name: str, description: str, answer: Callable[..., Any], others: Sequence[Component]) -> None:
     """Add an endpoint that takes an image and `others`; its components are not on the page."""
     # gr.Image would open the file and word its own errors; gr.api would accept any path
     image = gr.File(type="filepath", visible=False, label="image")
