@@ -60,6 +60,11 @@ def with_code(show: Callable[..., Any], snippet: Callable[..., str]) -> Callable
     return both
 
 
+def coded(snippet: Callable[..., str]) -> Callable[..., str]:
+    """A function that returns `snippet` of its arguments for `code`."""
+    return lambda drawn, *values: fenced(snippet(drawn, *values))
+
+
 def fenced(lines: str) -> str:
     """Python code as a Markdown block."""
     return f"```python\n{lines.strip()}\n```"

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
 from statistics import fmean
-from typing import Any
 
 import gradio as gr
 
@@ -97,7 +96,7 @@ def build(page: Page) -> None:
         ui.fold("The formula and the source", FORMULA)
         tab.live(show, inputs=[rate, initializer], outputs=[curves, maps])
         inputs = [rate, initializer, epochs, seed]
-        tab.live(show_code, inputs=inputs, outputs=[lines])
+        tab.live(ui.coded(snippet), inputs=inputs, outputs=[lines])
         wire(pressed, inputs, live, convergence.stream, draw, len(PLACES))
 
 
@@ -118,10 +117,6 @@ result = convergence.run(rate={rate:g}, initializer="{initializer}", epochs={epo
 plotting.save(convergence.figure(result), "curves.png")
 plotting.save(convergence_sweep.figure(convergence_sweep.read()), "maps.png")
 """
-
-
-def show_code(drawn: Drawn, *values: Any) -> str:
-    return ui.fenced(snippet(drawn, *values))
 
 
 @lru_cache

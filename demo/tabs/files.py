@@ -136,9 +136,9 @@ def build(page: Page) -> None:
         chosen.click(None, None, None, js=DOWNLOADED, api_visibility="private")
         gr.Markdown("### What is guaranteed, and what was measured")
         with gr.Row(elem_classes="controls"):
-            sealed = download(first[certificate.FILE], "download-certificate")
+            proof = download(first[certificate.FILE], "download-certificate")
         for control in (page.model, file):
-            control.change(offer, [page.model, file], [chosen, sealed], api_visibility="private")
+            control.change(offer, [page.model, file], [chosen, proof], api_visibility="private")
         checks = ui.picture(400, "certificate")
         gr.Markdown("### How fast they answer, against the network before export")
         speed = ui.picture(200, "speed")
@@ -147,7 +147,7 @@ def build(page: Page) -> None:
         ui.take_home("export")
         ui.check_own("batch norms that were not folded")
         ui.fold("The formula and the source", FORMULA)
-        tab.live(show_code, inputs=[file], outputs=[lines])
+        tab.live(ui.coded(snippet), inputs=[file], outputs=[lines])
         tab.live(recorded, outputs=[checks, speed])
         tab.live(show, outputs=[shown])
 
@@ -183,10 +183,6 @@ def code_of(model: str, file: str) -> str:
     load = LOADS[form].format(file=f"{model}-{file}")
     needed = ("numpy", *(() if stem == "digits" else ("pillow",)), runtime)
     return f"# pip install {' '.join(needed)}\nimport numpy as np, {runtime}\n{INPUTS[stem]}{load}\n{calls[stem]}"
-
-
-def show_code(drawn: Drawn, file: str) -> str:
-    return ui.fenced(snippet(drawn, file))
 
 
 def show(drawn: Drawn) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -81,7 +80,7 @@ def build(page: Page) -> None:
         tab.live(show, inputs=[patience], outputs=[shown])
         inputs = [dropout, decay, epochs, seed]
         tab.live(describe, inputs=inputs, outputs=[caption])
-        tab.live(show_code, inputs=[patience, *inputs], outputs=[lines])
+        tab.live(ui.coded(snippet), inputs=[patience, *inputs], outputs=[lines])
         wire(pressed, inputs, live, early_stopping.stream, draw, 2)
 
 
@@ -98,10 +97,6 @@ plotting.save(early_stopping.figure(stopped), "stopping.png")
 live = early_stopping.regularise(dropout={dropout:g}, weight_decay={decay:g}, epochs={epochs}, seed={seed})
 plotting.save(early_stopping.gap_figure(live), "gap.png")
 """
-
-
-def show_code(drawn: Drawn, *values: Any) -> str:
-    return ui.fenced(snippet(drawn, *values))
 
 
 @lru_cache(maxsize=128)
