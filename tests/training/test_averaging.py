@@ -1,13 +1,11 @@
 """Recipes with `averaging`, whose network is the mean over the last epochs."""
 
-# ruff: noqa: F401, F811 (fixtures are imported)
-
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from training_helpers import SHORT, digits, few, interrupt_after, own_random_state, same, seeded_model, state_of
+from training_helpers import SHORT, interrupt_after, same, seeded_model, state_of
 
 from bnmodel import CheckpointError, Digits, load_checkpoint
 from bnmodel.training import fit

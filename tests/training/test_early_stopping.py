@@ -1,7 +1,5 @@
 """Early stopping, the epoch that is kept, interruptions and divergence."""
 
-# ruff: noqa: F401, F811 (fixtures are imported)
-
 import dataclasses
 import json
 import math
@@ -9,18 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_helpers import (
-    SHORT,
-    Spoiler,
-    digits,
-    few,
-    interrupt_after,
-    own_random_state,
-    same,
-    scripted_losses,
-    seeded_model,
-    state_of,
-)
+from training_helpers import SHORT, Spoiler, interrupt_after, same, scripted_losses, seeded_model, state_of
 
 import bnmodel.training.trainer
 from bnmodel import Digits, SimpleCNN, load_checkpoint

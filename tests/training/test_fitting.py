@@ -1,7 +1,5 @@
 """Training on the offline digits: accuracy, effect of the recipe, and files."""
 
-# ruff: noqa: F401, F811 (fixtures are imported)
-
 import copy
 import dataclasses
 import json
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from training_helpers import QUICK, SHORT, digits, few, own_random_state, same, seeded_model, state_of, trained
+from training_helpers import QUICK, SHORT, same, seeded_model, state_of
 
 import bnmodel.training.evaluation
 from bnmodel import CustomBatchNorm, Digits, SimpleCNN, SimpleCNNConfig, load_checkpoint

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_helpers import SHORT, own_random_state, same, state_of  # noqa: F401
+from training_helpers import SHORT, same, state_of
 
 import bnmodel.training.fitting as module
 from bnmodel import Digits, SimpleCNN, load_checkpoint

@@ -1,23 +1,11 @@
 """Resuming an interrupted or finished training."""
 
-# ruff: noqa: F401, F811 (fixtures are imported)
-
 import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
-from training_helpers import (
-    SHORT,
-    digits,
-    few,
-    interrupt_after,
-    own_random_state,
-    same,
-    scripted_losses,
-    seeded_model,
-    state_of,
-)
+from training_helpers import SHORT, interrupt_after, same, scripted_losses, seeded_model, state_of
 
 from bnmodel import CheckpointError, Digits, SimpleCNNConfig, load_checkpoint
 from bnmodel.training import fit, train_from_scratch

@@ -1,18 +1,15 @@
-"""Recipes, fixtures and interruptions for the tests of training."""
+"""Recipes and interruptions for the tests of training."""
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 import bnmodel.training.trainer
-from bnmodel import Digits, SimpleCNN, SimpleCNNConfig
-from bnmodel.data import load_offline_digits, split
-from bnmodel.training import train_from_scratch
-from bnmodel.training.history import Epoch, History
+from bnmodel import SimpleCNN, SimpleCNNConfig
+from bnmodel.training.history import Epoch
 from bnmodel.training.recipes import Recipe
 
 QUICK = Recipe("quick", epochs=4, patience=4, learning_rate=0.1, momentum=0.9, model=SimpleCNNConfig(dropout=0.1))
@@ -32,32 +29,6 @@ def same(one: State, other: State) -> bool:
 def seeded_model(recipe: Recipe, seed: int = 0) -> SimpleCNN:
     torch.manual_seed(seed)
     return SimpleCNN(recipe.model)
-
-
-@pytest.fixture(autouse=True)
-def own_random_state():
-    """Fix the global random state, so that tests are independent of each other."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Digits, Digits]:
-    return split(load_offline_digits(train=True))
-
-
-@pytest.fixture(scope="module")
-def few(digits: tuple[Digits, Digits]) -> tuple[Digits, Digits]:
-    """100 training digits, so that the last batch is smaller, and 50 validation digits."""
-    return digits[0][:100], digits[1][:50]
-
-
-@pytest.fixture(scope="module")
-def trained(digits: tuple[Digits, Digits], tmp_path_factory: pytest.TempPathFactory) -> tuple[SimpleCNN, History, Path]:
-    out = tmp_path_factory.mktemp("trained")
-    model, history = train_from_scratch(QUICK, *digits, "digits", out, progress=False)
-    return model, history, out
 
 
 class Spoiler:
