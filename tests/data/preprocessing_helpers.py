@@ -54,6 +54,18 @@ def on_transparent(ink: np.ndarray, pen: tuple[int, int, int] = BLACK) -> Tensor
     return torch.from_numpy(np.concatenate([colours, ink[:, :, None]], axis=2))
 
 
+def opaque(grey: np.ndarray) -> Tensor:
+    """Brightness (H, W), 0 … 255 → uint8 (H, W, 4)."""
+    grey = grey.round().clip(0, 255).astype(np.uint8)
+    return torch.from_numpy(np.dstack([grey, grey, grey, np.full_like(grey, 255)]))
+
+
+def distance(digit: Tensor, expected: Tensor) -> float:
+    """Mean absolute difference of two digits, one of which may be moved by a pixel."""
+    moved = [expected.roll((down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    return min(float((digit - other).abs().mean()) for other in moved)
+
+
 def mass_centre(digit: Tensor) -> tuple[float, float]:
     """(row, column) in pixels, 0 in the middle of the first pixel."""
     index = torch.arange(digit.size(0), dtype=digit.dtype)
