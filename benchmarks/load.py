@@ -95,6 +95,14 @@ class App:
                     return str(message["output"]["data"][0])
         raise RuntimeError("the stream ended without an answer")
 
+    async def alone(self, count: int) -> Drawings:
+        """Some digits with their answers, which come one at a time."""
+        found = {}
+        for digit in load_sample(train=False).images[:count, 0].numpy():
+            drawing = png_url(enlarge(as_ink(digit)))
+            found[drawing] = (await self.read("alone", drawing), await self.show("alone", drawing))
+        return found
+
 
 async def visit(app: App, drawings: Drawings, start: int, until: float, hurried: bool, seen: Seen):  # type: ignore[no-untyped-def]
     """Draw digits until `until`, a time of the monotonic clock."""
@@ -138,10 +146,7 @@ async def measure(url: str, process: int, soak_minutes: float) -> dict[str, Any]
     limits = httpx.Limits(max_connections=2 * VISITORS)
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits) as client:
         app = await App.open(client)
-        drawings = {}
-        for digit in load_sample(train=False).images[:VISITORS, 0].numpy():
-            drawing = png_url(enlarge(as_ink(digit)))
-            drawings[drawing] = (await app.read("alone", drawing), await app.show("alone", drawing))
+        drawings = await app.alone(VISITORS)
         began = time.perf_counter()
         seen = await crowd(app, drawings, VISITORS, SECONDS, hurried=False)
         result = {

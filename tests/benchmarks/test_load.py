@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.load import App, Drawings, Seen, crowd, growth, quantiles, with_comment
+from benchmarks.load import App, Seen, crowd, growth, quantiles, with_comment
 from bnmodel.data import load_sample
 from demo.images import as_ink, decode_canvas, enlarge, png_url
 
@@ -21,10 +21,7 @@ def together(*arguments: Any, **options: Any) -> Seen:
 async def visit_together(url: str, visitors: int, seconds: float, spoil: bool = False) -> Seen:
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         app = await App.open(client)
-        drawings: Drawings = {}
-        for digit in load_sample(train=False).images[:visitors, 0].numpy():
-            drawing = png_url(enlarge(as_ink(digit)))
-            drawings[drawing] = (await app.read("alone", drawing), await app.show("alone", drawing))
+        drawings = await app.alone(visitors)
         if spoil:  # one visitor's answers for those of another
             names, answers = list(drawings), list(drawings.values())
             drawings = dict(zip(names, answers[1:] + answers[:1], strict=True))
