@@ -163,21 +163,18 @@ def test_a_slanted_table_beside_the_sheet_does_not_matter(name: str, turns: int)
     torch.testing.assert_close(sketch(painted(ink))[0], expected, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", STROKES)
-def test_a_circle_around_the_digit_does_not_matter(name: str) -> None:
-    ink = drawn(STROKES[name], 90, (55, 55), (SIDE, SIDE))
-    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
-    circle = np.where(abs(np.hypot(y, x) - 75) < 2, 255, 0).astype(np.uint8)
-    digit, plain = sketch(painted(np.maximum(ink, circle)))[0], sketch(painted(ink))[0]
-    assert float((digit - plain).abs().max()) < 0.1
+RADIUS = np.hypot(*(np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2))
 
 
 @pytest.mark.parametrize("name", STROKES)
-def test_a_table_around_a_round_sheet_does_not_matter(name: str) -> None:
-    ink = drawn(STROKES[name], 80, (60, 60), (SIDE, SIDE))
-    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
-    table = np.where(np.hypot(y, x) > 92, 255, 0).astype(np.uint8)
-    digit, plain = sketch(painted(np.maximum(ink, table)))[0], sketch(painted(ink))[0]
+@pytest.mark.parametrize(
+    ("size", "around"),
+    [(90, abs(RADIUS - 75) < 2), (80, RADIUS > 92)],
+    ids=["circle", "table around a sheet"],
+)
+def test_what_is_around_the_digit_does_not_matter(size: int, around: np.ndarray, name: str) -> None:
+    ink = drawn(STROKES[name], size, ((SIDE - size) // 2,) * 2, (SIDE, SIDE))
+    digit, plain = sketch(painted(np.where(around, 255, ink)))[0], sketch(painted(ink))[0]
     assert float((digit - plain).abs().max()) < 0.1
 
 

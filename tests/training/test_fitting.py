@@ -204,29 +204,25 @@ def test_an_outlier_step_goes_down_the_nll_of_the_digits_and_half_the_cross_entr
         torch.testing.assert_close(mine, before - 0.3 * before.grad, rtol=1e-4, atol=1e-6)
 
 
+def unchanged_per_epoch(recipe: Recipe, digits: tuple[Digits, Digits]) -> list[int]:
+    """How many of 64 digits, one batch, are as before in each epoch."""
+    model, seen = seeded_model(recipe), []
+    model.register_forward_pre_hook(lambda network, given: seen.append(given[0]) if network.training else None)
+    train = digits[0][:64]
+    fit(model, train, digits[1][:10], recipe, progress=False)
+    assert all(batch.shape == train.images.shape for batch in seen)
+    return [sum(any(torch.equal(image, other) for other in train.images) for image in batch) for batch in seen]
+
+
 @pytest.mark.parametrize(("share", "redrawn"), [(0.0, 0), (0.5, 32), (1.0, 64)])
 def test_the_recipes_share_of_each_batch_is_augmented(
     share: float, redrawn: int, digits: tuple[Digits, Digits]
 ) -> None:
-    recipe, seen = dataclasses.replace(SHORT, epochs=1, augmented=share), []
-    model = seeded_model(recipe)
-    model.register_forward_pre_hook(lambda network, given: seen.append(given[0]) if network.training else None)
-    train = digits[0][:64]
-    fit(model, train, digits[1][:10], recipe, progress=False)
-    (batch,) = seen
-    as_before = [any(torch.equal(image, other) for other in train.images) for image in batch]
-    assert batch.shape == train.images.shape
-    assert as_before.count(False) == redrawn
+    assert unchanged_per_epoch(dataclasses.replace(SHORT, epochs=1, augmented=share), digits) == [64 - redrawn]
 
 
 def test_the_last_plain_epochs_are_trained_without_augmentation(digits: tuple[Digits, Digits]) -> None:
-    recipe, seen = dataclasses.replace(SHORT, epochs=3, augmented=1.0, plain=2), []
-    model = seeded_model(recipe)
-    model.register_forward_pre_hook(lambda network, given: seen.append(given[0]) if network.training else None)
-    train = digits[0][:64]
-    fit(model, train, digits[1][:10], recipe, progress=False)
-    kept = [sum(any(torch.equal(image, other) for other in train.images) for image in batch) for batch in seen]
-    assert kept == [0, 64, 64]
+    assert unchanged_per_epoch(dataclasses.replace(SHORT, epochs=3, augmented=1.0, plain=2), digits) == [0, 64, 64]
 
 
 def test_mini_batches_prepared_together_are_those_prepared_one_by_one(few: tuple[Digits, Digits]) -> None:
