@@ -7,7 +7,7 @@ digit has its own, from a given generator.
 """
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import torch
@@ -175,51 +175,66 @@ def european(images: Tensor, labels: Tensor, generator: Generator) -> Tensor:
 
     The stroke of a seven may continue from its foot in a loop to the bar.
     """
-    count = len(images)
-    _, uniform = random_like(images, generator)
-    ink = images[:, 0]  # (N, 28, 28)
-    position = torch.arange(SIZE, device=ink.device) + 0.5
-    rows = ink.amax(dim=2) > 0.3  # (N, 28)
-    top = torch.where(rows, position, SIZE).amin(dim=1)  # (N,)
-    bottom = torch.where(rows, position, 0).amax(dim=1)
+    pen = _Pen(images[:, 0], generator)
+    added = (*pen.bars(labels == 7), *pen.foot_and_flag(labels == 1), pen.slash(labels == 0))
+    return torch.maximum(images, torch.stack(added).amax(0).unsqueeze(1))
 
-    def stem(y: Tensor) -> Tensor:
+
+class _Pen:
+    """Adds strokes to some digits, (N,), whose ink is (N, 28, 28)."""
+
+    def __init__(self, ink: Tensor, generator: Generator) -> None:
+        self.ink = ink
+        self.uniform = partial(random_like(ink, generator)[1], len(ink))
+        self.position = torch.arange(SIZE, device=ink.device) + 0.5
+        rows = ink.amax(dim=2) > 0.3  # (N, 28)
+        self.top = torch.where(rows, self.position, SIZE).amin(dim=1)  # (N,)
+        self.bottom = torch.where(rows, self.position, 0).amax(dim=1)
+
+    def stem(self, y: Tensor) -> Tensor:
         """The mean x of the ink at height y, (N,)."""
-        row = ink[torch.arange(count, device=ink.device), y.long().clamp(0, SIZE - 1)]  # (N, 28)
-        return (row * position).sum(1) / row.sum(1).clamp(min=1e-3)
+        row = self.ink[torch.arange(len(self.ink), device=y.device), y.long().clamp(0, SIZE - 1)]  # (N, 28)
+        return (row * self.position).sum(1) / row.sum(1).clamp(min=1e-3)
 
-    def line(start: tuple[Tensor, ...], end: tuple[Tensor, ...], chosen: Tensor) -> Tensor:
-        width = 0.6 + 0.7 * uniform(count)
+    def line(self, start: tuple[Tensor, ...], end: tuple[Tensor, ...], chosen: Tensor) -> Tensor:
+        """A line from start to end, x and y, in the chosen digits."""
+        width = 0.6 + 0.7 * self.uniform()
         return segments(torch.stack(start, 1), torch.stack(end, 1), width) * chosen.view(-1, 1, 1)
 
-    middle = top + (bottom - top) * (0.45 + 0.2 * uniform(count))
-    tilt = 4 * uniform(count) - 2.5
-    left, right = stem(middle) - 2 - 4 * uniform(count), stem(middle) + 2 + 3.5 * uniform(count)
-    crossed = (labels == 7) & (uniform(count) < SEVENS_CROSSED)
-    strokes = line((left, middle - tilt / 2), (right, middle + tilt / 2), crossed)
-    base = stem(bottom - 1)
-    looped = crossed & (uniform(count) < SEVENS_LOOPED)
-    # a quadratic Bézier curve; its middle control point is mostly left of and below the straight line
-    out, down = 6 * uniform(count) - 1, 3 * uniform(count) - 1
-    control = (base + left) / 2 - out, (bottom + middle) / 2 + down
-    curve = [torch.stack(at, 1) for at in ((base, bottom - 1), control, (left, middle - tilt / 2))]  # (N, 2) each
-    points = [
-        (1 - t) ** 2 * curve[0] + 2 * t * (1 - t) * curve[1] + t**2 * curve[2] for t in (0.0, 0.25, 0.5, 0.75, 1.0)
-    ]
-    for start, end in pairwise(point.unbind(1) for point in points):
-        strokes = torch.maximum(strokes, line(start, end, looped))
-    foot = (labels == 1) & (uniform(count) < ONES_WITH_FOOT)
-    lean = 2 * uniform(count) - 1
-    left, right = base - 2 - 5 * uniform(count), base + 2 + 5 * uniform(count)
-    strokes = torch.maximum(strokes, line((left, bottom), (right, bottom + lean), foot))
-    head, flag = stem(top + 1), (labels == 1) & (uniform(count) < ONES_WITH_FLAG)
-    angle, length = 0.4 + 0.7 * uniform(count), (bottom - top) * (0.15 + 0.5 * uniform(count))  # from the vertical
-    tip = head - length * angle.sin(), top + length * angle.cos()
-    strokes = torch.maximum(strokes, line((head, top), tip, flag))
-    slashed = (labels == 0) & (uniform(count) < ZEROS_SLASHED)
-    half_x, half_y = 3 + 4 * uniform(count), 4 + 6 * uniform(count)
-    strokes = torch.maximum(strokes, line((14 - half_x, 14 + half_y), (14 + half_x, 14 - half_y), slashed))
-    return torch.maximum(images, strokes.unsqueeze(1))
+    def bars(self, sevens: Tensor) -> list[Tensor]:
+        """A bar, and a loop to it from the foot: a quadratic Bézier curve."""
+        uniform, bottom = self.uniform, self.bottom
+        middle = self.top + (bottom - self.top) * (0.45 + 0.2 * uniform())
+        tilt = 4 * uniform() - 2.5
+        left, right = self.stem(middle) - 2 - 4 * uniform(), self.stem(middle) + 2 + 3.5 * uniform()
+        crossed = sevens & (uniform() < SEVENS_CROSSED)
+        bar = self.line((left, middle - tilt / 2), (right, middle + tilt / 2), crossed)
+        base = self.stem(bottom - 1)
+        looped = crossed & (uniform() < SEVENS_LOOPED)
+        # the middle control point is mostly left of and below the straight line
+        out, down = 6 * uniform() - 1, 3 * uniform() - 1
+        control = (base + left) / 2 - out, (bottom + middle) / 2 + down
+        curve = [torch.stack(at, 1) for at in ((base, bottom - 1), control, (left, middle - tilt / 2))]  # (N, 2) each
+        points = [
+            (1 - t) ** 2 * curve[0] + 2 * t * (1 - t) * curve[1] + t**2 * curve[2] for t in (0.0, 0.25, 0.5, 0.75, 1.0)
+        ]
+        return [bar, *(self.line(a.unbind(1), b.unbind(1), looped) for a, b in pairwise(points))]
+
+    def foot_and_flag(self, ones: Tensor) -> tuple[Tensor, Tensor]:
+        uniform, top, bottom = self.uniform, self.top, self.bottom
+        foot, base = ones & (uniform() < ONES_WITH_FOOT), self.stem(bottom - 1)
+        lean = 2 * uniform() - 1
+        left, right = base - 2 - 5 * uniform(), base + 2 + 5 * uniform()
+        below = self.line((left, bottom), (right, bottom + lean), foot)
+        head, flag = self.stem(top + 1), ones & (uniform() < ONES_WITH_FLAG)
+        angle, length = 0.4 + 0.7 * uniform(), (bottom - top) * (0.15 + 0.5 * uniform())  # from the vertical
+        tip = head - length * angle.sin(), top + length * angle.cos()
+        return below, self.line((head, top), tip, flag)
+
+    def slash(self, zeros: Tensor) -> Tensor:
+        slashed = zeros & (self.uniform() < ZEROS_SLASHED)
+        half_x, half_y = 3 + 4 * self.uniform(), 4 + 6 * self.uniform()
+        return self.line((14 - half_x, 14 + half_y), (14 + half_x, 14 - half_y), slashed)
 
 
 @lru_cache
