@@ -42,22 +42,18 @@ if TYPE_CHECKING:
 Run = Callable[[nn.Module, Tensor, Path], Any]  # network, digit (28, 28), checkpoint folder → result
 
 
-def _modes(model: nn.Module, digit: Tensor, folder: Path) -> modes.Modes:
-    return modes.compare(model, digit, other_samples("random", 31, 0, digit))
+def _others(digit: Tensor) -> Tensor:
+    return other_samples("random", 31, 0, digit)
 
 
-def _worked_example(model: nn.Module, digit: Tensor, folder: Path) -> worked_example.WorkedExample:
-    return worked_example.run(model, digit, other_samples("random", 31, 0, digit))
-
-
-def _faults(model: nn.Module, digit: Tensor, folder: Path) -> list[faults.Fault]:
+def _faults(model: nn.Module, _: Tensor, folder: Path) -> list[faults.Fault]:
     history = History.read(folder / HISTORY)
     return [faults.best_by_reference(history), faults.statistics_not_saved(model), faults.momentum_inverted(model)]
 
 
 EXPERIMENTS: dict[str, tuple[Run, Callable[[Any], Figure]]] = {
-    "modes": (_modes, modes.figure),
-    "worked_example": (_worked_example, worked_example.figure),
+    "modes": (lambda model, digit, _: modes.compare(model, digit, _others(digit)), modes.figure),
+    "worked_example": (lambda model, digit, _: worked_example.run(model, digit, _others(digit)), worked_example.figure),
     "batch_spread": (lambda model, digit, _: batch_spread.run(model, digit), batch_spread.figure),
     "running_statistics": (lambda model, digit, _: running_statistics.run(model, digit), running_statistics.figure),
     "forgotten_eval": (lambda model, digit, _: forgotten_eval.run(model, digit), forgotten_eval.figure),
