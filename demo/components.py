@@ -27,8 +27,13 @@ def hint(words: str) -> None:
     gr.Markdown(words, elem_classes=["look", "hint"])
 
 
-def fold(title: str, text: str) -> None:
-    """Formula and source, folded away."""
+def look(words: str) -> None:
+    """What the picture shows, beside or below it."""
+    gr.Markdown(words, elem_classes="look")
+
+
+def fold(text: str, title: str = "The formula and the source") -> None:
+    """A text, folded away."""
     with gr.Accordion(title, open=False):
         gr.Markdown(text, latex_delimiters=LATEX)
 

@@ -42,9 +42,9 @@ def build(page: Page) -> None:
             seed = reshuffle_button("chance-reshuffle")
         shown = ui.picture(510, "chance")
         ui.take_home("chance")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         lines = ui.code(reads_digit=True)
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(ui.with_code(show, snippet), inputs=[size, seed], outputs=[shown, lines])
 
 

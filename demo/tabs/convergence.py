@@ -82,18 +82,18 @@ def build(page: Page) -> None:
                 choices, value="he_normal", label="Initialiser", elem_id="conv-init", min_width=150
             )
         curves = ui.picture(400, "convergence")
-        gr.Markdown(LIVE, elem_classes="look")
+        ui.look(LIVE)
         with gr.Row(elem_classes="controls"):
             epochs = gr.Slider(5, MOST_EPOCHS, 10, step=1, label="Epochs", elem_id="conv-epochs", min_width=120)
             seed = reshuffle_button("conv-reshuffle")
         with gr.Row(elem_classes="controls"):
             pressed = buttons("conv")
         live = ui.live_picture("conv-live")
-        gr.Markdown(MAPS, elem_classes="look")
+        ui.look(MAPS)
         maps = ui.picture(1170, "maps-of-rates")
         ui.take_home("convergence")
         lines = ui.code()
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(show, inputs=[rate, initializer], outputs=[curves, maps])
         inputs = [rate, initializer, epochs, seed]
         tab.live(ui.coded(snippet), inputs=inputs, outputs=[lines])

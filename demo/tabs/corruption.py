@@ -57,9 +57,9 @@ def build(page: Page) -> None:
             )
         shown = ui.picture(600, "corruption")
         ui.take_home("corruption")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         lines = ui.code(reads_digit=True)
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(ui.with_code(show, snippet), inputs=[kind, batch_size], outputs=[shown, lines])
 
 

@@ -55,14 +55,14 @@ def build(page: Page) -> None:
         with gr.Row(elem_classes="controls"):
             calls = gr.Slider(1, MAX_CALLS, 50, step=1, label="Predictions in train mode", elem_id="calls")
         shown = ui.picture(370, "forgotten")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         gr.Markdown(OTHERS)
-        gr.Markdown(LOOK_OTHERS, elem_classes="look")
+        ui.look(LOOK_OTHERS)
         others = ui.picture(250, "faults")
         ui.take_home("faults")
         ui.check_own("these faults")
         lines = ui.code(reads_digit=True)
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         # at_once: each needs 0.4 GB for robust
         tab.live(ui.with_code(show, snippet), inputs=[calls], outputs=[shown, lines], at_once=1)
         tab.live(show_others, outputs=[others], at_once=1)

@@ -126,7 +126,7 @@ def build(page: Page) -> None:
             first = named[page.model.value]
             chosen = download(first[FIRST], "download-file", "primary")
         lines = gr.Markdown(ui.fenced(code_of(page.model.value, FIRST)), elem_id="export-snippet")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         shown = ui.picture(330, "parity")
 
         def offer(model: str, file: str) -> list[gr.DownloadButton]:
@@ -146,7 +146,7 @@ def build(page: Page) -> None:
         checks.value, speed.value = certified(folder_at_first), timed(folder_at_first)
         ui.take_home("export")
         ui.check_own("batch norms that were not folded")
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(ui.coded(snippet), inputs=[file], outputs=[lines])
         tab.live(recorded, outputs=[checks, speed])
         tab.live(show, outputs=[shown])

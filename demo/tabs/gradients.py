@@ -66,9 +66,9 @@ def build(page: Page) -> None:
             seed = reshuffle_button("grad-reshuffle")
         shown = ui.picture(740, "gradients")
         ui.take_home("gradients")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         lines = ui.code()
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(ui.with_code(show, snippet), inputs=[initializer, std, steps, rate, seed], outputs=[shown, lines])
 
 

@@ -70,7 +70,7 @@ def build(page: Page) -> None:
                 [1, 10, 100, 1000], value=100, label="Samples", min_width=90, scale=0, elem_id="initialise-samples"
             )
         layer = ui.picture(450, "one-layer")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         ui.hint(HINT_STACK)
         with gr.Row(elem_classes="controls"):
             depth = gr.Slider(
@@ -78,9 +78,9 @@ def build(page: Page) -> None:
             )
         stack = ui.picture(820, "stack")
         ui.take_home("initialise")
-        gr.Markdown(LOOK_STACK, elem_classes="look")
+        ui.look(LOOK_STACK)
         lines = ui.code()
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         shared = [activation, mean, std, gain, seed]
         tab.live(ui.with_code(show, snippet), inputs=[*shared, width, samples, depth], outputs=[layer, stack, lines])
 

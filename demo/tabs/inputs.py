@@ -58,9 +58,9 @@ def build(page: Page) -> None:
             )
         shown = ui.picture(1010, "inputs")
         ui.take_home("inputs")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         lines = ui.code()
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(
             ui.with_code(show, snippet),
             inputs=[scale, offset, correlation, share, momentum, steps, batch_size],

@@ -59,9 +59,9 @@ def build(page: Page) -> None:
         shown = ui.picture(810, "statistics")
         ui.take_home("statistics")
         ui.check_own("statistics that were never updated")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         lines = ui.code(reads_digit=True)
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(
             ui.with_code(show, snippet),
             inputs=[momentum, batch_size],

@@ -56,8 +56,8 @@ def build(page: Page) -> None:
                 1, MOST_PATIENCE, 5, step=1, label="Patience (epochs)", elem_id="stop-patience", min_width=150
             )
         shown = ui.picture(480, "stopping")
-        gr.Markdown(LOOK, elem_classes="look")
-        gr.Markdown(LIVE, elem_classes="look")
+        ui.look(LOOK)
+        ui.look(LIVE)
         with gr.Row(elem_classes="controls"):
             dropout = gr.Slider(0, 0.8, 0.5, step=0.05, label="Dropout", elem_id="stop-dropout", min_width=110)
             decay = gr.Dropdown(
@@ -76,7 +76,7 @@ def build(page: Page) -> None:
         live = ui.live_picture("stop-live")
         ui.take_home("stopping")
         lines = ui.code()
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(show, inputs=[patience], outputs=[shown])
         inputs = [dropout, decay, epochs, seed]
         tab.live(describe, inputs=inputs, outputs=[caption])

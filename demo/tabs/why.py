@@ -4,7 +4,6 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-import gradio as gr
 import numpy as np
 
 from bnmodel.experiments import modes
@@ -50,9 +49,9 @@ def build(page: Page) -> None:
         maps.apply(None, None, [channel], js="() => window.touched.channel", api_visibility="private")
         ui.take_home("why")
         ui.check_own("batch statistics at prediction time")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         lines = ui.code(reads_digit=True)
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(ui.with_code(show, snippet), outputs=[shown, maps, lines], shared=[*batch, layer, channel])
 
 

@@ -64,9 +64,9 @@ def build(page: Page) -> None:
         shown = ui.picture(1600, "worked")
         shown.select(None, None, [pixel], js="() => window.touched.pixel", api_visibility="private")
         ui.take_home("worked-out")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         lines = ui.code(reads_digit=True)
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(
             ui.with_code(show, snippet),
             inputs=[gamma, beta, eps, pixel],

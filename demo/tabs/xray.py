@@ -1,6 +1,5 @@
 """Preprocessing of a drawing: its ink, the box around it, and the 28×28 numbers that the network gets."""
 
-import gradio as gr
 import numpy as np
 import torch
 
@@ -37,9 +36,9 @@ def build(page: Page) -> None:
         ui.hint(HINT)
         shown = ui.picture(660, "xray")
         ui.take_home("x-ray")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         lines = ui.code(reads_digit=True)
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(ui.with_code(show, snippet), outputs=[shown, lines])
 
 

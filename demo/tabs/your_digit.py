@@ -3,7 +3,6 @@
 from html import escape
 from typing import Any
 
-import gradio as gr
 import numpy as np
 
 from bnmodel.experiments.modes import train_probabilities
@@ -51,9 +50,9 @@ def build(page: Page) -> None:
         shown = ui.picture(520, "modes")
         ui.take_home("your-digit")
         ui.check_own("answers that depend on the batch")
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         lines = ui.code(reads_digit=True)
-        ui.fold("The formula and the source", FORMULA)
+        ui.fold(FORMULA)
         tab.live(ui.with_code(show, snippet), outputs=[shown, lines], shared=batch)
 
 

@@ -51,13 +51,13 @@ SHARED: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "inspection"
 def build(page: Page) -> None:
     task = "Find out what is wrong with the second example."
     with page.tab("Your model", "Does your own network treat batch norm correctly?", task=task):
-        gr.Markdown(LOOK, elem_classes="look")
+        ui.look(LOOK)
         with gr.Row(elem_classes="controls"):
             buttons = {name: gr.Button(title, elem_id=f"example-{name}") for name, title in NAMES.items()}
         file = gr.File(label="ONNX file", elem_id="your-model", height=130)
         shown = ui.picture(220, "inspection")
         ui.code(CODE)
-        ui.fold("The command and the source", ABOUT)
+        ui.fold(ABOUT, "The command and the source")
         for name, button in buttons.items():
             button.click(_example(name), None, [shown], api_visibility="private", **SHARED)
         file.upload(uploaded, [file], [shown, file], api_visibility="private", preprocess=False, **SHARED)
