@@ -113,7 +113,7 @@ def launch_options(app: gr.Blocks) -> dict[str, Any]:
         "server_name": os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else "127.0.0.1"),
         "theme": Paper(),
         "css_paths": [HERE / "style.css", HERE / "tabs.css"],
-        "head": f"<style>{(HERE / 'screen.css').read_text(encoding='utf-8')}</style>{scripts.to_head()}",
+        "head": f"<style>{scripts.source('screen.css')}</style>{scripts.to_head()}",
         "footer_links": ["api"],
         "max_file_size": LARGEST_FILE,
         "state_session_capacity": MOST_SESSIONS,

@@ -5,8 +5,8 @@ from pathlib import Path
 import gradio as gr
 
 from demo import glossary
+from demo.scripts import source
 
-HEAD_JS = (Path(__file__).parent / "head.js").read_text(encoding="utf-8")
 TITLE = "What batch normalisation does to your digit"
 LEAD = "Draw a digit: a network reads it, and the tabs show what batch norm does to it inside the network."
 LESSON = Path(__file__).parents[1] / "docs" / "lesson.md"
@@ -26,7 +26,7 @@ def build_head() -> None:
         '<dialog class="lesson" aria-labelledby="lesson-title"><form method="dialog"><h2 id="lesson-title">Lesson notes'
         '</h2><span><button type="button" data-do="print">Print</button> <button>Close</button></span></form></dialog>'
         '<div class="term-note" popover><div aria-live="polite"></div></div>',
-        js_on_load=HEAD_JS,
+        js_on_load=source("head.js"),
         apply_default_css=False,
         elem_id="intro",
     )

@@ -8,7 +8,6 @@ page (see `demo.page`).
 import base64
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -20,10 +19,10 @@ from bnmodel.data import load_sample
 from bnmodel.data.advice import advice
 from demo import digits
 from demo.images import as_ink, decode_canvas, grey, png_url
+from demo.scripts import source
 from demo.server.validation import is_number, refusal, shown
 from export.recogniser import SURE, Answer, Recognizer
 
-HERE = Path(__file__).parent
 EXAMPLE = 1  # index of the example within its class
 MOST_READ = 512  # drawings whose answers are kept
 R = TypeVar("R")
@@ -58,11 +57,9 @@ def build_pad(
     return gr.HTML(
         value="",
         elem_id="pad",
-        html_template=(HERE / "pad.html").read_text(encoding="utf-8"),
-        css_template=(HERE / "pad.css").read_text(encoding="utf-8"),
-        js_on_load="\n".join(
-            (HERE / name).read_text(encoding="utf-8") for name in ("drawing.js", "pad.js", "picture.js")
-        ),
+        html_template=source("pad.html"),
+        css_template=source("pad.css"),
+        js_on_load="\n".join(map(source, ("drawing.js", "pad.js", "picture.js"))),
         apply_default_css=False,
         server_functions=[recognize],
         examples=[{"label": label, "url": png_url(as_ink(digit))} for label, digit in enumerate(example_digits())],

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path as File
 from types import ModuleType
 
 import gradio as gr
 
-PATH_JS = (File(__file__).parent / "path.js").read_text(encoding="utf-8")
+from demo.scripts import source
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Path:
 
 def build_path() -> gr.HTML:
     """The place of the list; its value is set once the tabs are built."""
-    return gr.HTML(js_on_load=PATH_JS, apply_default_css=False, elem_id="path")
+    return gr.HTML(js_on_load=source("path.js"), apply_default_css=False, elem_id="path")
 
 
 def build_next() -> gr.HTML:

@@ -1,8 +1,13 @@
-"""The scripts that many components run when they are mounted, sent to the browser once."""
+"""The page's scripts and styles; those that many components run when they are mounted are sent only once."""
 
 from pathlib import Path
 
 SHARED = ("tab", "touch", "take_home")
+
+
+def source(name: str) -> str:
+    """The text of a file in this folder."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def on_mount(name: str) -> str:
@@ -12,6 +17,6 @@ def on_mount(name: str) -> str:
 
 def to_head() -> str:
     """HTML for the page's head, which Gradio runs before it mounts the components."""
-    sources = {name: (Path(__file__).parent / f"{name}.js").read_text(encoding="utf-8") for name in SHARED}
-    functions = ",\n".join(f"{name}(element, trigger) {{\n{source}}}" for name, source in sources.items())
+    sources = {name: source(f"{name}.js") for name in SHARED}
+    functions = ",\n".join(f"{name}(element, trigger) {{\n{text}}}" for name, text in sources.items())
     return f"<script>\nwindow.onMount = {{\n{functions}\n}};\n</script>"

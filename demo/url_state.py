@@ -9,19 +9,18 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import BlockContext
 from gradio.components import Component
 
-URL_STATE_JS = (Path(__file__).parent / "url_state.js").read_text(encoding="utf-8")
+from demo.scripts import source
 
 
 def start(root: gr.Blocks) -> None:
     """Load url_state.js. Call it once, before the other functions of this file."""
-    root.load(None, js=f"() => {{ {URL_STATE_JS} }}", api_visibility="private")
+    root.load(None, js=f"() => {{ {source('url_state.js')} }}", api_visibility="private")
 
 
 def note(name: str, controls: Sequence[Component]) -> None:
