@@ -104,6 +104,19 @@ class Tab:
         self.controls += new
         self.shared += [control for control in shared if control not in self.shared]
         url_state.note(self.name, new)
+        gr.on(
+            [self.ear.input, *(component.change for component in inputs)],  # type: ignore[attr-defined]
+            self._refresh(show),
+            [self.page.pad, self.page.model, *shared, *inputs],
+            list(outputs),
+            show_progress="minimal",  # style.css turns it into a fade, for slow answers only
+            trigger_mode="always_last",
+            concurrency_limit=at_once,
+            api_visibility="private",
+        )
+
+    def _refresh(self, show: Callable[..., Any]) -> Callable[..., Any]:
+        """`show`, given the pad's value and the network's name instead of a `Drawn`; ends once its page is closed."""
 
         def refresh(url: str, model: str, *values: Any) -> Any:
             try:
@@ -124,16 +137,7 @@ class Tab:
                     return
                 yield step
 
-        gr.on(
-            [self.ear.input, *(component.change for component in inputs)],  # type: ignore[attr-defined]
-            refresh_in_steps if isgeneratorfunction(show) else refresh,
-            [self.page.pad, self.page.model, *shared, *inputs],
-            list(outputs),
-            show_progress="minimal",  # style.css turns it into a fade, for slow answers only
-            trigger_mode="always_last",
-            concurrency_limit=at_once,
-            api_visibility="private",
-        )
+        return refresh_in_steps if isgeneratorfunction(show) else refresh
 
 
 class Page:
