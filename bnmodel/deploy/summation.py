@@ -16,6 +16,8 @@ MEANS = (aten.mean.default, aten.mean.dim)
 class InSequence(TorchDispatchMode):
     """While active, sums, means and cumulative sums of float32 tensors are added up one element after the other."""
 
+    supports_higher_order_operators = True  # the operators of a branch of torch.cond come here
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         known = func in (*SUMS, *MEANS, aten.cumsum.default)

@@ -30,6 +30,27 @@ class TextLine(Body):
         return F.adaptive_avg_pool2d(self.body(x), (1, None))
 
 
+class TextReader(nn.Module):
+    """Reads a line of any width (Shi et al. 2017, CRNN)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 4, 3, 1, 1),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 3, 1, 1),
+            nn.BatchNorm2d(6),
+            nn.MaxPool2d((2, 2), (2, 1), (0, 1)),
+            nn.Conv2d(6, 6, 2),
+        )
+        self.recurrent, self.letters = nn.LSTM(6, 4, bidirectional=True), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.recurrent(self.features(x).squeeze(2).permute(2, 0, 1))
+        steps, batch, channels = y.size()
+        return self.letters(y.view(steps * batch, channels)).view(steps, batch, -1)
+
+
 class Unnamed(Body):
     def forward(self, _: Tensor) -> Tensor:
         return self.body(_)
@@ -45,6 +66,16 @@ def test_all_formats_give_the_answers_of_the_network_at_other_sizes(make, tmp_pa
     network = make().eval()
     certify(network, X, tmp_path, dynamic=(0, 2, 3), formats=FORMATS)
     other = torch.rand(2, 3, 12, 17)
+    for format in FORMATS:
+        received = load(tmp_path, format=format)(other.numpy())["output"]
+        with torch.no_grad():
+            np.testing.assert_allclose(received, network(other), rtol=1e-4, atol=1e-5)
+
+
+def test_a_line_of_text_has_any_width(tmp_path):
+    network = TextReader().eval()
+    certify(network, torch.rand(4, 1, 8, 30), tmp_path, dynamic=(0, 3), formats=FORMATS)
+    other = torch.rand(2, 1, 8, 52)
     for format in FORMATS:
         received = load(tmp_path, format=format)(other.numpy())["output"]
         with torch.no_grad():
