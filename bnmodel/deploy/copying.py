@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping, MutableSequence
-from types import CellType, FunctionType, GeneratorType, ModuleType
+from types import CellType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -99,7 +99,7 @@ def _rebind(values: MutableMapping[Any, Any] | MutableSequence[Any], memo: Mappi
 
 
 def _rebound(value: Any, memo: Mapping[int, Any]) -> Any:
-    """A closure (also within a partial) or weak reference to the copy; any other value as it is."""
+    """A closure (also within a partial), method or weak reference of the copy; any other value as it is."""
     if isinstance(value, FunctionType) and value.__closure__:
         cells = [_rebound_cell(cell, memo) for cell in value.__closure__]
         if all(new is old for new, old in zip(cells, value.__closure__, strict=True)):
@@ -107,6 +107,8 @@ def _rebound(value: Any, memo: Mapping[int, Any]) -> Any:
         copied = FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, tuple(cells))
         copied.__kwdefaults__ = value.__kwdefaults__
         return copied
+    if isinstance(value, MethodType) and id(value.__self__) in memo:
+        return MethodType(value.__func__, memo[id(value.__self__)])
     if isinstance(value, functools.partial):
         inner = _rebound(value.func, memo)
         return value if inner is value.func else functools.partial(inner, *value.args, **value.keywords)

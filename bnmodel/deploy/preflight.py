@@ -1,9 +1,10 @@
 """Checks before an export: wrappers, modes, weights and statistics of the network, then its traced graph."""
 
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -85,8 +86,11 @@ def only_its_layers(module: nn.Module) -> Iterator[None]:
             )
 
     hook = register_module_forward_pre_hook(check)
+    # a compiled part would be compiled with the hook
+    eagerly = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     try:
-        yield
+        with eagerly:
+            yield
     finally:
         hook.remove()
 

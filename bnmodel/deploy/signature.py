@@ -212,11 +212,8 @@ def named_tensors(output: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str
         ExportError: a part of the output is neither a tensor, a container, a number nor None.
     """
     if isinstance(output, Tensor):
-        where = " ".join(["output", *path])
         if output.layout != torch.strided:
-            raise ExportError(f"{where}: expected dense tensors, received {output.layout}")
-        if output.dtype not in DTYPES.values():
-            raise ExportError(f"{where}: expected one of {', '.join(DTYPES)}, received {output.dtype}")
+            raise ExportError(f"output {'_'.join(path)}: expected dense tensors, received {output.layout}")
         yield "_".join(path), output
     elif isinstance(output, Mapping):
         for key, value in output.items():
@@ -258,7 +255,11 @@ def with_tensors(output: Any, tensors: Iterator[Any]) -> Any:
 
 def output_names(output: Any, asked: str | Sequence[str] | None, inputs: Sequence[str]) -> tuple[str, ...]:
     """Names of the tensors in `output`, distinct from those of the inputs."""
-    found = [name or "output" for name, _ in named_tensors(output)]
+    found = []
+    for name, tensor in named_tensors(output):
+        found.append(name or "output")
+        if tensor.dtype not in DTYPES.values():
+            raise ExportError(f"{found[-1]}: expected one of {', '.join(DTYPES)}, received {tensor.dtype}")
     if not found:
         raise ExportError(f"output: expected at least one tensor, received {type(output).__name__} without any")
     if asked is None:

@@ -61,6 +61,36 @@ class Spare(Body):
         return nn.ReLU()(self.body(x))
 
 
+class CompiledPart(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tail = torch.compile(head(), backend="eager")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(self.body(x))
+
+
+class Plain(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def patched() -> nn.Module:
+    """A network whose forward was replaced by a function that calls the former one."""
+    network = Plain()
+    before = network.forward
+    network.forward = lambda x: 2 * before(x)
+    return network
+
+
+@pytest.mark.parametrize(("make", "count"), [(CompiledPart, 2), (patched, 1)])
+def test_compiled_parts_and_replaced_forwards_are_accepted(make, count):
+    network = make().eval()
+    folded = fold(network, X)
+    assert len(folded.folded) == count
+    torch.testing.assert_close(folded.module(X), network(X).detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_layers_that_are_not_called_or_have_no_weights_are_accepted():
     assert fold(Spare().eval(), X).folded == ["norm"]
 

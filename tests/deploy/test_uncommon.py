@@ -275,11 +275,18 @@ class FromComplex(Body):
         return self.body(z.real)
 
 
+class ToComplex(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return torch.complex(y, -y)
+
+
 @pytest.mark.parametrize(
     ("make", "dtype", "reason"),
     [
         (Running, torch.float32, r"ONNX exporter has no conversion of aten\.cummax; compute it with other operators"),
         (FromComplex, torch.complex64, r"takes no complex tensors \(z\); .*view_as_real"),
+        (ToComplex, torch.float32, r"takes no complex tensors \(output\); .*view_as_real"),
         (lambda: nn.Conv2d(3, 4, 3).double(), torch.float64, r"ONNX Runtime cannot run it .*Conv"),
     ],
 )
