@@ -4,20 +4,15 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 from torch import nn
 
 from bnmodel.deploy import inspect
 from export.__main__ import main
 from tests.deploy.onnx_helpers import (
     EVAL,
-    RNG,
     TRAIN,
-    Build,
-    answers,
     codes,
     convolution,
     model,
@@ -166,76 +161,6 @@ def test_a_recurrent_layer_with_time_first_is_not_called_dependent_on_its_batch(
     assert inspect(path).sound
 
 
-NEIGHBOURS = {
-    "Conv": ("h = Conv(x, w, b)\n" + EVAL, {"w": weights(4, 3, 3, 3), "b": weights(4)}),
-    "grouped ConvTranspose": (
-        "g = Concat<axis=1>(x, x)\nh = ConvTranspose<group=2>(g, w)\n" + EVAL,
-        {"w": weights(6, 2, 3, 3)},
-    ),
-    "Conv after": (
-        "g = Concat<axis=1>(x, x)\ne = Slice(g, zero, four, one)\nh = Relu(e)\n"
-        + EVAL.replace("y =", "n =")
-        + "\ny = Conv<group=2>(n, w)",
-        {"w": weights(6, 2, 3, 3), "zero": np.array([0]), "four": np.array([4]), "one": np.array([1])},
-    ),
-}
-
-
-@pytest.mark.parametrize("name", NEIGHBOURS)
-def test_folding_leaves_the_answers_and_no_batch_norm(tmp_path: Path, name: str) -> None:
-    nodes, parts = NEIGHBOURS[name]
-    path = saved(tmp_path, model(nodes, parts | statistics()))
-    assert "unfolded" in codes(path)
-    inspection = inspect(path, fold_to=tmp_path / "folded.onnx")
-    assert inspection.folded is not None
-    assert inspection.folded["batch_norms"] == 1
-    x = RNG.normal(size=(3, 3, 8, 8)).astype(np.float32)
-    before, after = answers(path, x), answers(tmp_path / "folded.onnx", x)
-    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
-    assert inspect(tmp_path / "folded.onnx").batch_norms == 0
-
-
-@pytest.mark.parametrize("transposed", [0, 1])
-def test_folding_into_a_dense_layer(tmp_path: Path, transposed: int) -> None:
-    w = weights(4, 5) if not transposed else weights(5, 4)
-    nodes = f"h = Relu(x)\n{EVAL.replace('y =', 'n =')}\ny = Gemm<transB={transposed}>(n, w)"
-    path = saved(tmp_path, model(nodes, {"w": w} | statistics(), inputs="float[N,4] x", output="float[N,5] y"))
-    inspect(path, fold_to=tmp_path / "folded.onnx")
-    x = RNG.normal(size=(3, 4)).astype(np.float32)
-    before, after = answers(path, x), answers(tmp_path / "folded.onnx", x)
-    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_folding_into_a_dense_layer_without_bias(tmp_path: Path, first: bool) -> None:
-    dense = "h = MatMul(x, w)\ny = BatchNormalization(h, gamma, beta, mean, var)"
-    if not first:
-        dense = "h = Relu(x)\nn = BatchNormalization(h, gamma, beta, mean, var)\ny = MatMul(n, w)"
-    path = saved(
-        tmp_path, model(dense, {"w": weights(4, 4)} | statistics(), inputs="float[N,4] x", output="float[N,4] y")
-    )
-    assert "unfolded" in codes(path)
-    inspect(path, fold_to=tmp_path / "folded.onnx")
-    x = RNG.normal(size=(3, 4)).astype(np.float32)
-    np.testing.assert_allclose(answers(tmp_path / "folded.onnx", x), answers(path, x), rtol=1e-5, atol=1e-5)
-    assert inspect(tmp_path / "folded.onnx").batch_norms == 0
-
-
-def test_a_dense_layer_over_the_last_of_three_axes_is_no_neighbour_to_fold_into(tmp_path: Path) -> None:
-    nodes = "h = MatMul(x, w)\ny = BatchNormalization(h, gamma, beta, mean, var)"
-    parts = {"w": weights(4, 4)} | statistics()
-    path = saved(tmp_path, model(nodes, parts, inputs="float[N,4,4] x", output="float[N,4,4] y"))
-    assert inspect(path, fold_to=tmp_path / "folded.onnx").batch_norms == 1
-    assert (inspect(tmp_path / "folded.onnx").batch_norms) == 1
-
-
-def test_a_file_in_float16_is_folded(tmp_path: Path) -> None:
-    parts = {name: array.astype(np.float16) for name, array in ({"w": weights(4, 4)} | statistics()).items()}
-    nodes = f"h = Relu(x)\n{EVAL.replace('y =', 'n =')}\ny = Gemm(n, w)"
-    path = saved(tmp_path, model(nodes, parts, inputs="float16[N,4] x", output="float16[N,4] y"))
-    assert (inspect(path, fold_to=tmp_path / "folded.onnx").folded or {})["batch_norms"] == 1
-
-
 def test_dynamic_quantisation_is_named_as_the_reason_for_a_small_dependence_on_the_batch(tmp_path: Path) -> None:
     nodes = "q, scale, zero = DynamicQuantizeLinear(x)\ny = DequantizeLinear(q, scale, zero)"
     inspection = inspect(saved(tmp_path, model(nodes, {})))
@@ -244,53 +169,6 @@ def test_dynamic_quantisation_is_named_as_the_reason_for_a_small_dependence_on_t
     assert "takes its scale from the whole batch" in finding.message
     assert inspection.sound
     assert inspection.batch_dependent
-
-
-def without_shape(parsed: onnx.ModelProto) -> onnx.ModelProto:
-    for value in parsed.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    return parsed
-
-
-def old_format() -> onnx.ModelProto:
-    """IR version 3, in which every initialiser is an input as well."""
-    parsed = convolution(EVAL, statistics(), opset=8)
-    parsed.ir_version = 3
-    for tensor in parsed.graph.initializer:
-        parsed.graph.input.append(helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, list(tensor.dims)))
-    return parsed
-
-
-@pytest.mark.parametrize("build", [lambda: without_shape(convolution(EVAL, statistics())), old_format])
-def test_files_as_other_tools_write_them_are_read_and_folded(tmp_path: Path, build: Build) -> None:
-    path = saved(tmp_path, build())
-    inspection = inspect(path, fold_to=tmp_path / "folded.onnx")
-    assert inspection.sound
-    assert inspection.batch_invariance["checked"]
-    assert (inspection.folded or {})["batch_norms"] == 1
-
-
-def test_a_gemm_that_adds_a_matrix_is_no_neighbour_to_fold_into(tmp_path: Path) -> None:
-    parts = {"w": weights(5, 4), "c": weights(4, 4), **statistics()}
-    path = saved(tmp_path, model(f"h = Gemm(x, w, c)\n{EVAL}", parts, inputs="float[4,5] x", output="float[4,4] y"))
-    inspection = inspect(path, fold_to=tmp_path / "folded.onnx")
-    assert "unfolded" not in {finding.code for finding in inspection.findings}
-    assert (inspection.folded or {})["batch_norms"] == 0
-
-
-@pytest.mark.parametrize("read", ["h", "y"])
-def test_what_a_branch_reads_is_not_folded_away(tmp_path: Path, read: str) -> None:
-    """`h`: input of the norm, after a convolution; `y`: its output, before a convolution."""
-    branch = f"z = If (flag) <then_branch = yes () => (float[N,4,6,6] a) {{ a = Relu({read}) }}, "
-    branch += f"else_branch = no () => (float[N,4,6,6] b) {{ b = Neg({read}) }}>"
-    if read == "h":
-        nodes = f"h = Conv(x, w)\n{EVAL}\n{branch}"
-    else:
-        nodes = f"g = Conv(x, w)\nh = Relu(g)\n{EVAL}\no = Conv(y, v)\n{branch}"
-    parts = {"w": weights(4, 3, 3, 3), "v": weights(2, 4, 1, 1), "flag": np.array(True), **statistics()}
-    parsed = model(nodes, parts, output="float[N,4,6,6] y, float[N,4,6,6] z" if read == "h" else "float[N,4,6,6] z")
-    inspection = inspect(saved(tmp_path, parsed), fold_to=tmp_path / "folded.onnx")
-    assert (inspection.folded or {})["batch_norms"] == 0
 
 
 def test_an_input_beside_the_batch_keeps_its_size(tmp_path: Path) -> None:
@@ -305,12 +183,6 @@ def test_random_answers_are_not_called_batch_dependent(tmp_path: Path) -> None:
     inspection = inspect(saved(tmp_path, parsed))
     assert inspection.sound
     assert inspection.batch_invariance["reason"] == "two runs on one input differ"
-
-
-def test_a_batch_norm_before_a_padded_convolution_is_kept(tmp_path: Path) -> None:
-    nodes = "h = Relu(x)\n" + EVAL.replace("y =", "n =") + "\ny = Conv<pads=[1, 1, 1, 1]>(n, w)"
-    path = saved(tmp_path, model(nodes, {"w": weights(4, 3, 3, 3)} | statistics(3)))
-    assert "unfolded" not in codes(path)
 
 
 def test_the_command_exits_0_when_sound_1_when_not_and_2_for_wrong_use(
