@@ -76,7 +76,7 @@ def train(
     from bnmodel import plotting
     from bnmodel.training.figures import loss_curves
 
-    out = out or Path("checkpoints") / settings.name
+    out = out or _without_export(Path("checkpoints") / settings.name)
     keep_freed_memory()
     with distributed.process_group(device):
         with distributed.first_process_first():  # it alone downloads
@@ -95,6 +95,16 @@ def train(
         stop = f"epoch {best.epoch} of {len(history.epochs)} ({history.stopped})"
         print(f"best validation loss {best.validation_loss:.6f}, {stop}")
     return 0
+
+
+def _without_export(folder: Path) -> Path:
+    """The default output folder; ValueError if it holds an exported network, whose checkpoint would be replaced."""
+    if (folder / "certificate.json").exists():
+        raise ValueError(
+            f"{folder}: holds an exported network; choose another folder, as in --out {Path('build') / folder.name}, "
+            f"or replace its checkpoint with --out {folder}"
+        )
+    return folder
 
 
 def refit(
@@ -168,7 +178,9 @@ def experiment(
     """Write the figure (PNG and SVG) and the numbers (JSON) of an experiment on a drawn digit.
 
     Args:
-        name: experiment to run; an unknown name lists them.
+        name: modes, worked_example, batch_spread, running_statistics, forgotten_eval, faults, corruption,
+            initialization, initialization_depth, input_normalization, gradients, convergence, convergence_sweep or
+            early_stopping.
         every: run all experiments.
         image: picture of a digit, of any size and polarity.
         checkpoint: folder of a finished training.
@@ -178,7 +190,7 @@ def experiment(
 
     digit = catalogue.read_digit(image) if image else data.load_sample(train=False).images[5, 0]
     if every == (name is not None):
-        raise ValueError("experiment: expected a name, or --all for every experiment")
+        raise ValueError(f"experiment: expected one of {', '.join(catalogue.EXPERIMENTS)}, or --all for every one")
     for each in [name] if name is not None else catalogue.EXPERIMENTS:
         for path in catalogue.write(each, checkpoint, digit, out):
             print(path)

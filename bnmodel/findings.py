@@ -21,7 +21,7 @@ CODES: dict[str, str] = {
     "dead-channels": "channels whose output is constant",
     "exploding-channels": "channels amplified beyond the range of half precision",
     "invalid-statistics": "NaN, infinite or negative values in the running statistics, or in the input",
-    "training-mode": "a batch norm of the file is in training mode",
+    "training-mode": "the network, or a batch norm of the file, is in training mode",
     "batch-dependent": "a sample's output depends on the rest of its batch",
     "unfolded": "a batch norm could be folded into its neighbour",
     "active-dropout": "a dropout of the file is in training mode",

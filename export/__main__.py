@@ -56,7 +56,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def inspect_file(arguments: Sequence[str]) -> int:
-    """Print the faults of an ONNX file; exit with 0 if it is sound, else with 1."""
+    """Print the faults of an ONNX file; exit with 0 if it is sound, 1 if not, 2 if it cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m export inspect", description=inspect_file.__doc__)
     parser.add_argument("file", type=Path, metavar="FILE.onnx")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
@@ -68,7 +68,7 @@ def inspect_file(arguments: Sequence[str]) -> int:
         if options.json:
             print(json.dumps({"error": str(error), "findings": [], "batch_norms": 0}))
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     print(json.dumps(inspection.to_dict(), indent=1) if options.json else inspection)
     return 0 if inspection.sound else 1
 

@@ -11,6 +11,7 @@ import torchvision
 
 from bnmodel import RECIPES, load_checkpoint
 from bnmodel.__main__ import FUNCTIONS, main
+from bnmodel.experiments import catalogue
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,28 @@ def test_missing_mnist_that_cannot_be_downloaded_is_an_actionable_error(tmp_path
 def test_a_folder_without_a_checkpoint_is_an_error_that_names_the_command_to_train_one(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path)]) == 1
     assert "python -m bnmodel train" in capsys.readouterr().err
+
+
+def test_a_folder_with_an_exported_network_is_the_output_folder_only_if_it_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "checkpoints" / "lecture"
+    folder.mkdir(parents=True)
+    (folder / "certificate.json").write_text("{}")
+    arguments = ["train", "--dataset", "digits", "--epochs", "1"]
+    assert main(arguments) == 1
+    assert "--out build/lecture" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["certificate.json"]
+    assert main([*arguments, "--out", "checkpoints/lecture"]) == 0
+    assert (folder / "best.pt").exists()
+
+
+def test_the_help_of_experiment_names_all_of_them(capsys):
+    with pytest.raises(SystemExit):
+        main(["experiment", "--help"])
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert [name for name in catalogue.EXPERIMENTS if name not in printed] == []
+    assert main(["experiment"]) == 1
+    assert ", ".join(catalogue.EXPERIMENTS) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

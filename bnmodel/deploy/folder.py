@@ -47,6 +47,8 @@ def copy_others(folder: Path, scratch: Path, others: certificate.Models) -> None
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
     """A temporary folder inside `target`, removed at the end, as are `target` and its parents if new and empty."""
+    if target.exists() and not target.is_dir():
+        raise ExportError(f"folder: expected a folder, received the file {target}")
     new = [folder for folder in (target, *target.parents) if not folder.exists()]
     try:
         target.mkdir(parents=True, exist_ok=True)

@@ -168,7 +168,8 @@ def _refuse_statistics(name: str, norm: nn.Module) -> None:
     if mean is None or var is None:
         raise ExportError(
             f"{name}: expected a batch norm with running statistics, received one without, whose outputs in eval mode "
-            "depend on the batch; train with track_running_stats=True, or recalibrate"
+            "depend on the batch; train with track_running_stats=True, or recalibrate: "
+            "bnmodel.recalibrate(model, batches, track=True)"
         )
     assert isinstance(mean, Tensor)
     assert isinstance(var, Tensor)

@@ -61,6 +61,10 @@ def read_batches(batches: Iterable[Any], device: torch.device | None, wanted: in
         )
     if isinstance(batches, (Mapping, str)):
         raise ValueError(f"{name}: expected an iterable of batches, received {type(batches).__name__}; use [batch]")
+    if not isinstance(batches, Iterable):
+        raise ValueError(f"{name}: expected an iterable of batches, received {type(batches).__name__}")
+    if _is_one_batch(batches):
+        raise ValueError(f"{name}: expected a list of batches, received one pair; use [(inputs, targets)]")
     found: list[Batch] = []
     held = 0
     for each in batches:
@@ -76,6 +80,15 @@ def read_batches(batches: Iterable[Any], device: torch.device | None, wanted: in
     if not found:
         raise ValueError(f"{name}: expected at least one batch, received none; a generator can be used only once")
     return found
+
+
+def _is_one_batch(batches: Any) -> bool:
+    """Whether `batches` is a tuple of inputs and targets, which have as many rows but other axes or another type."""
+    arrays = isinstance(batches, tuple) and all(isinstance(each, (Tensor, np.ndarray)) for each in batches)
+    if not arrays or len(batches) != 2:
+        return False
+    x, y = map(torch.as_tensor, batches)
+    return x.dim() > 1 and y.dim() > 0 and len(x) == len(y) and (x.dim() != y.dim() or x.dtype != y.dtype)
 
 
 def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str) -> Batch:

@@ -20,7 +20,7 @@ from bnmodel.diagnosis.populations import several_populations
 from bnmodel.diagnosis.report import LayerRecord, Report
 from bnmodel.diagnosis.scoring import Loss
 from bnmodel.diagnosis.staleness import staleness
-from bnmodel.diagnosis.tiny_batches import tiny_batches
+from bnmodel.diagnosis.tiny_batches import tiny_batches, training_mode
 from bnmodel.findings import SEVERITIES, Finding
 
 
@@ -87,7 +87,8 @@ def _examine(examination: Examination, reference: list[Batch] | None) -> Report:
     findings = [f for f in findings if not (f.code == "exploding-channels" and f.layer in exploding)]
     findings += several + stale.findings
     tiny = tiny_batches(examination, explained=any(finding.severity != "note" for finding in findings))
-    findings += [] if tiny is None else [tiny]
+    training = training_mode(examination) if tiny is None or tiny.severity == "note" else None
+    findings += [finding for finding in (tiny, training) if finding is not None]
     if examination.forward is not None:
         own = state.RECALIBRATE.replace(")", ", forward=forward)")
         findings = [replace(f, remedy=f.remedy.replace(state.RECALIBRATE, own)) for f in findings]

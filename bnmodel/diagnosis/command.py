@@ -44,14 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             report = diagnose(model, batches, reference=reference)
         except Exception as error:  # the model's forward may raise anything
-            raise UseError(f"{_named(error)}; the inputs were {_described(batches)}") from error
-        print(report.to_json() if options.json == "-" else report)
+            remedy = "; convert them to float32 and scale them as in training" if _are_bytes(batches) else ""
+            raise UseError(f"{_named(error)}; the inputs were {_described(batches)}{remedy}") from error
+        print(report.to_json() if options.json == "-" else report, flush=True)
         if options.json not in (None, "-"):
             with atomic_write(options.json) as temporary:
                 temporary.write_text(report.to_json() + "\n", encoding="utf-8")
         if options.html is not None:
             with atomic_write(options.html) as temporary:
                 temporary.write_text(report.to_html(f"Batch norms of {options.model}"), encoding="utf-8")
+    except BrokenPipeError:  # the reader, such as head, has ended
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (closed at exit)
     except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_USE
@@ -68,6 +71,10 @@ def _described(batches: Sequence[Any]) -> str:
         return "none"
     x = batches[0][0] if isinstance(batches[0], tuple) else batches[0]
     return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
+
+
+def _are_bytes(batches: Sequence[Any]) -> bool:
+    return _described(batches).startswith("uint8")
 
 
 def load_model(target: str, weights: Path | None, train_mode: bool) -> nn.Module:
@@ -130,7 +137,8 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         raise UseError(f"weights: {path} does not exist") from None
     except UnpicklingError:  # its message recommends weights_only=False
         raise UseError(
-            f"weights: {path} contains objects other than tensors, which are not loaded; save model.state_dict()"
+            f"weights: {path} is no file of tensors, or contains objects other than tensors, which are not loaded; "
+            "save model.state_dict()"
         ) from None
     except Exception as error:  # a damaged file may raise anything
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -169,6 +177,8 @@ def read_data(path: Path, options: argparse.Namespace) -> list[Any]:
         )
     if path.suffix == ".npy":
         raise UseError(f"data: expected an .npz file, received {path}; np.savez('data.npz', x=np.load('{path}'))")
+    if path.suffix != ".npz":
+        raise UseError(f"data: expected an .npz file or a folder, received {path}")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in arrays.files}
@@ -181,6 +191,10 @@ def read_data(path: Path, options: argparse.Namespace) -> list[Any]:
     for name in {"x", "y"} & set(content):
         if content[name].ndim == 0:
             raise UseError(f"data: expected an array {name} with a sample per row in {path}, received a single value")
+        if not len(content[name]):
+            raise UseError(f"data: expected at least one sample in {path}, received an empty {name}")
+    if content["x"].dtype.kind not in "fiu":
+        raise UseError(f"data: expected numbers as x in {path}, received {content['x'].dtype}")
     # in random order, as those of a folder: rows are often sorted by class
     chosen = torch.randperm(len(content["x"]), generator=torch.Generator().manual_seed(0))[: options.samples].numpy()
     x = torch.from_numpy(content["x"][chosen])

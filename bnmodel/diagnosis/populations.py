@@ -1,5 +1,7 @@
 """Layers that are called several times per pass, with inputs of different statistics."""
 
+import math
+
 import numpy as np
 from torch import Tensor
 
@@ -30,7 +32,7 @@ def several_populations(examination: Examination) -> list[Finding]:
                 "note" if gain is None else gain.severity,
                 name,
                 f"called {len(calls)} times per pass with inputs up to {farthest.distance:.2f} σ and a variance ratio "
-                f"of e^{farthest.log_ratio:.2f} apart; one running mean cannot fit them"
+                f"of {math.exp(farthest.log_ratio):.3g} apart; one running mean cannot fit them"
                 + ("" if gain is None else f" (with statistics per call: {gain})"),
                 f"norms = nn.ModuleList(copy.deepcopy(model.get_submodule({name!r})) for _ in range({len(calls)}))"
                 "  # one per call, then train on; or join the inputs in one batch",

@@ -1,5 +1,6 @@
 """Population statistics for every batch norm, layer after layer (precise BN, Wu & Johnson 2021, section 3)."""
 
+import warnings
 from collections.abc import Iterable
 from functools import reduce
 from typing import Any
@@ -46,7 +47,7 @@ def recalibrate(
 
     Returns:
         The copy, or `model` if in place. Layers that are not called are unchanged, and without `track` also those that
-        keep no running statistics.
+        keep no running statistics, with a warning.
 
     Raises:
         TypeError: `model` is no module.
@@ -61,6 +62,13 @@ def recalibrate(
     with random_state_kept():
         wanted = None if forward is not None else required_inputs(inner)
         given = read_batches(batches, device_of(inner), wanted, "batches")
+    without = [name for name, norm in norms.items() if running_statistics(norm) is None]
+    if without and not track:
+        warnings.warn(
+            f"{', '.join(without[:3])}{' …' if len(without) > 3 else ''}: without running statistics "
+            "(track_running_stats=False), so that there are none to recalibrate; pass track=True",
+            stacklevel=2,
+        )
     untracked = _track(norms.values()) if track else []
     try:
         new = _population_statistics(inner, norms, given, forward)

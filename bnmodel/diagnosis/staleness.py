@@ -1,5 +1,6 @@
 """Stale statistics: the layer where they begin, their cause, and their effect on the outputs."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -206,7 +207,7 @@ def _finding(
     seen = batches_tracked(norm)
     measured = (
         f"running mean is {_plain(found.distance)} σ from that of the layer's input "
-        f"(at most {_plain(found.largest)} σ), running variance off by e^{found.log_ratio:.2f}"
+        f"(at most {_plain(found.largest)} σ), running variance off by a factor of {math.exp(found.log_ratio):.3g}"
     )
     momentum = "cumulative average" if norm.momentum is None else f"momentum {norm.momentum:g}"
     noise, _ = momentum_noise(norm, examination.expected[name], examination.batch)

@@ -1,4 +1,4 @@
-"""Batches with too few values per channel for batch statistics."""
+"""Batch statistics that predict worse than running ones: in train mode, and with too few values per channel."""
 
 from bnmodel.diagnosis.batchnorms import running_statistics
 from bnmodel.diagnosis.examination import TINY, Examination
@@ -34,6 +34,23 @@ def tiny_batches(examination: Examination, explained: bool) -> Finding | None:
         f"batches of {examination.batch} hold {effective:.1f} independent values per channel "
         f"({examination.seen.values[layer]} in all): batch means are off by {noise:.2f} σ in train mode{effect}",
         remedy,
+    )
+
+
+def training_mode(examination: Examination) -> Finding | None:
+    """A warning if the whole model is in train mode and far more of its predictions would be right in eval mode."""
+    if not examination.root_training or not all(examination.modes.values()):
+        return None
+    gains = examination.in_eval.gains_over(examination.in_train) if examination.in_train.heads else []
+    gain = worst([gain for gain in gains if gain.kind == "accuracy"])
+    if gain is None or gain.severity != "error":
+        return None
+    return Finding(
+        "training-mode",
+        "warning",
+        "",
+        f"the model is in train mode, in which an answer depends on the rest of its batch; eval mode instead: {gain}",
+        "model.eval()  # before predicting",
     )
 
 

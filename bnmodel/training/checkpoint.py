@@ -104,7 +104,8 @@ def load_plain(path: Path) -> dict[str, Any]:
                 raise BadZipFile(f"the checksum of {member} does not match")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; train one: python -m bnmodel train --out {path.parent}") from None
+        folder = path.parent if path.suffix else path
+        raise CheckpointError(f"{path}: no such file; train one: python -m bnmodel train --out {folder}") from None
     except UnpicklingError as error:  # its message recommends weights_only=False
         raise CheckpointError(
             f"{path}: expected tensors and plain data, received other objects, which are not loaded; train again"

@@ -11,8 +11,8 @@ from torch.overrides import TorchFunctionMode
 from demo.server.gradio_private import current_event
 
 
-class PageClosed(Exception):
-    """The page that asked was closed."""
+class PageClosed(BaseException):
+    """The page that asked was closed. Code that turns exceptions into its own, such as loading a file, lets it pass."""
 
 
 class WhilePageOpen(TorchFunctionMode):

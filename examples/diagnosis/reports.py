@@ -93,7 +93,7 @@ def show(name: str) -> None:
     print(f"== {name}: {report.symptom}\n   {report.source}\n")
     print(bnmodel.diagnose(case.model, case.batches, **case.options))
     data = zoo.segmentation() if report.make is norms_in_train_mode else zoo.digits()
-    cured: nn.Module = bnmodel.recalibrate(case.model, data.batches(64, "train")).eval()
+    cured: nn.Module = bnmodel.recalibrate(case.model, data.batches(64, "train"), track=True).eval()
     after = bnmodel.diagnose(cured, case.batches, **case.options)
     print(f"\n   recalibrated, in eval mode: {after.eval_outcome}; {'sound' if after.sound else sorted(after.codes)}\n")
 

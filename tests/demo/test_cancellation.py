@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Route
 from torch.overrides import TorchFunctionMode
 
 from benchmarks.running_app import free_port, watch_errors
+from bnmodel.deploy.loading import load_file
 from demo.app import CHECKPOINTS, build_app, launch_options
 from demo.models import load_model
 from demo.page import Drawn
@@ -254,6 +255,19 @@ def test_a_tab_stops_at_the_next_torch_function_once_its_page_is_closed(
 
     for last in (1, 17, 60):  # wherever it is
         assert last <= contextvars.copy_context().run(steps, last) <= last + MODES
+
+
+def test_a_file_that_is_being_loaded_is_not_called_damaged() -> None:
+    event = SimpleNamespace(alive=False)
+    blocks = SimpleNamespace(_queue=SimpleNamespace(event_ids_to_events={"an event": event}))
+
+    def load() -> None:
+        LocalContext.blocks.set(blocks)  # type: ignore[arg-type]
+        LocalContext.event_id.set("an event")
+        with pytest.raises(PageClosed), WhilePageOpen():
+            load_file(CHECKPOINTS / "lecture" / "sketch.pt2")
+
+    contextvars.copy_context().run(load)
 
 
 def test_outside_of_an_event_everything_is_computed() -> None:

@@ -196,7 +196,7 @@ def test_the_command_exits_0_when_sound_1_when_not_and_2_for_wrong_use(
     path = saved(tmp_path, convolution(TRAIN, statistics()))
     assert main(["inspect", str(path)]) == 1
     assert "training-mode" in capsys.readouterr().out
-    assert main(["inspect", str(tmp_path / "absent.onnx")]) == 1
+    assert main(["inspect", str(tmp_path / "absent.onnx")]) == 2
     assert "no such file" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["inspect"])

@@ -134,6 +134,8 @@ def test_a_loss_of_ones_own_is_used(drifted: nn.Module, digits: zoo.Data) -> Non
         ([(torch.zeros(2), torch.zeros(2), torch.zeros(2))], "forward=lambda"),
         ({"x": torch.zeros(2)}, r"use \[batch\]"),
         ([3], "forward=lambda"),
+        (None, "expected an iterable of batches, received NoneType"),
+        ((torch.zeros(4, 1, 8, 8), torch.zeros(4).long()), r"received one pair; use \[\(inputs, targets\)\]"),
     ],
 )
 def test_batches_of_other_forms_are_refused_with_a_remedy(cnn: nn.Module, batches: Any, message: str) -> None:

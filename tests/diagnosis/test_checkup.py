@@ -163,6 +163,17 @@ def test_all_norms_frozen_in_a_model_in_train_mode_is_no_mixed_mode(cnn: nn.Modu
     assert "mixed-modes" not in diagnose(cnn, digits.batches()).codes
 
 
+def test_a_model_left_in_train_mode_is_named_if_eval_mode_predicts_better(cnn: nn.Module, digits: zoo.Data) -> None:
+    sorted_by_class = digits.test[1].argsort()
+    x, y = (part[sorted_by_class] for part in digits.test)
+    one_class = list(zip(x.split(16), y.split(16), strict=True))
+    assert "training-mode" not in diagnose(cnn, one_class).codes
+    (found,) = [finding for finding in diagnose(cnn.train(), one_class).findings if finding.severity != "note"]
+    assert (found.code, found.severity) == ("training-mode", "warning")
+    assert found.remedy == "model.eval()  # before predicting"
+    assert "training-mode" not in diagnose(cnn, digits.batches()).codes  # shuffled: both modes predict alike
+
+
 def test_a_shared_norm_with_inputs_alike_is_no_several_populations(digits: zoo.Data) -> None:
     alike = zoo.trained(lambda: zoo.Siamese(flipped), digits, steps=60)
     assert "several-populations" not in diagnose(alike.eval(), digits.batches()).codes

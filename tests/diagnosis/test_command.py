@@ -128,6 +128,10 @@ class Pickled:
         (FACTORY, {"--data": "absent.npz"}, "bnmodel.diagnose(model, loader)"),
         (FACTORY, {"--data": "array.npy"}, "np.savez"),
         (FACTORY, {"--data": "bytes.npz"}, "the inputs were uint8 [4, 1, 8, 8]"),
+        (FACTORY, {"--data": "bytes.npz"}, "convert them to float32 and scale them as in training"),
+        (FACTORY, {"--data": "empty.npz"}, "at least one sample in empty.npz"),
+        (FACTORY, {"--data": "words.npz"}, "expected numbers as x in words.npz"),
+        (FACTORY, {"--data": "net.png"}, "expected an .npz file or a folder, received net.png"),
         (FACTORY, {"--data": "pickled.npz"}, "without pickled objects"),
         (FACTORY, {"--data": "other.npz"}, "expected an array x"),
         (FACTORY, {"--data": "single.npz"}, "with a sample per row"),
@@ -147,6 +151,9 @@ def test_wrong_use_exits_with_2_and_a_remedy(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
     np.savez("pickled.npz", x=np.array([Pickled()], dtype=object))
+    np.savez("empty.npz", x=np.zeros((0, 1, 8, 8), np.float32))
+    np.savez("words.npz", x=np.array([["a"]]))
+    Path("net.png").write_bytes(b"")
     np.savez("other.npz", images=np.zeros(3))
     np.savez("single.npz", x=np.float32(1))
     torch.save({0: torch.zeros(1)}, "numbered.pt")

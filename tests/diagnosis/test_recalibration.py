@@ -97,7 +97,8 @@ def test_a_mean_far_larger_than_the_deviation_loses_no_digits() -> None:
 
 def test_layers_without_running_statistics_get_some_if_asked_for(digits: zoo.Data) -> None:
     case = faults.no_running_statistics(0)
-    assert recalibrate(case.model, digits.batches()).get_submodule("1").running_mean is None
+    with pytest.warns(UserWarning, match=r"^1, .*: without running statistics .*; pass track=True"):
+        assert recalibrate(case.model, digits.batches()).get_submodule("1").running_mean is None
     tracked = recalibrate(case.model, digits.batches(64, "train"), track=True)
     assert diagnose(tracked, digits.batches()).sound
     assert tracked.get_buffer("1.num_batches_tracked") > 0

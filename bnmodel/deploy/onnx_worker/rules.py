@@ -12,6 +12,7 @@ EXPLODING = 4096.0  # γ/√(σ² + ε) above which float16 overflows (65,504) f
 DEAD = 1e-6  # γ/√(σ² + ε) relative to the layer's median, below which a channel is constant
 MANY = 0.25  # share of dead or exploding channels from which they are a warning
 INSTEAD = "export the eval copy: torch.onnx.export(model.eval(), …)"
+FOLD = "bnmodel.deploy.inspect(FILE, fold_to=OUT)  # on the command line: --fold OUT"
 REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceMax", "ReduceMin")
 
 Found = dict[str, Any]
@@ -143,4 +144,4 @@ def unfolded(graph: Graph, version: int) -> Iterator[Found]:
     for node in batch_norms(graph):
         if not in_training(node, version) and (other := partner(graph, node)) is not None:
             message = f"could be folded into {other.op_type} {graph.label(other)}"
-            yield found("unfolded", "note", graph.label(node), message, "bnmodel.deploy.inspect(FILE, fold_to=OUT)")
+            yield found("unfolded", "note", graph.label(node), message, FOLD)
