@@ -1,6 +1,6 @@
 """Train, evaluate and examine the digit recogniser.
 
-The options are derived from the signatures below and, for a training, from the fields of `Recipe`.
+The options are derived from the signatures below and, for a run, from the fields of `Recipe`.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def train(
         data_root: folder that contains MNIST/raw.
         out: output folder.
         device: cpu, cuda, mps or auto.
-        resume: continue the training in the output folder.
+        resume: continue the run in the output folder.
     """
     from bnmodel import plotting
     from bnmodel.training.figures import loss_curves
@@ -111,19 +111,19 @@ def refit(
     chosen: Positional[Folder],
     out: Folder,
     data_root: DataRoot = None,
-    seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: that of the first training)")] = None,
+    seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: that of the first run)")] = None,
     device: str = "auto",
     resume: Switch = False,
 ) -> int:
-    """Repeat a finished training from scratch on all digits, including the validation digits; write best.pt.
+    """Repeat a finished run from scratch on all digits, including the validation digits; write best.pt.
 
     Args:
-        chosen: folder of the finished training, whose recipe keeps its last epoch.
+        chosen: folder of the finished run, whose recipe keeps its last epoch.
         out: output folder, different from the first.
         data_root: folder that contains MNIST/raw.
         seed: of the weights, the order of the digits, dropout and augmentation.
         device: cpu, cuda, mps or auto.
-        resume: continue the training in the output folder.
+        resume: continue the run in the output folder.
     """
     from bnmodel import plotting
     from bnmodel.training.figures import loss_curves
@@ -139,13 +139,13 @@ def refit(
 
 def evaluate_checkpoint(
     checkpoint: Positional[Folder],
-    dataset: Annotated[Dataset | None, arg(help_behavior_hint="(default: that of the training)")] = None,
+    dataset: Annotated[Dataset | None, arg(help_behavior_hint="(default: that of the run)")] = None,
     data_root: DataRoot = None,
 ) -> int:
     """Print validation and test loss and accuracy, and the confusion matrix of the test set.
 
     Args:
-        checkpoint: folder of a finished training.
+        checkpoint: folder of a finished run.
         dataset: data set to evaluate on.
         data_root: folder that contains MNIST/raw.
     """
@@ -183,7 +183,7 @@ def experiment(
             early_stopping.
         every: run all experiments.
         image: picture of a digit, of any size and polarity.
-        checkpoint: folder of a finished training.
+        checkpoint: folder of a finished run.
         out: output folder.
     """
     from bnmodel.experiments import catalogue
@@ -217,7 +217,7 @@ def sweep(
     seeds: int = 5,
     out: Annotated[Path, arg(metavar="FILE")] = Path("convergence_sweep.json"),
 ) -> int:
-    """Compare learning rates, initialisers and positions of batch norm in 144 short trainings per seed.
+    """Compare learning rates, initialisers and positions of batch norm in 144 short runs per seed.
 
     Takes about an hour. An interrupted sweep continues when the command is repeated.
 
@@ -226,8 +226,8 @@ def sweep(
         data_root: folder that contains MNIST/raw.
         steps: per training.
         every: steps between measurements of the accuracy.
-        seeds: number of trainings per setting.
-        out: output file, written after each training.
+        seeds: number of runs per setting.
+        out: output file, written after each run.
     """
     from bnmodel.experiments import convergence_sweep
 

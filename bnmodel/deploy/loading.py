@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -168,8 +168,8 @@ class Predictor:
     format: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    metadata: dict[str, Any]
-    run: Run
+    metadata: dict[str, Any] = field(repr=False)
+    run: Run = field(repr=False)
 
     def __call__(self, *arrays: np.ndarray, **named: np.ndarray) -> dict[str, np.ndarray]:
         """Arrays by position or by the input's name → output name → array.

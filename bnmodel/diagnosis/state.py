@@ -155,7 +155,7 @@ def mixed_modes(norms: dict[str, Norm], modes: dict[str, bool], root_training: b
         "mixed-modes",
         "error",
         odd[0],
-        f"{len(odd)} of {len(tracking)} batch norms are in {odd_mode} mode in a model in {mode} mode ({listed}): "
+        f"{len(odd)} of {len(tracking)} batch norms are in {odd_mode} mode in a model in {mode} mode: {listed}; "
         + consequence,
         "model.eval()  # before predicting; in training, call model.train() first and freeze layers after it",
     )

@@ -29,7 +29,7 @@ MOST_LOSS = 10.0  # nats, the upper limit of figures; guessing costs ln 10 = 2.3
 
 @dataclass(frozen=True)
 class Curve:
-    """The state of one training."""
+    """The state of one run."""
 
     name: str
     epochs: tuple[Epoch, ...] = ()
@@ -38,7 +38,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Convergence:
-    """The state of the three trainings, in the order of PLACES."""
+    """The state of the three runs, in the order of PLACES."""
 
     rate: float
     initializer: str
@@ -58,7 +58,7 @@ def recipe(place: str, rate: float = 0.1, initializer: str = "he_normal", epochs
 
 
 def start(recipe: Recipe) -> Training:
-    """A training on the shipped sample, with 1,000 digits to train and 1,000 to validate, on the CPU."""
+    """A run on the shipped sample, with 1,000 digits to train and 1,000 to validate, on the CPU."""
     model, generator = new_network(recipe)
     return Training(model, load_sample(train=True), load_sample(train=False), recipe, "cpu", generator)
 
@@ -66,7 +66,7 @@ def start(recipe: Recipe) -> Training:
 def in_turn(trainings: Mapping[str, Training]) -> Generator[tuple[Curve, ...]]:
     """Train one epoch each in turn; yield all curves before the first and after every epoch.
 
-    Closing the generator ends the trainings.
+    Closing the generator ends the runs.
     """
     curves = {name: Curve(name) for name in trainings}
     running = {name: training.epochs() for name, training in trainings.items()}
@@ -88,7 +88,7 @@ def in_turn(trainings: Mapping[str, Training]) -> Generator[tuple[Curve, ...]]:
 def stream(
     rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, seed: int = 0
 ) -> Generator[Convergence]:
-    """Yield the three trainings on the shipped sample before the first and after every epoch.
+    """Yield the three runs on the shipped sample before the first and after every epoch.
 
     Args:
         rate: learning rate of plain SGD, > 0.

@@ -1,4 +1,4 @@
-"""Short trainings over all learning rates × initialisers × places of batch norm, to test the claims about it.
+"""Short runs over all learning rates × initialisers × places of batch norm, to test the claims about it.
 
 Batch norm is claimed to converge faster, to allow higher learning rates and to be less sensitive to initialisation
 (Ioffe & Szegedy 2015, arXiv 1502.03167). Each setting is trained with several seeds. `run` takes about an hour;
@@ -44,7 +44,7 @@ LEARNED = 0.9  # final accuracy of a network that learns at all; bold in the map
 
 @dataclass(frozen=True)
 class Cell:
-    """One training. `diverged`: the step at which a non-finite loss was found; accuracy and loss are None then."""
+    """One run. `diverged`: the step at which a non-finite loss was found; accuracy and loss are None then."""
 
     seed: int  # of the initial weights and of the order of the digits
     place: str  # of the batch norm
@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All trainings."""
+    """All runs."""
 
     command: str  # to reproduce it
     steps: int
@@ -82,7 +82,7 @@ def run(
 
     Args:
         known: cells of an interrupted sweep, which are not trained again.
-        on_cell: called with the sweep so far after each training.
+        on_cell: called with the sweep so far after each run.
 
     Raises:
         ValueError: `steps`, `every` or `seeds` below 1.
@@ -101,7 +101,7 @@ def run(
 
 
 def one(recipe: Recipe, train: Digits, validation: Digits, steps: int, every: int) -> Cell:
-    """The first `steps` steps of a training by `recipe`."""
+    """The first `steps` steps of a run by `recipe`."""
     model, _ = new_network(recipe)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)

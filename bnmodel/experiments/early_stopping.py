@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PATIENCE = 40
-RATE = 0.1  # learning rate of the live trainings
+RATE = 0.1  # learning rate of the live runs
 SKIPPED = 2  # first epochs, whose losses may lie above the figure
 
 
@@ -49,7 +49,7 @@ class Stopped:
 
 
 def run(losses: Sequence[float], patience: int = 20, train_losses: Sequence[float] | None = None) -> Stopped:
-    """Apply `EarlyStopping` to a training's validation losses.
+    """Apply `EarlyStopping` to a run's validation losses.
 
     Raises:
         ValueError: no epoch, or a patience below 1.
@@ -108,7 +108,7 @@ def _loss(axes: Axes, losses: np.ndarray, stop: int, line: str, color: str, labe
 
 @dataclass(frozen=True)
 class Regularised:
-    """The state of two trainings: "plain", and "regularised" with dropout and weight decay."""
+    """The state of two runs: "plain", and "regularised" with dropout and weight decay."""
 
     dropout: float
     weight_decay: float
@@ -139,7 +139,7 @@ def recipe(name: str, dropout: float, weight_decay: float, epochs: int = 20, see
 def stream(
     dropout: float = 0.5, weight_decay: float = 0.001, epochs: int = 20, seed: int = 0
 ) -> Generator[Regularised]:
-    """Yield both trainings on the shipped sample; closing the generator ends them.
+    """Yield both runs on the shipped sample; closing the generator ends them.
 
     Args:
         dropout: in [0, 1).

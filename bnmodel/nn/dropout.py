@@ -1,4 +1,4 @@
-"""Dropout with its own random generator, which makes trainings in one process independent."""
+"""Dropout with its own random generator, which makes runs in one process independent."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""The loss curves of a training."""
+"""The loss curves of a run."""
 
 from matplotlib.figure import Figure
 

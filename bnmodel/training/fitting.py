@@ -65,7 +65,7 @@ def fit(
 ) -> History:
     """Train `model` in place and leave it in eval mode with the weights and running statistics of its best epoch.
 
-    Ctrl-C ends the training after at least one epoch and keeps the best so far. In a process group (see
+    Ctrl-C ends the run after at least one epoch and keeps the best so far. In a process group (see
     `distributed.py`) only rank 0 writes files and shows progress.
 
     Args:
@@ -77,8 +77,8 @@ def fit(
 
     Raises:
         TrainingError: the training diverges. The best epoch and the history so far are saved.
-        CheckpointError: the training to resume has another recipe, or its file is damaged.
-        OSError: another training uses `out`, or it is not writable. Existing files are unchanged.
+        CheckpointError: the run to resume has another recipe, or its file is damaged.
+        OSError: another run uses `out`, or it is not writable. Existing files are unchanged.
     """
     training = Training(model, train, validation, recipe, device, generator)
     out = Path(out) if out is not None else None
@@ -110,13 +110,13 @@ def refit(
     device: str = "auto",
     progress: bool = True,
 ) -> Network:
-    """Repeat a finished training from scratch on all digits, including the validation digits.
+    """Repeat a finished run from scratch on all digits, including the validation digits.
 
-    Recipe, epochs and temperature are those of the training in `chosen`; nothing is selected. `out` gets a new best.pt
+    Recipe, epochs and temperature are those of the run in `chosen`; nothing is selected. `out` gets a new best.pt
     with the history and validation results of `chosen`. The validation loss shown meanwhile is of digits trained on.
 
     Args:
-        chosen: folder of a finished training or of a refit.
+        chosen: folder of a finished run or of a refit.
         digits: training and validation digits together, not yet `split`.
         out: output folder, different from `chosen`.
         seed: None for that of `chosen`.

@@ -1,4 +1,4 @@
-"""The history of a training, one record per epoch, and early stopping."""
+"""The history of a run, one record per epoch, and early stopping."""
 
 import math
 from dataclasses import asdict, dataclass, field

@@ -11,7 +11,7 @@ SCHEDULES = ("constant", "one_cycle")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines a training, except the data."""
+    """Everything that determines a run, except the data."""
 
     name: str
     epochs: int  # at most

@@ -47,7 +47,7 @@ def new_network(recipe: Recipe) -> tuple[Network, Generator]:
 
 
 class Training:
-    """A training in steps: `for epoch in training.epochs(): …`, then `training.finish()`.
+    """A run in steps: `for epoch in training.epochs(): …`, then `training.finish()`.
 
     `fit` runs it and writes files; the app shows its epochs live.
     """
@@ -208,9 +208,9 @@ class Training:
         return loss.detach(), (of_digits.detach().argmax(1) == labels).sum()
 
     def save(self, out: Path, dataset: str) -> None:
-        """Write best.pt if this epoch is the best, history.json, and training.pt, from which a training resumes.
+        """Write best.pt if this epoch is the best, history.json, and training.pt, from which a run resumes.
 
-        training.pt is written last: a training killed before repeats this epoch with the same result.
+        training.pt is written last: a run killed before repeats this epoch with the same result.
         """
         latest = self.history.epochs[-1]
         if latest is self.history.best:
@@ -236,7 +236,7 @@ class Training:
         """Restore the state written by `save`.
 
         Raises:
-            CheckpointError: the file is damaged or of another version, or the training had another recipe.
+            CheckpointError: the file is damaged or of another version, or the run had another recipe.
         """
         state = load_plain(path)
         try:

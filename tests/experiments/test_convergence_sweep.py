@@ -1,4 +1,4 @@
-"""The sweep of short trainings: how it trains, what the shipped results hold, and the claims drawn from them."""
+"""The sweep of short runs: how it trains, what the shipped results hold, and the claims drawn from them."""
 
 import dataclasses
 import json

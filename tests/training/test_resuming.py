@@ -1,4 +1,4 @@
-"""Resuming an interrupted or finished training."""
+"""Resuming an interrupted or finished run."""
 
 import dataclasses
 from pathlib import Path
