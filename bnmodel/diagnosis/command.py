@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from pickle import UnpicklingError
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bnmodel.diagnosis.checkup import diagnose
+from bnmodel.diagnosis.recalibration import recalibrate
 from bnmodel.io import atomic_write
 
 SOUND, ERRORS, WRONG_USE = 0, 1, 2
@@ -50,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json not in (None, "-"):
             with atomic_write(options.json) as temporary:
                 temporary.write_text(report.to_json() + "\n", encoding="utf-8")
+        if options.recalibrated is not None:
+            _write_recalibrated(model, batches if reference is None else reference, options.recalibrated)
         if options.html is not None:
             with atomic_write(options.html) as temporary:
                 temporary.write_text(report.to_html(f"Batch norms of {options.model}"), encoding="utf-8")
@@ -59,6 +63,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_USE
     return ERRORS if report.has_errors else SOUND
+
+
+def _write_recalibrated(model: nn.Module, batches: list[Any], path: Path) -> None:
+    state = recalibrate(model, batches, track=True).state_dict()
+    with atomic_write(path) as temporary:
+        if path.suffix == ".safetensors":
+            _safetensors().save_file({name: tensor.clone() for name, tensor in state.items()}, temporary)
+        else:
+            torch.save(state, temporary)
+    print(f"{path}: the weights with new running statistics", file=sys.stderr)
+
+
+def _safetensors() -> ModuleType:
+    try:
+        return importlib.import_module("safetensors.torch")
+    except ImportError:
+        raise UseError(".safetensors files need safetensors; pip install safetensors") from None
 
 
 def _named(error: BaseException) -> str:
@@ -126,13 +147,11 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     state: Any
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
+            state = _safetensors().load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except ImportError:
-        raise UseError("weights: .safetensors files need safetensors; pip install safetensors") from None
+    except UseError:
+        raise
     except FileNotFoundError:
         raise UseError(f"weights: {path} does not exist") from None
     except UnpicklingError:  # its message recommends weights_only=False
@@ -270,6 +289,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
     add("--samples", type=_positive, default=512, metavar="N", help="number read at most; default: 512")
     add("--train-mode", action="store_true", help="check the model in train mode")
+    add(
+        "--recalibrated",
+        type=Path,
+        metavar="FILE",
+        help="write the weights with running statistics of --reference (of --data without it), .pt or .safetensors",
+    )
     add("--html", type=Path, metavar="FILE", help="write a page with figures")
     add("--json", metavar="FILE", help="write the report as JSON; - for standard output")
     return parser

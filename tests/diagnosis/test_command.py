@@ -100,6 +100,19 @@ def test_safetensors_are_read(cnn: nn.Module, data: Path, tmp_path: Path) -> Non
     assert main([FACTORY, "--weights", str(tmp_path / "weights.safetensors"), "--data", str(data)]) == 0
 
 
+@pytest.mark.parametrize("name", ["cured.safetensors", "cured.pt"])
+def test_recalibrated_weights_are_written_and_sound(
+    drifted: nn.Module, digits: zoo.Data, data: Path, tmp_path: Path, capsys: Any, name: str
+) -> None:
+    weights, training, cured = tmp_path / "drifted.pt", tmp_path / "train.npz", tmp_path / name
+    torch.save(drifted.state_dict(), weights)
+    np.savez(training, x=digits.train[0])
+    common = [FACTORY, "--data", str(data), "--reference", str(training)]
+    assert main([*common, "--weights", str(weights), "--recalibrated", str(cured)]) == 1
+    assert f"{cured}: the weights with new running statistics" in capsys.readouterr().err
+    assert main([*common, "--weights", str(cured)]) == 0
+
+
 def test_torchvisions_models_have_names(tmp_path: Path, capsys: Any) -> None:
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32))
     assert main(["torchvision:resnet18", "--data", str(tmp_path / "x.npz")]) == 1
