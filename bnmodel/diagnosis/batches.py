@@ -21,7 +21,7 @@ class Batch:
 
     Attributes:
         inputs: what the model, or `forward`, is called with.
-        targets: or None.
+        targets: or None; the whole batch if it is no pair of inputs and targets.
         samples: length of the first axis of the first tensor, or of a list of images (C, H, W).
         number: position among the batches.
     """
@@ -96,7 +96,7 @@ def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str
     samples = _samples(batch)
     pair = isinstance(batch, (tuple, list)) and len(batch) == 2
     if wanted is None:
-        return Batch(batch, batch[1] if pair else batch if isinstance(batch, Mapping) else None, samples)
+        return Batch(batch, batch[1] if pair else batch, samples)
     if isinstance(batch, (tuple, list)):
         if len(batch) == 1:
             alone = isinstance(batch[0], (tuple, list))  # one argument that is a list
@@ -116,7 +116,7 @@ def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str
             f"{name}: expected tensors, (inputs, targets) or dicts, received {type(batch).__name__}; "
             "pass forward=lambda model, batch: model(...)"
         )
-    return Batch(batch, None, samples)
+    return Batch(batch, batch if isinstance(batch, Mapping) else None, samples)
 
 
 def _are_images(part: Any, targets: Any = None) -> bool:
@@ -134,20 +134,24 @@ def _samples(batch: Any) -> int:
 
 
 def call(model: nn.Module, batch: Batch, forward: Forward | None) -> Any:
-    """The model's outputs for a batch: dicts by keyword, tuples by position."""
+    """The model's outputs for a batch: dicts by keyword, tuples by position.
+
+    It gets copies of the tensors: a model may normalise its input in place.
+    """
+    inputs = map_leaves(batch.inputs, lambda _, leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf)
     if forward is not None:
-        return forward(model, batch.inputs)
-    if isinstance(batch.inputs, Mapping):
+        return forward(model, inputs)
+    if isinstance(inputs, Mapping):
         try:
-            return model(**batch.inputs)
+            return model(**inputs)
         except TypeError as error:
             if "unexpected keyword argument" not in str(error):
                 raise
-            remedy = f"pass forward=lambda model, batch: model(batch[{next(iter(batch.inputs))!r}])"
+            remedy = f"pass forward=lambda model, batch: model(batch[{next(iter(inputs))!r}])"
             raise TypeError(f"{error}; dicts are passed by keyword: {remedy}") from error
-    if isinstance(batch.inputs, (tuple, list)):
-        return model(*batch.inputs)
-    return model(batch.inputs)
+    if isinstance(inputs, (tuple, list)):
+        return model(*inputs)
+    return model(inputs)
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def bare(model: nn.Module) -> nn.Module:
@@ -48,24 +48,30 @@ def _eagerly() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def _containers(attributes: Iterable[dict[str, Any]]) -> list[Any]:
-    """Lists, deques, dicts and sets among the values of `attributes`, and inside them."""
+def _contents(attributes: Iterable[dict[str, Any]]) -> tuple[list[Any], list[Tensor]]:
+    """Lists, deques, dicts and sets among the values of `attributes` and inside them, and all tensors in these."""
     found: dict[int, Any] = {}
+    tensors: dict[int, Tensor] = {}
     waiting = [value for own in attributes for value in own.values()]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, (list, deque, dict, set)) and id(value) not in found:
+        if isinstance(value, Tensor):
+            tensors[id(value)] = value
+        elif isinstance(value, (list, deque, dict, set)) and id(value) not in found:
             found[id(value)] = value
             waiting += value.values() if isinstance(value, dict) else value
-    return list(found.values())
+    return list(found.values()), list(tensors.values())
 
 
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[None]:
     """Put `model` into eval mode without gradients; restore attributes, buffers and random state afterwards."""
     attributes = [(module, dict(vars(module))) for module in model.modules()]  # `training` is one
-    containers = [(value, copy.copy(value)) for value in _containers([own for _, own in attributes])]
-    contents = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    containers, tensors = _contents([own for _, own in attributes])
+    copies = [(value, copy.copy(value)) for value in containers]
+    registered = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    others = [tensor for tensor in tensors if id(tensor) not in registered]
+    contents = [(tensor, tensor.detach().clone()) for tensor in (*model.buffers(), *others)]
     with random_state_kept(), torch.no_grad(), _eagerly():
         try:
             for module, _ in attributes:
@@ -75,9 +81,9 @@ def borrowed(model: nn.Module) -> Iterator[None]:
             for module, own in attributes:
                 vars(module).clear()
                 vars(module).update(own)
-            for container, before in containers:
+            for container, before in copies:
                 container.clear()
                 container.extend(before) if isinstance(container, (list, deque)) else container.update(before)
-            for buffer, before in contents:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
+            for tensor, before in contents:
+                if not torch.equal(tensor, before):
+                    tensor.detach().copy_(before)

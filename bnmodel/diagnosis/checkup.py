@@ -112,6 +112,8 @@ def _examine(examination: Examination, reference: list[Batch] | None) -> Report:
 
 def _warn_of_unused_targets(examination: Examination) -> None:
     targets, outcome = examination.batches[0].targets, examination.in_eval.outcome()
+    if examination.loss is not None and targets is None:
+        warnings.warn("loss: not used, since the batches have no targets; pass (inputs, targets)", stacklevel=4)
     plain = isinstance(targets, Tensor) or (
         isinstance(targets, list) and all(isinstance(each, (int, float, str)) for each in targets)
     )

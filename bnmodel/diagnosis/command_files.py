@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 FACTORY = "a function or class that builds the network without arguments"
+PREFIXES = ("_orig_mod.", "module.", "model.")  # of torch.compile, of wrappers, and of Lightning
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -93,9 +94,11 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise UseError(f"weights: expected a state_dict, received {type(state).__name__}; save model.state_dict()")
     state.pop("n_averaged", None)  # of an AveragedModel
-    for prefix in ("_orig_mod.", "module."):  # of torch.compile and wrappers
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    own = set(model.state_dict())
+    while prefix := next((each for each in PREFIXES if state and all(key.startswith(each) for key in state)), None):
+        if own & set(state):
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     buffers = {name for name, _ in model.named_buffers()}
     lost = [name for name in missing if name not in buffers]
@@ -164,13 +167,15 @@ def _folder_batches(path: Path, options: argparse.Namespace) -> Iterator[tuple[T
         raise UseError(f"data: expected --size SIDE or --size HEIGHT WIDTH, received {len(options.size)} numbers")
     if len(options.mean) != len(options.std) or len(options.mean) not in (1, 3) or min(options.std) <= 0:
         raise UseError("data: expected one or three --mean and as many --std > 0")
-    classes = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     files = [
         (file, label)
         for label, folder in enumerate(classes)
         for file in sorted(folder.rglob("*"))
         if file.suffix.lower() in IMAGES
     ]
+    if empty := [folder.name for folder in classes if not any(folder in file.parents for file, _ in files)]:
+        raise UseError(f"data: expected images in every subfolder of {path}, received none in {', '.join(empty[:3])}")
     if not files:
         raise UseError(f"data: expected images in a subfolder per class of {path}, received none")
     chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))[: options.samples].tolist()

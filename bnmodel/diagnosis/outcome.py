@@ -21,6 +21,10 @@ Kind = Literal["accuracy", "balanced accuracy", "loss", "answers"]
 LEAST_CONTROLLED = 16  # samples from which a control variate is used
 FIELD = 64  # values of a sample from which they count as those of an image or series
 MOVED = 0.5  # a numeric output has changed if it moved by more, in standard deviations over samples
+RARE = 8  # samples of the rarest class from which classes are weighed
+IMBALANCED = 3  # ratio of the largest class to the smallest from which they are
+SHIFTED = 0.3  # root mean square over a sample's scores by which they moved at least, in the same unit
+VARIED = 0.95  # share of the samples with one answer from which (N, K) outputs are no scores of classes
 Z99, Z999 = 2.576, 3.291
 ERROR = {"accuracy": 0.05, "balanced accuracy": 0.05, "loss": 0.20, "answers": 0.10}
 WARNING = {"accuracy": 0.01, "balanced accuracy": 0.01, "loss": 0.04, "answers": 0.03}
@@ -51,8 +55,8 @@ class Gain:
     """Effect of a repair on the outputs.
 
     Attributes:
-        kind: "accuracy", or "balanced accuracy" if a sample has several targets, in [−1, 1]; "loss", relative to that
-            before; "answers", the share of samples that change.
+        kind: "accuracy", or "balanced accuracy" if a sample has several targets or classes are rare, in [−1, 1];
+            "loss", relative to that before; "answers", the share of samples that change.
         value, lower, upper: estimate and 99 % interval.
         samples: compared.
     """
@@ -160,7 +164,25 @@ def _gain(pairs: list[tuple[Head, Head]], control: list[tuple[Head, Head]] | Non
     if control is not None:
         other, values, _ = _differences(control)
         more = values if other == kind and bool(values.isfinite().all()) else None
-    return _interval(kind, difference, scale, more)
+    gains = [_interval(kind, difference, scale, more)]
+    weights = _class_weights(pairs) if kind == "accuracy" else None
+    if weights is not None:
+        others = _class_weights(control) if control is not None and more is not None else None
+        weighted = None if more is None or others is None else more * others
+        gains.append(_interval("balanced accuracy", difference * weights, 1.0, weighted))
+    return worst(gains)
+
+
+def _class_weights(pairs: list[tuple[Head, Head]]) -> Tensor | None:
+    """(N,) weights that give each class the same share; None unless classes of enough samples are imbalanced."""
+    if any(old.classes is None for old, _ in pairs):
+        return None
+    classes = torch.cat([old.classes for old, _ in pairs])  # type: ignore[misc]
+    _, inverse, counts = classes.unique(return_inverse=True, return_counts=True)
+    if len(counts) < 2 or int(counts.min()) < RARE or int(counts.max()) < IMBALANCED * int(counts.min()):
+        return None
+    weights: Tensor = (len(classes) / (len(counts) * counts.double()))[inverse]
+    return weights
 
 
 def _differences(pairs: list[tuple[Head, Head]]) -> tuple[Kind, Tensor, float]:
@@ -200,6 +222,12 @@ def _interval(kind: Kind, difference: Tensor, scale: float, control: Tensor | No
     return Gain(kind, value, value - half, value + half, count)
 
 
+def _moved(before: Tensor, after: Tensor) -> Tensor:
+    """(N,) whether the values of a sample moved at all: the index of the largest of many features changes easily."""
+    distance = ((after - before) / before.std(0, correction=0).clamp(min=1e-12)).square().mean(1).sqrt()
+    return ~(distance <= SHIFTED)  # NaN counts as moved
+
+
 def changed(pairs: list[tuple[Head, Head]]) -> Tensor:
     """(N,) share of each sample's answers that differ between the two passes."""
     if len({old.answers.shape[1] for old, _ in pairs}) > 1:  # sequences of different lengths
@@ -211,7 +239,13 @@ def changed(pairs: list[tuple[Head, Head]]) -> Tensor:
     if not before.size(1):
         return torch.zeros(len(before))
     if not before.is_floating_point():
-        return (before != after).double().mean(1)
+        if any(old.values is None or new.values is None for old, new in pairs):
+            return (before != after).double().mean(1)
+        old_values = torch.cat([old.values for old, _ in pairs])  # type: ignore[misc]
+        new_values = torch.cat([new.values for _, new in pairs])  # type: ignore[misc]
+        if int(before.flatten().bincount().max()) < VARIED * len(before):
+            return ((before != after).flatten() & _moved(old_values, new_values)).double()
+        before, after = old_values, new_values  # always the same index: values of different size, not classes
     varying = (before != before[:1]).any(0) | (after != before).any(0)  # constants, such as padding, do not count
     if not bool(varying.any()):
         return torch.zeros(len(before))

@@ -14,7 +14,9 @@ from bnmodel.diagnosis.batches import Batch, named_tensors
 Loss = Callable[[Any, Any], Tensor]
 
 MAX_ENTRIES = 1024  # of one sample's output that are compared
+MAX_POSITIONS = 4096  # of a sample, such as pixels, that are scored
 DETECTED = 64  # of a detector's output per sample that are compared
+LABELS = ("label", "labels", "target", "targets", "y")  # names of targets in a dict that holds inputs, too
 MAX_BALANCED = 256  # classes up to which the accuracy of several targets per sample is balanced
 
 
@@ -24,6 +26,8 @@ class Head:
 
     Attributes:
         answers: (N, P) int64 class indices, or float32 values.
+        classes: (N,) target of each sample, if it is one class.
+        values: (N, K) float32 of which `answers` is the index of the largest, without targets: scores or features.
         correct: (N,) share of right answers in [0, 1], or None.
         losses: (N,), or None.
         balanced: (N,) mean recall over the classes present in a sample, if it has several targets: most pixels are
@@ -34,6 +38,8 @@ class Head:
     correct: Tensor | None = None
     losses: Tensor | None = None
     balanced: Tensor | None = None
+    classes: Tensor | None = None
+    values: Tensor | None = None
 
     @property
     def gauge(self) -> Tensor | None:
@@ -51,6 +57,8 @@ def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
         if tensor.dim() and tensor.size(0) == batch.samples and not tensor.is_complex()
     ]
     targets = [(name, t) for name, t in named_tensors(batch.targets) if t.dim() and t.size(0) == batch.samples]
+    if batch.targets is batch.inputs:
+        targets = [(name, t) for name, t in targets if name.rpartition(".")[2].lower() in LABELS]
     heads = []
     if len(targets) == 1 and loss is None:
         heads = [head for _, output in found if (head := _fit(output, targets[0][1])) is not None][:1]
@@ -67,7 +75,7 @@ def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
         head = head or Head(_answers(found[0][1]) if found else torch.zeros(batch.samples, 0))
         head.losses = _own_losses(loss, outputs, batch)
         heads = [head]
-    return heads or [Head(_answers(output)) for _, output in found]
+    return heads or [Head(_answers(output), values=_scores(output)) for _, output in found]
 
 
 def _joined(outputs: Sequence[Any]) -> Any:
@@ -122,7 +130,7 @@ def _fit(output: Tensor, target: Tensor) -> Head | None:
         target = target[:, 0]
     whole_numbers = not target.is_floating_point() and target.dtype != torch.bool
     if whole_numbers and output.dim() == target.dim() + 1:
-        if target.dim() == 1 and bool(_unknown(target, output.size(1)).any()):
+        if target.dim() == 1 and output.size(1) > 1 and bool(_unknown(target, output.size(1)).any()):
             return None
         if output.size(1) > 1 and output.shape[2:] == target.shape[1:]:
             return _classes(output, target)
@@ -158,10 +166,11 @@ def _unknown(target: Tensor, classes: int) -> Tensor:
 def _require_classes(outputs: Sequence[Tensor], target: Tensor) -> None:
     """Raise ValueError if the only reason why no output fits is a class that it does not have."""
     sizes = [output.size(1) for output in outputs if output.is_floating_point() and output.dim() == 2]
-    whole_numbers = not target.is_floating_point() and target.dtype != torch.bool
-    if sizes and whole_numbers and target.dim() == 1 and bool((unknown := _unknown(target, max(sizes))).any()):
+    whole_numbers = not target.is_floating_point() and target.dtype != torch.bool and target.dim() == 1
+    classes = max(sizes, default=1)
+    if classes > 1 and whole_numbers and bool((unknown := _unknown(target, classes)).any()):
         raise ValueError(
-            f"targets: expected classes 0 … {max(sizes) - 1}, received {int(target[unknown].max())}; "
+            f"targets: expected classes 0 … {classes - 1}, received {int(target[unknown].max())}; "
             "number them from 0; if the outputs are no classes, pass loss=, or inputs without targets"
         )
 
@@ -169,6 +178,8 @@ def _require_classes(outputs: Sequence[Tensor], target: Tensor) -> None:
 def _classes(output: Tensor, target: Tensor) -> Head:
     output = output.float().reshape(len(output), output.size(1), -1)  # (N, K, P)
     target = target.long().reshape(len(output), -1)  # (N, P)
+    step = -(-target.size(1) // MAX_POSITIONS)
+    output, target = output[:, :, ::step], target[:, ::step]
     valid = (target >= 0) & (target < output.size(1))  # ignore_index
     labelled = valid.any(1)
     output, target, valid = output[labelled], target[labelled], valid[labelled]
@@ -184,7 +195,8 @@ def _classes(output: Tensor, target: Tensor) -> Head:
     correct = right.sum(1) / counts
     losses = ((nll.double() * valid).sum(1) / counts).cpu()
     if target.size(1) == 1 or output.size(1) > MAX_BALANCED:
-        return Head(_thinned(answers).cpu(), correct.cpu(), losses)
+        single = target[:, 0].cpu() if target.size(1) == 1 else None
+        return Head(_thinned(answers).cpu(), correct.cpu(), losses, classes=single)
     balanced = _balanced(right, torch.where(valid, target, output.size(1)), output.size(1))
     return Head(_thinned(answers).cpu(), correct.cpu(), losses, balanced.cpu())
 
@@ -204,6 +216,12 @@ def _answers(output: Tensor) -> Tensor:
     if output.dim() == 2 and output.size(1) >= 2:
         return output.argmax(1, keepdim=True).cpu()
     return _thinned(output.reshape(len(output), -1)).float().cpu()
+
+
+def _scores(output: Tensor) -> Tensor | None:
+    """(N, K) outputs with K ≥ 2, which may be scores of classes or features; None for others."""
+    several = output.is_floating_point() and output.dim() == 2 and output.size(1) >= 2
+    return output.float().cpu() if several else None
 
 
 def _thinned(values: Tensor) -> Tensor:

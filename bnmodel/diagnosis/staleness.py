@@ -11,7 +11,7 @@ from bnmodel.diagnosis.deviation import LARGE_MOMENTUM, MATERIAL, NOTEWORTHY, OW
 from bnmodel.diagnosis.examination import Examination, per_layer
 from bnmodel.diagnosis.moments import array
 from bnmodel.diagnosis.observing import HIGH_AMPLIFICATION
-from bnmodel.diagnosis.outcome import WARNING, Gain, worst
+from bnmodel.diagnosis.outcome import ERROR, WARNING, Gain, worst
 from bnmodel.findings import Finding, Severity
 
 FEW = 100  # samples below which only a large deviation is judged by changed predictions
@@ -153,9 +153,11 @@ def _where_it_begins(examination: Examination, suspicious: list[str]) -> str:
 
 
 def _severity(size: float, gain: Gain | None, samples: int) -> Severity:
-    """By the gain; at most a warning, if that is proven, for deviations as small as the lag of a steady training."""
+    """By the gain; for deviations as small as the lag of a steady training only as far as that is proven."""
     if gain is None:
         return "warning" if size >= 1 else "note"
+    if gain.kind != "answers" and gain.lower > ERROR[gain.kind]:
+        return gain.severity
     unsure = gain.kind == "answers" and samples < FEW
     if size >= (OWN if unsure else NOTEWORTHY):
         return gain.severity

@@ -153,13 +153,16 @@ class Watch:
     def _collect(self) -> None:
         """Read the measurements of the previous step, which a GPU has finished by now."""
         pending, self._pending = self._pending, []
+        judged: set[str] = set()  # by its first call of the step
         for name, batches, values, rows, tracked in pending:
             numbers = measured(array(rows), tracked, self.norms[name].eps)
             known = [None if math.isnan(each) else each for each in numbers]
             measurement = Measurement(self.step - 1, name, batches, known[0], known[1], values, known[2], known[3])
             self.measurements.append(measurement)
             self._write_scalars(measurement)
-            self._judge(name, numbers, values)
+            if name not in judged:
+                self._judge(name, numbers, values)
+            judged.add(name)
 
     def _judge(self, name: str, numbers: list[float], values: int) -> None:
         norm = self.norms[name]

@@ -42,7 +42,7 @@ def test_batches_may_have_any_usual_form(drifted: nn.Module, digits: zoo.Data, f
     }[form]
     report = diagnose(model.eval(), iter(batches), **options)
     assert "stale-statistics" in serious(report)
-    assert (report.eval_outcome.accuracy is not None) == (form in ("dict and targets", "numpy"))
+    assert (report.eval_outcome.accuracy is not None) == (form in ("dict and targets", "numpy", "forward"))
 
 
 def test_a_dict_with_other_names_than_forwards_says_how_to_pass_it(drifted: nn.Module, digits: zoo.Data) -> None:
