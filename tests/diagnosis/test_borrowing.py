@@ -69,12 +69,15 @@ class Collecting(Remembering):
         self.ordered: OrderedDict[str, int] = OrderedDict(first=0)
         self.seen: set[int] = set()
         self.sizes.append(self.sizes)  # a cycle
+        self.sums, self.kept = torch.zeros(3), [torch.zeros(2)]
 
     def forward(self, x: Tensor) -> Tensor:
         self.recent.append(len(x))
         self.counted[8].append(len(x))
         self.ordered[str(len(x))] = len(x)
         self.seen.add(len(x))
+        self.sums.add_(1)
+        self.kept[0].add_(1)
         return self.inner(x)
 
 
@@ -87,6 +90,8 @@ def test_containers_of_all_kinds_are_restored(drifted: nn.Module, digits: zoo.Da
     assert model.recent.maxlen == 3
     assert list(model.ordered.items()) == [("first", 0), ("8", 8)]
     assert model.counted[8] is inner
+    assert model.sums.tolist() == [1, 1, 1]
+    assert model.kept[0].tolist() == [1, 1]
 
 
 def test_reading_from_a_loader_keeps_the_random_state(cnn: nn.Module, digits: zoo.Data) -> None:

@@ -92,6 +92,18 @@ def test_a_folder_per_class_is_read(cnn: nn.Module, digits: zoo.Data, tmp_path: 
     assert "--size" in capsys.readouterr().err
     assert main([*arguments, "--size", "8", "--mean", "0.5", "--std", "0.5", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["eval"]["accuracy"] > 0.95
+    (folder / ".ipynb_checkpoints").mkdir()  # no class
+    assert main([*arguments, "--size", "8", "--mean", "0.5", "--std", "0.5", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["eval"]["accuracy"] > 0.95
+    (folder / "00 empty").mkdir()
+    assert main([*arguments, "--size", "8", "--mean", "0.5", "--std", "0.5"]) == 2
+    assert "received none in 00 empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prefix", ["module._orig_mod.", "_orig_mod.module.", "model."])
+def test_prefixes_of_wrappers_are_removed(cnn: nn.Module, data: Path, tmp_path: Path, prefix: str) -> None:
+    torch.save({f"{prefix}{name}": value for name, value in cnn.state_dict().items()}, tmp_path / "wrapped.pt")
+    assert main([FACTORY, "--weights", str(tmp_path / "wrapped.pt"), "--data", str(data)]) == 0
 
 
 def test_safetensors_are_read(cnn: nn.Module, data: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.diagnosis import networks as zoo
 from bnmodel.diagnosis import watch
@@ -144,3 +144,25 @@ def test_a_loop_that_never_calls_the_watched_module_is_reported(cnn: nn.Module, 
     with watch(cnn):
         pass
     assert "no training step was seen" in caplog.text
+
+
+class Repeated(nn.Module):
+    """Calls one norm many times per step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm1d(4), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(5):
+            x = self.norm(x)
+        return self.head(x)
+
+
+def test_in_a_row_means_steps_not_calls() -> None:
+    model = Repeated()
+    found: list[Finding] = []
+    with watch(model, every=1, on_finding=found.append):
+        for size in (64, 2, 64, 64):
+            model(torch.randn(size, 4)).sum().backward()
+    assert found == []
