@@ -24,6 +24,7 @@ MOVED = 0.5  # a numeric output has changed if it moved by more, in standard dev
 RARE = 8  # samples of the rarest class from which classes are weighed
 IMBALANCED = 3  # ratio of the largest class to the smallest from which they are
 VARIED = 0.95  # share of the samples with one answer from which (N, K) outputs are no scores of classes
+SHIFTED = 0.4  # root mean square over a sample's scores or features by which they moved at least, in the same unit
 Z99, Z999 = 2.576, 3.291
 ERROR = {"accuracy": 0.05, "balanced accuracy": 0.05, "loss": 0.20, "answers": 0.10}
 WARNING = {"accuracy": 0.01, "balanced accuracy": 0.01, "loss": 0.04, "answers": 0.03}
@@ -224,7 +225,7 @@ def _interval(kind: Kind, difference: Tensor, scale: float, control: Tensor | No
 def _moved(before: Tensor, after: Tensor) -> Tensor:
     """(N,) whether the values of a sample moved at all: the index of the largest of many features changes easily."""
     distance = ((after - before) / before.std(0, correction=0).clamp(min=1e-12)).square().mean(1).sqrt()
-    return ~(distance <= MOVED)  # NaN counts as moved
+    return ~(distance <= SHIFTED)  # NaN counts as moved
 
 
 def changed(pairs: list[tuple[Head, Head]]) -> Tensor:
