@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from bnmodel.plotting import percent
+
 MOST_POINTS = 120  # per curve; more could not be pointed at separately
 DASHES = {"--": "5 3", ":": "1.5 3", "-.": "6 3 1.5 3"}
 MARKERS = {
@@ -66,28 +68,24 @@ def is_share(axes: Axes) -> bool:
 
 
 def number(value: float, share: bool = False) -> str:
-    return f"{100 * value:.3g} %" if share else f"{value:.4g}"
+    if not share:
+        return f"{value:.4g}".replace("-", "−")
+    return percent(value) if 0.999 < value < 1 or 0 < value < 0.001 else f"{100 * value:.3g} %"
 
 
 def legend(figure: Figure, on_page: dict[str, str]) -> str:
-    """One legend (HTML) for all panels, in the page's colours. Removes the panels' own legends."""
-    entries: dict[str, Any] = {}
-    title = ""
-    for axes in figure.axes:
-        own = axes.get_legend()
-        if own is None:
-            continue
-        title = title or own.get_title().get_text()
-        handles, labels = axes.get_legend_handles_labels()
-        names = [text.get_text() for text in own.get_texts()]
-        for handle, name in zip(handles, labels, strict=True):
-            if name in names:
-                entries.setdefault(name, handle)
-        own.remove()
-    if not entries:
+    """The legend above all panels (HTML), in the page's colours. Removes the figure's own."""
+    if not figure.legends:
         return ""
-    items = "".join(f"<span>{_sample(handle, on_page)}{escape(name)}</span>" for name, handle in entries.items())
-    return f'<p class="legend">{f"<b>{escape(title)}</b>" if title else ""}{items}</p>'
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    own = figure.legends[0]
+    names = [text.get_text() for text in own.get_texts()]
+    own.remove()
+    items = "".join(f"<span>{_sample(handles[name], on_page)}{escape(name)}</span>" for name in names)
+    return f'<p class="legend">{items}</p>'
 
 
 def _lines(axes: Axes) -> list[tuple[Line2D, str]]:

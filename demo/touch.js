@@ -3,7 +3,13 @@
 const tip = document.querySelector('.tip') ?? document.body.appendChild(
   Object.assign(document.createElement('div'), { className: 'tip', hidden: true }));
 const NS = 'http://www.w3.org/2000/svg';
-const number = (value, share) => (share ? `${+(100 * value).toPrecision(3)} %` : String(+value.toPrecision(4)));
+const signed = (text) => String(text).replaceAll('-', '−');
+const percent = (share) => { // as bnmodel.plotting.percent
+  if (share > 0 && share < 0.001) return 'below 0.1 %';
+  if (share > 0.999 && share < 1) return 'above 99.9 %';
+  return `${+(100 * share).toPrecision(3)} %`;
+};
+const number = (value, share) => (share ? percent(value) : signed(+value.toPrecision(4)));
 const escaped = (text) => Object.assign(document.createElement('i'), { textContent: text }).innerHTML;
 
 function show(html, x, y) {
@@ -71,7 +77,7 @@ function cell(map, x, y) {
 
 function readMap(map, { columns, row, column }, x, y) {
   const value = map.dataset.numbers.split(' ')[row * columns + column];
-  show(`<small>row ${row}, column ${column}</small><div>${escaped(map.dataset.name)} <b>${value}</b></div>`, x, y);
+  show(`<small>row ${row}, column ${column}</small><div>${escaped(map.dataset.name)} <b>${signed(value)}</b></div>`, x, y);
   for (const other of element.querySelectorAll(`[data-grid="${map.dataset.grid}"]`)) {
     const spot = other.querySelector('.spot');
     if (spot) spot.style.cssText = place(other, row, column);

@@ -134,8 +134,7 @@ def figure(result: BatchSpread) -> Figure:
     plotting.ticks(curve.xaxis, list(result.sizes), [str(size) for size in result.sizes])
     plotting.percent_axis(curve.yaxis)
     curve.minorticks_off()
-    histogram.legend(loc="upper left")
-    curve.legend(loc="lower right")
+    plotting.legend(drawn, histogram, curve)
     return drawn
 
 

@@ -126,6 +126,7 @@ def figure(result: Convergence, earlier: Sequence[Convergence] = ()) -> Figure:
                 for axes, values in zip(panels, (accuracies, losses), strict=True):
                     draw_earlier(axes, number, values, *LOOKS[curve.name])
     dress(panels, "epoch", max(run.epochs for run in (*earlier, result)))
+    plotting.legend(drawn, panels[0])
     return drawn
 
 
@@ -159,7 +160,6 @@ def dress(panels: Sequence[Axes], unit: str, last: int) -> None:
     accuracy, loss = panels
     accuracy.set(title="accuracy", ylabel="validation accuracy", ylim=(0, 1.02))
     plotting.percent_axis(accuracy.yaxis)
-    accuracy.legend(loc="lower right")
     loss.set(title="loss", ylabel="validation loss (nats, log)", yscale="log")
     low, high = loss.get_ylim()
     loss.set_ylim(min(low, 0.3), min(max(high, 3.0), MOST_LOSS))

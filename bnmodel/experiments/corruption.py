@@ -177,5 +177,5 @@ def figure(result: Corruption) -> Figure:
         axes.plot(result.severities, right, "s--", color=plotting.TRAIN, label=batch)
         axes.set(title=title, xlabel=f"{result.kind}, severity 0 to 1", ylabel=name, ylim=(0, 1.03))
         plotting.percent_axis(axes.yaxis)
-    accuracy.legend()
+    plotting.legend(drawn, accuracy)
     return drawn

@@ -101,5 +101,5 @@ def figure(faults: list[Fault]) -> Figure:
         axes.set(title=fault.name, xlabel=fault.x_label, ylabel=fault.y_label)
         if fault.y_label == "accuracy":
             plotting.percent_axis(axes.yaxis)
-    panels[0].legend()
+    plotting.legend(drawn, panels[0])
     return drawn

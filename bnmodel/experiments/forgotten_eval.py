@@ -116,7 +116,7 @@ def figure(result: ForgottenEval) -> Figure:
         ylabel="accuracy",
         ylim=(bottom, 1.01),
     )
-    accuracy.legend()
+    plotting.legend(drawn, accuracy)
     answer.axhline(result.probability[0], color=plotting.EVAL, label="eval() called")
     answer.plot(result.calls, result.probability, "o--", color=plotting.TRAIN, markersize=3, label="eval() forgotten")
     probability = f"probability of “{result.label}”"

@@ -233,7 +233,7 @@ def figure(result: Gradients) -> Figure:
             color, line, label = LOOKS[place]
             axes.plot(result.rates, curve, line, color=color, marker="o", markersize=3, label=label)
         axes.set(title=f"{name} along the step", xlabel="step size η", ylabel=unit)
-    panels[0].legend(loc="upper left")
+    plotting.legend(drawn, panels[0])
     return drawn
 
 

@@ -226,7 +226,7 @@ def figure(result: InputNormalization) -> Figure:
     plotting.percent_axis(signs.yaxis)
     plotting.ticks(signs.xaxis, range(len(SIGNS)), SIGNS)
     signs.set_axisbelow(True)
-    signs.legend()
+    plotting.legend(drawn, losses)
     return drawn
 
 

@@ -116,8 +116,8 @@ def figure(result: Modes) -> Figure:
         before.set(title="your digit before the norm", xlabel="activation")
         _outlines(after, view.eval_output, view.train_output)
         after.set(title="your digit after the norm", xlabel="activation")
-    for axes in panels[:3]:  # the first row only
-        axes.legend()
+    if result.norms:
+        plotting.legend(drawn, *panels[:3])
     return drawn
 
 

@@ -212,7 +212,7 @@ def figure(result: WorkedExample) -> Figure:
     values.set(yscale="log", ylim=(0.7, 20 * float(counts.max())))
     values.minorticks_off()
     values.yaxis.set_major_formatter("{x:g}")
-    values.legend(loc="upper right")
+    plotting.legend(drawn, values)
     _line(line, result, (float(edges[0]), float(edges[-1])))
     return drawn
 
@@ -232,4 +232,3 @@ def _line(axes: Axes, result: WorkedExample, ends: tuple[float, float]) -> None:
         axes.plot([result.value], [step.output], "s" if look == "--" else "o", color=color, markersize=7)
     axes.axvline(result.value, color=plotting.INK, linestyle=":", linewidth=1.2)
     axes.set(title="output against input", xlabel="x, input of the norm", ylabel="y, its output")
-    axes.legend(loc="upper left")

@@ -5,6 +5,7 @@ matplotlib is imported with the first figure, since that takes as long as the re
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -100,9 +101,16 @@ def percent(share: Any) -> str:
     """“45 %”; 99.95 % is not rounded to 100 %, nor 0.04 % to 0 %."""
     if 0 < share < 0.001:
         return "below 0.1 %"
+    if 0.999 < share < 1:
+        return "above 99.9 %"
     if 0.99 < share < 1:
         return f"{int(1000 * share) / 10:.1f} %"
     return f"{100 * share:.1f} %" if share and share < 0.01 else f"{100 * share:.0f} %"
+
+
+def certainty(probability: Any) -> str:
+    """`percent` of a network's answer: 0 and 1 are rounded ones, which softmax never gives."""
+    return percent(min(max(float(probability), 1e-9), 1 - 1e-9))
 
 
 def percent_axis(axis: Axis) -> None:
@@ -126,6 +134,18 @@ def log_ticks(axis: Axis, digits: Sequence[int]) -> None:
     axis.set_major_locator(LogLocator(subs=digits))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
+
+
+def legend(figure: Figure, *panels: Axes) -> None:
+    """One legend above all panels, so that it covers no data: each name of `panels` once, in as few rows as fit."""
+    handles: dict[str, Any] = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    inches = 0.55 + 0.075 * max(map(len, handles))  # of an entry, about
+    rows = math.ceil(len(handles) * inches / figure.get_figwidth())
+    columns = math.ceil(len(handles) / rows)
+    figure.legend(handles.values(), handles, loc="outside upper left", ncols=columns)
 
 
 def powers_of_ten(powers: Iterable[int]) -> list[str]:

@@ -27,7 +27,7 @@ def test_every_panel_of_a_figure_carries_its_values_where_they_are_drawn() -> No
         left.set(xlabel="step", ylabel="share", ylim=(0, 1))
         plotting.percent_axis(left.yaxis)
         plotting.stairs(right, np.array([3, 1]), np.array([0.0, 1.0, 2.0]), label="counts")
-        left.legend()
+        plotting.legend(figure, left)
     legend, panels = svg.to_legend_and_panels(figure, "a figure")
     first, second = (json.loads(html.unescape(found)) for found in re.findall(r"data-values='(.*?)'", panels))
     assert (first["x"], first["y"], first["share"], first["levels"]) == ("step", "share", True, ["a level: 75 %"])

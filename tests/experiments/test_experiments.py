@@ -14,7 +14,16 @@ from torch import nn
 from bnmodel import CustomBatchNorm, SimpleCNN, SimpleCNNConfig, load_checkpoint, plotting
 from bnmodel.__main__ import main
 from bnmodel.data import load_sample
-from bnmodel.experiments import batch_spread, catalogue, corruption, faults, forgotten_eval, modes
+from bnmodel.experiments import (
+    batch_spread,
+    catalogue,
+    corruption,
+    faults,
+    forgotten_eval,
+    gradients,
+    initialization,
+    modes,
+)
 from bnmodel.experiments import running_statistics as statistics
 from bnmodel.experiments.batch_statistics import custom_batchnorms, with_batch_statistics
 from bnmodel.experiments.other_samples import KINDS, most_telling, other_samples
@@ -245,6 +254,17 @@ def test_every_picture_takes_its_text_colour_from_the_page_and_says_what_it_is()
         assert picture.startswith('<svg role="img" aria-label="a &quot;picture&quot;"')
         assert "currentColor" in picture
         assert plotting.INK not in picture
+
+
+def test_the_legend_of_a_figure_is_above_its_panels():
+    results = {**everything(), "gradients": gradients.run(), "initialization_depth": initialization.stack(depth=3)}
+    for name, result in results.items():
+        with plotting.plot_style():
+            figure = catalogue.EXPERIMENTS[name][1](result)
+            figure.draw_without_rendering()
+        assert not any(axes.get_legend() for axes in figure.axes), name
+        (legend,) = figure.legends
+        assert legend.get_window_extent().y0 >= max(axes.get_tightbbox().y1 for axes in figure.axes), name
 
 
 def test_the_command_line_writes_picture_and_numbers_of_a_drawn_digit(tmp_path, capsys):
