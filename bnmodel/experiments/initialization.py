@@ -194,7 +194,7 @@ def figure(result: Layer) -> Figure:
         axes.set(title=f"{title(name)}: std {std:.3g}", xlabel="value", yscale="log", ylim=(3e-6, 3))
         axes.set_ylabel("share of the values (log)")
         _decades(axes, (-5, -3, -1))
-    panels[0].legend(loc="upper right")
+    plotting.legend(drawn, panels[0])
     return drawn
 
 
@@ -216,8 +216,12 @@ def stack_figure(result: Stack) -> Figure:
         axes.set_xlim(0, len(layers) + 1)  # also if every curve is zero
         axes.set_ylabel("standard deviation (log)")
         _decades(axes, (-6, -3, 0, 3, 6))
+        if not result.activation_std[k].any():
+            all_zero = not result.gradient_std[k].any()
+            words = "0 in every layer" if all_zero else "activations: 0 in every layer\ngradients: 0 before the last"
+            axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=plotting.INK)
     panels[0].plot([], [], ":", color=plotting.INK, label="theory")
-    panels[0].legend(loc="upper left")
+    plotting.legend(drawn, panels[0])
     return drawn
 
 

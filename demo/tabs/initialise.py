@@ -13,15 +13,16 @@ from demo.page import Drawn, Page
 from demo.shared_controls import reshuffle_button
 
 QUESTION = "Where should the weights start?"
-TASK = "Find the standard deviation with which random normal keeps the spread of the inputs, within 20 %."
+TASK = "With ReLU, find the standard deviation with which random normal keeps the spread of the inputs, within 20 %."
 HINT = """
 Look at the width of the filled histograms: the outputs of one dense layer of 256 units for standard-normal inputs
-(dashed). A good initialiser keeps their spread near 1. This tab needs no drawing.
+(dashed). A good initialiser keeps their spread near that of the inputs, 1; with **sigmoid** none can, since its outputs
+lie between 0 and 1. This tab needs no drawing.
 """
 LOOK = """
-Random normal with standard deviation 1 multiplies the spread by the square root of the number of inputs; with zeros
-every output is 0. Choose **sigmoid** with random normal: almost every output is near 0 or 1, where the gradient
-vanishes.
+Before the activation, random normal with standard deviation 1 multiplies the spread by the square root of the number of
+inputs, 28 for 784; ReLU, which sets the negative half to 0, leaves 16. With zeros all outputs are equal: 0, or 0.5 with
+sigmoid. Choose **sigmoid** with random normal: most outputs are near 0 or 1, where the gradient vanishes.
 """
 HINT_STACK = """
 ### Many such layers in a row
@@ -114,7 +115,7 @@ def layer_picture(activation: str, width: int, samples: int, mean: float, std: f
     result = initialization.run(activation, width, samples, mean, std, gain, seed)
     words = layer_in_words(result)
     spread = float(result.output_std[result.initializers.index("random_normal")])
-    found = ui.done(abs(spread - result.input_std) < result.input_std / 5)
+    found = ui.done(activation == "relu" and abs(spread - result.input_std) < result.input_std / 5)
     return ui.sentence(words) + ui.panels(initialization.figure(result), words, narrow=True) + found
 
 

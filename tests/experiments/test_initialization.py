@@ -191,3 +191,4 @@ def test_the_tabs_pictures_have_all_six_side_by_side(activation):
         legend, panels = html.split('<div class="figure narrow">')
         assert panels.count("<svg") == 6
         assert legend.count('class="legend"') == 1
+    assert "0 in every layer" in stack  # of zeros, whose panel has no curve
