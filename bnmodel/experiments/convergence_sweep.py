@@ -212,11 +212,12 @@ TITLES = {
 def figure(sweep: Sweep) -> Figure:
     """Maps of the mean final accuracies, one per place, and their dependence on the rate."""
     drawn, panels = plotting.new_figure(columns=2, rows=2, width=9.6, height=7.0)
-    means = {setting: mean_accuracy(cells) for setting, cells in by_setting(sweep).items()}
+    settings = by_setting(sweep)
     for axes, place in zip(panels, PLACES, strict=False):
-        _map(axes, place, means)
+        _map(axes, place, settings)
         axes.set_title(TITLES[place])
     _against_rate(panels[3], sweep)
+    plotting.legend(drawn, panels[3])
     return drawn
 
 
@@ -225,6 +226,7 @@ def rates_figure(sweep: Sweep) -> Figure:
     """The last panel of `figure` alone."""
     drawn, (axes,) = plotting.new_figure(width=3.8, height=3.4)
     _against_rate(axes, sweep)
+    plotting.legend(drawn, axes)
     return drawn
 
 
@@ -234,19 +236,28 @@ def strength(accuracy: float | None) -> float:
     return 0.55 * min(1.0, max(0.0, math.log(0.9 / max(errors, 1e-9)) / math.log(0.9 / 0.02)))
 
 
-def _map(axes: Axes, place: str, means: Mapping[Setting, float | None]) -> None:
+def diverged(cells: Sequence[Cell]) -> str:
+    """“2 of 5 ×” if the mean accuracy leaves out seeds that diverged, else ""."""
+    count = sum(cell.accuracy is None for cell in cells)
+    return f"{count} of {len(cells)} ×" if count and mean_accuracy(cells) is not None else ""
+
+
+def _map(axes: Axes, place: str, settings: Mapping[Setting, Sequence[Cell]]) -> None:
     """Accuracies in percent, bold from LEARNED on, × for diverged."""
     from matplotlib.patches import Rectangle  # slow to import
 
     names = list(INITIALIZERS)
     for (row, name), (column, rate) in product(enumerate(names), enumerate(RATES)):
-        accuracy = means[place, name, rate]
+        cells = settings[place, name, rate]
+        accuracy = mean_accuracy(cells)
         color = LOOKS[place][0]
         square = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=strength(accuracy), linewidth=0)
         axes.add_patch(square)
         text = "×" if accuracy is None else f"{100 * accuracy:.1f}"
         weight = "bold" if (accuracy or 0.0) >= LEARNED else "normal"
-        axes.text(column, row, text, ha="center", va="center", fontsize=10, fontweight=weight)
+        up = 0.12 if diverged(cells) else 0.0
+        axes.text(column, row - up, text, ha="center", va="center", fontsize=10, fontweight=weight)
+        axes.text(column, row + 0.3, diverged(cells), ha="center", va="center", fontsize=6.5)
     axes.set(xlim=(-0.5, len(RATES) - 0.5), ylim=(len(names) - 0.5, -0.5), xlabel="learning rate")
     axes.set_xticks(range(len(RATES)), [f"{rate:g}" for rate in RATES])
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
@@ -269,7 +280,6 @@ def _against_rate(axes: Axes, sweep: Sweep) -> None:
     plotting.ticks(axes.xaxis, powers, [f"{rate:g}" for rate in powers])
     axes.xaxis.minorticks_off()
     plotting.percent_axis(axes.yaxis)
-    axes.legend(loc="lower left")
 
 
 @plotting.plot_style()
@@ -288,6 +298,7 @@ def curves_figure(sweep: Sweep, initializer: str, rate: float) -> Figure:
         medians = [median(values) for values in accuracies], [median(values) for values in losses]
         draw_curve(panels, place, steps, *medians, diverged=mean_accuracy(cells) is None)
     dress(panels, "step", sweep.steps)
+    plotting.legend(drawn, panels[0])
     return drawn
 
 

@@ -11,7 +11,7 @@ from bnmodel.data import DataError
 from bnmodel.experiments import convergence, convergence_sweep
 from bnmodel.experiments.claims import Measure, claims
 from bnmodel.experiments.convergence import MOST_EPOCHS, RATES, Convergence
-from bnmodel.experiments.convergence_sweep import LEARNED, Cell, Sweep, by_setting, mean_accuracy, strength
+from bnmodel.experiments.convergence_sweep import LEARNED, Cell, Sweep, by_setting, diverged, mean_accuracy, strength
 from bnmodel.experiments.gradients import LOOKS, PLACES
 from bnmodel.experiments.initialization import title
 from bnmodel.nn.init import INITIALIZERS
@@ -36,9 +36,10 @@ only. Finished runs stay, pale and numbered, for comparison.
 MAPS = """
 ### Every setting at once
 One row per initialiser, one column per learning rate: the **validation accuracy** in percent after the last step, mean
-over the seeds that did not diverge, bold if ≥ 90, × where the loss became infinite with most seeds. The frame marks the
-setting above; always answering “1” scores 11 %. The last panel shows the same as lines: the median over five
-initialisers and all seeds, and the range from the worst to the best; diverged runs count as 0.
+over the seeds that did not diverge, bold if ≥ 90. **2 of 5 ×**: the loss became infinite with 2 of 5 seeds; × alone:
+with most of them. The frame marks the chosen setting; always answering “1” scores 11 %. The last panel shows the same
+as lines: the median over all seeds and all initialisers but zeros, and the range from the worst to the best; diverged
+runs count as 0.
 """
 FORMULA = r"""
 Plain SGD, $w \leftarrow w - \eta\,(\nabla L + \lambda w)$, $\lambda = 10^{-4}$, batches of 64, no dropout, five seeds.
@@ -54,7 +55,8 @@ Ioffe & Szegedy 2015, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167). Sour
 CLAIMS = """
 Means over {seeds} seeds with 95 % confidence intervals. <b>Bold</b>: better than without batch norm, because the
 interval of the difference between runs with the same seed excludes zero. A number without an interval is the same
-for all seeds. A claim holds if every entry is bold.
+for all seeds. A claim holds if every entry is bold. Steps and learning rates are geometric means; the largest rate
+with some initialiser is that of the best initialiser of each seed.
 """
 PAINT = {"none": "currentColor", "before": "var(--olive)", "after": "var(--rose)"}
 CELL = "padding: 5px 0; text-align: center; font-size: clamp(10px, 3.1cqi, 12px); border: 0"
@@ -163,8 +165,11 @@ def in_cell(cells: Sequence[Cell], framed: bool) -> str:
     style = f"{CELL}; background: color-mix(in srgb, {PAINT[place]} {100 * strength(accuracy):.0f}%, transparent)"
     style += "; outline: 2px solid; outline-offset: -2px" if framed else ""
     text = "×" if accuracy is None else f"{100 * accuracy:.1f}"
+    share = f"<small>{diverged(cells)}</small>" if diverged(cells) else ""
     tip = f"{title(cells[0].initializer)}, rate {cells[0].rate:g}, {LOOKS[place][2]}: {ui.plain(outcome(cells))}"
-    return f'<td style="{style}" data-tip="{tip}">{f"<b>{text}</b>" if (accuracy or 0) >= LEARNED else text}</td>'
+    return (
+        f'<td style="{style}" data-tip="{tip}">{f"<b>{text}</b>" if (accuracy or 0) >= LEARNED else text}{share}</td>'
+    )
 
 
 def outcome(cells: Sequence[Cell]) -> str:

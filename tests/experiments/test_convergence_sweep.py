@@ -207,6 +207,8 @@ def test_the_page_says_with_how_many_seeds_a_setting_diverged():
     good, bad = (Cell(0, "none", "zeros", 1.0, accuracy, accuracy, (), (), None) for accuracy in (0.5, None))
     assert tab.outcome([good, bad]) == "<b>50.0 %</b> (50.0 – 50.0), diverged with 1 of 2 seeds"
     assert tab.outcome([bad]) == "diverged with every seed"
+    assert "50.0<small>1 of 3 ×</small>" in tab.in_cell([good, good, bad], False)
+    assert "<small>" not in tab.in_cell([good, bad, bad], False)  # a single ×
 
 
 def test_the_claims_are_a_table_of_a_line_per_measure_and_a_column_per_place_of_the_norm(shipped):
