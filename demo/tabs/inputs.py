@@ -97,17 +97,27 @@ def bowls(
 
 
 def in_words(result: InputNormalization) -> str:
-    raw, normalized = (
-        f"in {descent.converged_after} step{'' if descent.converged_after == 1 else 's'}"
-        if descent.converged_after is not None
-        else f"not in {MOST_STEPS} steps"
-        for descent in (result.raw, result.normalized)
-    )
     same = percent(result.raw.signs[:2].sum())
     return (
-        f"On raw inputs the loss comes within 0.1 % of its way to the minimum {raw}, on normalised ones {normalized}. "
+        f"The loss above the minimum {convergence(result.raw.converged_after, result.normalized.converged_after)}. "
         f"On raw inputs both weights' gradients have the same sign in {same} of all samples and steps."
     )
+
+
+def convergence(raw: int | None, normalized: int | None) -> str:
+    """After how many steps each descent converges, None: not within MOST_STEPS."""
+    level, never = "below 0.1 % of its initial value", f"within {MOST_STEPS:,} steps"
+    if raw is None and normalized is None:
+        return f"does not stay {level} {never}, on raw or on normalised inputs"
+    if raw is None:
+        return f"stays {level} after {steps(normalized)} on normalised inputs, but not {never} on raw ones"
+    if normalized is None:
+        return f"stays {level} after {steps(raw)} on raw inputs, but not {never} on normalised ones"
+    return f"stays {level} after {steps(raw)} on raw inputs and after {steps(normalized)} on normalised ones"
+
+
+def steps(count: int | None) -> str:
+    return f"{count:,} step{'' if count == 1 else 's'}"
 
 
 def numbers(result: InputNormalization) -> str:
@@ -117,7 +127,7 @@ def numbers(result: InputNormalization) -> str:
             f"{descent.condition_number:.3g}",
             f"{descent.largest_rate:.3g}",
             f"{descent.rate:.3g}",
-            str(descent.converged_after or f"more than {MOST_STEPS}"),
+            f"{descent.converged_after:,}" if descent.converged_after else f"more than {MOST_STEPS:,}",
             percent(descent.signs[:2].sum()),
         )
         for name, descent in (("raw", result.raw), ("normalised", result.normalized))

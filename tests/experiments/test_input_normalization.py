@@ -154,4 +154,23 @@ def test_the_tab_shows_four_panels_even_when_the_descent_diverges(share):
     assert panels.count("<svg") == 4
     assert legend.count("<span>") == 2
     assert "12.7" in html
-    assert ("more than 2000" in html) == (share == 2.0)
+    assert ("more than 2,000" in html) == (share == 2.0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "normalized", "words"),
+    [
+        (1200, 1, "stays {} after 1,200 steps on raw inputs and after 1 step on normalised ones"),
+        (12, None, "stays {} after 12 steps on raw inputs, but not within 2,000 steps on normalised ones"),
+        (None, 3, "stays {} after 3 steps on normalised inputs, but not within 2,000 steps on raw ones"),
+        (None, None, "does not stay {} within 2,000 steps, on raw or on normalised inputs"),
+    ],
+)
+def test_the_sentence_says_which_of_the_two_descents_converges(raw, normalized, words):
+    assert tab.convergence(raw, normalized) == words.format("below 0.1 % of its initial value")
+
+
+def test_a_rate_at_the_limit_of_stability_converges_on_neither():
+    shown = tab.bowls(1, 0, 0, 2, 0, 40, 200)
+    assert "does not stay below" in shown
+    assert shown.count("more than 2,000") == 2
