@@ -78,7 +78,7 @@ def of_checkpoint(folder: Path | str, patience: int = 20) -> Stopped:
 def figure(result: Stopped) -> Figure:
     """Both losses, and the validation loss near its minimum; epochs after the stop are pale."""
     drawn, (whole, near) = plotting.new_figure(columns=2, width=7.6, height=3.6)
-    _loss(whole, result.train_losses, result.stop, "--", plotting.OLIVE, "training (with dropout)")
+    _loss(whole, result.train_losses, result.stop, "--", plotting.OLIVE, "training")
     for axes in (whole, near):
         _loss(axes, result.losses, result.stop, "-", plotting.ROSE, "validation")
         axes.axvspan(result.kept, result.stop, color=plotting.INK, alpha=0.1, linewidth=0)
@@ -86,7 +86,6 @@ def figure(result: Stopped) -> Figure:
         axes.set(xlabel="epoch", xlim=(0, len(result.losses) + 1))
     whole.set(title="the whole training", ylabel="loss (nats, log)", yscale="log")
     plotting.log_ticks(whole.yaxis, (1, 2, 3, 5))
-    whole.legend(loc="upper right")
     lowest, kept = result.losses[result.lowest - 1], result.losses[result.kept - 1]
     near.plot([result.kept], [kept], "o", color=plotting.ROSE, markersize=8, label=f"kept: epoch {result.kept}")
     if result.lowest != result.kept:
@@ -95,8 +94,7 @@ def figure(result: Stopped) -> Figure:
     near.set(
         title="near the lowest", ylabel="validation loss (nats)", ylim=(0.95 * lowest, max(2 * lowest, 1.15 * kept))
     )
-    handles, labels = near.get_legend_handles_labels()
-    near.legend(handles[2:], labels[2:], loc="upper right")
+    plotting.legend(drawn, whole, near)
     return drawn
 
 
@@ -178,16 +176,16 @@ def gap_figure(result: Regularised, earlier: Sequence[Regularised] = ()) -> Figu
     top = 1.1 * max((loss for losses in (*validations, *result.train_losses) for loss in losses[skipped:]), default=1.0)
     for number, run in enumerate(earlier, 1):
         for axes, curve, train in zip(panels, run.curves, run.train_losses, strict=True):
-            draw_earlier(axes, number, train, plotting.OLIVE, "--", "train loss")
+            draw_earlier(axes, number, train, plotting.OLIVE, "--", "training loss")
             validation = [epoch.validation_loss for epoch in curve.epochs]
             draw_earlier(axes, number, validation, plotting.ROSE, "-", "validation loss")
     for axes, title, validation, train in zip(panels, titles, validations, result.train_losses, strict=True):
         numbers = range(1, len(train) + 1)
-        axes.plot(numbers, train, "--", color=plotting.OLIVE, marker="o", markersize=3, label="train loss")
+        axes.plot(numbers, train, "--", color=plotting.OLIVE, marker="o", markersize=3, label="training loss")
         axes.plot(numbers, validation, "-", color=plotting.ROSE, marker="o", markersize=3, label="validation loss")
         axes.fill_between(numbers, train, validation, color=plotting.INK, alpha=0.12, linewidth=0, label="gap")
         axes.set(title=title, xlabel="epoch", ylabel="loss (nats), eval mode", xlim=(0.5, result.epochs + 0.5))
         axes.set_ylim(0, top)
         plotting.whole_numbers(axes.xaxis)
-    panels[0].legend(loc="upper right")
+    plotting.legend(drawn, panels[0])
     return drawn

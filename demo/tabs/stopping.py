@@ -24,15 +24,17 @@ best weights so far. This tab needs no drawing.
 LOOK = f"""
 The curves are those of this network's recorded training; the epochs after the stop are pale. A validation loss is
 noisy: a short patience mistakes noise for the end, a long one trains many epochs for a small gain.
-The steps at the end of `robust` come from its recipe: the last {ROBUST.averaging} epochs average the weights, which
-makes the validation loss smooth; the last {ROBUST.plain} have no distorted images, which lowers the training loss.
+The training loss is measured while training, with dropout and, for `robust`, with distorted images; that is why it lies
+above the validation loss. The steps at the end of `robust` come from its recipe: the last {ROBUST.averaging} epochs
+average the weights, which makes the validation loss smooth; the last {ROBUST.plain} have no distorted images, and its
+training loss falls below the validation loss.
 """
 LIVE = """
 ### Overfit on purpose, live
 **The gap** between the two losses is overfitting: the network reads the digits it has seen better than others. With
-only 1,000 digits the plain network soon fits them all: its train loss approaches 0, its validation loss does not.
-*Look at both lines, not only at the gap:* in this small network, dropout and weight decay raise the train loss more
-than they lower the validation loss, and the gap also closes if nothing is learned.
+only 1,000 digits the plain network soon fits them all: its training loss approaches 0, its validation loss does not.
+*Look at both lines, not only at the gap:* in this small network, dropout and weight decay raise the training loss but
+do not reliably lower the validation loss. The gap also closes if nothing is learned.
 """
 FORMULA = r"""
 Stop once $\min_{i \le t} L_i$ has not fallen for $t - \arg\min = \text{patience}$ epochs. Dropout zeroes a share $p$ of
@@ -40,7 +42,8 @@ the activations in training and divides the others by $1 - p$; weight decay shri
 $w \leftarrow w - \eta\,(\nabla L + \lambda w)$, here with $\eta = 0.1$, and γ and β of the batch norms as well.
 
 Both losses of the live runs are computed in eval mode, without dropout, at the end of each epoch, so they differ
-only in the digits. In the recorded training the train loss is an epoch's mean *with* dropout, hence higher.
+only in the digits. In the recorded training the training loss is an epoch's mean *with* dropout, and
+for `robust` with distorted images.
 
 Sources: `bnmodel/experiments/early_stopping.py`; Prechelt 1998, *Early Stopping — But When?*; Srivastava et al. 2014,
 *Dropout*; Krogh & Hertz 1991, *A Simple Weight Decay Can Improve Generalization*.
@@ -114,6 +117,15 @@ def shortest(folder: Path, result: Stopped) -> bool:
 
 
 def in_words(result: Stopped) -> str:
+    if result.lowest < len(result.losses):
+        return stopped(result)
+    return (
+        f"{stopped(result)} The last epoch is the best: this network does not begin to overfit within its training. "
+        f"The live run does."
+    )
+
+
+def stopped(result: Stopped) -> str:
     kept, total = result.losses[result.kept - 1], len(result.losses)
     if not result.early:
         return (
@@ -128,7 +140,8 @@ def in_words(result: Stopped) -> str:
     if result.kept == result.lowest:
         return f"{lead}nothing: no later epoch is better."
     lowest = result.losses[result.lowest - 1]
-    return f"{lead}<b>{result.cost:.4f}</b>: the lowest loss is epoch {result.lowest}’s, {lowest:.4f}."
+    cost = round(kept, 4) - round(lowest, 4)  # of the numbers shown
+    return f"{lead}<b>{cost:.4f}</b>: the lowest loss is epoch {result.lowest}’s, {lowest:.4f}."
 
 
 def describe(drawn: Drawn, dropout: float, decay: float, epochs: int, seed: int) -> str:
@@ -155,7 +168,7 @@ def runs(result: Regularised, earlier: Sequence[Regularised]) -> str:
         losses = (f"{train[-1]:.3f}", f"{curve.epochs[-1].validation_loss:.3f}") if train else ("", "")
         rows.append((f"{name}{' (now)' if run is result else ''}", str(len(train)), *losses))
     return ui.table(
-        ("Run, with dropout and weight decay", "Epochs", "Train loss (nats)", "Validation loss (nats)"), rows
+        ("Run, with dropout and weight decay", "Epochs", "Training loss (nats)", "Validation loss (nats)"), rows
     )
 
 
@@ -177,7 +190,7 @@ def progress(result: Regularised, state: State) -> str:
             continue
         accuracy = 100 * curve.epochs[-1].validation_accuracy
         ends.append(
-            f"{name} validation loss {curve.epochs[-1].validation_loss:.3f} ({accuracy:.1f} % right), train loss "
+            f"{name} validation loss {curve.epochs[-1].validation_loss:.3f} ({accuracy:.1f} % right), training loss "
             f"{train[-1]:.3f}, gap <b>{gaps[-1]:.3f}</b>"
         )
     return f"{lead} after {done} of {result.epochs} epochs: {'; '.join(ends)}."

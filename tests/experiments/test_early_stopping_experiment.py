@@ -58,6 +58,12 @@ def test_the_sentence_says_where_it_stops_and_what_that_costs():
     early = tab.in_words(run([3.0, 2.0, 2.5, 1.0], patience=1))
     assert "stops after epoch 3 of 4 and keeps epoch 2, validation loss 2.0000" in early
     assert "saves 1 epoch and costs <b>1.0000</b>: the lowest loss is epoch 4’s, 1.0000" in early
+    assert "keeps epoch 1, validation loss 0.0500" in (close := tab.in_words(run([0.04996, 0.06, 0.03114], patience=1)))
+    assert (
+        "costs <b>0.0189</b>: the lowest loss is epoch 3’s, 0.0311" in close
+    )  # not 0.0188, so that the numbers add up
+    assert "does not begin to overfit" in close
+    assert "overfit" not in tab.in_words(run([1.0, 2.0, 3.0], patience=1))
     assert "costs nothing" in tab.in_words(run([2.0, 3.0, 4.0], patience=1))
     assert "runs through all 2 epochs" in tab.in_words(run([2.0, 1.0], patience=1))
 
