@@ -100,7 +100,7 @@ def run(
     running = {name: running_average(values, momentum) for name, values in stream.items()}
     precise = precise_statistics(model, load_sample(train=True).images)
     kinds: dict[str, Statistics] = {
-        "this batch": {name: (m[-1], v[-1]) for name, (m, v) in stream.items()},
+        "last batch": {name: (m[-1], v[-1]) for name, (m, v) in stream.items()},
         "running": {name: (m[-1], v[-1]) for name, (m, v) in running.items()},
         "cumulative": {name: (m.mean(0), v.mean(0)) for name, (m, v) in stream.items()},
         "precise": precise,
@@ -268,7 +268,7 @@ def figure(result: RunningStatistics, accuracy: bool = True) -> Figure:
         axes.plot(steps, cumulative, "--", color=plotting.INK, linewidth=1.4, label="cumulative")
         axes.axhline(precise, color=plotting.INK, linestyle=":", label="precise")
         axes.set(title=f"{result.norm}, channel {result.channel}", xlabel="batches seen", ylabel=title)
-    mean.legend()
+    plotting.legend(drawn, mean)
     for axes in others:
         _accuracies(axes, result)
     return drawn
@@ -277,7 +277,7 @@ def figure(result: RunningStatistics, accuracy: bool = True) -> Figure:
 def _accuracies(axes: Axes, result: RunningStatistics) -> None:
     kinds = list(result.accuracy)
     shares = [result.accuracy[kind] for kind in kinds]
-    colours = [plotting.TRAIN if kind == "this batch" else plotting.EVAL for kind in kinds]
+    colours = [plotting.TRAIN if kind == "last batch" else plotting.EVAL for kind in kinds]
     bars = axes.barh(kinds, shares, color=colours, label="accuracy")
     axes.bar_label(bars, [f" {100 * share:.1f} %" for share in shares], color=plotting.INK)
     axes.set(title=f"accuracy on {result.digits:,} test digits", xlim=(0, 1.18))

@@ -7,8 +7,8 @@ import torch
 
 from bnmodel.experiments import modes, running_statistics
 from bnmodel.experiments.batch_statistics import custom_batchnorms
-from bnmodel.experiments.running_statistics import RunningStatistics
-from bnmodel.plotting import percent
+from bnmodel.experiments.running_statistics import Approach, RunningStatistics
+from bnmodel.plotting import certainty
 from demo import components as ui
 from demo.ahead import compute_ahead
 from demo.models import Model
@@ -17,7 +17,7 @@ from demo.shared_controls import MOST_SHIFTED, draw_others, layer_controls, name
 from demo.tabs.faults import other_faults
 
 QUESTION = "Which mean and variance should a network keep for later?"
-TASK = "Choose a momentum with which the noise is less than a tenth of σ."
+TASK = "Choose a momentum with which the noise of the running mean is less than a tenth of the σ of single batches."
 HINT = """
 Look at how fast, and how noisily, the solid **running** average approaches the dotted **precise** value while the
 network sees 60 batches. Try momentum 0.01, then larger batches.
@@ -25,7 +25,8 @@ network sees 60 batches. Try momentum 0.01, then larger batches.
 LOOK = """
 **Running** forgets old batches: with a momentum near 1 it is as noisy as single batches, near 0 it has not
 converged in 60 batches. **Cumulative** weights batches equally. **Precise** takes 1,000 digits at once, layer after
-layer, and does not depend on how they are split into batches. The second table shows the accuracy with each.
+layer, and does not depend on how they are split into batches. The second table shows the accuracy with each, and with
+the **last batch** of the 60, which is not the batch of the other tabs.
 """
 FORMULA = r"""
 $$\text{running} \leftarrow (1 - m)\cdot\text{running} + m\cdot\text{batch}$$
@@ -146,12 +147,17 @@ def approaches(result: RunningStatistics) -> str:
             ui.signed(f"{one.precise:.4g}"),
             f"{one.batch_spread:.2g}",
             f"{counted(one.batches, len(result.batch_mean))} ({counted(one.batches_expected)})",
-            f"{one.noise:.2g} ({one.noise_expected:.2g})",
+            f"{one.noise:.2g} ({one.noise_expected:.2g}){ratio(one)}",
         )
         for name, one in (("running mean", result.mean), ("running variance", result.variance))
     ]
     head = ("Measured (theory)", "Precise value", "σ of single batches", "Batches until within σ", "Noise")
     return ui.table(head, rows)
+
+
+def ratio(one: Approach) -> str:
+    """The noise in σ of single batches."""
+    return f", {one.noise / one.batch_spread:.2g} σ" if one.batch_spread else ""
 
 
 def counted(batches: int | None, seen: int = 0) -> str:
@@ -161,7 +167,7 @@ def counted(batches: int | None, seen: int = 0) -> str:
 def kinds(result: RunningStatistics) -> str:
     """A table of the accuracy, and the answer to this digit, with each kind of statistics."""
     rows = [
-        (kind, f"{100 * result.accuracy[kind]:.1f} %", f"{p.argmax()} ({percent(p.max())})")
+        (kind, f"{100 * result.accuracy[kind]:.1f} %", f"{p.argmax()} ({certainty(p.max())})")
         for kind, p in result.probabilities.items()
     ]
     return ui.table(
