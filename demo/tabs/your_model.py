@@ -1,6 +1,7 @@
 """The check-up of a visitor's ONNX file: whether its batch norms are in the right mode."""
 
 import os
+import re
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -44,6 +45,8 @@ norms folded. For a network in PyTorch: `bnmodel diagnose`.
 
 Source: `bnmodel/deploy/onnx_inspection.py`.
 """
+CALL = re.compile(r"[\w.]+=?\((?:[^()]|\([^()]*\))*\)")
+"""A function call in Python; its arguments may be calls."""
 # one file at a time, since each may take gigabytes
 SHARED: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "inspection", "show_progress": "minimal"}
 
@@ -55,7 +58,7 @@ def build(page: Page) -> None:
         with gr.Row(elem_classes="controls"):
             buttons = {name: gr.Button(title, elem_id=f"example-{name}") for name, title in NAMES.items()}
         file = gr.File(label="ONNX file", elem_id="your-model", height=130)
-        shown = ui.picture(220, "inspection")
+        shown = ui.picture(60, "inspection")
         ui.code(CODE)
         ui.fold(ABOUT, "The command and the source")
         for name, button in buttons.items():
@@ -104,13 +107,13 @@ def report(path: Path, name: str) -> str:
 def _in_words(inspection: Inspection, name: str) -> str:
     count = inspection.batch_norms
     norms = f"{count} batch norm{'' if count == 1 else 's'}" if count else "no batch norm (or only folded ones)"
-    errors = sum(finding.severity == "error" for finding in inspection.findings)
+    errors = sum(group[0].severity == "error" for group in grouped(inspection.findings))  # as listed
     verdict = "is <b>sound</b>" if not errors else f"is <b>not sound</b>: {errors} error{'' if errors == 1 else 's'}"
     invariance = inspection.batch_invariance
     if not invariance["checked"]:
         batch = f"Whether its output depends on the batch could not be checked: {escape(invariance['reason'])}."
     elif inspection.batch_dependent:
-        batch = f"The same sample's output changes with its batch, by up to {100 * invariance['difference']:.0f} %."
+        batch = "The output for a sample depends on the rest of its batch."
     else:
         batch = "The same sample gets the same output alone and in two other batches."
     return f"<b>{escape(os.path.basename(name))}</b>, with {norms}, {verdict}. {batch}"
@@ -125,14 +128,19 @@ def _findings(inspection: Inspection) -> str:
 
 def _item(findings: list[Finding]) -> str:
     first, others = findings[0], len(findings) - 1
-    name = first.code
     where = f" in <code>{escape(first.layer)}</code>" if first.layer else ""
     more = f" and {others} more" if others else ""
-    tab = EXPLAINED.get(name)
+    tab = EXPLAINED.get(first.code)
     link = f' <a href="?tab={tab}">See it explained.</a>' if tab else ""
     mark = {"error": "✗ Error", "warning": "! Warning", "note": "· Note"}[first.severity]
+    message = re.sub(r"(\d)%", "\\1\u00a0%", f"{first.message[:1].upper()}{first.message[1:]}")
+    code = f'<span title="{escape(CODES[first.code])}">({escape(first.code)})</span>'
     return (
-        f'<li class="{first.severity}"><b>{mark}: {escape(CODES[name])}</b> ({escape(name)}){where}{more}. '
-        f"{escape(first.message[:1].upper() + first.message[1:])}.{link}"
-        f"<br>Remedy: <code>{escape(first.remedy)}</code></li>"
+        f'<li class="{first.severity}"><b>{mark}</b> {code}'
+        f"{where}{more}. {escape(message)}.{link}<br>Remedy: {_remedy(first.remedy)}.</li>"
     )
+
+
+def _remedy(words: str) -> str:
+    """Prose with its function calls as code (HTML)."""
+    return CALL.sub(r"<code>\g<0></code>", escape(words, quote=False))

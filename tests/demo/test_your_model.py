@@ -21,6 +21,19 @@ def test_the_examples_have_the_faults_they_are_named_after(name: str) -> None:
         assert f'href="?tab={EXPLAINED[code]}"' in html
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_as_many_errors_are_announced_as_are_listed(name: str) -> None:
+    html = report(EXAMPLES / f"{name}.onnx", f"{name}.onnx")
+    count = html.count('<li class="error">')
+    assert count == len(ERRORS[name])
+    assert not count or f"<b>not sound</b>: {count} error{'' if count == 1 else 's'}." in html
+
+
+def test_the_calls_in_a_remedy_are_code_and_its_prose_is_not() -> None:
+    html = report(EXAMPLES / "train-mode.onnx", "train-mode.onnx")
+    assert "Remedy: export the eval copy: <code>torch.onnx.export(model.eval(), …)</code>." in html
+
+
 def test_an_uploaded_file_is_deleted_also_when_it_is_no_model(tmp_path: Path) -> None:
     for content in (None, b"no model"):
         path = tmp_path / "mine.onnx"
