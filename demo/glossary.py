@@ -26,7 +26,8 @@ TERMS = (
     Term(
         "batch normalisation",
         "A layer that subtracts each channel’s mean, divides by its standard deviation, then applies γ and β. In train "
-        "mode both are those of the batch; in eval mode they are the running statistics.",
+        "mode, mean and standard deviation are those of the batch; in eval mode, they come from the running "
+        "statistics.",
         ("batch norm", "batch norms"),
     ),
     Term("batch statistics", "Mean and variance of a channel over the images and positions of one batch."),
