@@ -6,16 +6,17 @@ from torch import nn
 from bnmodel.experiments import batch_spread
 from bnmodel.experiments.batch_spread import SIZES, BatchSpread
 from bnmodel.experiments.cost import is_large
-from bnmodel.plotting import percent
+from bnmodel.plotting import certainty, percent
 from demo import components as ui
 from demo.page import Drawn, Page
 from demo.shared_controls import reshuffle_button
 
 QUESTION = "How much of a train-mode answer is luck?"
-TASK = "Find a batch size above 2 at which another digit never wins."
+TASK = "Find a batch size above 2 at which another digit never wins in any batch drawn. How many batches are these?"
 HINT = """
 Look at how wide the histogram is: each of its batches holds your digit and others drawn at random. In the other
-panel the band narrows towards eval mode's line as the batches grow.
+panel the band usually narrows towards eval mode's line as the batches grow, for some digits only beyond 16. Fewer
+batches are drawn of the large sizes; the sentence says how many.
 """
 LOOK = """
 **A small batch is a small sample**: its mean and variance are estimates, and your digit's answer inherits their error.
@@ -90,12 +91,9 @@ def in_words(result: BatchSpread) -> str:
         alone = "and gets another answer" if result.flipped else "and keeps its answer"
         return f"In a batch of 1 nothing is left to chance: the digit is normalised by its own statistics {alone}."
     flips = f"another digit wins in <b>{share}</b> of" if result.flipped else "it stays the answer in <b>all</b>"
-    between = (
-        f"is always about {percent(high)}"
-        if percent(low) == percent(high)
-        else f"lies between {percent(low)} and {percent(high)} in 8 of 10"
-    )
+    least, most = certainty(low), certainty(high)
+    between = f"lies between {least} and {most}" if least != most else f"is {most}"
     return (
-        f"In random batches of <b>{result.batch_size}</b> the probability of {result.label} {between}, "
+        f"In random batches of <b>{result.batch_size}</b> the probability of {result.label} {between} in 8 of 10, "
         f"and {flips} {batches} batches."
     )

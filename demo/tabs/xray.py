@@ -10,7 +10,7 @@ from demo.images import grey, png_url
 from demo.page import Drawn, Page
 
 QUESTION = "What does the network see of your drawing?"
-TASK = "Draw a digit so small that less than 1 % of the sheet is ink: is it still read?"
+TASK = "Draw a small digit with the thinnest brush, so that less than 1 % of the sheet is ink: is it still read?"
 HINT = """
 Compare the sheet with the 28×28 numbers that the network gets, 0 for paper and 255 for full ink: it sees nothing else.
 Draw small, in a corner, or with a thin brush: the numbers hardly change.
