@@ -74,7 +74,7 @@ def _build(page: Page) -> gr.Blocks:
     hour = 3600  # seconds; every hour, uploaded files older than an hour are deleted
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(hour, hour)) as app:
         with gr.Row(elem_id="head"):
-            build_head()
+            build_head(page.models)
             page.build_choice()
         if page.unsound:
             gr.HTML(damaged(page.unsound), elem_id="damaged", apply_default_css=False)

@@ -1,5 +1,6 @@
 """The top of the page: title, teacher's mode with lesson notes, glossary."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import gradio as gr
@@ -9,13 +10,18 @@ from demo.scripts import source
 
 TITLE = "What batch normalisation does to your digit"
 LEAD = "Draw a digit: a network reads it, and the tabs show what batch norm does to it inside the network."
+KNOWN = {"lecture": "is small", "robust": "is larger and also trained on distorted digits"}
+"""What the networks of this repository are."""
 LESSON = Path(__file__).parents[1] / "docs" / "lesson.md"
 
 
-def build_head() -> None:
+def build_head(networks: Iterable[str] = ()) -> None:
+    """`networks`: the names that the visitor can choose from."""
+    what = "; ".join(f"<b>{name}</b> {KNOWN[name]}" for name in networks if name in KNOWN)
+    lead = f"{LEAD} The network {what}." if what else LEAD
     gr.HTML(
         '<a class="skip" href="#path">Skip to the tabs</a>'
-        f'<div class="head-bar"><div><h1>{TITLE}</h1><p>{LEAD}</p></div>'
+        f'<div class="head-bar"><div><h1>{TITLE}</h1><p>{lead}</p></div>'
         '<div class="head-tools"><button type="button" data-do="lesson" aria-haspopup="dialog" '
         'title="A lesson of 10, 20 or 45 minutes, to print">Lesson notes</button>'
         '<button type="button" data-do="teach" aria-pressed="false" '

@@ -340,8 +340,8 @@ function show(reply) {
     const p = known ? reply.probabilities[digit] : 0;
     bar.style.setProperty('--p', p);
     bar.classList.toggle('is-top', known && digit === reply.label);
-    bar.querySelector('b').textContent = p >= 0.005 ? percent(p) : '';
-    bar.querySelector('em').textContent = `${digit}: ${percent(p)} per cent`;
+    bar.querySelector('b').textContent = p >= 0.005 ? percent(p).replace('above ', '>') : '';
+    bar.querySelector('em').textContent = `${digit}: ${known ? percent(p) : 0} per cent`;
   });
   const image = new ImageData(28, 28); // transparent
   if (known) [...atob(reply.digit)].forEach((byte, i) => {
@@ -357,19 +357,24 @@ function inWords(reply, known, several, doubtful, sure) {
   if (several) {
     const number = reply.digits.map(name).join('');
     const one = doubtful ? `digit ${reply.chosen + 1}` : `the ${reply.label}, ${percent(sure)} % sure`;
-    return `${model} reads ${number}. ${reply.advice} The tabs use ${one}; click another digit to choose it.`;
+    return `The network ${model} reads ${number}. ${reply.advice} The tabs use ${one}; click another digit to choose it.`;
   }
   const guess = sure >= GUESS ? `Closest guess: ${reply.label} (${percent(sure)} %).` : '';
-  if (doubtful) return `${model} is not sure. ${reply.advice} ${guess}`.trim();
-  return `${model} reads ${reply.label}, ${percent(sure)} % sure. ${reply.advice}`.trim();
+  if (doubtful) return `The network ${model} is not sure. ${reply.advice} ${guess}`.trim();
+  return `The network ${model} reads ${reply.label}, ${percent(sure)} % sure. ${reply.advice}`.trim();
 }
 
 function say(words) {
   find('.pad-words').textContent = words.replaceAll(' %', '\u00a0%'); // no line begins with the sign
 }
 
-// 99.95 % must not read as a certainty
-const percent = (p) => (p > 0.99 && p < 1 ? (Math.floor(1000 * p) / 10).toFixed(1) : `${Math.round(100 * p)}`);
+// As bnmodel.plotting.certainty: 99.95 % must not read as a certainty
+function percent(p) {
+  if (p > 0.999) return 'above 99.9';
+  if (p < 0.001) return 'below 0.1';
+  if (p > 0.99) return (Math.floor(1000 * p) / 10).toFixed(1);
+  return p < 0.01 ? (100 * p).toFixed(1) : `${Math.round(100 * p)}`;
+}
 
 // ---- wiring
 
