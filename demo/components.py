@@ -22,6 +22,11 @@ LATEX: list[dict[str, Any]] = [
 ]
 
 
+def lead(words: str) -> None:
+    """A sentence that the rest of the tab needs; above the controls on a phone, too."""
+    gr.Markdown(words, elem_classes=["look", "hint", "lead"])
+
+
 def hint(words: str) -> None:
     """What to look at, above the picture."""
     gr.Markdown(words, elem_classes=["look", "hint"])

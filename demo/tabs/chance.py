@@ -12,16 +12,15 @@ from demo.page import Drawn, Page
 from demo.shared_controls import reshuffle_button
 
 QUESTION = "How much of a train-mode answer is luck?"
-TASK = "Find a batch size above 2 at which another digit never wins in any batch drawn. How many batches are these?"
+TASK = "Find a batch size above 2 at which another digit never wins. In how many batches?"
 HINT = """
-Look at how wide the histogram is: each of its batches holds your digit and others drawn at random. In the other
-panel the band usually narrows towards eval mode's line as the batches grow, for some digits only beyond 16. Fewer
-batches are drawn of the large sizes; the sentence says how many.
+Look at how wide the histogram is: each batch holds your digit and others drawn at random. The band usually narrows
+towards eval mode's line as the batches grow, for some digits only beyond 16.
 """
 LOOK = """
 **A small batch is a small sample**: its mean and variance are estimates, and your digit's answer inherits their error.
 The band holds eight of ten answers. A clear digit hardly moves; draw one that is hard to read, and compare batches
-of 2 and of 256.
+of 2 and of 256. Fewer batches are drawn of the large sizes: “never” says less there.
 """
 FORMULA = r"""
 $$\operatorname{Var}[\hat\mu_B] \approx \frac{\sigma^2}{n_\text{eff}}, \qquad n_\text{eff} \le B \cdot H \cdot W$$

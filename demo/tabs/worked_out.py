@@ -25,12 +25,12 @@ from demo.worked_html import batch_maps, flow, sharing, short, steps
 QUESTION = "What does batch norm compute, number by number?"
 TASK = "Make every output of the channel equal, whatever the input."
 HINT = """
-Follow one number from left to right: mean and variance turn x into x̂, γ and β turn x̂ into y. Above with the
-statistics of **this batch**, below with the **running** ones. Point at a map to read it; click a pixel to follow it.
+Follow one number: mean and variance of **this batch**, or the **running** ones, turn x into x̂, γ and β turn x̂ into y.
 """
 LOOK = """
-For one channel, batch norm is a straight line: y = γ·(x − μ)/√(σ² + ε) + β. Both modes have the same γ and β; only μ
-and σ² differ. Set γ to 0 and every input becomes β. Make ε large and differences between inputs shrink.
+Point at a map to read it; click a pixel to follow it. For one channel, batch norm is a straight line:
+y = γ·(x − μ)/√(σ² + ε) + β. Both modes have the same γ and β; only μ and σ² differ. Set γ to 0 and every input becomes
+β. Make ε large and differences between inputs shrink.
 """
 FORMULA = r"""
 $$\mu = \frac{1}{m}\sum_{n,h,w} x_{nchw}, \qquad \sigma^2 = \frac{1}{m}\sum_{n,h,w} (x_{nchw} - \mu)^2, \qquad

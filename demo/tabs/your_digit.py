@@ -7,7 +7,7 @@ import numpy as np
 
 from bnmodel.experiments.modes import train_probabilities
 from bnmodel.experiments.other_samples import Others
-from bnmodel.plotting import percent
+from bnmodel.plotting import certainty
 from demo import components as ui
 from demo.images import grey, png_url
 from demo.page import Drawn, Page
@@ -17,8 +17,9 @@ SHOWN = 37  # thumbnails at most; style.css keeps room for these and one more
 
 QUESTION = "Does the answer to your digit depend on the rest of the batch?"
 TASK = "Choose other digits yourself, until train mode gives another answer than eval mode."
+LEAD = "**Batch norm** shifts and scales every channel."
 HINT = """
-Batch norm rescales every channel by a mean and a variance: in **eval mode** those stored during training, in **train
+Batch norm subtracts a mean and divides by a standard deviation: in **eval mode** those stored in training, in **train
 mode** those of this batch. Compare the two columns: same network, same digit, other statistics.
 """
 LOOK = """
@@ -44,6 +45,7 @@ Source: `bnmodel/nn/batchnorm.py` (the layer), `bnmodel/experiments/modes.py` (t
 
 def build(page: Page) -> None:
     with page.tab("Your digit", QUESTION, task=TASK) as tab:
+        ui.lead(LEAD)
         ui.hint(HINT)
         batch = batch_controls(page)
         presets(batch)
@@ -62,7 +64,7 @@ def show(drawn: Drawn, *batch: Any) -> str:
     return (
         f"{ui.sentence(in_words(drawn, train, chosen, flips), drawn)}{paired_bars(drawn.probabilities, train)}"
         f"{thumbnails(drawn, others[: SHOWN - 1, 0].numpy(), chosen)}"
-        f"{ui.done(flips is None and train.argmax() != drawn.label)}"
+        f"{ui.done(flips is None and chosen.count > 0 and train.argmax() != drawn.label)}"
     )
 
 
@@ -79,9 +81,9 @@ def in_words(drawn: Drawn, train: np.ndarray, chosen: Others, flips: bool | None
     where = named(chosen)
     verb = "also says" if train.argmax() == drawn.label else "says"
     told = (
-        f'<b class="eval">Eval mode says {drawn.label}</b> ({percent(drawn.probabilities.max())}). '
+        f'<b class="eval">Eval mode says {drawn.label}</b> ({certainty(drawn.probabilities.max())}). '
         f'{where[0].upper()}{where[1:]}, <b class="train">train mode {verb} {train.argmax()}</b> '
-        f"({percent(train.max())})."
+        f"({certainty(train.max())})."
     )
     if flips is False:
         told += " No batch that was tried changes this answer; this one comes closest."
@@ -92,7 +94,7 @@ def paired_bars(left: np.ndarray, right: np.ndarray) -> str:
     """(10,) and (10,) probabilities as two rows of bars that grow from the digits between them."""
     rows = "".join(
         f"<tr>{_cell('eval', left, digit)}"
-        f'<th scope="row" data-tip="{digit}: eval mode {percent(left[digit])}, train mode {percent(right[digit])}">'
+        f'<th scope="row" data-tip="{digit}: eval mode {certainty(left[digit])}, train mode {certainty(right[digit])}">'
         f"{digit}</th>{_cell('train', right, digit)}</tr>"
         for digit in range(10)
     )
@@ -108,9 +110,9 @@ def _cell(mode: str, probabilities: np.ndarray, digit: int) -> str:
     """A bar; a number that would be 0 % is for screen readers only."""
     p = float(probabilities[digit])
     top = " top" if probabilities.argmax() == digit else ""
-    number = percent(p) if p >= 0.005 else f'<span class="hidden-text">{percent(p)}</span>'
+    number = certainty(p).replace("above", ">") if p >= 0.005 else f'<span class="hidden-text">{certainty(p)}</span>'
     return (
-        f'<td class="{mode}{top}" data-value="{p:.6f}" data-tip="{mode} mode: {100 * p:.3g} % for {digit}">'
+        f'<td class="{mode}{top}" data-value="{p:.6f}" data-tip="{mode} mode: {certainty(p)} for {digit}">'
         f'<div><i style="--p:{p:.4f}"></i><span>{number}</span></div></td>'
     )
 

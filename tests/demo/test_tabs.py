@@ -23,7 +23,7 @@ from bnmodel.experiments.other_samples import KINDS, other_samples
 from demo import components, worked_html
 from demo.app import CHECKPOINTS
 from demo.images import diverging, grey
-from demo.page import DEFAULT, Drawn
+from demo.page import Drawn
 from demo.page import Page as Frame
 from demo.shared_controls import AUTO
 from demo.tabs import (
@@ -107,7 +107,16 @@ def test_the_task_of_faults_can_be_done_with_any_digit(frame: Frame, network: st
     digits = [test.images[test.labels == label][0, 0] for label in range(10)]
     for digit in [*digits, torch.ones(28, 28), torch.eye(28)]:
         assert "data-done" in faults.show(replace(drawn, digit=digit), 1)
-    assert "data-done" not in faults.show(frame.drawn(None, DEFAULT), 50)  # the first look
+        assert "data-done" not in faults.show(replace(drawn, digit=digit), faults.CALLS)  # the first look
+
+
+def test_the_task_of_your_digit_needs_other_digits_in_the_batch(frame: Frame) -> None:
+    drawn = frame.drawn(None, "robust")
+    alone, others = (your_digit.show(drawn, count, "one class", 1, 0) for count in (0, 31))
+    assert "train mode says" in alone
+    assert "data-done" not in alone
+    assert "train mode says" in others
+    assert "data-done" in others
 
 
 @pytest.mark.parametrize("batch", [(31, AUTO, 1, 0), (31, "inverted", 1, 0)])
