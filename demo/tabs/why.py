@@ -26,7 +26,7 @@ mean; a longer whisker is a larger spread. The batch is the one of *Your digit*.
 """
 LOOK = """
 The first batch norm gets the *same* input in both modes and passes on different output; from there on everything
-differs. Below the panels, the output as pictures, channel by channel: green above zero, purple below. Point at a
+differs. The pictures show the output, channel by channel: green above zero, purple below zero. Point at a
 channel to find it in the other pictures, click it to follow it in *Worked out*.
 """
 FORMULA = r"""
@@ -143,22 +143,32 @@ def feature_maps(view: NormView, chosen: int) -> str:
     order = most_shifted(view, MAPS).tolist()
     if 0 <= chosen < len(view.running_mean) and chosen not in order:
         order = [chosen, *order[:-1]]
-    distance = shifts(view)
+    moved = [ui.signed(f"{shift:+.2f}") for shift in shifts(view)]
     columns = "".join(
         f'<button type="button" class="map{" chosen" if channel == chosen else ""}" data-channel="{channel}" '
-        f'data-tip="channel {channel}: mean {distance[channel]:+.2f} σ from the running one" '
-        f'aria-label="channel {channel}: its mean is {distance[channel]:+.2f} σ from the running one; choose it">'
+        f'data-tip="channel {channel}: mean {moved[channel]} σ from the running one" '
+        f'aria-label="channel {channel}: its mean is {moved[channel]} σ from the running one; choose it">'
         f'<img src="{png_url(diverging(view.eval_output[channel], limit))}" alt="">'
         f'<img src="{png_url(diverging(view.train_output[channel], limit))}" alt="">'
         f"<span>{channel}</span></button>"
         for channel in order
     )
+    constant = [c for c in sorted(order) if np.ptp(view.eval_output[c]) == 0 == np.ptp(view.train_output[c])]
     hidden = len(view.eval_output) - len(order)
     more = f", the {len(order)} most shifted of {len(view.eval_output)} channels" if hidden > 0 else ""
+    more += constants(constant)
     return (
         f'<p class="caption"><b>Output of {escape(view.name)}</b>: <span class="eval">eval mode above</span>, '
         f'<span class="train">train mode below</span>{more} {scale(limit)}</p><div class="maps">{columns}</div>'
     )
+
+
+def constants(channels: list[int]) -> str:
+    """Why some pictures are blank."""
+    if not channels:
+        return ""
+    names = ", ".join(map(str, channels))
+    return f"; channel {names} is constant" if len(channels) == 1 else f"; channels {names} are constant"
 
 
 def scale(limit: float) -> str:

@@ -12,12 +12,12 @@ from PIL import Image, ImageDraw
 from benchmarks.fuzzing.files import encoded, seven
 from benchmarks.fuzzing.values import upload
 from bnmodel.experiments.modes import NormView
-from bnmodel.plotting import percent
+from bnmodel.plotting import certainty, percent
 from demo.api import read_canvas, whole
 from demo.app import CHECKPOINTS
 from demo.images import CANVAS_SIDE, png_url
 from demo.page import Page
-from demo.tabs.why import in_words
+from demo.tabs.why import feature_maps, in_words
 
 
 @pytest.mark.parametrize("value", [3.5, 2.999999, -0.5, "3", None, True])
@@ -72,12 +72,19 @@ def test_a_file_is_answered_whole_whatever_range_is_asked_for(header: str, app_u
         (0.9901, "99.0 %"),
         (0.9949, "99.4 %"),
         (0.9951, "99.5 %"),
-        (0.99999, "99.9 %"),
+        (0.9989, "99.8 %"),
+        (0.9991, "above 99.9 %"),
+        (0.99999, "above 99.9 %"),
         (1, "100 %"),
     ],
 )
 def test_nearly_certain_is_shown_with_a_decimal_and_never_as_certain(probability: float, text: str) -> None:
     assert percent(probability) == text
+
+
+@pytest.mark.parametrize(("probability", "text"), [(0, "below 0.1 %"), (0.5, "50 %"), (np.float32(1), "above 99.9 %")])
+def test_an_answer_is_never_shown_as_certain(probability: float, text: str) -> None:
+    assert certainty(probability) == text
 
 
 def view(name: str, batch_mean: list[float]) -> NormView:
@@ -127,3 +134,10 @@ def test_a_drawing_is_no_example(app_page: Page) -> None:
     drawn = app_page.drawn(canvas_url(draw_on=True), "lecture")
     assert not drawn.is_example
     assert drawn.label == 7
+
+
+def test_the_pictures_of_why_name_a_constant_channel_which_is_blank() -> None:
+    shown = view("block1.norm", [1.5, 4.0])
+    assert "channels 0, 1 are constant" in feature_maps(shown, 0)
+    changing = np.stack((np.zeros((4, 4)), np.eye(4)))
+    assert "channel 0 is constant" in feature_maps(replace(shown, eval_output=changing), 0)
