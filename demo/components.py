@@ -23,7 +23,7 @@ LATEX: list[dict[str, Any]] = [
 
 
 def lead(words: str) -> None:
-    """A sentence that the rest of the tab needs; above the controls on a phone, too."""
+    """A sentence above the controls on a phone, where the hint comes after the picture."""
     gr.Markdown(words, elem_classes=["look", "hint", "lead"])
 
 
