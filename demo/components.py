@@ -24,7 +24,7 @@ LATEX: list[dict[str, Any]] = [
 
 def lead(words: str) -> None:
     """A sentence above the controls on a phone, where the hint comes after the picture."""
-    gr.Markdown(words, elem_classes=["look", "hint", "lead"])
+    gr.Markdown(words, elem_classes="lead")
 
 
 def hint(words: str) -> None:
