@@ -190,7 +190,7 @@ def experiment(
 
     digit = catalogue.read_digit(image) if image else data.load_sample(train=False).images[5, 0]
     if every == (name is not None):
-        raise ValueError(f"experiment: expected one of {', '.join(catalogue.EXPERIMENTS)}, or --all for every one")
+        raise ValueError(f"experiment: expected a name, or --all for every one of {', '.join(catalogue.EXPERIMENTS)}")
     for each in [name] if name is not None else catalogue.EXPERIMENTS:
         for path in catalogue.write(each, checkpoint, digit, out):
             print(path)

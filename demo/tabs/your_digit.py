@@ -19,8 +19,8 @@ QUESTION = "Does the answer to your digit depend on the rest of the batch?"
 TASK = "Choose other digits yourself, until train mode gives another answer than eval mode."
 LEAD = "**Batch norm** shifts and scales every channel."
 HINT = """
-Batch norm subtracts a mean and divides by a standard deviation: in **eval mode** those stored in training, in
-**train mode** those of this batch. Compare the two columns: same network, same digit, other statistics.
+Batch norm normalises with a mean and a variance: in **eval mode** those stored in training, in **train mode** those of
+this batch. Compare the two columns: same network, same digit, other statistics.
 """
 LOOK = """
 **Eval mode** normalises with the running statistics kept from training, so its answer never depends on the rest of the
