@@ -354,14 +354,15 @@ function show(reply) {
 function inWords(reply, known, several, doubtful, sure) {
   if (reply?.failed) return 'No answer from the server. Check that the app is running, then draw again.';
   if (!known) return reply?.advice || 'Nothing drawn yet. Draw a digit, 0 to 9.';
+  const certain = `${percent(sure).replace('above', 'more than')} % sure`;
   if (several) {
     const number = reply.digits.map(name).join('');
-    const one = doubtful ? `digit ${reply.chosen + 1}` : `the ${reply.label}, ${percent(sure)} % sure`;
+    const one = doubtful ? `digit ${reply.chosen + 1}` : `the ${reply.label}, ${certain}`;
     return `The network ${model} reads ${number}. ${reply.advice} The tabs use ${one}; click another digit to choose it.`;
   }
   const guess = sure >= GUESS ? `Closest guess: ${reply.label} (${percent(sure)} %).` : '';
   if (doubtful) return `The network ${model} is not sure. ${reply.advice} ${guess}`.trim();
-  return `The network ${model} reads ${reply.label}, ${percent(sure)} % sure. ${reply.advice}`.trim();
+  return `The network ${model} reads ${reply.label}, ${certain}. ${reply.advice}`.trim();
 }
 
 function say(words) {

@@ -91,7 +91,11 @@ def in_words(result: BatchSpread) -> str:
         return f"In a batch of 1 nothing is left to chance: the digit is normalised by its own statistics {alone}."
     flips = f"another digit wins in <b>{share}</b> of" if result.flipped else "it stays the answer in <b>all</b>"
     least, most = certainty(low), certainty(high)
-    between = f"lies between {least} and {most}" if least != most else f"is {most}"
+    between = f"lies between {least} and {most}"
+    if least == most or most.startswith("above"):
+        between = f"is {most}" if least == most else f"is at least {least}"
+    elif least.startswith("below"):
+        between = f"is at most {most}"
     return (
         f"In random batches of <b>{result.batch_size}</b> the probability of {result.label} {between} in 8 of 10, "
         f"and {flips} {batches} batches."
