@@ -130,7 +130,7 @@ def _resized(captured: Captured, tensors: Sequence[Tensor], label: str, size: in
 def _holds(guard: Callable[..., object], case: Sequence[Tensor]) -> bool:
     try:
         guard(*case)
-    except (AssertionError, ArithmeticError):  # a size for which the network's own sizes are not defined
+    except (AssertionError, ArithmeticError):  # the condition is not defined at this size, as a division by 0
         return False
     return True
 

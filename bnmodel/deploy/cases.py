@@ -110,7 +110,7 @@ def _random(network: FlatNetwork, captured: Captured, case: Tensors) -> list[Ten
         largest = tensor.flatten()[0]
         return (draw(tensor.shape, generator=generator) * (largest if largest else 1)).to(tensor.dtype)
 
-    for normal in (True, False):  # the logarithm of a negative number is none
+    for normal in (True, False):  # some networks accept no negative values
         drawn = [[values(tensor, normal) for tensor in case] for _ in range(FEW)]
         if all(_runs(network, captured, one) and _is_finite(network, one) for one in drawn):
             return drawn

@@ -67,7 +67,7 @@ def only_its_layers(module: nn.Module) -> Iterator[None]:
     without parameters and buffers are made in forward, and harmless.
 
     Raises:
-        ExportError: by the call.
+        ExportError: when such a layer is called.
     """
     registered = set(module.modules())
     held = {part for one in unregistered(module) for part in one.modules()}

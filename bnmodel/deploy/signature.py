@@ -259,7 +259,7 @@ def output_names(output: Any, asked: str | Sequence[str] | None, inputs: Sequenc
     for name, tensor in named_tensors(output):
         found.append(name or "output")
         if tensor.dtype not in DTYPES.values():
-            raise ExportError(f"{found[-1]}: expected one of {', '.join(DTYPES)}, received {tensor.dtype}")
+            raise ExportError(f"output {found[-1]}: expected one of {', '.join(DTYPES)}, received {tensor.dtype}")
     if not found:
         raise ExportError(f"output: expected at least one tensor, received {type(output).__name__} without any")
     if asked is None:

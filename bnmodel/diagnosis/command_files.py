@@ -82,7 +82,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         raise UseError(f"weights: {path} does not exist") from None
     except UnpicklingError:  # its message recommends weights_only=False
         raise UseError(
-            f"weights: {path} is no file of tensors, or contains objects other than tensors, which are not loaded; "
+            f"weights: {path} is not a file of tensors, or contains objects other than tensors, which are not loaded; "
             "save model.state_dict()"
         ) from None
     except Exception as error:  # a damaged file may raise anything

@@ -130,7 +130,7 @@ class Examination:
             if gain is None:
                 break
             if compared < total and any(each.kind == "loss" for each in gains):
-                continue  # the losses of a part of the data are in another unit than those of all
+                continue  # a gain is relative to the loss of all batches
             clear = threshold is not None and not gain.lower <= threshold <= gain.upper
             if compared >= LEAST_COMPARED and (clear or all(each.decided for each in gains)):
                 break

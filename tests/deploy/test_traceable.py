@@ -61,21 +61,23 @@ def in_inference_mode() -> nn.Module:
         return Unnamed().eval()
 
 
-@pytest.mark.parametrize("make", [Normalised, TextLine, Unnamed, in_inference_mode])
-def test_all_formats_give_the_answers_of_the_network_at_other_sizes(make, tmp_path):
+LINE = torch.rand(4, 1, 8, 30)
+
+
+@pytest.mark.parametrize(
+    ("make", "example", "dynamic", "size"),
+    [
+        (Normalised, X, (0, 2, 3), (2, 3, 12, 17)),
+        (TextLine, X, (0, 2, 3), (2, 3, 12, 17)),
+        (Unnamed, X, (0, 2, 3), (2, 3, 12, 17)),
+        (in_inference_mode, X, (0, 2, 3), (2, 3, 12, 17)),
+        (TextReader, LINE, (0, 3), (2, 1, 8, 52)),
+    ],
+)
+def test_all_formats_give_the_answers_of_the_network_at_other_sizes(make, example, dynamic, size, tmp_path):
     network = make().eval()
-    certify(network, X, tmp_path, dynamic=(0, 2, 3), formats=FORMATS)
-    other = torch.rand(2, 3, 12, 17)
-    for format in FORMATS:
-        received = load(tmp_path, format=format)(other.numpy())["output"]
-        with torch.no_grad():
-            np.testing.assert_allclose(received, network(other), rtol=1e-4, atol=1e-5)
-
-
-def test_a_line_of_text_has_any_width(tmp_path):
-    network = TextReader().eval()
-    certify(network, torch.rand(4, 1, 8, 30), tmp_path, dynamic=(0, 3), formats=FORMATS)
-    other = torch.rand(2, 1, 8, 52)
+    certify(network, example, tmp_path, dynamic=dynamic, formats=FORMATS)
+    other = torch.rand(size)
     for format in FORMATS:
         received = load(tmp_path, format=format)(other.numpy())["output"]
         with torch.no_grad():
