@@ -4,14 +4,17 @@ import copy
 import random
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+GENERATORS = (torch.Generator, np.random.Generator, random.Random)
 
 
 def bare(model: nn.Module) -> nn.Module:
@@ -48,29 +51,42 @@ def _eagerly() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def _contents(attributes: Iterable[dict[str, Any]]) -> tuple[list[Any], list[Tensor]]:
-    """Lists, deques, dicts and sets among the values of `attributes` and inside them, and all tensors in these."""
+def _contents(attributes: Iterable[dict[str, Any]]) -> tuple[list[Any], list[Tensor], list[Any]]:
+    """Lists, deques, dicts and sets among `attributes` and inside them; tensors and random generators in these."""
     found: dict[int, Any] = {}
     tensors: dict[int, Tensor] = {}
+    generators: list[Any] = []
     waiting = [value for own in attributes for value in own.values()]
     while waiting:
         value = waiting.pop()
         if isinstance(value, Tensor):
             tensors[id(value)] = value
+        elif isinstance(value, GENERATORS):
+            generators.append(value)
         elif isinstance(value, (list, deque, dict, set)) and id(value) not in found:
             found[id(value)] = value
             waiting += value.values() if isinstance(value, dict) else value
-    return list(found.values()), list(tensors.values())
+    return list(found.values()), list(tensors.values()), generators
+
+
+def _restorer(generator: Any) -> Callable[[], object]:
+    """Sets `generator` to its present state."""
+    if isinstance(generator, torch.Generator):
+        return partial(generator.set_state, generator.get_state())
+    if isinstance(generator, random.Random):
+        return partial(generator.setstate, generator.getstate())
+    return partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
 
 
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[None]:
     """Put `model` into eval mode without gradients; restore attributes, buffers and random state afterwards."""
     attributes = [(module, dict(vars(module))) for module in model.modules()]  # `training` is one
-    containers, tensors = _contents([own for _, own in attributes])
+    containers, tensors, generators = _contents([own for _, own in attributes])
     copies = [(value, copy.copy(value)) for value in containers]
     registered = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     others = [tensor for tensor in tensors if id(tensor) not in registered]
+    restorers = [_restorer(generator) for generator in generators]
     contents = [(tensor, tensor.detach().clone()) for tensor in (*model.buffers(), *others)]
     with random_state_kept(), torch.no_grad(), _eagerly():
         try:
@@ -84,6 +100,8 @@ def borrowed(model: nn.Module) -> Iterator[None]:
             for container, before in copies:
                 container.clear()
                 container.extend(before) if isinstance(container, (list, deque)) else container.update(before)
+            for restore in restorers:
+                restore()
             for tensor, before in contents:
                 if not torch.equal(tensor, before):
                     tensor.detach().copy_(before)

@@ -161,6 +161,12 @@ def mixed_modes(norms: dict[str, Norm], modes: dict[str, bool], root_training: b
     )
 
 
+def negligible(size: np.ndarray) -> np.ndarray:
+    """(C,) bool: |γ| ≈ 0, compared with the layer's largest."""
+    found: np.ndarray = size <= NEGLIGIBLE * min(max(float(size.max()), NEGLIGIBLE), 10.0)
+    return found
+
+
 def dead_channels(norm: Norm, samples: int, *populations: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """(C,) bool: γ ≈ 0, or an input that is constant in all `populations` (mean, variance).
 
@@ -168,10 +174,7 @@ def dead_channels(norm: Norm, samples: int, *populations: tuple[np.ndarray, np.n
     dead if it is constant at another value than 0, or if the layer's inputs are not rectified.
     """
     scale = scale_of(norm)
-    dead: np.ndarray = np.zeros(norm.num_features, dtype=bool)
-    if scale is not None:
-        size = np.abs(array(scale))
-        dead |= size <= NEGLIGIBLE * min(max(float(size.max()), NEGLIGIBLE), 10.0)
+    dead = np.zeros(norm.num_features, dtype=bool) if scale is None else negligible(np.abs(array(scale)))
     constant = np.logical_and.reduce([var <= CONSTANT * mean**2 + 1e-12 for mean, var in populations])
     running = running_statistics(norm)
     if running is None:

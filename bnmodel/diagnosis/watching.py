@@ -4,20 +4,24 @@ import csv
 import json
 import logging
 import math
+from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from bnmodel.diagnosis import state
-from bnmodel.diagnosis.batchnorms import batches_tracked, named_batch_norms, running_statistics, takes
+from bnmodel.diagnosis.batchnorms import batches_tracked, initial_weight, named_batch_norms, running_statistics, takes
 from bnmodel.diagnosis.borrowing import bare
+from bnmodel.diagnosis.deviation import NOTEWORTHY
 from bnmodel.diagnosis.examination import TINY
 from bnmodel.diagnosis.measurement import Measurement, measured, rows_of, thinned
 from bnmodel.diagnosis.moments import array
@@ -27,6 +31,8 @@ from bnmodel.io import atomic_write
 logger = logging.getLogger(__name__)
 
 CONFIRMED = 3  # measurements in a row before a finding is certain
+USUAL_MOMENTUM = 0.1
+UNCONVERGED = 0.1  # least weight of the initial values at the end that is reported
 
 
 class _Hook:
@@ -78,6 +84,8 @@ class Watch:
         self._handles: list[RemovableHandle] = []
         self._pending: list[tuple[str, int | None, int, Tensor, bool]] = []
         self._suspected: dict[tuple[str, str], int] = {}
+        self._distances: dict[str, deque[float]] = defaultdict(partial(deque, maxlen=CONFIRMED))  # latest, per layer
+        self._frozen: set[str] = set()  # layers seen in eval mode
         self._exit = ExitStack()
         self._writer = _summary_writer(tensorboard)
         self._own_writer = self._writer is not tensorboard
@@ -93,6 +101,8 @@ class Watch:
         """Remove the hooks and write the file. The measurements are kept."""
         self._collect()
         self._exit.close()
+        for layer in self._distances:
+            self._judge_at_end(layer)
         if not self.step:
             logger.warning("watch: no training step was seen; watch the module that the training loop calls")
         if self.file is not None:
@@ -143,7 +153,12 @@ class Watch:
     @torch.no_grad()
     def _before_norm(self, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
         norm = self.norms[name]
-        if not args or not norm.training or not takes(norm, args[0]) or args[0].numel() == 0:
+        if not args or not takes(norm, args[0]) or args[0].numel() == 0:
+            return
+        if not norm.training:
+            if name not in self._frozen and (finding := state.never_updated(name, norm)):
+                self._report(finding)
+            self._frozen.add(name)
             return
         x = args[0].detach()
         count = batches_tracked(norm) if x.device.type == "cpu" else None
@@ -155,20 +170,22 @@ class Watch:
         pending, self._pending = self._pending, []
         judged: set[str] = set()  # by its first call of the step
         for name, batches, values, rows, tracked in pending:
-            numbers = measured(array(rows), tracked, self.norms[name].eps)
+            in_numpy = array(rows)
+            numbers = measured(in_numpy, tracked, self.norms[name].eps)
             known = [None if math.isnan(each) else each for each in numbers]
             measurement = Measurement(self.step - 1, name, batches, known[0], known[1], values, known[2], known[3])
             self.measurements.append(measurement)
             self._write_scalars(measurement)
             if name not in judged:
-                self._judge(name, numbers, values)
+                self._judge(name, numbers, values, state.negligible(np.abs(in_numpy[2])))
             judged.add(name)
 
-    def _judge(self, name: str, numbers: list[float], values: int) -> None:
+    def _judge(self, name: str, numbers: list[float], values: int, negligible: np.ndarray) -> None:
         norm = self.norms[name]
         running = running_statistics(norm)
         distance, ratio, amplified, _ = numbers
-        found: list[Finding | None] = [state.batch_statistics(name, norm)]
+        self._distances[name].append(distance)
+        found = [state.batch_statistics(name, norm), state.dead(name, norm, negligible)]
         if running is not None and not (math.isfinite(distance) and 0 < ratio < math.inf):
             found.append(state.invalid(name, norm))
         if running is not None and (norm.momentum == 0 or not norm.track_running_stats):
@@ -202,11 +219,22 @@ class Watch:
         for finding in serious:
             self._report(finding)
 
-    def _report(self, finding: Finding) -> None:
+    def _judge_at_end(self, name: str) -> None:
+        """An average that is still near its initial values; with the usual momentum, the run was only a short trial."""
+        norm, distance = self.norms[name], median(self._distances[name])
+        momentum = norm.momentum or USUAL_MOMENTUM
+        if momentum < USUAL_MOMENTUM and initial_weight(norm) >= UNCONVERGED and distance >= NOTEWORTHY:
+            message = (
+                f"momentum {norm.momentum:g}, {batches_tracked(norm)} batches: {initial_weight(norm):.0%} of the "
+                f"initial values remain; the running mean is {distance:.2f} σ from that of a batch"
+            )
+            remedy = f"{state.RECALIBRATE}  # in training: a larger momentum (0.1) or more steps"
+            self._report(Finding("unconverged-average", "warning", name, message, remedy), certain=1)
+
+    def _report(self, finding: Finding, certain: int = CONFIRMED) -> None:
         key = finding.layer, finding.code
         self._suspected[key] = self._suspected.get(key, 0) + 1
-        certain = 1 if finding.severity == "error" else CONFIRMED
-        if self._suspected[key] != certain:
+        if self._suspected[key] != (1 if finding.severity == "error" else certain):
             return
         self.findings.append(finding)
         if self.on_finding is not None:

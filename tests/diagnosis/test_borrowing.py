@@ -1,5 +1,6 @@
 """The model, its attributes and the random state are left exactly as they were."""
 
+import copy
 import random
 from collections import OrderedDict, defaultdict, deque
 from typing import Any
@@ -70,6 +71,7 @@ class Collecting(Remembering):
         self.seen: set[int] = set()
         self.sizes.append(self.sizes)  # a cycle
         self.sums, self.kept = torch.zeros(3), [torch.zeros(2)]
+        self.generators = [torch.Generator(), random.Random(0), np.random.default_rng(0)]
 
     def forward(self, x: Tensor) -> Tensor:
         self.recent.append(len(x))
@@ -78,13 +80,21 @@ class Collecting(Remembering):
         self.seen.add(len(x))
         self.sums.add_(1)
         self.kept[0].add_(1)
+        torch.rand(1, generator=self.generators[0])
+        self.generators[1].random()
+        self.generators[2].random()
         return self.inner(x)
+
+
+def drawn(generators: list[Any]) -> list[float]:
+    return [generator.random() for generator in generators]
 
 
 def test_containers_of_all_kinds_are_restored(drifted: nn.Module, digits: zoo.Data) -> None:
     model = Collecting(drifted)
     model(digits.test[0][:8])
     inner = model.counted[8]
+    expected = drawn(copy.deepcopy(model.generators[1:])), model.generators[0].get_state()
     diagnose(model, digits.batches())
     assert (list(model.recent), dict(model.counted), model.seen) == ([8], {8: [8]}, {8})
     assert model.recent.maxlen == 3
@@ -92,6 +102,8 @@ def test_containers_of_all_kinds_are_restored(drifted: nn.Module, digits: zoo.Da
     assert model.counted[8] is inner
     assert model.sums.tolist() == [1, 1, 1]
     assert model.kept[0].tolist() == [1, 1]
+    assert torch.equal(model.generators[0].get_state(), expected[1])
+    assert drawn(model.generators[1:]) == expected[0]
 
 
 def test_reading_from_a_loader_keeps_the_random_state(cnn: nn.Module, digits: zoo.Data) -> None:

@@ -64,9 +64,79 @@ def test_a_finding_is_reported_once_per_layer(
     found: list[Finding] = []
     model = zoo.built(lambda: zoo.mlp(64, **options), digits)
     with watch(model, every=1, on_finding=found.append):
-        zoo.train(model, digits, steps=10, size=size)
+        zoo.train(model, digits, steps=30, size=size)
     assert {finding.code for finding in found} == codes
     assert len(found) == 2 * len(codes)
+
+
+class Residual(nn.Module):
+    """The last norm of a block starts with γ = 0, as with torchvision's zero_init_residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm1d(64), nn.Linear(64, 10)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.flatten(1) + self.norm(x.flatten(1)))
+
+
+def test_norms_frozen_at_their_initial_values_are_reported(digits: zoo.Data) -> None:
+    found: list[Finding] = []
+    model = zoo.built(zoo.cnn, digits)
+    with watch(model, every=1, on_finding=found.append):
+        for _ in range(5):
+            model.train()
+            for name in ("1", "5"):
+                model.get_submodule(name).eval()
+            model(digits.train[0][:64])
+    assert [(f.layer, f.code) for f in found if f.code == "never-updated"] == [
+        ("1", "never-updated"),
+        ("5", "never-updated"),
+    ]
+
+
+def test_norms_frozen_with_statistics_are_not_reported(digits: zoo.Data) -> None:
+    found: list[Finding] = []
+    model = zoo.built(zoo.cnn, digits)
+    zoo.train(model, digits, steps=40)
+    with watch(model, every=1, on_finding=found.append):
+        for _ in range(5):
+            model.train()
+            model.get_submodule("1").eval()
+            model(digits.train[0][:64])
+    assert found == []
+
+
+def test_scales_driven_to_zero_are_reported(digits: zoo.Data) -> None:
+    found: list[Finding] = []
+    model = zoo.built(zoo.cnn, digits)
+    with watch(model, every=1, on_finding=found.append):
+        zoo.train(model, digits, steps=30)
+        assert found == []
+        with torch.no_grad():
+            model.get_submodule("5").weight[::2] *= 1e-6  # type: ignore[union-attr, index, operator]
+        zoo.train(model, digits, steps=4, lr=0.0)
+    assert [(f.layer, f.code) for f in found] == [("5", "dead-channels")]
+
+
+def test_scales_that_start_at_zero_are_not_reported(digits: zoo.Data) -> None:
+    found: list[Finding] = []
+    model = Residual()
+    with watch(model, every=1, on_finding=found.append):
+        zoo.train(model, digits, steps=10)
+    assert found == []
+
+
+@pytest.mark.parametrize(("momentum", "codes"), [(0.001, ["unconverged-average"]), (0.1, []), (None, [])])
+def test_an_average_near_its_initial_values_is_reported_at_the_end(momentum: float | None, codes: list[str]) -> None:
+    norm = nn.BatchNorm1d(3, momentum=momentum)
+    found: list[Finding] = []
+    with watch(norm, every=1, on_finding=found.append):
+        for _ in range(10):
+            norm(torch.randn(40, 3) + 2)
+        assert found == []
+    assert [finding.code for finding in found] == codes
 
 
 def test_invalid_statistics_are_reported_at_once(digits: zoo.Data) -> None:
