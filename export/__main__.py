@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from bnmodel import CheckpointError
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = default_data_root()
     parser.add_argument("--data-root", type=Path, default=default, help="folder with MNIST/raw, used if it exists")
     parser.add_argument("--canvas", type=_size, metavar="HxW", help="export sketch and numbers for one canvas size")
+    parser.add_argument("--json", action="store_true", help="print the checks as a JSON object")
     options = parser.parse_args(arguments)
     try:
         if options.command == "bench":
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CheckpointError, DataError, ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return report(options.folder, checks)
+    return (report_json if options.json else report)(options.folder, checks)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -83,6 +86,17 @@ def report(folder: Path, checks: list[Check]) -> int:
     failed = sum(not check.passed for check in checks)
     print(f"\n{folder}: {len(checks)} checks, {failed} failed")
     return 1 if failed else 0
+
+
+def report_json(folder: Path, checks: list[Check]) -> int:
+    """Print the checks as JSON, with infinite numbers as null; return as `report`."""
+    passed = all(check.passed for check in checks)
+    found = [
+        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in one.items()}
+        for one in map(asdict, checks)
+    ]
+    print(json.dumps({"folder": str(folder), "passed": passed, "checks": found}, indent=1))
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

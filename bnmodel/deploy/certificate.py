@@ -142,14 +142,14 @@ def intact(folder: Path) -> list[Check]:
 
 
 def _unedited(certificate: dict[str, Any]) -> Result:
-    return stored_checksum(certificate) == checksum(certificate), "SHA-256 of its contents"
+    return Result(stored_checksum(certificate) == checksum(certificate), "SHA-256 of its contents")
 
 
 def _complete(listed: set[str], found: Models) -> Result:
     known = all(
         set(model.formats) | set(model.not_written) <= set(FORMATS) and model.formats for model in found.values()
     )
-    return known and listed == set(_names(found)), f"{len(listed)} files of {', '.join(found)}"
+    return Result(known and listed == set(_names(found)), f"{len(listed)} files of {', '.join(found)}")
 
 
 def _names(found: Models) -> list[str]:
@@ -191,7 +191,7 @@ def measure_file(path: Path, file: ExportedFile, model: Model, vectors: Golden) 
     recorded = model.operators.get(path.suffix[1:])
     run = checks.remembered(file.run)
     found = [
-        held("metadata", path.name, lambda: (file.metadata == metadata, "inside the file as in the certificate")),
+        held("metadata", path.name, _metadata, file, metadata),
         held("names", path.name, checks.names, file, inputs, model.outputs),
         held("shapes", path.name, checks.shapes, run, vectors, metadata["outputs"], batched),
         held("batch norm folded", path.name, checks.folded, file, list(metadata["batch_norms_not_folded"]), recorded),
@@ -201,6 +201,10 @@ def measure_file(path: Path, file: ExportedFile, model: Model, vectors: Golden) 
     if batched:
         found.append(held("batch invariance", path.name, checks.batch_invariance, run, vectors, model.yardsticks))
     return found
+
+
+def _metadata(file: ExportedFile, recorded: dict[str, Any]) -> Result:
+    return Result(file.metadata == recorded, "inside the file as in the certificate")
 
 
 def write(folder: Path, found: Models, measured: list[Check]) -> None:
@@ -257,4 +261,4 @@ def _unchanged(path: Path, record: dict[str, Any]) -> Result:
     received = file_record(path)
     passed = received["sha256"] == record["sha256"]
     differs = f", expected SHA-256 {record['sha256'][:12]}…, received {received['sha256'][:12]}…"
-    return passed, f"{received['bytes']:,} bytes{'' if passed else differs}"
+    return Result(passed, f"{received['bytes']:,} bytes{'' if passed else differs}")

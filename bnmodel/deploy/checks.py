@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,17 +22,33 @@ LARGEST_BATCH = 1 << 19  # elements of the inputs, and of the outputs
 BATCH_NORMS = ("batch_norm", "batchnorm")
 STATISTICS = ("rsqrt", "sqrt", "var_mean", "reciprocal")  # of a batch norm in train mode, in any of the formats
 
-Result = tuple[bool, str]
+
+class Result(NamedTuple):
+    """What a check found.
+
+    Attributes:
+        passed: whether the guarantee holds.
+        detail: what was measured, in words.
+        difference: largest difference from the expected values, where values were compared.
+        share: the largest difference relative to its tolerance; above 1 the check fails.
+    """
+
+    passed: bool
+    detail: str
+    difference: float | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check of one file, with the numbers in words."""
+    """The result of one check of one file; see `Result` for the other attributes."""
 
     name: str
     file: str
     passed: bool
     detail: str
+    difference: float | None = None
+    share: float | None = None
 
 
 def held(name: str, file: str, check: Callable[..., Result], *arguments: object) -> Check:
@@ -45,7 +61,8 @@ def held(name: str, file: str, check: Callable[..., Result], *arguments: object)
 def names(file: ExportedFile, inputs: Sequence[str], outputs: Sequence[str]) -> Result:
     expected = f"{', '.join(inputs)} → {', '.join(outputs)}"
     received = f"{', '.join(file.inputs)} → {', '.join(outputs if file.outputs is None else file.outputs)}"
-    return expected == received, expected if expected == received else f"expected {expected}, received {received}"
+    same = expected == received
+    return Result(same, expected if same else f"expected {expected}, received {received}")
 
 
 def shapes(run: Run, golden: Golden, described: Sequence[dict[str, Any]], batched: bool) -> Result:
@@ -60,10 +77,11 @@ def shapes(run: Run, golden: Golden, described: Sequence[dict[str, Any]], batche
         received = [(list(output.shape), str(output.dtype)) for output in run(*arrays)]
         if expected != received:
             sizes = ", ".join(str(list(array.shape)) for array in arrays)
-            return False, f"input {sizes}: expected {expected}, received {received}"
+            return Result(False, f"input {sizes}: expected {expected}, received {received}")
     if batched:
-        return True, "batches of " + ", ".join(str(size) for size in batches(golden))
-    return True, "inputs of " + ", ".join(dict.fromkeys("×".join(map(str, arrays[0].shape)) for arrays, _ in cases))
+        return Result(True, "batches of " + ", ".join(str(size) for size in batches(golden)))
+    sizes_tried = dict.fromkeys("×".join(map(str, arrays[0].shape)) for arrays, _ in cases)
+    return Result(True, "inputs of " + ", ".join(sizes_tried))
 
 
 def folded(file: ExportedFile, kept: Sequence[str], recorded: Sequence[str] | None) -> Result:
@@ -74,10 +92,11 @@ def folded(file: ExportedFile, kept: Sequence[str], recorded: Sequence[str] | No
     left = [op for op in file.operators if any(part in op.lower() for part in BATCH_NORMS)]
     extra = set(statistics_operators(file)) - set(recorded if recorded is not None else ())
     if (left and not kept) or extra:
-        return False, f"found {', '.join(sorted({*([] if kept else left), *extra}))}"
+        return Result(False, f"found {', '.join(sorted({*([] if kept else left), *extra}))}")
     if kept:
-        return True, f"kept, as the certificate says: {', '.join(list(kept)[:5])}{' …' if len(kept) > 5 else ''}"
-    return True, f"no batch norm among {len(file.operators)} kinds of operators"
+        more = " …" if len(kept) > 5 else ""
+        return Result(True, f"kept, as the certificate says: {', '.join(list(kept)[:5])}{more}")
+    return Result(True, f"no batch norm among {len(file.operators)} kinds of operators")
 
 
 def statistics_operators(file: ExportedFile) -> list[str]:
@@ -104,7 +123,7 @@ def compared(received: Sequence[Arrays], expected: Sequence[Arrays], yardsticks:
     detail = f"{len(expected):,} cases, largest difference {largest:.1e}, {worst:.0%} of what is allowed"
     if exact:
         detail += f", {exact} integers differ"
-    return passed, detail + differing_labels(received, expected)
+    return Result(passed, detail + differing_labels(received, expected), largest, worst)
 
 
 def differing_labels(received: Sequence[Arrays], expected: Sequence[Arrays]) -> str:
@@ -130,8 +149,10 @@ def batch_invariance(run: Run, golden: Golden, yardsticks: Sequence[Yardstick]) 
     together = [(resized(a, sizes[0]), resized(b, sizes[0])) for a, b in cases]
     together += [(resized(golden.inputs, size), resized(golden.outputs, size)) for size in sizes[1:]]
     received = [run(*arrays) for arrays, _ in together]
-    passed, detail = compared(received, [outputs for _, outputs in together], yardsticks)
-    return passed, detail + ("" if passed else "; answers depend on the batch, as in train mode, or differ altogether")
+    found = compared(received, [outputs for _, outputs in together], yardsticks)
+    if found.passed:
+        return found
+    return found._replace(detail=f"{found.detail}; answers depend on the batch, as in train mode, or differ altogether")
 
 
 def determinism(path: Path, file: ExportedFile, arrays: Arrays, yardsticks: Sequence[Yardstick]) -> Result:
@@ -143,10 +164,10 @@ def determinism(path: Path, file: ExportedFile, arrays: Arrays, yardsticks: Sequ
             run = load_file(path, threads).run if path.suffix == ".onnx" else file.run
             runs = [run(*arrays) for _ in range(3 - threads)]
         if not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(runs[0], runs[-1], strict=True)):
-            return False, f"repeated runs differ with {threads} threads"
+            return Result(False, f"repeated runs differ with {threads} threads")
         answers.append(runs[0])
-    passed, detail = compared(answers[:1], answers[1:], yardsticks)
-    return passed, f"repeated runs are identical; 1 and 2 threads: {detail}"
+    found = compared(answers[:1], answers[1:], yardsticks)
+    return found._replace(detail=f"repeated runs are identical; 1 and 2 threads: {found.detail}")
 
 
 def batches(golden: Golden) -> list[int]:

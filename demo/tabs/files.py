@@ -1,7 +1,6 @@
 """The exported files: downloads, code, their answers to this drawing, and what is guaranteed of them."""
 
 import atexit
-import re
 import shutil
 from collections.abc import Iterator
 from functools import lru_cache
@@ -269,14 +268,12 @@ def timed(folder: Path) -> str:
 
 
 def worst(checks: list[dict[str, Any]]) -> str:
-    """The largest difference among `checks` and the largest share of an allowance, or what the first of them says."""
-    found = [re.search(r"largest difference.*? (\d\.\de[+-]\d+)", check["detail"]) for check in checks]
-    differences = [float(match[1]) for match in found if match]
-    if not differences:
+    """The largest difference among `checks` and the largest share of a tolerance, or what the first of them says."""
+    compared = [(check["difference"], check["share"]) for check in checks if check.get("difference") is not None]
+    if not compared:
         return str(checks[0]["detail"])
-    if not max(differences):
+    difference, share = map(max, zip(*compared, strict=True))
+    if not difference:
         return "no difference"
-    shares = [int(match[1]) for check in checks if (match := re.search(r"(\d+)% of what is allowed", check["detail"]))]
-    most = f"at most {max(shares)}" if any(shares) else "less than 1"
-    allowed = f", {most} % of what is allowed" if shares else ""
-    return f"largest difference {max(differences):.1e}{allowed}"
+    most = f"at most {share * 100:.0f}" if share >= 0.01 else "less than 1"
+    return f"largest difference {difference:.1e}, {most} % of what is allowed"

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -389,29 +390,20 @@ def test_a_picture_of_positive_and_negative_values_is_nothing_where_they_are_zer
     assert Image.fromarray(pixels).mode == "RGBA"
 
 
-def test_the_certificates_row_has_the_files_difference_and_not_the_networks_own_rounding() -> None:
-    details = (
-        "10,000 answers, largest difference 3.4e-05, labels differing 0; the network's own rounding 1.3e-04",
-        "10,000 answers, largest difference 7.6e-06, labels differing 0; the network's own rounding 1.3e-04",
-    )
-    assert files.worst([{"detail": detail} for detail in details]) == "largest difference 3.4e-05"
-
-
-def test_the_certificates_row_says_how_much_of_the_allowance_is_used() -> None:
-    details = (
-        "2 cases, largest difference 4.3e-02, 25% of what is allowed, labels differing 0",
-        "2 cases, largest difference 1.2e-07, 29% of what is allowed",
-    )
-    assert files.worst([{"detail": detail} for detail in details]) == (
-        "largest difference 4.3e-02, at most 29 % of what is allowed"
-    )
-
-
-def test_no_difference_is_said_in_words() -> None:
-    details = ("2 cases, largest difference 0.0e+00, 0% of what is allowed, labels differing 0",) * 2
-    assert files.worst([{"detail": detail} for detail in details]) == "no difference"
-    nearly = "2 cases, largest difference 1.2e-09, 0% of what is allowed, labels differing 0"
-    assert files.worst([{"detail": nearly}]) == "largest difference 1.2e-09, less than 1 % of what is allowed"
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        ([(4.3e-2, 0.25), (1.2e-7, 0.29)], "largest difference 4.3e-02, at most 29 % of what is allowed"),
+        ([(1.2e-9, 0.0001), (0.0, 0.0)], "largest difference 1.2e-09, less than 1 % of what is allowed"),
+        ([(0.0, 0.0), (0.0, 0.0)], "no difference"),
+        ([(None, None)], "10 files"),
+    ],
+)
+def test_a_row_of_the_certificate_has_the_largest_difference_and_share(
+    measured: list[tuple[Any, Any]], expected: str
+) -> None:
+    checks = [{"detail": "10 files", "difference": difference, "share": share} for difference, share in measured]
+    assert files.worst(checks) == expected
 
 
 def test_files_that_agree_bit_for_bit_are_said_to(example: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from bnmodel.deploy import certificate, golden
 from bnmodel.deploy.capture import capture
 from bnmodel.deploy.certificate import models
 from bnmodel.deploy.certification import program_of
+from bnmodel.deploy.checks import Check
 from bnmodel.deploy.formats import WRITERS
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.deploy.signature import FlatNetwork, arguments
@@ -191,6 +192,27 @@ def test_verify_prints_a_table_and_exits_with_zero_or_with_one(folder, capsys, m
     (folder / "digits.onnx").write_bytes(b"not a model")
     assert export.__main__.main(["verify", str(folder), "--data-root", "nowhere"]) == 1
     assert "FAILED  unchanged" in capsys.readouterr().out
+
+
+def test_verify_prints_the_numbers_as_json(folder, capsys, monkeypatch):
+    monkeypatch.setattr("export.verification.CANVASES", CANVASES)
+    command = ["verify", str(folder), "--json", "--data-root", "nowhere"]
+    assert export.__main__.main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"]
+    compared = [check for check in report["checks"] if check["name"] == "golden vectors"]
+    assert compared
+    assert all(0 <= check["share"] <= 1 and check["difference"] >= 0 for check in compared)
+    (folder / "digits.onnx").write_bytes(b"")
+    assert export.__main__.main(command) == 1
+    assert not json.loads(capsys.readouterr().out)["passed"]
+
+
+def test_infinite_differences_are_null_in_json(capsys):
+    check = Check("golden vectors", "f.onnx", False, "", float("inf"), float("nan"))
+    assert export.__main__.report_json(Path("folder"), [check]) == 1
+    (check,) = json.loads(capsys.readouterr().out)["checks"]
+    assert (check["difference"], check["share"]) == (None, None)
 
 
 def test_exporting_writes_files_that_verify_and_a_model_card_beside_other_networks(tmp_path, digits_only):
