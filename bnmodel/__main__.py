@@ -252,6 +252,20 @@ def diagnose(arguments: list[str]) -> int:
     return command(arguments)
 
 
+def inspect(arguments: list[str]) -> int:
+    """Report what is wrong with the batch norms of an ONNX file."""
+    from bnmodel.deploy.command import inspect_file
+
+    return inspect_file(arguments)
+
+
+def verify(arguments: list[str]) -> int:
+    """Repeat the checks of a certified folder."""
+    from bnmodel.deploy.command import verify_folder
+
+    return verify_folder(arguments)
+
+
 def _parse_train(arguments: list[str]) -> int:
     """Parse the recipe's name first, then `train` with the recipe's fields as defaults."""
     parser = argparse.ArgumentParser(prog="bnmodel train", add_help=False, allow_abbrev=False)
@@ -285,6 +299,8 @@ FUNCTIONS: dict[str, Callable[..., int]] = {
     "evaluate": evaluate_checkpoint,
     "experiment": experiment,
     "diagnose": diagnose,
+    "inspect": inspect,
+    "verify": verify,
     "sweep": sweep,
     "sample": sample,
 }
@@ -292,6 +308,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     **{name: partial(_parse, name, function) for name, function in FUNCTIONS.items()},
     "train": _parse_train,
     "diagnose": diagnose,
+    "inspect": inspect,
+    "verify": verify,
 }
 
 

@@ -143,6 +143,14 @@ def test_diagnose_passes_its_arguments_to_the_diagnosis(monkeypatch):
     assert main(["diagnose", "checkpoints/lecture", "--json"]) == 2
 
 
+def test_inspect_and_verify_report_by_their_exit_status(tmp_path, capsys):
+    assert main(["inspect", "examples/onnx/train-mode.onnx"]) == 1
+    assert "training-mode" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "missing.onnx")]) == 2
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "certify a network into this folder first" in capsys.readouterr().err
+
+
 def test_a_terminal_without_unicode_gets_its_help(monkeypatch):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", terminal)

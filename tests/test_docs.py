@@ -6,12 +6,15 @@ import subprocess
 import sys
 from functools import partial, wraps
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from benchmarks import layout
 from benchmarks.readme import documents, filled
 from bnmodel import __main__ as command_line
+from bnmodel.deploy import command as deploy_command
+from bnmodel.deploy.checks import Check
 
 ROOT = Path(__file__).parent.parent
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in documents()}
@@ -48,6 +51,10 @@ def test_a_command_has_only_options_that_exist(name: str, line: str, monkeypatch
     monkeypatch.setattr(command_line, "train", without_effect(command_line.train))
     monkeypatch.setitem(command_line.COMMANDS, "train", command_line._parse_train)
     monkeypatch.setitem(command_line.COMMANDS, "diagnose", lambda _: 0)
+    monkeypatch.setitem(command_line.COMMANDS, "inspect", deploy_command.inspect_file)
+    monkeypatch.setitem(command_line.COMMANDS, "verify", deploy_command.verify_folder)
+    monkeypatch.setattr(deploy_command, "inspect", lambda *_, **__: Mock(sound=True, to_dict=dict))
+    monkeypatch.setattr(deploy_command, "verify", lambda _: [Check("checksum", "certificate.json", True, "")])
     words = shlex.split(line, comments=True)
     if "--help" in words:
         words.remove("--help")

@@ -6,6 +6,8 @@ Public names are imported on first use, since the app needs none of the modules 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bnmodel.deploy.errors import not_installed
+
 if TYPE_CHECKING:
     from bnmodel.deploy.certificate import load, verify
     from bnmodel.deploy.certification import certify
@@ -29,4 +31,7 @@ __all__ = ["ExportError", "Inspection", "certify", "fold", "inspect", "load", "v
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(not_installed(error.name), name=error.name) from error

@@ -28,6 +28,11 @@ def as_path(name: str, value: Path | str) -> Path:
     return Path(value)
 
 
+def not_installed(package: str | None) -> str:
+    """The message for a missing optional dependency."""
+    return f'{package}: expected to be installed; pip install "batchnorm-lab[deploy]"'
+
+
 def first_line(error: BaseException, limit: int = 300) -> str:
     """The first line of an error's message, or its type if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

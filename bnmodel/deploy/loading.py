@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnmodel.deploy.errors import ExportError, first_line
+from bnmodel.deploy.errors import ExportError, first_line, not_installed
 
 FORMATS = ("torchscript", "onnx", "pt2")
 METADATA = "metadata.json"  # its name inside a file
@@ -59,6 +59,8 @@ def load_file(path: Path, threads: int | None = None, lean: bool = False, optimi
         if path.suffix == ".onnx":
             return _load_onnx(path, threads, lean, optimised)
         return _load_pt2(path) if path.suffix == ".pt2" else _load_torchscript(path)
+    except ModuleNotFoundError as error:
+        raise ExportError(f"{path}: {not_installed(error.name)}") from error
     except Exception as error:  # runtimes have no common base class of errors
         if "NOT_IMPLEMENTED" in str(error):
             raise ExportError(f"{path}: ONNX Runtime cannot run it ({first_line(error)})") from error

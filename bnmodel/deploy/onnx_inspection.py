@@ -2,10 +2,11 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bnmodel.deploy.errors import ExportError, as_path
+from bnmodel.deploy.errors import ExportError, as_path, not_installed
 from bnmodel.deploy.sandbox import LimitError, Limits, run_limited
 from bnmodel.findings import Finding, has_errors
 from bnmodel.io import atomic_write
@@ -96,9 +97,13 @@ def inspect(
         limits: of memory, time and size of written files.
 
     Raises:
-        ExportError: the file is missing, not ONNX, damaged, has custom operators, or exceeds the limits.
+        ExportError: the file is missing, not ONNX, damaged, has custom operators, or exceeds the limits; onnx or
+            onnxruntime is not installed.
         OSError: `fold_to` cannot be written.
     """
+    for package in ("onnx", "onnxruntime"):
+        if find_spec(package) is None:
+            raise ExportError(not_installed(package))
     path = as_path("path", path)
     if not path.is_file():
         raise ExportError(f"{path}: expected an ONNX file, received {'a folder' if path.is_dir() else 'no such file'}")

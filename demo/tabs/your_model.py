@@ -40,7 +40,7 @@ from bnmodel.deploy import inspect
 print(inspect("examples/onnx/train-mode.onnx"))
 """
 ABOUT = """
-From the command line: `python -m export inspect FILE.onnx`, with `--fold OUT.onnx` to write the file with its batch
+From the command line: `bnmodel inspect FILE.onnx`, with `--fold OUT.onnx` to write the file with its batch
 norms folded. For a network in PyTorch: `bnmodel diagnose`.
 
 Source: `bnmodel/deploy/onnx_inspection.py`.

@@ -1,6 +1,7 @@
 """Certified folders: several networks, changed files, damaged certificates."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,12 @@ def test_inputs_of_different_batch_sizes_are_refused(tmp_path: Path) -> None:
     for format in FORMATS:
         with pytest.raises(ValueError, match="b: expected N = 4, as before, received 1"):
             load(tmp_path, format=format)(X.numpy(), X[:1].numpy())
+
+
+def test_a_missing_package_is_named_rather_than_a_damaged_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ExportError, match=r'expected to be installed; pip install "batchnorm-lab\[deploy\]"'):
+        load(folder, format="onnx")
+    with pytest.raises(ExportError, match="expected to be installed"):
+        inspect(folder / "model.onnx")

@@ -23,6 +23,7 @@ from bnmodel.deploy.capture import capture
 from bnmodel.deploy.certificate import models
 from bnmodel.deploy.certification import program_of
 from bnmodel.deploy.checks import Check
+from bnmodel.deploy.command import report
 from bnmodel.deploy.formats import WRITERS
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.deploy.signature import FlatNetwork, arguments
@@ -210,7 +211,7 @@ def test_verify_prints_the_numbers_as_json(folder, capsys, monkeypatch):
 
 def test_infinite_differences_are_null_in_json(capsys):
     check = Check("golden vectors", "f.onnx", False, "", float("inf"), float("nan"))
-    assert export.__main__.report_json(Path("folder"), [check]) == 1
+    assert report(Path("folder"), [check], as_json=True) == 1
     (check,) = json.loads(capsys.readouterr().out)["checks"]
     assert (check["difference"], check["share"]) == (None, None)
 
