@@ -74,3 +74,12 @@ def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
     for finding in findings:
         groups.setdefault((finding.severity, finding.code), []).append(finding)
     return list(groups.values())
+
+
+def listed(findings: Iterable[Finding]) -> list[str]:
+    """One text per group: its first finding in full, and the layers of the others."""
+    texts = []
+    for first, *others in grouped(findings):
+        names = ", ".join(finding.layer for finding in others[:5]) + (" …" if len(others) > 5 else "")
+        texts.append(f"{first}\n    the same in {len(others)} more: {names}" if others else str(first))
+    return texts

@@ -8,7 +8,7 @@ from typing import Any
 
 from bnmodel.deploy.errors import ExportError, as_path, not_installed
 from bnmodel.deploy.sandbox import LimitError, Limits, run_limited
-from bnmodel.findings import Finding, has_errors
+from bnmodel.findings import Finding, has_errors, listed
 from bnmodel.io import atomic_write
 
 WORKER = Path(__file__).with_name("onnx_worker")
@@ -25,7 +25,8 @@ class Inspection:
         opset: version of the standard operators.
         producer: the tool that wrote the file, according to the file.
         batch_invariance: `checked`: whether the file could be run to see if a sample's output depends on its batch;
-            `difference`: by how much it does, relative to the largest output; `reason`: why it was not checked.
+            `difference`: by how much it does, relative to the largest output, or None if the shape changes or which
+            values are finite; `reason`: why it was not checked.
         folded: with `fold_to`: number of batch norms folded, the difference this makes and the difference allowed.
     """
 
@@ -63,16 +64,17 @@ class Inspection:
     def __str__(self) -> str:
         norms = f"{self.batch_norms} batch norm{'' if self.batch_norms == 1 else 's'}"
         lines = [f"{self.file}: {'sound' if self.sound else 'NOT SOUND'}; {norms}, opset {self.opset}"]
-        lines += map(str, self.findings)
+        lines += listed(self.findings)
         invariance = self.batch_invariance
         if not invariance["checked"]:
             lines.append(f"batch invariance not checked: {invariance['reason']}")
         elif not self.batch_dependent:
             lines.append("batch invariance: a sample's output is the same alone and in two other batches")
         if self.folded is not None:
+            count = self.folded["batch_norms"]
             lines.append(
-                f"folded {self.folded['batch_norms']} batch norms; largest difference {self.folded['difference']:.1e} "
-                f"of the largest output, allowed {self.folded['allowed']:.1e}"
+                f"folded {count} batch norm{'' if count == 1 else 's'}; largest difference "
+                f"{self.folded['difference']:.1e} of the largest output, allowed {self.folded['allowed']:.1e}"
             )
         return "\n".join(lines)
 
@@ -116,10 +118,19 @@ def inspect(
             "fold_to": None if temporary is None else str(temporary),
         }
         try:
-            answer = run_limited(WORKER, request, limits)
+            answer = _printable(run_limited(WORKER, request, limits))
         except LimitError as error:
             raise ExportError(f"{path.name}: {error}") from error
         if "error" in answer:
             raise ExportError(f"{path.name}: {answer['error']}")
     findings = tuple(Finding(**finding) for finding in answer.pop("findings"))
     return Inspection(path.name, findings, **answer)
+
+
+def _printable(value: Any) -> Any:
+    """The same JSON value with control characters escaped: a name in the file could otherwise rewrite the terminal."""
+    if isinstance(value, str):
+        return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in value)
+    if isinstance(value, dict):
+        return {key: _printable(each) for key, each in value.items()}
+    return [_printable(each) for each in value] if isinstance(value, list) else value

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnmodel.diagnosis.deviation import LEAST_SAMPLES
 from bnmodel.diagnosis.outcome import Gain, Outcome
-from bnmodel.findings import SEVERITIES, Finding, grouped, has_errors
+from bnmodel.findings import SEVERITIES, Finding, has_errors, listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,10 +130,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [summary(self)]
-        for group in grouped(self.findings):
-            first = group[0]
-            others = f"\n    the same in {len(group) - 1} more: {_names(group[1:])}" if len(group) > 1 else ""
-            lines.append(f"\n{first}{others}")
+        lines += [f"\n{text}" for text in listed(self.findings)]
         rows = [layer for layer in self.layers if layer.calls]
         if rows:
             lines += ["", table(rows)]
@@ -200,11 +197,6 @@ def cells(layer: LayerRecord) -> tuple[str, ...]:
 
 def _number(value: float | None, unit: str) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.2f}{unit}"
-
-
-def _names(findings: list[Finding]) -> str:
-    names = [finding.layer for finding in findings]
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
 
 
 def _plain(value: Any) -> Any:
