@@ -102,3 +102,25 @@ def test_the_worker_imports_nothing_of_the_project() -> None:
     sources = [path.read_text() for path in Path("bnmodel/deploy/onnx_worker").glob("*.py")]
     assert sources
     assert not [source for source in sources if "import bnmodel" in source or "from bnmodel" in source]
+
+
+def test_a_name_cannot_rewrite_the_terminal(tmp_path: Path) -> None:
+    parsed = convolution(TRAIN, statistics())
+    parsed.graph.node[1].name = "\x1b[2J\nmodel.onnx: sound\u202e"
+    inspection = inspect(saved(tmp_path, parsed))
+    assert str(inspection).replace("\n", "").isprintable()
+    assert r"\x1b[2J\nmodel.onnx: sound\u202e" in str(inspection)
+    parsed.graph.node[1].input[0] = "\x1b[2Jabsent"
+    with pytest.raises(ExportError) as raised:
+        inspect(saved(tmp_path, parsed))
+    assert str(raised.value).isprintable()
+
+
+def test_a_sparse_constant_is_no_reason_to_stop(tmp_path: Path) -> None:
+    parts = statistics()
+    del parts["beta"]
+    parsed = convolution(EVAL, parts)
+    values, places = (helper.make_tensor("", kind, [1], [1]) for kind in (TensorProto.FLOAT, TensorProto.INT64))
+    sparse = helper.make_sparse_tensor(values, places, [4])
+    parsed.graph.node.insert(0, helper.make_node("Constant", [], ["beta"], sparse_value=sparse))
+    assert inspect(saved(tmp_path, parsed)).sound

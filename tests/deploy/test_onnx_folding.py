@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -142,3 +143,53 @@ def test_a_batch_norm_before_a_padded_convolution_is_kept(tmp_path: Path) -> Non
     nodes = "h = Relu(x)\n" + EVAL.replace("y =", "n =") + "\ny = Conv<pads=[1, 1, 1, 1]>(n, w)"
     path = saved(tmp_path, model(nodes, {"w": weights(4, 3, 3, 3)} | statistics(3)))
     assert "unfolded" not in codes(path)
+
+
+def test_weights_stored_in_float16_are_folded_in_the_type_of_their_layer(tmp_path: Path) -> None:
+    nodes = f"w = Cast<to=1>(half)\nh = Conv(x, w)\n{EVAL}"
+    path = saved(tmp_path, model(nodes, {"half": weights(4, 3, 3, 3).astype(np.float16)} | statistics()))
+    assert (inspect(path, fold_to=tmp_path / "folded.onnx").folded or {})["batch_norms"] == 1
+    x = RNG.normal(size=(3, 3, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(answers(tmp_path / "folded.onnx", x), answers(path, x), rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_per_position_are_not_folded_per_channel(tmp_path: Path) -> None:
+    """`spatial=0` of opset 8: a mean and variance for each value of a sample."""
+    parts = {name: RNG.uniform(1, 2, (4, 6, 6)).astype(np.float32) for name in statistics()}
+    parsed = convolution(EVAL.replace("Normalization(", "Normalization<spatial=0>("), parts, opset=8)
+    assert (inspect(saved(tmp_path, parsed), fold_to=tmp_path / "folded.onnx").folded or {})["batch_norms"] == 0
+
+
+def test_a_model_whose_outputs_overflow_gets_no_unlimited_allowance(tmp_path: Path) -> None:
+    parts = {name: array.astype(np.float16) for name, array in statistics().items()}
+    parts["var"][:] = 0  # amplified by 10⁴: infinite in some places, with and without optimisation in different ones
+    nodes = "h = Conv(x, w)\n" + EVAL.replace("Normalization(", "Normalization<epsilon=0.00000001>(")
+    half = model(
+        nodes,
+        parts | {"w": weights(4, 3, 3, 3).astype(np.float16)},
+        inputs="float16[N,3,8,8] x",
+        output="float16[N,4,6,6] y",
+    )
+    folded = inspect(saved(tmp_path, half), fold_to=tmp_path / "folded.onnx").folded
+    assert folded is not None
+    assert folded["allowed"] < 0.01
+
+
+def test_a_scalar_input_is_no_obstacle_to_folding(tmp_path: Path) -> None:
+    nodes = f"c = Conv(x, w)\nh = Mul(c, t)\n{EVAL.replace('y =', 'n =')}\ny = Conv(n, v)"
+    parts = {"w": weights(4, 3, 3, 3), "v": weights(2, 4, 1, 1)} | statistics()
+    path = saved(tmp_path, model(nodes, parts, inputs="float[N,3,8,8] x, float t"))
+    assert (inspect(path, fold_to=tmp_path / "folded.onnx").folded or {})["batch_norms"] == 1
+
+
+@pytest.mark.parametrize("level", ["ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"])
+def test_a_file_saved_by_onnx_runtime_after_its_optimisations_is_read(tmp_path: Path, level: str) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    parsed = convolution(EVAL, statistics(16) | {"w": weights(16, 3, 3, 3)})
+    onnxruntime.InferenceSession(parsed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    inspection = inspect(tmp_path / "optimised.onnx")
+    assert inspection.sound
+    assert inspection.batch_invariance["checked"]

@@ -200,3 +200,129 @@ def test_the_command_exits_0_when_sound_1_when_not_and_2_for_wrong_use(
     assert "no such file" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["inspect"])
+
+
+BRANCH = """h = Conv(x, w)
+    y = If (flag) <then_branch = yes () => (float[N,4,6,6] a) { a = BatchNormalization(h, gamma, beta, mean, var) },
+        else_branch = no () => (float[N,4,6,6] b) { b = Neg(h) }>"""
+
+
+@pytest.mark.parametrize(("mean", "var", "code"), [(0, 1, "never-updated"), (0, -1, "invalid-statistics")])
+def test_a_batch_norm_in_a_branch_reads_its_statistics_outside(
+    tmp_path: Path, mean: float, var: float, code: str
+) -> None:
+    parts = {"w": weights(4, 3, 3, 3), "flag": np.array(False), **statistics()}
+    assert not codes(saved(tmp_path, model(BRANCH, parts)))
+    parts |= {"mean": np.full(4, mean, np.float32), "var": np.full(4, var, np.float32)}
+    assert codes(saved(tmp_path, model(BRANCH, parts)), "error") == {code}
+
+
+def test_statistics_computed_outside_a_branch_are_batch_statistics(tmp_path: Path) -> None:
+    parts = {"w": weights(4, 3, 3, 3), "flag": np.array(False), **statistics()}
+    del parts["mean"]
+    nodes = BRANCH.replace("h = Conv(x, w)", "h = Conv(x, w)\nmean = ReduceMean<axes=[0, 2, 3], keepdims=0>(h)")
+    assert codes(saved(tmp_path, model(nodes, parts)), "error") == {"batch-statistics-in-eval"}
+
+
+@pytest.mark.parametrize("name", ["gamma", "beta"])
+def test_parameters_that_are_not_finite_are_an_error(tmp_path: Path, name: str) -> None:
+    parts = statistics()
+    parts[name][1] = np.nan
+    assert codes(saved(tmp_path, convolution(EVAL, parts)), "error") == {"invalid-statistics"}
+
+
+def test_standardised_weights_are_no_batch_norm_in_training_mode(tmp_path: Path) -> None:
+    """A scaled standardised convolution normalises its weights with a batch norm in training mode."""
+    ones = {"one": np.ones(4, np.float32), "zero": np.zeros(4, np.float32)}
+    nodes = """s = Reshape(w, flat)
+        n, m, v = BatchNormalization<training_mode=1>(s, one, zero, zero, one)
+        k = Reshape(n, shape)
+        y = Conv(x, k)"""
+    shapes = {"flat": np.array([1, 4, 27]), "shape": np.array([4, 3, 3, 3])}
+    assert codes(saved(tmp_path, model(nodes, {"w": weights(4, 3, 3, 3), **ones, **shapes}))) == set()
+
+
+def test_statistics_repeated_for_each_sample_are_stored_ones(tmp_path: Path) -> None:
+    """An instance norm with running statistics, as a batch norm over samples and channels."""
+    nodes = """size = Shape<start=0, end=1>(x)
+        g = Tile(gamma, size)
+        b = Tile(beta, size)
+        m = Tile(mean, size)
+        v = Tile(var, size)
+        r = Reshape(x, merged)
+        n = BatchNormalization(r, g, b, m, v)
+        shape = Shape(x)
+        y = Reshape(n, shape)"""
+    parts = {"merged": np.array([1, -1, 8, 8]), **statistics(3)}
+    assert codes(saved(tmp_path, model(nodes, parts))) == set()
+
+
+def test_a_scalar_input_does_not_hide_batch_statistics(tmp_path: Path) -> None:
+    nodes = HAND_WRITTEN.replace("y = Div", "d = Div") + "y = Mul(d, t)"
+    path = saved(tmp_path, model(nodes, {"eps": np.float32([1e-5])}, inputs="float[N,3,8,8] x, float t"))
+    assert codes(path, "error") == {"batch-statistics-in-eval", "batch-dependent"}
+
+
+def test_labels_and_nan_are_not_called_batch_invariant(tmp_path: Path) -> None:
+    labels = HAND_WRITTEN.replace("y = Div", "d = Div") + "f = Flatten(d)\ny = ArgMax<axis=1, keepdims=0>(f)"
+    for nodes, output in ((labels, "int64[N] y"), ("y = Mul(x, nan)", "float[N,3,8,8] y")):
+        parts = {"eps": np.float32([1e-5])} if nodes is labels else {"nan": np.float32([np.nan])}
+        invariance = inspect(saved(tmp_path, model(nodes, parts, output=output))).batch_invariance
+        assert not invariance["checked"]
+        assert "finite real numbers" in invariance["reason"]
+
+
+@pytest.mark.parametrize("shape", ["3,32,32", "32,32,3"])
+def test_a_single_image_of_fixed_size_is_not_taken_for_a_batch(tmp_path: Path, shape: str) -> None:
+    order = "[0,3,1,2]" if shape.endswith("3") else "[0,1,2,3]"
+    back = "[0,2,3,1]" if shape.endswith("3") else "[0,1,2,3]"
+    nodes = f"""u = Unsqueeze(x, axis)
+        t = Transpose<perm={order}>(u)
+        c = Conv<pads=[1,1,1,1]>(t, w)
+        b = Transpose<perm={back}>(c)
+        y = Squeeze(b, axis)"""
+    parts = {"w": weights(3, 3, 3, 3), "axis": np.array([0])}
+    inspection = inspect(saved(tmp_path, model(nodes, parts, inputs=f"float[{shape}] x", output=f"float[{shape}] y")))
+    assert inspection.findings == ()
+    assert inspection.batch_invariance["reason"] == "the first axis of the inputs is not a batch axis"
+
+
+def test_batch_statistics_are_found_in_a_file_of_one_larger_batch(tmp_path: Path) -> None:
+    parsed = convolution(TRAIN, statistics())
+    parsed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 6
+    assert codes(saved(tmp_path, parsed)) == {"fixed-batch", "training-mode", "batch-dependent"}
+
+
+def test_a_difference_that_is_not_finite_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = "m = ReduceMax<keepdims=0>(x)\nd = Sub(one, m)\ns = Sqrt(d)\ny = Mul(x, s)"
+    path = saved(tmp_path, model(nodes, {"one": np.float32(1)}))
+    assert main(["inspect", str(path), "--json"]) == 1
+    text = capsys.readouterr().out
+    assert "which values are finite" in text
+    assert "Infinity" not in text  # no JSON
+    assert json.loads(text)["batch_invariance"]["difference"] is None
+
+
+def test_a_mean_variance_normalisation_over_the_batch_is_found(tmp_path: Path) -> None:
+    assert codes(saved(tmp_path, model("y = MeanVarianceNormalization(x)", {})), "error") == {
+        "batch-statistics-in-eval",
+        "batch-dependent",
+    }
+
+
+def test_a_finding_of_many_layers_is_printed_once(tmp_path: Path) -> None:
+    nodes = "h0 = Conv(x, w)\n" + "\n".join(
+        f"h{k + 1} = BatchNormalization(h{k}, gamma, beta, mean, var)" for k in range(8)
+    )
+    parts = {"w": weights(4, 3, 3, 3), **statistics(), "mean": np.zeros(4, np.float32), "var": np.ones(4, np.float32)}
+    inspection = inspect(saved(tmp_path, model(nodes + "\ny = Relu(h8)", parts)))
+    assert sum(finding.code == "never-updated" for finding in inspection.findings) == 8
+    assert str(inspection).count("never-updated") == 1
+    assert "the same in 7 more: h2, h3, h4, h5, h6 …" in str(inspection)
+
+
+def test_categories_of_a_small_embedding_are_run(tmp_path: Path) -> None:
+    nodes = "e = Gather(table, i)\nh = Add(x, e)\n" + TRAIN
+    parts = {"table": weights(2, 4), **statistics()}
+    path = saved(tmp_path, model(nodes, parts, inputs="float[N,4] x, int64[N] i", output="float[N,4] y"))
+    assert "batch-dependent" in codes(path, "error")

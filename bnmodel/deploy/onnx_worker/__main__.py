@@ -4,6 +4,7 @@ Run by `bnmodel.deploy.onnx_inspection`. It imports nothing of bnmodel, so that 
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import folding
 import onnx
 import rules
 import running
-from graph import FileError, Graph, batch_norms, graphs, infer_ranks, load, opset
+from graph import FileError, Graph, batch_norms, infer_ranks, load, nested, opset
 from limits import apply_limits
 from onnx import ModelProto
 
@@ -22,8 +23,7 @@ QUANTISED = 0.1  # largest effect of the batch, relative to the largest output, 
 def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, Any]:
     model = load(path, external_data)
     version = opset(model)
-    ranks = infer_ranks(model)
-    inspected = [Graph(graph, ranks) for graph in graphs(model.graph)]
+    inspected = list(nested(Graph(model.graph, infer_ranks(model))))
     found = [
         finding
         for graph in inspected
@@ -41,7 +41,7 @@ def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, 
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
         "batch_invariance": {
             "checked": invariance.checked,
-            "difference": invariance.difference,
+            "difference": invariance.difference if math.isfinite(invariance.difference) else None,  # as in JSON
             "reason": invariance.reason,
         },
     }
@@ -54,15 +54,17 @@ def invariance_findings(graph: Graph, measured: running.Invariance, explained: b
     """Findings from running the model; unless `explained`, also the reductions over the batch axis."""
     found: list[rules.Found] = []
     if measured.checked and measured.difference > running.TOLERANCE:
-        difference = f"{measured.difference:.0%} of the largest output"
-        message = f"the output for the same sample changes with the rest of its batch, by up to {difference}"
+        message = "the output for the same sample changes with the rest of its batch, "
+        if math.isfinite(measured.difference):
+            message += f"by up to {measured.difference:.0%} of the largest output"
+        else:
+            message += "in its shape or in which values are finite"
         if not explained and measured.difference <= QUANTISED and (layers := rules.dynamically_quantised(graph)):
             message += f": {layers[0]} takes its scale from the whole batch (dynamic quantisation)"
             remedy = "run one sample at a time, or quantise with static scales"
             return [*found, rules.found("batch-dependent", "warning", layers[0], message, remedy)]
         found.append(rules.found("batch-dependent", "error", "", message, rules.INSTEAD))
-        names = {value.name for value in graph.proto.input}
-        for node in [] if explained else rules.batch_reductions(graph, names):
+        for node in [] if explained else rules.batch_reductions(graph):
             message = f"{node.op_type} reduces over the batch axis and affects an output"
             remedy = "use running statistics in eval mode; export the eval copy"
             found.append(rules.found("batch-statistics-in-eval", "error", graph.label(node), message, remedy))

@@ -40,8 +40,8 @@ def affine_of(graph: Graph, norm: NodeProto) -> Affine | None:
     arrays = [graph.constant(name) for name in norm.input[1:5]]
     if len(arrays) < 4 or any(array is None for array in arrays):
         return None
-    gamma, beta, mean, var = (np.asarray(array, np.float64).reshape(-1) for array in arrays)
-    if len({array.size for array in (gamma, beta, mean, var)}) > 1:
+    gamma, beta, mean, var = (np.asarray(array, np.float64) for array in arrays)
+    if var.ndim != 1 or len({array.shape for array in (gamma, beta, mean, var)}) > 1:  # several axes: spatial=0
         return None
     if (var < 0).any() or not all(np.isfinite(array).all() for array in (gamma, beta, mean, var)):
         return None

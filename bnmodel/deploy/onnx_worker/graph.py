@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # of operators that ONNX Runtime has
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")  # of operators that ONNX Runtime has
 
 
 class FileError(Exception):
@@ -79,14 +80,17 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
     """The graph and all graphs inside its nodes (If, Loop, Scan)."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from graphs(inner)
+        for inner in _inside(node):
+            yield from graphs(inner)
+
+
+def _inside(node: NodeProto) -> list[GraphProto]:
+    return [inner for each in node.attribute for inner in ([each.g] if each.HasField("g") else each.graphs)]
 
 
 def _read_inside(node: NodeProto) -> set[str]:
     """Names of the values that the graphs inside a node read, which may be values of the outer graph."""
-    inside = [inner for each in node.attribute for inner in ([each.g] if each.HasField("g") else each.graphs)]
+    inside = _inside(node)
     read = {name for graph in inside for each in graphs(graph) for node in each.node for name in node.input}
     return read | {value.name for graph in inside for value in graph.output}
 
@@ -110,35 +114,42 @@ def attribute(node: NodeProto, name: str, default: object = None) -> object:
 
 
 class Graph:
-    """One graph's constants, producers and consumers by the names of its values."""
+    """One graph's constants, producers and consumers by the names of its values.
 
-    def __init__(self, proto: GraphProto, ranks: dict[str, int]) -> None:
-        self.proto, self.ranks = proto, ranks
+    outer: the graph around it, whose values it can read; None for the main graph.
+    """
+
+    def __init__(self, proto: GraphProto, ranks: dict[str, int], outer: "Graph | None" = None) -> None:
+        self.proto, self.ranks, self.outer = proto, ranks, outer
+        self._read = [{*node.input, *_read_inside(node)} - {""} for node in proto.node]
         self.producers = {name: node for node in proto.node for name in node.output if name}
         self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
-        for node in proto.node:
-            for name in (*node.input, *_read_inside(node)):
+        for node, names in zip(proto.node, self._read, strict=True):
+            for name in names:
                 self.consumers[name].append(node)
         self.outputs = {value.name for value in proto.output}
         self._constants = {tensor.name: tensor for tensor in proto.initializer}
         self.inputs = {value.name for value in proto.input} - self._constants.keys()
+        if outer is not None:
+            self.inputs |= outer.inputs
 
     def constant(self, name: str) -> np.ndarray | None:
         """The values of an initialiser or Constant, also through Identity and Cast; None for a computed value."""
+        types: list[np.dtype] = []  # of the casts, from the last to the first
         for _ in range(8):
             if name in self._constants:
-                return numpy_helper.to_array(self._constants[name])
+                return _cast(numpy_helper.to_array(self._constants[name]), types)
             node = self.producers.get(name)
             if node is None:
-                return None
+                known = None if self.outer is None or name in self.inputs else self.outer.constant(name)
+                return None if known is None else _cast(known, types)
             if node.op_type == "Constant":
-                tensor = attribute(node, "value")
-                if isinstance(tensor, TensorProto):
-                    return numpy_helper.to_array(tensor)
-                values = [onnx.helper.get_attribute_value(each) for each in node.attribute]
-                return np.asarray(values[0]) if values and not isinstance(values[0], bytes) else None
+                known = _stored(node)
+                return None if known is None else _cast(known, types)
             if node.op_type not in ("Identity", "Cast"):
                 return None
+            if node.op_type == "Cast":
+                types.append(onnx.helper.tensor_dtype_to_np_dtype(int(attribute(node, "to", 1))))  # type: ignore[call-overload]
             name = node.input[0]
         return None
 
@@ -147,12 +158,41 @@ class Graph:
         return node.name or (node.output[0] if node.output else node.op_type)
 
     def descendants(self, names: set[str]) -> set[str]:
-        """Names of all values computed from `names`; ONNX nodes are in topological order."""
+        """Names of all values computed from the values `names`, not only from their shapes."""
         reached = set(names)
-        for node in self.proto.node:
-            if any(name in reached for name in node.input):
-                reached.update(node.output)
+        for node, read in zip(self.proto.node, self._read, strict=True):  # in topological order
+            if node.op_type not in ("Shape", "Size") and not read.isdisjoint(reached):
+                reached.update(name for name in node.output if name)
         return reached
+
+    @cached_property
+    def from_inputs(self) -> set[str]:
+        """Names of the values that depend on the model's inputs."""
+        return self.descendants(self.inputs | (set() if self.outer is None else self.outer.from_inputs))
+
+
+def _stored(node: NodeProto) -> np.ndarray | None:
+    """The values of a Constant; None if they are text or sparse."""
+    for each in node.attribute:
+        if each.name == "value":
+            return numpy_helper.to_array(each.t)
+        if each.name in ("value_float", "value_floats", "value_int", "value_ints"):
+            return np.asarray(onnx.helper.get_attribute_value(each))
+    return None
+
+
+def _cast(array: np.ndarray, types: list[np.dtype]) -> np.ndarray:
+    for each in reversed(types):
+        array = array.astype(each)
+    return array
+
+
+def nested(graph: Graph) -> Iterator[Graph]:
+    """The graph and all graphs inside its nodes, each with the graph around it."""
+    yield graph
+    for node in graph.proto.node:
+        for proto in _inside(node):
+            yield from nested(Graph(proto, graph.ranks, graph))
 
 
 def batch_norms(graph: Graph) -> list[NodeProto]:

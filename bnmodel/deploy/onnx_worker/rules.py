@@ -13,7 +13,10 @@ DEAD = 1e-6  # γ/√(σ² + ε) relative to the layer's median, below which a c
 MANY = 0.25  # share of dead or exploding channels from which they are a warning
 INSTEAD = "export the eval copy: torch.onnx.export(model.eval(), …)"
 FOLD = "bnmodel.deploy.inspect(FILE, fold_to=OUT)  # on the command line: --fold OUT"
-REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceMax", "ReduceMin")
+REDUCTIONS = (
+    *("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceMax", "ReduceMin"),
+    "MeanVarianceNormalization",  # over axes 0, 2, 3 by default
+)
 
 Found = dict[str, Any]
 
@@ -24,13 +27,14 @@ def found(code: str, severity: str, layer: str, message: str, remedy: str) -> Fo
 
 def modes(graph: Graph, version: int) -> Iterator[Found]:
     """Batch norms in training mode, or with statistics computed from an input."""
-    reached = graph.descendants(graph.inputs)
     for node in batch_norms(graph):
         name = graph.label(node)
+        if node.input[0] not in graph.from_inputs:  # normalises a constant, as weight standardisation does
+            continue
         if in_training(node, version):
             message = "BatchNormalization is in training mode: it normalises with the mean and variance of the batch"
             yield found("training-mode", "error", name, message, INSTEAD)
-        elif len(node.input) == 5 and any(value in reached - graph.inputs for value in node.input[3:]):
+        elif len(node.input) == 5 and any(value in graph.from_inputs - graph.inputs for value in node.input[3:]):
             message = "the mean and variance of this batch norm are computed from the batch, not stored"
             remedy = "train with track_running_stats=True, or bnmodel.recalibrate(model, batches); then export again"
             yield found("batch-statistics-in-eval", "error", name, message, remedy)
@@ -50,9 +54,10 @@ def statistics(graph: Graph, version: int) -> Iterator[Found]:
             message = f"γ, β, mean and variance have {sizes} values, expected one per channel in each"
             yield found("invalid-statistics", "error", name, message, remedy)
             continue
-        broken = ~(np.isfinite(mean) & np.isfinite(var)) | (var < 0) | (var + epsilon <= 0)
+        broken = ~np.isfinite([scale, shift, mean, var]).all(0) | (var < 0) | (var + epsilon <= 0)
         if broken.any():
-            message = f"{int(broken.sum())} of {broken.size} channels have NaN, infinite or negative statistics"
+            count = int(broken.sum())
+            message = f"{count} of {broken.size} channels have NaN or infinite values, or a negative variance"
             if (var[broken] == 0).any():
                 message += ", or a variance of 0 without ε"
             yield found("invalid-statistics", "error", name, message, remedy)
@@ -71,7 +76,7 @@ def _channels(name: str, amplification: np.ndarray) -> Iterator[Found]:
     typical = float(np.median(amplification))
     dead = int((amplification <= DEAD * max(typical, 1e-12)).sum())
     if dead:
-        message = f"{dead} of {count} channels have γ ≈ 0: their output is constant"
+        message = f"{dead} of {count} channels have γ/√(σ² + ε) ≈ 0: their output is constant"
         yield found("dead-channels", _severity(dead, count), name, message, "prune the channels, or leave them")
     exploding = int((amplification > EXPLODING).sum())
     if exploding:
@@ -112,12 +117,11 @@ def _compared(graph: Graph, node: NodeProto) -> bool:
     return any(consumer.op_type in names for consumer in graph.consumers[node.output[0]])
 
 
-def batch_reductions(graph: Graph, inputs: set[str]) -> list[NodeProto]:
-    """Reductions over axis 0 of values computed from `inputs`, which affect an output."""
-    reached = graph.descendants(inputs)
+def batch_reductions(graph: Graph) -> list[NodeProto]:
+    """Reductions over axis 0 of values computed from the inputs, which affect an output."""
     nodes = []
     for node in graph.proto.node:
-        if node.op_type in REDUCTIONS and node.input[0] in reached:
+        if node.op_type in REDUCTIONS and node.input[0] in graph.from_inputs:
             axes = _axes(graph, node)
             rank = graph.ranks.get(node.input[0])
             over = not axes and not attribute(node, "noop_with_empty_axes", 0)
@@ -129,7 +133,7 @@ def batch_reductions(graph: Graph, inputs: set[str]) -> list[NodeProto]:
 
 def dynamically_quantised(graph: Graph) -> list[str]:
     """Names of the nodes that compute a scale of quantisation from the batch."""
-    return [graph.label(node) for node in graph.proto.node if node.op_type == "DynamicQuantizeLinear"]
+    return [graph.label(node) for node in graph.proto.node if node.op_type.startswith("DynamicQuantize")]
 
 
 def _axes(graph: Graph, node: NodeProto) -> list[int]:
