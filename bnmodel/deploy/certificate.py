@@ -64,6 +64,10 @@ class Model:
         if missing or not evidence["formats"]:
             raise ValueError(f"no {', '.join(missing) or 'formats'}")
         yardsticks = [Yardstick.from_dict(one) for one in evidence["yardsticks"]]
+        if len(yardsticks) != len(metadata["outputs"]):  # an output without one would not be compared
+            raise ValueError(f"{len(yardsticks)} yardsticks for {len(metadata['outputs'])} outputs")
+        if not isinstance(evidence["formats"], list):
+            raise TypeError(f"formats: expected a list, received {evidence['formats']!r}")
         return cls(
             metadata,
             yardsticks,
@@ -248,6 +252,8 @@ def models(folder: Path) -> Models:
 
 def _models(content: dict[str, Any], folder: Path) -> Models:
     try:
+        if incomplete := [name for name, record in content["files"].items() if "sha256" not in dict(record)]:
+            raise ValueError(f"no SHA-256 of {', '.join(incomplete)}")
         return {stem: Model.read(one, content["evidence"][stem]) for stem, one in content["models"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ExportError(f"{folder / FILE}: damaged ({error!r}); export the folder again") from error

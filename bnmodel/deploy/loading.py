@@ -201,7 +201,8 @@ def _require_fit(array: np.ndarray, described: dict[str, Any], sizes: dict[str, 
     )
     if str(array.dtype) != kind or not fits:
         expected = f"{kind} ({', '.join(map(str, shape))})"
-        raise ValueError(f"{described['name']}: expected {expected}, received {array.dtype} {array.shape}")
+        remedy = f"; pass array.astype(numpy.{kind})" if fits and array.dtype.kind in "fiub" else ""
+        raise ValueError(f"{described['name']}: expected {expected}, received {array.dtype} {array.shape}{remedy}")
     for size, received in zip(shape, array.shape, strict=True):
         if isinstance(size, str) and sizes.setdefault(size, received) != received:
             raise ValueError(f"{described['name']}: expected {size} = {sizes[size]}, as before, received {received}")

@@ -70,6 +70,8 @@ def test_networks_certified_at_the_same_time_into_one_folder_are_both_kept(
         lambda metadata, evidence: metadata.update(source="https://example.org"),
         lambda metadata, evidence: evidence.update(formats=[]),
         lambda metadata, evidence: evidence.pop("yardsticks"),
+        lambda metadata, evidence: evidence.update(yardsticks=[]),
+        lambda metadata, evidence: evidence.update(formats="onnx"),
     ],
 )
 def test_an_incomplete_certificate_is_an_export_error(folder: Path, change: Any) -> None:
@@ -81,6 +83,25 @@ def test_an_incomplete_certificate_is_an_export_error(folder: Path, change: Any)
     for use in (load, verify):
         with pytest.raises(ExportError, match=r"certificate\.json: damaged"):
             use(folder)
+
+
+@pytest.mark.parametrize("record", [5, {"bytes": 1}])
+def test_a_certificate_without_the_checksum_of_a_file_is_an_export_error(folder: Path, record: Any) -> None:
+    path = folder / certificate.FILE
+    content = json.loads(path.read_text())
+    content["files"]["model.onnx"] = record
+    del content["checksum"]
+    write_checked(path, content)
+    for use in (load, verify):
+        with pytest.raises(ExportError, match=r"certificate\.json: damaged"):
+            use(folder)
+
+
+def test_an_input_of_another_type_is_refused_with_the_conversion(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"received float64 \(4, 3, 8, 8\); pass array\.astype\(numpy\.float32\)$"):
+        load(folder)(X.double().numpy())
+    with pytest.raises(ValueError, match=r"received float32 \(3, 8, 8\)$"):
+        load(folder)(X[0].numpy())
 
 
 @pytest.mark.parametrize(
