@@ -326,3 +326,23 @@ def test_categories_of_a_small_embedding_are_run(tmp_path: Path) -> None:
     parts = {"table": weights(2, 4), **statistics()}
     path = saved(tmp_path, model(nodes, parts, inputs="float[N,4] x, int64[N] i", output="float[N,4] y"))
     assert "batch-dependent" in codes(path, "error")
+
+
+def test_a_generator_that_draws_its_own_noise_is_not_taken_for_a_constant(tmp_path: Path) -> None:
+    nodes = "n = RandomNormal<shape=[4, 3, 8, 8]>()\nh = Conv(n, w)\n" + TRAIN.replace("y,", "z,") + "\ny = Add(z, x)"
+    parts = {"w": weights(4, 3, 3, 3), **statistics()}
+    assert "training-mode" in codes(saved(tmp_path, model(nodes, parts, inputs="float[1] x")), "error")
+
+
+def test_training_mode_in_a_branch_is_found(tmp_path: Path) -> None:
+    parts = {"w": weights(4, 3, 3, 3), "flag": np.array(False), **statistics()}
+    nodes = BRANCH.replace("a = BatchNormalization(", "a, m, v = BatchNormalization<training_mode=1>(")
+    assert codes(saved(tmp_path, model(nodes, parts)), "error") == {"training-mode"}
+
+
+def test_what_fold_leaves_in_a_branch_is_not_called_foldable(tmp_path: Path) -> None:
+    parts = {"w": weights(4, 3, 3, 3), "flag": np.array(True), **statistics()}
+    nodes = BRANCH.replace("a = Batch", "c = Conv(x, w)\n a = Batch").replace("Normalization(h", "Normalization(c")
+    path = saved(tmp_path, model(nodes, parts))
+    assert codes(path) == set()
+    assert (inspect(path, fold_to=tmp_path / "folded.onnx").folded or {})["batch_norms"] == 0

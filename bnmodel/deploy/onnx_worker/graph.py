@@ -167,8 +167,10 @@ class Graph:
 
     @cached_property
     def from_inputs(self) -> set[str]:
-        """Names of the values that depend on the model's inputs."""
-        return self.descendants(self.inputs | (set() if self.outer is None else self.outer.from_inputs))
+        """Names of the values that depend on the model's inputs or are random, as the noise of a generator."""
+        random = {name for node in self.proto.node if node.op_type.startswith("Random") for name in node.output}
+        outside = set() if self.outer is None else self.outer.from_inputs
+        return self.descendants(self.inputs | random | outside)
 
 
 def _stored(node: NodeProto) -> np.ndarray | None:

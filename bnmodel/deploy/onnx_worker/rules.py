@@ -144,7 +144,9 @@ def _axes(graph: Graph, node: NodeProto) -> list[int]:
 
 
 def unfolded(graph: Graph, version: int) -> Iterator[Found]:
-    """Batch norms that could be folded into a neighbour."""
+    """Batch norms that could be folded into a neighbour; those in branches and loops are left as they are."""
+    if graph.outer is not None:
+        return
     for node in batch_norms(graph):
         if not in_training(node, version) and (other := partner(graph, node)) is not None:
             message = f"could be folded into {other.op_type} {graph.label(other)}"
