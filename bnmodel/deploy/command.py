@@ -24,7 +24,9 @@ def inspect_file(arguments: Sequence[str], prog: str = "bnmodel inspect") -> int
     try:
         inspection = inspect(options.file, fold_to=options.fold)
     except (ExportError, OSError) as error:
-        if options.json:
+        if options.fold is not None:  # the findings do not depend on whether it can be folded
+            inspect_file([str(options.file), *(["--json"] if options.json else [])], prog)
+        elif options.json:
             print(json.dumps({"error": str(error), "findings": [], "batch_norms": 0}))
         print(f"error: {error}", file=sys.stderr)
         return 2

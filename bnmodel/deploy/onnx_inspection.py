@@ -63,13 +63,16 @@ class Inspection:
 
     def __str__(self) -> str:
         norms = f"{self.batch_norms} batch norm{'' if self.batch_norms == 1 else 's'}"
-        lines = [f"{self.file}: {'sound' if self.sound else 'NOT SOUND'}; {norms}, opset {self.opset}"]
-        lines += listed(self.findings)
         invariance = self.batch_invariance
+        sound = "sound" if invariance["checked"] else "no error found"
+        lines = [f"{self.file}: {sound if self.sound else 'NOT SOUND'}; {norms}, opset {self.opset}"]
+        lines += listed(self.findings)
         if not invariance["checked"]:
             lines.append(f"batch invariance not checked: {invariance['reason']}")
         elif not self.batch_dependent:
-            lines.append("batch invariance: a sample's output is the same alone and in two other batches")
+            difference = invariance["difference"]
+            rounding = f", up to {difference:.1e} of the largest output" if difference else ""
+            lines.append(f"batch invariance: a sample's output is the same alone and in two other batches{rounding}")
         if self.folded is not None:
             count = self.folded["batch_norms"]
             lines.append(

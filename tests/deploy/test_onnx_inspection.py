@@ -346,3 +346,16 @@ def test_what_fold_leaves_in_a_branch_is_not_called_foldable(tmp_path: Path) -> 
     path = saved(tmp_path, model(nodes, parts))
     assert codes(path) == set()
     assert (inspect(path, fold_to=tmp_path / "folded.onnx").folded or {})["batch_norms"] == 0
+
+
+def test_a_file_that_cannot_be_run_is_not_called_sound() -> None:
+    report = str(inspect("checkpoints/lecture/sketch.onnx"))
+    assert "sketch.onnx: no error found" in report
+    assert "batch invariance not checked" in report
+
+
+def test_the_findings_are_printed_even_if_folding_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "examples/onnx/train-mode.onnx", "--fold", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert "training-mode" in printed.out
+    assert "error:" in printed.err
