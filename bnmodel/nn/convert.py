@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+import weakref
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ def convert_batchnorm(
     """Replace every batch norm of `model` by its equivalent CustomBatchNorm or torch layer.
 
     Values, options, mode, device, dtype, `requires_grad` and hooks stay; a module or parameter used in several places
-    stays shared. In place the parameters are the same objects, so an optimiser keeps working.
+    stays shared. In place the parameters are the same objects, so an optimiser keeps working. As in a copy, a layer
+    that was compiled by `layer.compile()` is no longer compiled.
 
     Half-precision running statistics become float32 in a CustomBatchNorm, and take the dtype of `weight` in torch's
     layer, which requires one dtype. Batch norms of any other class, including subclasses and lazy layers, stay
@@ -102,6 +104,10 @@ def convert_layer(layer: nn.Module, target: type[nn.Module]) -> Any:
     new: Any = target.__new__(target)
     new.__dict__.update(layer.__dict__)
     new._parameters, new._buffers = layer._parameters.copy(), layer._buffers.copy()
+    new.__dict__.pop("_compiled_call_impl", None)  # of layer.compile(): a call of the old layer
+    for hook in new._load_state_dict_pre_hooks.values():
+        if hook.with_module:
+            hook.module = weakref.ref(new)
     if issubclass(target, CustomBatchNorm):
         new.synchronised = isinstance(layer, nn.SyncBatchNorm)
         new.torch_type = type(layer).__name__

@@ -130,6 +130,17 @@ def test_half_precision_statistics_become_float32_and_half_again() -> None:
     assert convert_batchnorm(ours, to="torch").running_var.dtype == torch.float16
 
 
+def test_load_hooks_and_shared_calls_are_those_of_the_replacement() -> None:
+    model, called = nn.Sequential(nn.BatchNorm2d(3)), []
+    model[0].register_load_state_dict_pre_hook(lambda layer, *_: called.append(type(layer)))
+    model[0].compile(backend="eager")
+    for to in ("custom", "torch"):
+        convert_batchnorm(model, to=to, inplace=True).load_state_dict(model.state_dict())
+        x = random_input(0, 4, 3, 2, 2)
+        assert torch.equal(model.eval()(x), model[0].forward(x))  # the compiled call was that of the first layer
+    assert called == [CustomBatchNorm, nn.BatchNorm2d]
+
+
 def test_an_invalid_argument_is_refused_before_anything_changes() -> None:
     model = nn.Sequential(convert_batchnorm(nn.BatchNorm1d(3)), CustomBatchNorm(3))
     with pytest.raises(ValueError, match="dimensions: expected 1, 2 or 3, since '1'"):
