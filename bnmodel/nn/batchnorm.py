@@ -266,8 +266,9 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def to_float32(buffers: dict[str, Optional[Tensor]], values: Optional[dict[str, Optional[Tensor]]] = None) -> None:
-    """Replace half-precision buffers by float32 ones, with the values of `values` if given."""
-    for name, buffer in buffers.items():
+    """Replace half-precision statistics by float32 ones, with the values of `values` if given."""
+    for name in ("running_mean", "running_var"):
+        buffer = buffers.get(name)
         if buffer is not None and buffer.dtype in (torch.float16, torch.bfloat16):
             value = (values or buffers)[name]
             assert value is not None

@@ -4,6 +4,7 @@ import pytest
 import torch
 from batchnorm_helpers import TORCH_LAYERS, assert_equal_layers, largest_error, random_input
 from torch import nn
+from torch.nn.utils import prune
 
 from bnmodel import CustomBatchNorm
 
@@ -98,6 +99,13 @@ def test_a_layer_in_half_precision_keeps_its_float32_statistics_exactly(convert)
     assert torch.equal(network[0].running_mean, mean)
     assert torch.equal(network[0].running_var, var)
     assert network[0].running_mean.dtype == torch.float32
+
+
+def test_other_buffers_of_a_layer_in_half_precision_become_half_as_in_torch() -> None:
+    layer = CustomBatchNorm(3)
+    prune.l1_unstructured(layer, "weight", amount=1)
+    assert layer.half().weight_mask.dtype == torch.float16
+    assert layer.running_var.dtype == torch.float32
 
 
 def test_a_layer_made_in_half_precision_averages_in_float32() -> None:
