@@ -48,7 +48,7 @@ def batch_norm(
     if mean is None:
         require_two_values(x.numel() // x.size(1), x)
     if not torch.jit.is_scripting():  # noqa: SIM102 (a joint condition would be compiled)
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed(x)):
+        if not (torch.jit.is_tracing() or transformed(x)):
             count = 0
             if mean is None or var is None:
                 count, (mean, var) = x.numel() // x.size(1), statistics(x)

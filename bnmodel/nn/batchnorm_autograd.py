@@ -116,11 +116,12 @@ def normalise(
 
 
 def transformed(x: Tensor) -> bool:
-    """Whether torch.func, forward-mode AD, a batched gradient, a tensor subclass or a dispatch mode, such as that of
-    make_fx, rules out in-place operations and reading values.
+    """Whether compilation, torch.func, forward-mode AD, a batched gradient, a tensor subclass or a dispatch mode, such
+    as that of make_fx, rules out in-place operations and reading values.
     """
     return (
-        torch._C._are_functorch_transforms_active()
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
         or forward_ad._current_level >= 0
         or type(x) not in (Tensor, nn.Parameter)

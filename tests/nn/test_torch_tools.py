@@ -228,6 +228,15 @@ def test_compiled_without_graph_breaks_it_is_the_same_layer(training: bool, mome
 
 
 @pytest.mark.parametrize("training", [True, False])
+def test_compiled_autograd_takes_its_gradient_without_graph_breaks(training: bool) -> None:
+    layer, x = pair()[0].train(training), X.clone().requires_grad_()
+    expected = torch.autograd.grad(layer(x).sin().sum(), x)[0]
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="aot_eager", fullgraph=True)):
+        layer(x).sin().sum().backward()
+    torch.testing.assert_close(x.grad, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
 def test_exported_saved_and_loaded_it_keeps_its_mode_and_moves_its_statistics(training: bool) -> None:
     layer = pair()[0].train(training)
     dynamic = ({0: torch.export.Dim("batch")},)
