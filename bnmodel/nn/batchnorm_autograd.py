@@ -30,6 +30,9 @@ class BatchNormStep(torch.autograd.Function):
         scale, inverse_std = scales(gamma, var, eps, x)
         ctx.eps, ctx.count, ctx.synchronised = eps, count, synchronised
         ctx.near = count == 0 or (mean.is_cpu and float((mean * inverse_std).abs().max()) <= NEAR)
+        if count == 0:  # a training step before the backward pass would change running statistics
+            mean = mean if ctx.needs_input_grad[3] else mean.clone()
+            var = var if ctx.needs_input_grad[4] else var.clone()
         ctx.save_for_backward(x, gamma, mean, var, scale, inverse_std)
         return normalise(x, scale, beta, mean, ctx.near)
 
@@ -46,6 +49,8 @@ class BatchNormStep(torch.autograd.Function):
             if ctx.count:
                 var, mean = torch.var_mean(wide(x), [0, *range(2, x.dim())], correction=0)
             scale, inverse_std = scales(gamma, var, ctx.eps, x)
+        if not (ctx.count or any(ctx.needs_input_grad[1:])):  # a frozen layer
+            return g * like(scale, x), *[None] * 7
         near = ctx.near and ctx.count > 0 and not differentiable
         if x.numel() <= BLOCK:
             x, g = wide(x), wide(g)
@@ -184,7 +189,8 @@ def _channel_sum(x: Tensor) -> Tensor:
 
 
 def _has_fused_sums(x: Tensor, g: Tensor) -> bool:
-    onednn = x.is_cpu and x.dtype == g.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    enabled = torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()
+    onednn = enabled and x.is_cpu and x.dtype == g.dtype == torch.float32
     large = x.numel() > BLOCK and len(x) >= 16  # with a smaller batch oneDNN takes ten times as long
     return onednn and large and x.dim() == 4 and x.stride(1) == g.stride(1) == 1
 

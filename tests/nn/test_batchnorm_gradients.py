@@ -140,3 +140,33 @@ def test_the_layer_does_not_keep_the_graph_of_a_batch_alive() -> None:
     del y
     gc.collect()
     assert all(reference() is None for reference in kept)
+
+
+@pytest.mark.parametrize("create_graph", [True, False])
+def test_a_training_step_before_the_backward_pass_leaves_the_gradients_of_an_eval_pass(create_graph: bool) -> None:
+    layer, x = CustomBatchNorm(3, dtype=torch.float64), random_input(0, 8, 3, dtype=torch.float64).requires_grad_()
+    wanted = (x, *layer.parameters())
+    expected = torch.autograd.grad(layer.eval()(x).sin().sum(), wanted)
+    loss = layer(x).sin().sum()
+    layer.train()(x + 5)
+    torch.testing.assert_close(torch.autograd.grad(loss, wanted, create_graph=create_graph), expected)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+def test_the_gradient_of_a_frozen_layer_needs_no_sums(
+    memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batchnorm_autograd, "_gradient_sums", None)
+    layer = CustomBatchNorm(3).eval().requires_grad_(False)
+    torch.nn.init.constant_(layer.weight, 2.0)
+    x = random_input(0, 4, 3, 5, 6).contiguous(memory_format=memory_format).requires_grad_()
+    layer(x).sum().backward()
+    torch.testing.assert_close(x.grad, torch.full_like(x, 2 / (1 + 1e-5) ** 0.5))
+
+
+@pytest.mark.filterwarnings("ignore:TF32")
+def test_with_onednn_disabled_the_sums_do_not_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batchnorm_autograd, "BLOCK", 0)
+    x = random_input(0, 16, 3, 5, 6).contiguous(memory_format=torch.channels_last)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not batchnorm_autograd._has_fused_sums(x, x)
