@@ -190,6 +190,11 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.jit.unused
     def _with_other_processes(self, x: Tensor) -> Tensor:
+        if torch._C._are_functorch_transforms_active():
+            raise RuntimeError(
+                "CustomBatchNorm: expected a call outside of torch.func's transforms, since synchronised=True does not "
+                "support them; set synchronised=False on the layer"
+            )
         count, mean, var = pool_statistics(x.numel() // self.num_features, *statistics(x))
         require_two_values(count, x)
         self._update_running_stats(mean, var, count)

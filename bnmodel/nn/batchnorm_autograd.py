@@ -39,12 +39,12 @@ class BatchNormStep(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):  # type: ignore[no-untyped-def]
         x, gamma, mean, var, scale, inverse_std = ctx.saved_tensors
-        differentiable = torch.is_grad_enabled() or transformed(g)  # then nothing in place
-        if differentiable and ctx.synchronised:
+        if ctx.synchronised and (torch.is_grad_enabled() or _is_batched(g)):
             raise RuntimeError(
-                "CustomBatchNorm: expected a backward pass without create_graph=True, since with synchronised=True "
-                "the gradient cannot be differentiated again"
+                "CustomBatchNorm: expected a backward pass without create_graph=True or is_grads_batched=True, since "
+                "with synchronised=True the gradient can be neither differentiated again nor batched"
             )
+        differentiable = not ctx.synchronised and (torch.is_grad_enabled() or transformed(g))  # then nothing in place
         if differentiable:  # the statistics as functions of x
             if ctx.count:
                 var, mean = torch.var_mean(wide(x), [0, *range(2, x.dim())], correction=0)
@@ -130,8 +130,12 @@ def transformed(x: Tensor) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or forward_ad._current_level >= 0
         or type(x) not in (Tensor, nn.Parameter)
-        or torch._C._dispatch_keys(x).has(BATCHED)
+        or _is_batched(x)
     )
+
+
+def _is_batched(x: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and torch._C._dispatch_keys(x).has(BATCHED)
 
 
 def like(values: Tensor, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from bnmodel import CustomBatchNorm, SimpleCNNConfig, load_checkpoint
 from bnmodel.data import load_sample
@@ -83,6 +84,13 @@ def one_of_two(rank: int, folder: Path) -> None:
         CustomBatchNorm(3, synchronised=True)(torch.zeros(1 - rank, 3))
     except ValueError as error:
         results["refused"] = {str(error): torch.zeros(0)}
+    part = slice(0, 5) if rank == 0 else slice(5, 8)
+    with FlopCounterMode(display=False):  # a dispatch mode
+        results["counting FLOPs"] = layer_step(CustomBatchNorm(3, synchronised=True), part)
+    try:
+        torch.vmap(CustomBatchNorm(3, synchronised=True))(batch().unsqueeze(0))
+    except RuntimeError as error:
+        results["vmap"] = {str(error): torch.zeros(0)}
     results["training"] = train_small()
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
@@ -110,7 +118,10 @@ def largest_difference(one: Values, other: Values) -> float:
     return max(float((one[n] - other[n]).abs().max() / max(1, other[n].abs().max())) for n in other)
 
 
-@pytest.mark.parametrize("name", [name for name, (_, synchronised) in LAYER_CASES.items() if synchronised])
+SYNCHRONISED = [name for name, (_, synchronised) in LAYER_CASES.items() if synchronised]
+
+
+@pytest.mark.parametrize("name", [*SYNCHRONISED, "counting FLOPs"])
 def test_synchronised_parts_have_the_outputs_gradients_and_statistics_of_the_whole(both, name: str) -> None:  # type: ignore[no-untyped-def]
     whole = layer_step(CustomBatchNorm(3), slice(0, 8))
     first, second = (results[name] for results in both)
@@ -130,6 +141,11 @@ def test_in_eval_mode_nothing_is_shared(both) -> None:  # type: ignore[no-untype
     for rank, results in enumerate(both):
         expected = CustomBatchNorm(3).eval()(batch()[:1] * (rank + 1))
         assert torch.equal(results["eval mode"]["output"], expected)
+
+
+def test_a_transform_of_a_synchronised_layer_is_refused(both) -> None:  # type: ignore[no-untyped-def]
+    for results in both:
+        assert "synchronised=True does not support them" in next(iter(results["vmap"]))
 
 
 def test_one_value_per_channel_in_all_processes_together_is_refused(both) -> None:  # type: ignore[no-untyped-def]
