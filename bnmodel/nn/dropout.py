@@ -12,7 +12,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():  # TorchScript has no generators
-            return F.dropout(x, self.p, self.training)
+            return F.dropout(x, self.p, self.training, self.inplace)
         else:  # not after the `return`: TorchScript would compile it
             return self._drop(x)
 
@@ -20,8 +20,12 @@ class Dropout(nn.Dropout):
     def _drop(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
+        if self.generator is None:
+            return F.dropout(x, self.p, inplace=self.inplace)
         kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
-        return x * kept.div_(1 - self.p)
+        if self.p < 1:
+            kept.div_(1 - self.p)
+        return x.mul_(kept) if self.inplace else x * kept
 
 
 def draw_from(model: nn.Module, generator: Generator | None) -> None:

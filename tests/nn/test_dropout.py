@@ -18,6 +18,16 @@ def test_with_the_same_seed_it_equals_torchs_dropout_bit_for_bit(share: float) -
         assert torch.equal(layer(x), F.dropout(x, share, training=True))
 
 
+@pytest.mark.parametrize("own_generator", [True, False])
+def test_all_is_dropped_with_p_1_and_inplace_changes_the_input(own_generator: bool) -> None:
+    everything, half, x = Dropout(1.0), Dropout(0.5, inplace=True), torch.ones(100)
+    if own_generator:
+        draw_from(nn.ModuleList([everything, half]), Generator().manual_seed(0))
+    assert torch.equal(everything(x), torch.zeros(100))
+    assert half(x) is x
+    assert set(x.tolist()) == {0.0, 2.0}
+
+
 def test_with_a_generator_it_does_not_change_the_global_random_state() -> None:
     layer = Dropout(0.5)
     draw_from(layer, Generator().manual_seed(0))
