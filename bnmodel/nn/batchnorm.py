@@ -208,18 +208,18 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
         """
         if not self.track_running_stats:
             return
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+        if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-            if values > 0:
-                unbiased = var * (values / (values - 1))
-                mean, unbiased = mean.to(self.running_mean.dtype), unbiased.to(self.running_var.dtype)
-                if self.momentum is None:  # cumulative average: equal weights for all batches
-                    share = self.num_batches_tracked.to(mean.dtype).reciprocal()
-                    self.running_mean.lerp_(mean, share)
-                    self.running_var.lerp_(unbiased, share)
-                else:
-                    self.running_mean.lerp_(mean, self.momentum)
-                    self.running_var.lerp_(unbiased, self.momentum)
+        if values > 0 and self.running_mean is not None and self.running_var is not None:
+            unbiased = var * (values / (values - 1))
+            mean, unbiased = mean.to(self.running_mean.dtype), unbiased.to(self.running_var.dtype)
+            if self.momentum is not None:
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(unbiased, self.momentum)
+            elif self.num_batches_tracked is not None:  # cumulative average: equal weights for all batches
+                share = self.num_batches_tracked.to(mean.dtype).reciprocal()
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(unbiased, share)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if not input.is_floating_point():

@@ -139,6 +139,16 @@ def test_an_attribute_changed_at_run_time_has_the_effect_that_it_has_in_torch(ch
         torch.testing.assert_close(getattr(ours, name), buffer)
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_without_a_count_it_moves_its_statistics_as_torch_does(momentum: float | None) -> None:
+    ours, theirs = pair(momentum=momentum)
+    for layer in (ours, theirs):
+        layer.num_batches_tracked = None
+        layer(X)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+
+
 def test_without_its_buffers_it_uses_batch_statistics_in_eval_mode() -> None:
     ours, theirs = pair()
     for layer in (ours.eval(), theirs.eval()):
