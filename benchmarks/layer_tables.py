@@ -42,8 +42,8 @@ def batchnorm(result: dict[str, Any]) -> str:
     naive = next(row["layers"]["naive"]["times_torch"] for row in rows if "naive" in row["layers"])
     excess = (row["layers"]["CustomBatchNorm"]["memory_in_x"] - row["layers"]["torch"]["memory_in_x"] for row in rows)
     return (
-        f"{_cost(result)}\n\nMemory during a call is at most {max(excess):.1f} sizes of x above torch's. A naive "
-        f"implementation,\nin five steps, takes {naive:.1f} × in the first case (train, float32)."
+        f"{_cost(result)}\n\nA call needs up to {max(excess):.1f} × the size of x more memory than torch's layer. "
+        f"A naive implementation\nin five steps takes {naive:.1f} × torch's time in the first case (train, float32)."
     )
 
 

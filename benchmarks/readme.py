@@ -27,7 +27,7 @@ from benchmarks.runtimes.table import runtimes_table
 from bnmodel.experiments import convergence_sweep
 from bnmodel.experiments.claims import claims
 from bnmodel.experiments.convergence_sweep import SWEEP_FILE
-from bnmodel.experiments.gradients import PLACES
+from bnmodel.experiments.gradients import LOOKS, PLACES
 from bnmodel.io import atomic_write
 
 ELSEWHERE = {
@@ -49,9 +49,9 @@ def export(result: dict[str, Any]) -> str:
 
 def int8(result: dict[str, Any]) -> str:
     return (
-        f"An 8-bit ONNX file ({result['bytes'] / 1000:.0f} KB) gives {result['labels_differing']} of MNIST's 10,000 "
-        f"test digits another label, and differs by up to {result['largest_difference']:.2f}. It fails the checks of "
-        f"the other files and is not shipped."
+        f"Quantising the ONNX file to 8 bits ({result['bytes'] / 1000:.0f} KB) changes the label of "
+        f"{result['labels_differing']} of MNIST's 10,000 test digits,\nand the outputs by up to "
+        f"{result['largest_difference']:.2f}. The 8-bit file fails the certificate's checks and is not shipped."
     )
 
 
@@ -64,20 +64,21 @@ def app(result: dict[str, Any]) -> str:
     )
     busy = result["pen_up_to_answer_while_three_train_ms"]
     rows = (
-        ("pen up → the answer", f"{answer['p50']} ms", f"{answer['p95']} ms"),
+        ("pen up → answer on the pad", f"{answer['p50']} ms", f"{answer['p95']} ms"),
         ("the same while three visitors train live", f"{busy['p50']} ms", f"{busy['p95']} ms"),
-        ("pen up → eval beside train", f"{panel['p50']} ms", f"{panel['p95']} ms"),
+        ("pen up → both answers in the first tab", f"{panel['p50']} ms", f"{panel['p95']} ms"),
         ("page opened → usable", f"{result['page_usable_s']['median']:.1f} s", ""),
-        ("“Train live” → its first point", f"{result['live_training_first_point_ms']} ms", ""),
+        ("“Train live” → first point of the curves", f"{result['live_training_first_point_ms']} ms", ""),
     )
     times = table((f"in Chromium, {result['drawings']} drawings", "p50", "p95"), rows)
-    controls = f"Control changed → new picture, p50 in ms over all controls of a tab (and of its slowest): {of_tabs}."
+    controls = f"Control changed → new picture, p50 in ms over all controls of a tab (and of the slowest): {of_tabs}."
     return f"{times}\n\n{controls}"
 
 
 def summary(recognisers: dict[str, Any]) -> str:
     """The README's table: at most ten comparisons."""
     drawn, layers, answers = _result("drawing")["models"], _result("batchnorm"), _result("app")
+    conditions = len(drawn["robust"]["conditions"])
     trained, raced, diagnosed, exported = (_result(n) for n in ("training", "race", "diagnosis", "networks"))
     robust, lecture = (recognisers["models"][name]["test_accuracy"] for name in ("robust", "lecture"))
     step = next(case for name, case in layers["cases"].items() if name.startswith("training step"))
@@ -86,36 +87,36 @@ def summary(recognisers: dict[str, Any]) -> str:
     outcomes = Counter(network["outcome"] for network in exported["networks"])
     wrong = outcomes.total() - outcomes["certified"] - outcomes["refused"]
     rows = (
-        ("accuracy on MNIST's test set: `robust`, `lecture`", f"{robust:.2%}, {lecture:.2%}"),
+        ("accuracy of `robust` / `lecture` on MNIST's test set", f"{robust:.2%} / {lecture:.2%}"),
         (
-            f"the same on redrawn digits, mean of {len(drawn['robust']['conditions'])} conditions",
-            f"{drawn['robust']['mean']:.1%}, {drawn['lecture']['mean']:.1%}",
+            f"accuracy of `robust` / `lecture` on redrawn digits, mean of {conditions} conditions",
+            f"{drawn['robust']['mean']:.1%} / {drawn['lecture']['mean']:.1%}",
         ),
         (
-            f"time to the lecture's validation loss, {trained['target_validation_loss']:.4f}: recipe `fast`, the "
-            f"lecture's loop",
+            f"training to validation loss {trained['target_validation_loss']:.4f}: recipe `fast` against the lecture's "
+            f"loop",
             f"{trained['times_sooner']:.0f} × faster",
         ),
         (
-            "one epoch, about 99% on the test set: recipe `sprint`, a public recipe without batch norm",
+            "one epoch to about 99% test accuracy: recipe `sprint` against a public recipe without batch norm",
             f"{raced['share_of_the_opponents_time']:.2f} × the time",
         ),
         (
-            "training step of SimpleCNN: `CustomBatchNorm`, torch's layer",
+            "training step of SimpleCNN: `CustomBatchNorm` against torch's layer",
             f"{step['CustomBatchNorm']['times_torch']:.2f} × the time",
         ),
-        ("one digit on one thread, `lecture`: exported ONNX file, eager network", f"{onnx:.1f} × as fast"),
-        ("planted faults that `diagnose` names; check-ups of healthy networks with an alarm", named_of_all(diagnosed)),
+        ("one digit on one thread: exported ONNX file of `lecture` against eager mode", f"{onnx:.1f} × as fast"),
+        ("`diagnose`: planted faults found; false alarms in check-ups of healthy networks", named_of_all(diagnosed)),
         (
-            "networks of torchvision, timm and our own: certified, refused with a reason, wrong",
-            f"{outcomes['certified']}, {outcomes['refused']}, {wrong}",
+            "`certify` on networks of torchvision, timm and our own: certified / refused with a reason / wrong",
+            f"{outcomes['certified']} / {outcomes['refused']} / {wrong}",
         ),
         (
-            "pen up → answer in the browser, median: alone, while three visitors train",
-            f"{answers['pen_up_to_answer_ms']['p50']} ms, {while_training} ms",
+            "median time from pen-up to the answer in the browser: alone / while three visitors train",
+            f"{answers['pen_up_to_answer_ms']['p50']} ms / {while_training} ms",
         ),
     )
-    return table(("compared", "result"), rows)
+    return table(("measurement", "result"), rows)
 
 
 def _result(name: str) -> dict[str, Any]:
@@ -129,12 +130,12 @@ def robustness(load: dict[str, Any]) -> str:
     rows = (
         (
             "training: killed (twenty times), twice in one folder, interrupted, diverging, disk full",
-            f"{trainings['passed']} of {trainings['tests']} tests pass: a clear error, or the same weights bit for bit",
+            f"{trainings['passed']} of {trainings['tests']} tests pass: a clear error, or bit-identical weights",
             "faults",
         ),
         (
             "checkpoints, certificates, histories, exported files: truncated, emptied, altered, swapped",
-            f"{files['passed']} of {files['tests']} tests pass: the error names the file, the app starts without it",
+            f"{files['passed']} of {files['tests']} tests pass: an error names the file, and the app starts without it",
             "faults",
         ),
         (
@@ -143,10 +144,10 @@ def robustness(load: dict[str, Any]) -> str:
             "fuzzing",
         ),
         (
-            f"{load['visitors']} visitors draw at the same time",
+            f"{load['visitors']} simultaneous visitors",
             f"{load['answers_per_s']} answers/s; p50 {answer['p50']}, p95 {answer['p95']}, p99 {answer['p99']} ms; "
             f"first tab p50 {tab['p50']}, p95 {tab['p95']} ms; {load['errors']} errors, "
-            f"each answer the same as for a single visitor",
+            f"every answer equals that to a single visitor",
             "load",
         ),
         (
@@ -173,7 +174,7 @@ def convergence(_: dict[str, Any]) -> str:
             values = [str(measure.interval(place)) for place in PLACES]
             better = [False, *(measure.better(place) for place in PLACES[1:])]
             rows.append([measure.name, *(f"**{v}**" if b else v for v, b in zip(values, better, strict=True))])
-    return table(["", *(f"batch norm {place}" for place in PLACES)], rows)
+    return table(["", *(LOOKS[place][2] for place in PLACES)], rows)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -200,7 +201,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def machines(results: Path = RESULTS) -> str:
-    """The results measured on each processor, with each version."""
+    """Processor and versions of each group of results."""
     measured: dict[tuple[str, ...], list[str]] = {}
     for path in sorted(results.glob("*.json")):
         machine = json.loads(path.read_text())["machine"]
@@ -211,7 +212,7 @@ def machines(results: Path = RESULTS) -> str:
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
-    """`text` with each table replaced for which there is a result."""
+    """`text` with every table that has a result filled in."""
     for name, written in TABLES.items():
         path = ELSEWHERE.get(name, results / f"{name}.json")
         if path.exists() and f"<!-- {name} -->" in text:

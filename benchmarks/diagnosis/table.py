@@ -15,10 +15,10 @@ def confusion_table(result: dict[str, Any]) -> str:
         rows.append([name, f"`{row['expected']}`", *cells])
     found, times = result["healthy"], result["time"].items()
     others = (
-        f"{result['seeds']} seeds each. {found['networks']} healthy networks, {found['checkups']} check-ups of them: "
-        f"{len(found['alarms'])} with an error or a warning. A check-up takes, in evaluation passes over its batches: "
+        f"{result['seeds']} seeds per fault. Of {found['checkups']} check-ups of {found['networks']} healthy networks, "
+        f"{len(found['alarms'])} reported an error or a warning.\nCost of a check-up, in evaluation passes: "
         + ", ".join(f"{name} {ratio['sound']:.1f} (drifted {ratio['drifted']:.1f})" for name, ratio in times)
-        + ". Watching a training adds to a step: "
+        + ".\nCost of `watch` per training step: "
         + ", ".join(f"{name} {100 * max(share, 0):.1f} %" for name, share in result["watch"].items())
         + "."
     )
@@ -27,7 +27,7 @@ def confusion_table(result: dict[str, Any]) -> str:
 
 
 def named_of_all(result: dict[str, Any]) -> str:
-    """How many planted faults are reported under the expected code in every seed, and how many alarms are false."""
+    """Number of planted faults reported with the expected code for every seed, and number of false alarms."""
     faults, found = result["faults"].values(), result["healthy"]
     named = sum(sum(row["reported"].get(row["expected"], {}).values()) == result["seeds"] for row in faults)
     return f"{named} of {len(faults)}; {len(found['alarms'])} of {found['checkups']}"

@@ -1,8 +1,8 @@
-"""The claims about batch norm, measured in the sweep, with 95 % confidence intervals over its seeds.
+"""Three claims about batch norm, tested on the sweep, with 95 % confidence intervals over its seeds.
 
-Claimed are faster convergence, higher learning rates and less sensitivity to initialisation (Ioffe & Szegedy 2015,
-arXiv 1502.03167). Each measure is computed per seed. A place of batch norm is better than none if the interval of the
-paired difference (same seed: same initial weights and order of the digits) excludes zero.
+Batch norm is claimed to converge faster, to allow higher learning rates, and to be less sensitive to initialisation
+(Ioffe & Szegedy 2015, arXiv 1502.03167). Each measure is computed per seed. A position of batch norm is better than
+none if the interval of the paired difference (same seed: same initial weights and order of the digits) excludes zero.
 """
 
 import math
@@ -72,9 +72,9 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """It holds if batch norm is better at both places in all measures."""
+        """The claim holds if batch norm is better at both positions in all measures."""
         found = [measure.better(place) for measure in self.measures for place in ("before", "after")]
-        return "it holds" if all(found) else "it holds in part" if any(found) else "it does not hold here"
+        return "holds" if all(found) else "holds in part" if any(found) else "does not hold here"
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -120,19 +120,19 @@ def claims(sweep: Sweep) -> tuple[Claim, ...]:
 
     everywhere = f"steps to {100 * EASIER:.0f} %, geometric mean of {len(shared)} settings"
     faster = (
-        measure(f"settings of {len(settings)} that reach {100 * TARGET:.0f} %", learned, True),
+        measure(f"settings that reach {100 * TARGET:.0f} %, of {len(settings)}", learned, True),
         *([measure(everywhere, steps, False, ratio=True)] if shared else []),
     )
-    trains = f"largest that reaches {100 * LEARNED:.0f} % with"
+    trains = f"largest rate that reaches {100 * LEARNED:.0f} % with"
     higher = (
-        measure(f"{trains} some initialiser", partial(largest, any, NAMES), True, ratio=True),
-        measure(f"{trains} each of Glorot and He", partial(largest, all, SCALED), True, ratio=True),
+        measure(f"{trains} at least one initialiser", partial(largest, any, NAMES), True, ratio=True),
+        measure(f"{trains} all of Glorot and He", partial(largest, all, SCALED), True, ratio=True),
     )
-    worst_to_best = "worst to best of Glorot and He, points"
+    accuracies = "range of the accuracies of Glorot and He in points"
     less_sensitive = (
-        measure(f"{worst_to_best}, rate {SLOW:g}", partial(spread, SCALED, SLOW), False),
-        measure(f"{worst_to_best}, best rate of each column", partial(spread, SCALED, None), False),
-        measure("… with random normal too", partial(spread, NAMES, None), False),
+        measure(f"{accuracies}, rate {SLOW:g}", partial(spread, SCALED, SLOW), False),
+        measure(f"{accuracies}, best rate of each column", partial(spread, SCALED, None), False),
+        measure("the same, including random normal", partial(spread, NAMES, None), False),
     )
     return (
         Claim("Faster", faster),
@@ -153,4 +153,4 @@ def best_rate(at: Cells, place: str, rates: Sequence[float]) -> float:
 
 def steps_to(cell: Cell, every: int, target: float = TARGET) -> int | None:
     """The first evaluated step with an accuracy of at least `target`; None: never."""
-    return next((every * look for look, accuracy in enumerate(cell.accuracies, 1) if accuracy >= target), None)
+    return next((every * number for number, accuracy in enumerate(cell.accuracies, 1) if accuracy >= target), None)

@@ -109,7 +109,7 @@ def test_a_place_is_better_if_the_interval_of_the_paired_difference_excludes_zer
 
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
-    [(2.0, 2.0, "it holds"), (1.0, 2.0, "it holds in part"), (0.5, 1.0, "it does not hold here")],
+    [(2.0, 2.0, "holds"), (1.0, 2.0, "holds in part"), (0.5, 1.0, "does not hold here")],
 )
 def test_the_verdict_follows_from_the_measures(before, after, verdict):
     values = {place: (x, x) for place, x in (("none", 1.0), ("before", before), ("after", after))}
