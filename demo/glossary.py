@@ -31,22 +31,25 @@ TERMS = (
         ("batch norm", "batch norms"),
     ),
     Term("batch statistics", "Mean and variance of a channel over the images and positions of one batch."),
-    Term("calibration", "Agreement of stated and actual certainty: of the answers at 90 %, nine in ten are right."),
+    Term("calibration", "Agreement of probability and accuracy: of the answers with 90 %, nine in ten are right."),
     Term("channel", "One of the feature maps of a layer; batch norm normalises each by itself.", ("channels",)),
     Term(
         "condition number",
-        "Largest curvature of a loss divided by the smallest. The larger it is, the more gradient descent zigzags.",
+        "The largest curvature of a loss divided by the smallest. The larger it is, the more gradient descent zigzags.",
     ),
-    Term("dropout", "Setting randomly chosen activations to zero in training, so that none is relied on alone."),
+    Term(
+        "dropout",
+        "Setting randomly chosen activations to zero in training, so that the network relies on no single one.",
+    ),
     Term("early stopping", "Ending training once the validation loss has not improved for some epochs: its patience."),
     Term("epoch", "One pass of training over all its images.", ("epochs",)),
     Term(
         "eval mode",
-        "How a network is used after training: batch norm uses the running statistics, dropout is off. The answer to "
-        "an image does not depend on the batch.",
+        "The mode for use after training: batch norm uses the running statistics, and dropout is off. The answer to an "
+        "image does not depend on the batch.",
     ),
-    Term("fan-in", "How many inputs each output of a layer is computed from."),
-    Term("fine-tuning", "Training a trained network a little further, on other data."),
+    Term("fan-in", "The number of inputs from which a layer computes each output."),
+    Term("fine-tuning", "Continuing the training of a trained network on other data."),
     Term(
         "folding",
         "Merging a batch norm in eval mode, which is a multiplication and an addition, into the weights of a "
@@ -57,16 +60,20 @@ TERMS = (
     Term(
         "initialiser", "The rule that draws the weights before training, such as Glorot’s or He’s.", ("initialisers",)
     ),
-    Term("learning rate η", "The factor of the gradient in each training step.", ("learning rate", "learning rates")),
+    Term(
+        "learning rate η",
+        "The factor by which the gradient is multiplied in each training step.",
+        ("learning rate", "learning rates"),
+    ),
     Term("logit", "A network’s output for one class before softmax turns all of them into probabilities.", ("logits",)),
     Term("loss", "What training minimises; here −log of the probability given to the right digit, in nats."),
     Term(
         "momentum",
-        "Of batch norm: the weight of the newest batch in the running statistics, 0.1 in PyTorch. Some libraries mean "
-        "the weight of the old average.",
+        "In batch norm, the weight of the newest batch in the running statistics, 0.1 in PyTorch. In some libraries, "
+        "it is the weight of the old average.",
     ),
-    Term("nat", "The unit of a natural logarithm. A loss of 0.69 nats is that of an even chance.", ("nats",)),
-    Term("overfitting", "Getting better on the training images and not on others.", ("overfit",)),
+    Term("nat", "The unit of natural logarithms. A probability of 50 % is a loss of 0.69 nats.", ("nats",)),
+    Term("overfitting", "Improving on the training images but not on new ones.", ("overfit",)),
     Term("polarity", "Whether ink is dark on light or light on dark."),
     Term(
         "precise statistics",
@@ -77,8 +84,12 @@ TERMS = (
         "A moving average of the batch means and variances of training, stored in the network for eval mode.",
         ("running mean", "running variance", "running average", "running averages"),
     ),
-    Term("saturation", "When an activation function is so flat that the gradient all but vanishes.", ("saturated",)),
-    Term("softmax", "Turns a network’s outputs into probabilities: exponentials divided by their sum."),
+    Term(
+        "saturation",
+        "Values at which an activation function is so flat that the gradient almost vanishes.",
+        ("saturated",),
+    ),
+    Term("softmax", "The function that turns logits into probabilities: exponentials divided by their sum."),
     Term(
         "standard deviation σ",
         "The square root of the variance: how far values lie from their mean.",
@@ -86,10 +97,10 @@ TERMS = (
     ),
     Term(
         "train mode",
-        "How a network is used during training: batch norm uses the statistics of the batch, so that every image "
-        "affects the answers of the others.",
+        "The mode for training: batch norm uses the statistics of the batch, so every image affects the answers to the "
+        "others.",
     ),
-    Term("validation loss", "The loss on images that the training does not see."),
+    Term("validation loss", "The loss on images that are not used for training."),
     Term("weight decay", "Shrinking every weight a little in each training step."),
 )
 
@@ -106,7 +117,7 @@ def to_html() -> str:
 def to_markdown() -> str:
     """docs/glossary.md"""
     lines = [f"**{term.name}**\n: {term.meaning}\n" for term in TERMS]
-    return "# Glossary\n\nThe words that the app uses, as its “Glossary” button shows them.\n\n" + "\n".join(lines)
+    return "# Glossary\n\nThe terms that the app uses, as its “Glossary” button shows them.\n\n" + "\n".join(lines)
 
 
 if __name__ == "__main__":
