@@ -58,7 +58,7 @@ PATH = (
         "What batch norm is for: starting weights, inputs, gradients and speed.",
         (initialise, inputs, gradients, convergence, stopping),
     ),
-    Group("Ship it", "The network as files for other apps, and what is guaranteed of them.", (files,)),
+    Group("Ship it", "The network as files for other apps, with a certificate.", (files,)),
 )
 SPACE_PORT = 7860  # which Hugging Face expects
 MOST_WAITING = 256  # calls in the queue; further ones are refused
@@ -100,7 +100,7 @@ def _build(page: Page) -> gr.Blocks:
 def damaged(unsound: dict[str, str]) -> str:
     """An alert (HTML) that names the models left out and the reasons."""
     reasons = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in unsound.items())
-    return f'<div role="alert">Left out, since their files are damaged:<ul>{reasons}</ul></div>'
+    return f'<div role="alert">These networks are left out because their files are damaged:<ul>{reasons}</ul></div>'
 
 
 def launch_options(app: gr.Blocks) -> dict[str, Any]:

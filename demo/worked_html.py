@@ -111,7 +111,7 @@ def steps(result: WorkedExample) -> str:
 
     names = ("x, the input", "μ, the mean", "σ², the variance", "x − μ", "x̂ = (x − μ) / √(σ² + ε)", "y = γ · x̂ + β")
     batch = lines(result.batch, f"of {digits * height * width:,} values")
-    running = lines(result.running, "kept from training")
+    running = lines(result.running, "stored in training")
     body = "".join(
         f'<tr><th scope="row">{name}</th>{left}{right}</tr>'
         for name, left, right in zip(names, batch, running, strict=True)

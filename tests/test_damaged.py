@@ -184,7 +184,7 @@ def test_the_app_starts_with_the_intact_models_and_names_the_damaged_files(folde
     sound, unsound = load_models(folder.parent)
     assert list(sound) == ["lecture"]
     page = str(build_app(folder.parent).get_config_file())
-    assert "Left out, since their files are damaged" in page
+    assert "left out because their files are damaged" in page
     for name in names:
         assert name in unsound[f"broken {name}"]
         assert f"<li><b>broken {name}</b>: broken {name}" in page

@@ -14,13 +14,13 @@ from demo.shared_controls import reshuffle_button
 QUESTION = "How much of a train-mode answer is luck?"
 TASK = "Find a batch size above 2 at which another digit never wins. In how many batches?"
 HINT = """
-Look at how wide the histogram is: each batch holds your digit and others drawn at random. The band usually narrows
+Look at the width of the histogram: each batch holds your digit and others drawn at random. The band usually narrows
 towards eval mode's line as the batches grow, for some digits only beyond 16.
 """
 LOOK = """
 **A small batch is a small sample**: its mean and variance are estimates, and your digit's answer inherits their error.
-The band holds eight of ten answers. A clear digit hardly moves; draw one that is hard to read, and compare batches
-of 2 and of 256. Fewer batches are drawn of the large sizes: “never” says less there.
+The band holds eight of ten answers. The answer to a clear digit hardly changes; draw one that is hard to read, and
+compare batches of 2 and of 256. Large sizes have fewer batches, so “never” means less there.
 """
 FORMULA = r"""
 $$\operatorname{Var}[\hat\mu_B] \approx \frac{\sigma^2}{n_\text{eff}}, \qquad n_\text{eff} \le B \cdot H \cdot W$$

@@ -36,27 +36,27 @@ only. Finished runs stay, pale and numbered, for comparison.
 MAPS = """
 ### Every setting at once
 One row per initialiser, one column per learning rate: the **validation accuracy** in percent after the last step, mean
-over the seeds that did not diverge, bold if ≥ 90. **2 of 5 ×**: the loss became infinite with 2 of 5 seeds; × alone:
-with most of them. The frame marks the chosen setting; always answering “1” scores 11 %. The last panel shows the same
-as lines: the median over all seeds and all initialisers but zeros, and the range from the worst to the best; diverged
-runs count as 0.
+over the seeds that did not diverge, bold if ≥ 90. **2 of 5 ×** means that the loss became infinite for 2 of 5 seeds, ×
+alone that it did for most seeds. The frame marks the chosen setting; always answering “1” scores 11 %. The last panel
+shows the same as lines: the median over all seeds and all initialisers but zeros, and the range from the worst to the
+best; diverged runs count as 0.
 """
 FORMULA = r"""
 Plain SGD, $w \leftarrow w - \eta\,(\nabla L + \lambda w)$, $\lambda = 10^{-4}$, batches of 64, no dropout, five seeds.
-The maps: 400 steps on MNIST's 48,000 training digits, accuracy on 12,000 others; the recorded curves look at 2,000 of
-these every 40 steps. Random normal has standard deviation 1, far too large for these layers.
+The maps show 400 steps on MNIST's 48,000 training digits, and the accuracy on 12,000 others; the recorded curves use
+2,000 of these, every 40 steps. Random normal has standard deviation 1, far too large for these layers.
 
-From **zeros** nothing can learn, batch norm or not: behind weights of zero every activation is zero, so every weight's
-gradient is zero too, and only the last bias learns how frequent each digit is.
+With **zeros** no network learns, with or without batch norm: after weights of zero every activation is zero, so every
+weight's gradient is zero too. Only the last bias learns, namely how frequent each digit is.
 
 Ioffe & Szegedy 2015, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167). Source:
-`bnmodel/experiments/convergence.py` and `convergence_sweep.py`; `python -m bnmodel sweep` measures it all again.
+`bnmodel/experiments/convergence.py` and `convergence_sweep.py`; `python -m bnmodel sweep` repeats all runs.
 """
 CLAIMS = """
 Means over {seeds} seeds with 95 % confidence intervals. <b>Bold</b>: better than without batch norm, because the
 interval of the difference between runs with the same seed excludes zero. A number without an interval is the same
 for all seeds. A claim holds if every entry is bold. Steps and learning rates are geometric means; the largest rate
-with some initialiser is that of the best initialiser of each seed.
+with at least one initialiser is that of each seed's best initialiser.
 """
 PAINT = {"none": "currentColor", "before": "var(--olive)", "after": "var(--rose)"}
 CELL = "padding: 5px 0; text-align: center; font-size: clamp(10px, 3.1cqi, 12px); border: 0"
@@ -106,7 +106,7 @@ def show(drawn: Drawn, rate: float, initializer: str) -> tuple[str, str]:
     """The recorded curves and maps, with this setting marked."""
     try:
         return recorded(initializer, rate), recorded_maps(initializer, rate)
-    except DataError as error:  # live trainings work without the records
+    except DataError as error:  # live runs work without the recorded ones
         reason = str(error).replace(f"{convergence_sweep.SWEEP_FILE.parent}/", "")
         return f'<p class="sentence" role="alert">{escape(reason)}</p>', ""
 
@@ -145,7 +145,7 @@ def recorded_maps(initializer: str, rate: float) -> str:
 
 
 def in_map(sweep: Sweep, place: str, initializer: str, rate: float) -> str:
-    """The final accuracies with the norm at one place, in percent, as a coloured table; one setting framed."""
+    """The final accuracies for one position of the norm, in percent, as a coloured table; one setting framed."""
     settings = by_setting(sweep)
     head = "".join(f'<th scope="col" style="{CELL}">{column:g}</th>' for column in RATES)
     rows = ""
@@ -156,7 +156,7 @@ def in_map(sweep: Sweep, place: str, initializer: str, rate: float) -> str:
     corner = f'<th scope="col" style="{CELL}; text-align: left; width: 26%">rate</th>'
     inside = f"{caption}<thead><tr>{corner}{head}</tr></thead><tbody>{rows}</tbody>"
     table = f'<table style="table-layout: fixed">{inside}</table>'
-    return f'<div class="table" style="container-type: inline-size">{table}</div>'  # its width sets the size of CELL
+    return f'<div class="table" style="container-type: inline-size">{table}</div>'  # sets the font size of CELL
 
 
 def in_cell(cells: Sequence[Cell], framed: bool) -> str:
@@ -216,7 +216,7 @@ def in_claims(sweep: Sweep) -> str:
             first = ""
     table = f'<div class="table claims"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     note = f"<p>{CLAIMS.format(seeds=sweep.seeds)}</p>"
-    return f"<h3>The three claims, checked</h3>{note}{table}".replace(" %", "\u00a0%")
+    return f"<h3>The three claims, tested</h3>{note}{table}".replace(" %", "\u00a0%")
 
 
 def in_interval(measure: Measure, place: str) -> str:

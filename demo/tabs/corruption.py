@@ -73,7 +73,7 @@ def show(drawn: Drawn, kind: str, batch_size: int) -> str:
 
 
 def every_accuracy(model: Model) -> None:
-    """Compute what does not depend on the digit: first the other kinds, then the other batch sizes."""
+    """Compute the accuracies, which do not depend on the digit: first the other kinds, then the other batch sizes."""
     for batch_size in (0, *sorted(BATCH_SIZES, key=lambda size: size != BATCH_SIZE)):
         for kind in KINDS:
             corruption.accuracies(model.network, kind, min(batch_size, corruption.samples(model.network)), SEED)
@@ -89,12 +89,12 @@ plotting.save(corruption.figure(result), "corruption.png")
 
 
 def loses(result: Corruption) -> bool:
-    """Whether the batch's statistics are 2 points worse somewhere."""
+    """Whether batch statistics are at least 2 points worse at some severity."""
     return bool((result.eval_accuracy - result.train_accuracy).max() >= 0.02)
 
 
 def in_words(result: Corruption) -> str:
-    """Where the two are furthest apart."""
+    """Both accuracies at the severity at which they differ most."""
     gain = result.train_accuracy - result.eval_accuracy
     where = int(np.abs(gain).argmax())
     if abs(gain[where]) < 0.01:

@@ -15,7 +15,7 @@ from demo.models import Model
 from demo.page import Drawn, Page
 
 QUESTION = "What if somebody forgets eval()?"
-TASK = "Find another number of predictions, which costs less than half a point of accuracy."
+TASK = "Find another number of predictions that costs less than half a point of accuracy."
 CALLS = 50  # at first
 HINT = """
 Look at the first panel: each prediction without `eval()` moves the running statistics, and accuracy falls for every
@@ -39,8 +39,8 @@ three layers of `robust`, which recovers only after about 45 batches; `lecture` 
 old average. If the two are confused, the average jumps with every batch.
 """
 FORMULA = """
-The forgotten `eval()` predicts your digit alone, again and again; dropout stays off, to show batch norm's part alone.
-Accuracy is that of the drifted network *in eval mode* on 1,000 test digits (250 for a large network).
+Without `eval()`, the network predicts your digit alone, again and again; dropout stays off, to isolate the effect of
+batch norm. Accuracy is that of the drifted network *in eval mode* on 1,000 test digits (250 for a large network).
 
 ```python
 model.eval()                                   # before every prediction
@@ -97,7 +97,7 @@ plotting.save(faults.figure(found), "faults.png")
 
 
 def lost(result: ForgottenEval) -> float:
-    """How far the accuracy has fallen at the end, as a share."""
+    """Loss of accuracy at the end, as a share."""
     return result.right_accuracy - float(result.accuracy[-1])
 
 

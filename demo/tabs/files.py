@@ -1,4 +1,4 @@
-"""The exported files: downloads, code, their answers to this drawing, and what is guaranteed of them."""
+"""The exported files: downloads, code, their answers to this drawing, and their certificate."""
 
 import atexit
 import shutil
@@ -30,15 +30,15 @@ The files contain the preprocessing, and the batch norms are folded into neighbo
 browser, see the folder `examples` of the repository.
 
 ### The same answer from every file
-The last decimals differ because each runtime rounds differently; that is far too small to change an answer.
+The last decimals differ because each runtime rounds differently; the differences are far too small to change an answer.
 """
 FORMULA = r"""
 $$|y_\text{file} - y| \le \max\left(4\,e_c,\; 4\,\bar e_c,\; 16\,u\,m_c\right)$$
 
-for every output value of channel $c$; $y$ is the network's in float64. $e_c$ is the network's own rounding, its largest
-error in float32; $\bar e_c$ is the 95 % quantile of $e$ over channels of
-about the same size; $m_c$ is the largest $|y|$; $u = 2^{-24}$. To check it again,
-`python -m export verify checkpoints/lecture`; how fast, `python -m export bench checkpoints/lecture`.
+for every output value of channel $c$; $y$ is the output of the network in float64. $e_c$ is the network's own rounding
+error, the largest in float32; $\bar e_c$ is the 95 % quantile of $e$ over channels of about the same size; $m_c$ is the
+largest $|y|$; $u = 2^{-24}$. `python -m export verify checkpoints/lecture` repeats the checks, and
+`python -m export bench checkpoints/lecture` measures the speed.
 
 Source: `bnmodel/deploy/allowance.py`, `bnmodel/deploy/checks.py`, `export/bench.py`.
 """
@@ -90,15 +90,15 @@ print(log_probs.argmax(1), log_probs.exp().max(1).values)
 CHECKS = {
     "metadata": "the files contain the description in the certificate",
     "names": "inputs and outputs have the names in the certificate",
-    "shapes": "any batch size, any canvas",
+    "shapes": "any batch size and any canvas are accepted",
     "batch norm folded": "no batch norm is left to run in the wrong mode",
     "golden vectors": "known inputs give the recorded answers",
     "determinism": "the same input gives the same answer",
-    "batch invariance": "an answer does not depend on its batch",
-    "source": "made from this checkpoint",
-    "the shipped sample": "as the network before export, on 1,000 digits",
-    "MNIST's test set": "as the network before export, on 10,000 digits",
-    "canvas": "as the network before export, on drawings of any size",
+    "batch invariance": "an answer does not depend on the rest of its batch",
+    "source": "the files were made from this checkpoint",
+    "the shipped sample": "same outputs as the network before export, on 1,000 digits",
+    "MNIST's test set": "same outputs as the network before export, on 10,000 digits",
+    "canvas": "same outputs as the network before export, on drawings of any size",
 }
 WITHOUT_NUMBERS = ("metadata", "batch norm folded")
 DOWNLOADED = """() => {
@@ -133,13 +133,13 @@ def build(page: Page) -> None:
             return [download(paths.get(name)) for name in (file, certificate.FILE)]
 
         chosen.click(None, None, None, js=DOWNLOADED, api_visibility="private")
-        gr.Markdown("### What is guaranteed, and what was measured")
+        gr.Markdown("### The certificate: checks and measurements")
         with gr.Row(elem_classes="controls"):
             proof = download(first[certificate.FILE], "download-certificate")
         for control in (page.model, file):
             control.change(offer, [page.model, file], [chosen, proof], api_visibility="private")
         checks = ui.picture(400, "certificate")
-        gr.Markdown("### How fast they answer, against the network before export")
+        gr.Markdown("### Speed, compared with the network before export")
         speed = ui.picture(200, "speed")
         folder_at_first = page.find(page.model.value).folder
         checks.value, speed.value = certified(folder_at_first), timed(folder_at_first)

@@ -22,8 +22,8 @@ far apart they are with and without batch norm. This tab needs no drawing.
 LOOK = """
 Three networks with the same weights get the same 32 digits; only the batch norm differs. The line through a dot reaches
 from the 5&nbsp;% to the 95&nbsp;% quantile. **At step 0 only batch norm makes the difference**; it is largest with
-Glorot, where the gradients without batch norm are smallest. The last two panels take growing steps against the
-gradient: how much the gradient has changed there, and the loss.
+Glorot, where the gradients without batch norm are smallest. The last two panels show how much the gradient has changed,
+and the loss, after steps of growing length against the gradient.
 
 *Does the gradient stay valid over longer steps with batch norm?* The table gives its change relative to its length. In
 this small network the answer depends on the initialiser: reshuffle, set 10 steps, and compare He with Glorot.
@@ -32,8 +32,8 @@ FORMULA = r"""
 $$\text{predictiveness}(\eta) = \big\lVert \nabla L(\theta) - \nabla L\big(\theta - \eta \nabla L(\theta)\big)
 \big\rVert_2$$
 
-The lecture explains batch norm by “internal covariate shift”, inputs of a layer that change while it learns. Santurkar
-et al. measured that shift and found it no smaller with batch norm; what became smaller was this change of the gradient
+The lecture explains batch norm by “internal covariate shift”: the inputs of a layer change while it learns. Santurkar
+et al. measured that shift and found it no smaller with batch norm. Instead, this change of the gradient became smaller
 (in a deep VGG network, in the course of training). The norm is over all parameters. Dropout is off; the steps are plain
 SGD, each on the next 32 digits of the sample.
 

@@ -26,7 +26,7 @@ sigmoid. Choose **sigmoid** with random normal: most outputs are near 0 or 1, wh
 """
 HINT_STACK = """
 ### Many such layers in a row
-Look whether the curves stay level from the first layer to the last: solid without batch norm, dashed with it, dotted
+Check whether the curves stay level from the first layer to the last: solid without batch norm, dashed with it, dotted
 in theory. The titles give the variance of the weights; *fan-in* is the number of inputs of a unit.
 """
 LOOK_STACK = """
@@ -42,10 +42,10 @@ $$q = n \operatorname{Var}(w)\, s, \qquad s' = \mathbb E\big[f(\sqrt q\,z)^2\big
 \frac{\operatorname{Var}(g_{l})}{\operatorname{Var}(g_{l+1})} =
 n \operatorname{Var}(w)\, \mathbb E\big[f'(\sqrt q\,z)^2\big], \quad z \sim \mathcal N(0, 1).$$
 
-ReLU: both expectations halve, so $\operatorname{Var}(w) = 2/n$ keeps both. Identity: $1/n$. Gradients are those at the
-dense layers' outputs, from a standard-normal one at the top. *Saturated*: the slope is below 1&nbsp;% of the
-steepest (for ReLU, its left side); *dead*: a unit saturated for every sample. Batch norm stands between dense layer and
-activation.
+For ReLU both expectations contribute a factor of ½, so $\operatorname{Var}(w) = 2/n$ preserves activations and
+gradients; for the identity, $1/n$ does. Gradients are those at the outputs of the dense layers, for a standard-normal
+gradient at the top. An activation is *saturated* if the slope is below 1&nbsp;% of the steepest (for ReLU, its left
+side); a unit is *dead* if it is saturated for every sample. Batch norm is between dense layer and activation.
 
 Source: `initialization.py` and `signal_propagation.py` in `bnmodel/experiments`, `bnmodel/nn/init.py`. Glorot & Bengio
 2010; He et al. 2015, [arXiv 1502.01852](https://arxiv.org/abs/1502.01852). Gradients that grow with

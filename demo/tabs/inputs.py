@@ -27,9 +27,9 @@ $$L(w) = \frac1N\sum_i (w \cdot x_i - y_i)^2, \qquad H = \frac2N X^\top X, \qqua
 \eta_\text{largest} = \frac{2}{\lambda_\text{max}}, \qquad \eta_\text{best} = \frac{2}{\lambda_\text{min} +
 \lambda_\text{max}}$$
 
-Each path takes the same share of its own $\eta_\text{best}$. A sample's gradient is $2(\hat y - y)\,x$: with
+Each path uses the same fraction of its own $\eta_\text{best}$. A sample's gradient is $2(\hat y - y)\,x$: with
 $x_1, x_2 > 0$ both components have the sign of $\hat y - y$. With momentum $\beta$ the largest stable rate is
-$2(1+\beta)/\lambda_\text{max}$. The normalised neuron's targets are centred too, which a bias would do.
+$2(1+\beta)/\lambda_\text{max}$. The targets of the normalised neuron are centred too, in place of a bias.
 
 Source: `bnmodel/experiments/input_normalization.py`. LeCun et al. 1998, *Efficient BackProp*, §4.3.
 """
@@ -105,7 +105,7 @@ def in_words(result: InputNormalization) -> str:
 
 
 def convergence(raw: int | None, normalized: int | None) -> str:
-    """After how many steps each descent converges, None: not within MOST_STEPS."""
+    """Numbers of steps until each descent converges, None: not within MOST_STEPS."""
     level, never = "below 0.1 % of its initial value", f"within {MOST_STEPS:,} steps"
     if raw is None and normalized is None:
         return f"does not stay {level} {never}, on raw or on normalised inputs"
@@ -132,5 +132,5 @@ def numbers(result: InputNormalization) -> str:
         )
         for name, descent in (("raw", result.raw), ("normalised", result.normalized))
     ]
-    head = ("Inputs", "Condition number", "Largest stable rate", "Rate taken", "Steps", "Same sign")
+    head = ("Inputs", "Condition number", "Largest stable rate", "Rate used", "Steps", "Same sign")
     return ui.table(head, rows)

@@ -92,7 +92,7 @@ def show(drawn: Drawn, *values: Any) -> str:
 
 
 def every_batch_size(model: Model) -> None:
-    """Compute what does not depend on the digit: the statistics of all batches, and the accuracy with them."""
+    """Compute what is independent of the digit: the statistics of all batches, and the accuracy with them."""
     for batch_size in sorted(BATCH_SIZES, key=lambda size: size != BATCH_SIZE):
         running_statistics.run(model.network, torch.zeros(28, 28), MOMENTUM, batch_size)
 
@@ -104,7 +104,7 @@ def find(drawn: Drawn, count: int, kind: str, label: int, seed: int, layer: int,
     if channel == MOST_SHIFTED:
         chosen, others, _ = draw_others(drawn, count, kind, label, seed)
         view = next(view for view in modes.compare(network, drawn.digit, others).norms if view.name == norm)
-        channel, note = int(modes.most_shifted(view, 1)[0]), f" It is the channel shifted most {named(chosen)}."
+        channel, note = int(modes.most_shifted(view, 1)[0]), f" It is the most shifted channel {named(chosen)}."
     return norm, channel, note
 
 

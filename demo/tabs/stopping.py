@@ -24,14 +24,14 @@ best weights so far. This tab needs no drawing.
 LOOK = f"""
 The curves are those of this network's recorded training; the epochs after the stop are pale. A validation loss is
 noisy: a short patience mistakes noise for the end, a long one trains many epochs for a small gain.
-The training loss is measured while training, with dropout and, for `robust`, with distorted images; that is why it lies
-above the validation loss. The steps at the end of `robust` come from its recipe: the last {ROBUST.averaging} epochs
-average the weights, which makes the validation loss smooth; the last {ROBUST.plain} have no distorted images, and its
+The training loss is measured during training, with dropout and, for `robust`, with distorted images; therefore it lies
+above the validation loss. The steps at the end of `robust` come from its recipe. The last {ROBUST.averaging} epochs
+average the weights, which makes the validation loss smooth. The last {ROBUST.plain} have no distorted images; there the
 training loss falls below the validation loss.
 """
 LIVE = """
 ### Overfit on purpose, live
-**The gap** between the two losses is overfitting: the network reads the digits it has seen better than others. With
+**The gap** between the two losses is overfitting: the network reads its training digits better than others. With
 only 1,000 digits the plain network soon fits them all: its training loss approaches 0, its validation loss does not.
 *Look at both lines, not only at the gap:* in this small network, dropout and weight decay raise the training loss but
 do not reliably lower the validation loss. The gap also closes if nothing is learned.
@@ -129,13 +129,13 @@ def stopped(result: Stopped) -> str:
     kept, total = result.losses[result.kept - 1], len(result.losses)
     if not result.early:
         return (
-            f"With patience {result.patience} the training runs through all {total} epochs: a better validation loss "
-            f"always comes in time. The best is {kept:.4f}, in epoch {result.kept}."
+            f"With patience {result.patience} the training runs through all {total} epochs: the validation loss always "
+            f"improves in time. The best is {kept:.4f}, in epoch {result.kept}."
         )
     saved = total - result.stop
     lead = (
-        f"With patience {result.patience} it stops after epoch {result.stop} of {total} and keeps epoch {result.kept}, "
-        f"validation loss {kept:.4f}. That saves {saved} epoch{'' if saved == 1 else 's'} and costs "
+        f"With patience {result.patience} the training stops after epoch {result.stop} of {total} and keeps epoch "
+        f"{result.kept}, validation loss {kept:.4f}. That saves {saved} epoch{'' if saved == 1 else 's'} and costs "
     )
     if result.kept == result.lowest:
         return f"{lead}nothing: no later epoch is better."
@@ -146,9 +146,9 @@ def stopped(result: Stopped) -> str:
 
 def describe(drawn: Drawn, dropout: float, decay: float, epochs: int, seed: int) -> str:
     return (
-        f'<p class="caption">Trains two networks on 1,000 digits for {epochs} epochs each, from the same first weights '
-        f"(seed {seed}): one with neither, one with dropout {dropout:g} and weight decay {decay:g}. These controls "
-        f"do not change the recorded curves above.</p>"
+        f'<p class="caption">Trains two networks on 1,000 digits for {epochs} epochs each, from the same initial '
+        f"weights (seed {seed}): one plain, one with dropout {dropout:g} and weight decay {decay:g}. These controls do "
+        f"not change the recorded curves above.</p>"
     )
 
 

@@ -25,9 +25,9 @@ Look at the first panel: a **square** away from its **disc** is a mean of this b
 mean; a longer whisker is a larger spread. The batch is the one of *Your digit*.
 """
 LOOK = """
-The first batch norm gets the *same* input in both modes and passes on different output; from there on everything
-differs. The pictures show the output, channel by channel: green above zero, purple below zero. Point at a
-channel to find it in the other pictures, click it to follow it in *Worked out*.
+The first batch norm gets the *same* input in both modes, but its output differs; so do all values after it.
+The pictures show the output, channel by channel: green above zero, purple below zero. Point at a channel to find it in
+the other pictures; click it to follow it in *Worked out*.
 """
 FORMULA = r"""
 $$y_\text{train} - y_\text{eval} = \gamma\left(\frac{x - \mu_B}{\sqrt{\sigma_B^2+\epsilon}} -
@@ -95,7 +95,7 @@ def in_words(norms: tuple[NormView, ...], shown: NormView) -> str:
     channel, shift = furthest(shown)
     above, more = ("above", "more") if shift > 0 else ("below", "less")
     words = (
-        f"in <b>{escape(shown.name)}</b> the mean of channel {channel} moves most, to {abs(shift):.2f} standard "
+        f"in <b>{escape(shown.name)}</b> the mean of channel {channel} is shifted most, to {abs(shift):.2f} standard "
         f"deviations {above} the running mean; there train mode subtracts {more} than eval mode."
     )
     most = max(norms, key=lambda view: abs(furthest(view)[1]))
@@ -139,7 +139,7 @@ def layers(norms: tuple[NormView, ...], shown: NormView) -> str:
 def feature_maps(view: NormView, chosen: int) -> str:
     """The output of one norm for the digit: the MAPS most shifted channels, eval above train mode, on one scale."""
     values = np.abs(np.concatenate((view.eval_output.ravel(), view.train_output.ravel())))
-    limit = max(float(np.quantile(values, FULL)), 1e-9)  # with the maximum most maps would be pale
+    limit = max(float(np.quantile(values, FULL)), 1e-9)  # the maximum would make most maps pale
     order = most_shifted(view, MAPS).tolist()
     if 0 <= chosen < len(view.running_mean) and chosen not in order:
         order = [chosen, *order[:-1]]

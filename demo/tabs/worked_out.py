@@ -25,7 +25,7 @@ from demo.worked_html import batch_maps, flow, sharing, short, steps
 QUESTION = "What does batch norm compute, number by number?"
 TASK = "Make every output of the channel equal, whatever the input."
 HINT = """
-Follow one number: mean and variance of **this batch**, or the **running** ones, turn x into x̂, γ and β turn x̂ into y.
+Follow one number: mean and variance of **this batch**, or the **running** ones, turn x into x̂; γ and β turn x̂ into y.
 """
 LOOK = """
 Point at a map to read it; click a pixel to follow it. For one channel, batch norm is a straight line:
@@ -38,8 +38,8 @@ m = N \cdot H \cdot W$$
 
 $$\hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}, \qquad y = \gamma\,\hat x + \beta$$
 
-for each channel $c$. The variance of a batch is the biased one; the running variance, which PyTorch keeps too, averages
-the unbiased one, $m / (m - 1)$ times as large. Layer, instance and group normalisation average over one digit only.
+for each channel $c$. A batch is normalised with its biased variance. As in PyTorch, the running variance averages the
+unbiased one, which is $m / (m - 1)$ times as large. Layer, instance and group normalisation average over one digit.
 
 Source: `bnmodel/experiments/worked_example.py`. Ioffe & Szegedy 2015, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167);
 Wu & He 2018, *Group Normalization*, [arXiv 1803.08494](https://arxiv.org/abs/1803.08494), figure 2.

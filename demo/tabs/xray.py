@@ -19,7 +19,7 @@ LOOK = """
 Whatever stands out from the **paper** is ink, so black on white and white on black are alike. The paper's
 colour is estimated locally, so uneven light does not matter. Frames and ruled lines are left out. The **box**
 around the ink is scaled to 20×20, keeping its shape, and its **centre of mass** (the cross) moves to the middle of
-28×28. A slanted digit stays slanted, and a 1 keeps its foot: the network has to handle that.
+28×28. A slanted digit stays slanted, and a 1 keeps its foot: the network has to read them as they are.
 """
 FORMULA = r"""
 $$\text{digit} = R \cdot \text{ink} \cdot C^\top, \quad R \in \mathbb R^{28 \times H},\; C \in \mathbb R^{28 \times W}$$

@@ -16,17 +16,17 @@ from demo.shared_controls import batch_controls, draw_others, named, others_in_c
 SHOWN = 37  # thumbnails at most; style.css keeps room for these and one more
 
 QUESTION = "Does the answer to your digit depend on the rest of the batch?"
-TASK = "Choose other digits yourself, until train mode gives another answer than eval mode."
+TASK = "Choose other digits yourself until train mode gives another answer than eval mode."
 LEAD = "**Batch norm** shifts and scales every channel."
 HINT = """
 Batch norm normalises with a mean and a variance: in **eval mode** those stored in training, in **train mode** those of
-this batch. Compare the two columns: same network, same digit, other statistics.
+this batch. Compare the two columns: same network, same digit, different statistics.
 """
 LOOK = """
 **Eval mode** normalises with the running statistics kept from training, so its answer never depends on the rest of the
 batch. **Train mode** normalises with the mean and variance of *this* batch: change the other digits, and its answer
-moves. This is why programs call `eval()` before they predict. *Worked out* shows the computation, *Why* shows where in
-the network the two modes differ.
+changes. Programs therefore call `eval()` before they predict. *Worked out* shows the computation, and *Why* shows where
+in the network the two modes differ.
 """
 FORMULA = r"""
 $$\hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}, \qquad y = \gamma\,\hat x + \beta$$
@@ -35,8 +35,8 @@ Per channel, over the batch and all positions. In **eval** mode $\mu, \sigma^2$ 
 checkpoint; in **train** mode they are those of the $1 + n$ digits of this batch. Dropout is off on both sides, so that
 the statistics are the only difference.
 
-*The batch that shows most* is searched for: one other digit of each class, seven of each class, then 7 and 31 random or
-blurred digits, blank sheets, inverted digits and noise. The search stops once the answer changes clearly.
+*The most revealing batch* is found by a search. It tries one other digit of each class, seven of each class, then 7 and
+31 random or blurred digits, blank sheets, inverted digits and noise, and stops once the answer changes clearly.
 
 Source: `bnmodel/nn/batchnorm.py` (the layer), `bnmodel/experiments/modes.py` (this comparison). Ioffe & Szegedy 2015,
 [arXiv 1502.03167](https://arxiv.org/abs/1502.03167).
@@ -77,7 +77,7 @@ print(result.eval_probabilities, result.train_probabilities)
 
 
 def in_words(drawn: Drawn, train: np.ndarray, chosen: Others, flips: bool | None) -> str:
-    """Both answers, and whether a batch that was searched for changes the answer."""
+    """Both answers, and, after a search, whether the batch that was found changes the answer."""
     where = named(chosen)
     verb = "also says" if train.argmax() == drawn.label else "says"
     told = (

@@ -95,9 +95,9 @@ def view(name: str, batch_mean: list[float]) -> NormView:
 
 def test_the_sentence_of_why_says_which_mean_lies_above_or_below_the_running_one() -> None:
     above, below = (view("block1.norm", [1.5, 4.0]), view("block2.norm", [-5.0, 1.0]))
-    assert "in <b>block1.norm</b> the mean of channel 1 moves most" in in_words((above,), above)
+    assert "in <b>block1.norm</b> the mean of channel 1 is shifted most" in in_words((above,), above)
     assert "1.50 standard deviations above the running mean" in in_words((above,), above)
-    assert "in <b>block2.norm</b> the mean of channel 0 moves most" in in_words((above, below), below)
+    assert "in <b>block2.norm</b> the mean of channel 0 is shifted most" in in_words((above, below), below)
     assert "3.00 standard deviations below the running mean" in in_words((above, below), below)
     assert "block2.norm has the largest shift of all norms, 3.00." in in_words((above, below), above)
     # a channel that hardly varies does not divide by zero
