@@ -1,4 +1,4 @@
-"""Compute, while a visitor looks at a tab, what its controls will ask for; the experiments keep their results."""
+"""Precompute what the controls of a tab may ask for while a visitor looks at the tab; the experiments cache it."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from demo.models import Model
 
-PRIORITY = 10  # as of `nice`: a tenth of the time of the threads that answer
+PRIORITY = 10  # niceness: a tenth of the processor time of the threads that answer
 
 
 @lru_cache(maxsize=32)
@@ -16,7 +16,7 @@ def compute_ahead(compute: Callable[[Model], object], model: Model) -> threading
     """Call `compute(model)` in a background thread, once per model."""
 
     def run() -> None:
-        if sys.platform == "linux":  # elsewhere it would be the priority of the whole process
+        if sys.platform == "linux":  # elsewhere this would set the priority of the whole process
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
         compute(model)
 

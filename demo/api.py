@@ -174,7 +174,7 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
 
 
 def read_digit(path: str | None, model: Model) -> Tensor:
-    """What the network sees of an image file: float32 (28, 28).
+    """The network's input for an image file: float32 (28, 28).
 
     Raises:
         gr.Error: the image cannot be read, or is blank.
@@ -215,7 +215,7 @@ def read_image(path: str | None) -> tuple[np.ndarray, float]:
     except Exception as error:  # PIL raises many kinds
         received = type(error).__name__ if str(path) in str(error) else error  # reveal no path of this machine
         raise refusal(
-            f"image: expected a PNG, JPEG or the like, received a file that is no readable image ({received}); "
+            f"image: expected a PNG, JPEG or the like, received a file that is not a readable image ({received}); "
             f"save it again, for example as PNG"
         ) from error
     height, width = canvas.shape[:2]

@@ -62,7 +62,7 @@ PATH = (
 )
 SPACE_PORT = 7860  # which Hugging Face expects
 MOST_WAITING = 256  # calls in the queue; further ones are refused
-MOST_SESSIONS = 100  # visitors whose controls Gradio remembers, at 0.4 MB each; it drops the least recent
+MOST_SESSIONS = 100  # visitors whose controls Gradio stores, at 0.4 MB each; it drops the least recent
 
 
 def build_app(checkpoints: Path = CHECKPOINTS) -> gr.Blocks:
@@ -83,7 +83,7 @@ def _build(page: Page) -> gr.Blocks:
                 page.build_pad()
             with gr.Column(elem_id="right", scale=1, min_width=200):
                 path = build_path()
-                with gr.Tabs(overflow_behavior="wrap") as tabs:  # path.js clicks them, so that none may be in a menu
+                with gr.Tabs(overflow_behavior="wrap") as tabs:  # no overflow menu, since path.js clicks the tabs
                     for group in PATH:
                         page.path.begin(group)
                         for tab in group.tabs:
@@ -91,14 +91,14 @@ def _build(page: Page) -> gr.Blocks:
                 path.value = page.path.to_html()
                 build_next()
         url_state.restore(app, page.restored, tabs)
-        app.unload(live_training.leave)
+        app.unload(live_training.stop_runs_of)
         build_api(page.find(page.model.value))
     app.queue(max_size=MOST_WAITING, api_open=False)
     return cast(gr.Blocks, app)
 
 
 def damaged(unsound: dict[str, str]) -> str:
-    """An alert (HTML) that names the models left out and the reasons."""
+    """An alert (HTML) that names the damaged models and the reasons."""
     reasons = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in unsound.items())
     return f'<div role="alert">These networks are left out because their files are damaged:<ul>{reasons}</ul></div>'
 
@@ -117,7 +117,7 @@ def launch_options(app: gr.Blocks) -> dict[str, Any]:
         "footer_links": ["api"],
         "max_file_size": LARGEST_FILE,
         "state_session_capacity": MOST_SESSIONS,
-        "run_history": False,  # would be kept at Hugging Face
+        "run_history": False,  # Hugging Face would store it
         "app_kwargs": {
             "middleware": [Middleware(RequestGuard, blocks=app)],
             "exception_handlers": {gr.Error: error_response},
@@ -138,11 +138,11 @@ def error_response(request: Request, error: Exception) -> JSONResponse:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # closes the server and removes temporary files
-    torch.set_num_threads(1)  # answers are small and visitors many: threads of one answer would only wait for others
+    torch.set_num_threads(1)  # with many visitors, further threads per answer would only wait for each other
     page = Page(CHECKPOINTS)
     with without_servers():
         app = _build(page)
-    gc.freeze()  # what is there now stays: to go through all of it again takes half a second out of an answer
+    gc.freeze()  # these objects stay; scanning them again would delay an answer by half a second
     gc.enable()  # see __main__.py
     threading.Thread(target=page.warm_up, daemon=True).start()  # while the browser loads the page
     keep_returning_freed_memory()

@@ -28,12 +28,12 @@ def lead(words: str) -> None:
 
 
 def hint(words: str) -> None:
-    """What to look at, above the picture."""
+    """A note above the picture on what to look at."""
     gr.Markdown(words, elem_classes=["look", "hint"])
 
 
 def look(words: str) -> None:
-    """What the picture shows, beside or below it."""
+    """An explanation of the picture, beside or below it."""
     gr.Markdown(words, elem_classes="look")
 
 
@@ -44,7 +44,7 @@ def fold(text: str, title: str = "The formula and the source") -> None:
 
 
 def code(lines: str = "", reads_digit: bool = False) -> gr.Markdown:
-    """A folded place for the code that makes the tab's picture without the app; `with_code` fills it.
+    """A folded section for code that reproduces the tab's picture without the app; `with_code` fills it.
 
     Args:
         lines: code shown at first.
@@ -99,7 +99,7 @@ def digit_in_code(drawn: Drawn) -> str:
 
 
 def picture(height: int, name: str) -> gr.HTML:
-    """The place of a tab's picture, with `height` pixels reserved on a wide screen. touch.js shows its values."""
+    """A placeholder for a tab's picture, `height` pixels high on a wide screen. touch.js shows the picture's values."""
     return gr.HTML(
         f'<div style="height: {height}px"></div>',  # Gradio does not keep `min_height` while it waits
         elem_id=name,
@@ -111,7 +111,7 @@ def picture(height: int, name: str) -> gr.HTML:
 
 
 def live_picture(name: str) -> gr.HTML:
-    """The place of a live training's figure; its height is reserved, so that nothing moves when it begins."""
+    """A placeholder for the figure of a live run; its height is reserved, so the page does not move when it begins."""
     place = picture(470, name)
     place.value = WAITING
     return place
@@ -145,7 +145,7 @@ def check_own(fault: str) -> None:
 
 
 def panels(figure: Figure, description: str, narrow: bool = False) -> str:
-    """A figure (HTML), its panels side by side as far as there is room: two in a row, or three if `narrow`."""
+    """A figure (HTML) with its panels side by side if there is room: two in a row, or three if `narrow`."""
     from demo.svg import to_legend_and_panels  # imports matplotlib; see `Page.warm_up`
 
     legend, parts = to_legend_and_panels(figure, plain(description))

@@ -43,7 +43,7 @@ def find(recognizer: Recognizer, canvas: np.ndarray, answer: Answer) -> tuple[li
 
 
 def may_be_several(canvas: np.ndarray, probability: float = 0.0) -> bool:
-    """Whether to look for several digits: on any picture, and on a drawing unless it is one narrow piece of ink.
+    """Whether to search for several digits: always on a picture; on a drawing, unless it is one narrow piece of ink.
 
     `probability`: of the answer to the whole sheet as one digit.
     """

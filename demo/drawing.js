@@ -46,7 +46,7 @@ function decodeDrawing(code, examples) {
   const bytes = Uint8Array.from(atob(code.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0));
   let at = 0;
   const byte = () => {
-    if (at >= bytes.length) throw new RangeError('it breaks off');
+    if (at >= bytes.length) throw new RangeError('truncated');
     return bytes[at++];
   };
   const number = (most) => {
@@ -70,7 +70,7 @@ function decodeDrawing(code, examples) {
       marks.push({ example });
     } else if (kind === CHOICE) {
       marks.push({ choice: [number(2000) / 2, number(2000) / 2] });
-      if (at < bytes.length) throw new RangeError('a choice is the last mark');
+      if (at < bytes.length) throw new RangeError('a choice must be the last mark');
     } else if (kind === PICTURE) {
       const paper = [byte(), byte(), byte(), 255];
       const length = number(bytes.length - at);

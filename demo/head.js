@@ -30,7 +30,7 @@ const [glossary, lesson] = element.querySelectorAll('dialog');
 find('[data-do=glossary]').addEventListener('click', () => glossary.showModal());
 for (const dialog of [glossary, lesson]) {
   dialog.addEventListener('click', ({ target }) => {
-    if (target === dialog) dialog.close(); // beside it
+    if (target === dialog) dialog.close(); // a click outside the dialog
   });
 }
 find('[data-do=lesson]').addEventListener('click', () => {
@@ -38,7 +38,7 @@ find('[data-do=lesson]').addEventListener('click', () => {
   if (notes && !lesson.contains(notes)) {
     lesson.append(notes);
     const tabs = new Map([...document.querySelectorAll('.path [role=tab]')].map((tab) => [tab.firstChild.textContent, tab]));
-    for (const cell of notes.querySelectorAll('td')) { // a tab's name leads to it
+    for (const cell of notes.querySelectorAll('td')) { // link the name of a tab to the tab
       const tab = tabs.get(cell.textContent.trim());
       if (tab) cell.replaceChildren(Object.assign(document.createElement('a'), { href: `?tab=${tab.dataset.tab}`, textContent: cell.textContent }));
     }

@@ -2,15 +2,15 @@
 // It asks the server for answers while the pen moves, one request at a time. At pen-up it sets `props.value` to a PNG
 // data URL (280×280 RGBA, '' when blank) and sends a 'digit' event to the page.
 
-const SIDE = 560; // canvas pixels a side, whatever the density of the screen
-const EXPORT = 280; // pixels a side of what the network gets
-const PAUSE = 120; // ms between two answers while drawing, at least; a busy server gets as long as the answer took
-const RETRY = 2000; // ms until a server that did not answer is asked again
+const SIDE = 560; // canvas pixels per side, at any screen density
+const EXPORT = 280; // pixels per side of the drawing that is sent to the server
+const PAUSE = 120; // minimum ms between two answers while drawing; at least as long as the last answer took
+const RETRY = 2000; // ms until the next request if the server did not answer
 const TAP = 8; // canvas pixels; a shorter stroke is a tap
 const NEAR = 1.5; // canvas pixels; closer points of a stroke are skipped
 const STORE = 'bnmodel-drawing';
 const DOUBTFUL = 0.5; // less probable answers are shown as "?"
-const GUESS = 0.2; // less probable answers are not even named as a guess
+const GUESS = 0.2; // less probable answers are not shown at all
 const INK = '#14171c';
 const CHALK = '#f7f7f4'; // on a dark picture
 
@@ -23,7 +23,7 @@ const copy = Object.assign(document.createElement('canvas'), { width: EXPORT, he
 const examples = [...element.querySelectorAll('[data-example]')];
 
 let model = props.model;
-// What was done, in order: strokes {points, brush, erases}, examples {example, picture}, other pictures
+// Actions in order: strokes {points, brush, erases}, examples {example, picture}, other pictures
 // {picture, paper, file, original}, clearings {}
 let marks = [];
 let undone = [];
@@ -366,7 +366,7 @@ function inWords(reply, known, several, doubtful, sure) {
 }
 
 function say(words) {
-  find('.pad-words').textContent = words.replaceAll(' %', '\u00a0%'); // no line begins with the sign
+  find('.pad-words').textContent = words.replaceAll(' %', '\u00a0%'); // no line break before the sign
 }
 
 // As bnmodel.plotting.certainty: 99.95 % must not read as a certainty
@@ -416,7 +416,7 @@ const unfold = (open) => {
 };
 more.addEventListener('click', () => unfold(more.getAttribute('aria-expanded') === 'false'));
 examples.forEach((button, example) => {
-  button.tabIndex = example ? -1 : 0; // one stop of the Tab key; arrow keys go on
+  button.tabIndex = example ? -1 : 0; // one tab stop; arrow keys move between the examples
   button.addEventListener('click', () => {
     unfold(false);
     loadExample(example);

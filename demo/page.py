@@ -77,10 +77,10 @@ class Drawn:
 
 
 class Tab:
-    """A tab under construction; the `input` event of `ear` fires when the visible tab has to be updated."""
+    """A tab under construction; the `input` event of `heading` fires when the visible tab has to be updated."""
 
-    def __init__(self, page: "Page", name: str, ear: gr.HTML) -> None:
-        self.page, self.name, self.ear = page, name, ear
+    def __init__(self, page: "Page", name: str, heading: gr.HTML) -> None:
+        self.page, self.name, self.heading = page, name, heading
         self.controls: list[Component] = []
         self.shared: list[Component] = []
 
@@ -92,11 +92,11 @@ class Tab:
         at_once: int = 4,
         shared: Sequence[Component] = (),
     ) -> None:
-        """Keep `outputs` equal to `show(drawn, *shared, *inputs)`; of a generator, each result replaces the last.
+        """Keep `outputs` equal to `show(drawn, *shared, *inputs)`; if it is a generator, each result replaces the last.
 
         Args:
-            at_once: how many calls may run at the same time; fewer for those that need much memory.
-            shared: controls of several tabs (`demo.shared_controls`); their changes arrive as a new drawing does.
+            at_once: maximum number of simultaneous calls; lower for calls that need much memory.
+            shared: controls of several tabs (`demo.shared_controls`); a change triggers an update like a new drawing.
         """
         for control in inputs:
             control.elem_id = control.elem_id or f"{self.name}-{url_state.slug(str(control.label))}"
@@ -105,7 +105,7 @@ class Tab:
         self.shared += [control for control in shared if control not in self.shared]
         url_state.note(self.name, new)
         gr.on(
-            [self.ear.input, *(component.change for component in inputs)],  # type: ignore[attr-defined]
+            [self.heading.input, *(component.change for component in inputs)],  # type: ignore[attr-defined]
             self._refresh(show),
             [self.page.pad, self.page.model, *shared, *inputs],
             list(outputs),
@@ -141,7 +141,7 @@ class Tab:
 
 
 class Page:
-    """The frame around the tabs. Built inside `gr.Blocks`; holds no values of visitors."""
+    """The frame around the tabs. Built inside `gr.Blocks`; stores no data of visitors."""
 
     def __init__(self, checkpoints: File) -> None:
         """Load every sound model below `checkpoints`; FileNotFoundError if there is none."""
@@ -157,7 +157,7 @@ class Page:
         self.restored: dict[str, list[Component]] = {"": []}  # controls in the address, by the name of their tab
 
     def warm_up(self) -> None:
-        """Load and run what the first answer needs; after it, or after LONGEST_TO_ANSWER, what later ones need."""
+        """Load and run what the first answer needs; after it, or after LONGEST_TO_ANSWER, load the rest."""
         names = sorted(self.models, key=lambda name: name != DEFAULT)
         self.read("", names[0])
         self.answered.wait(LONGEST_TO_ANSWER)
@@ -167,7 +167,7 @@ class Page:
         import demo.svg  # noqa: F401 (for the pictures of all tabs but the first)
 
     def build_choice(self) -> None:
-        """The choice of the network, for the whole page."""
+        """The control that chooses the network for the whole page."""
         names = list(self.models)
         self.model = gr.Dropdown(
             names, value=DEFAULT if DEFAULT in names else names[0], label="Network", elem_id="model", scale=0
@@ -182,7 +182,7 @@ class Page:
         self.model.change(None, [self.model], js=tell, api_visibility="private")  # the pad answers, then tells the tabs
 
     def note_shared(self, controls: list[Component]) -> None:
-        """Keep controls that several tabs share in the address, whichever tab is open."""
+        """Record the controls that several tabs share in the address, whichever tab is open."""
         url_state.note("", controls)
         self.restored[""] += controls
 
@@ -192,20 +192,20 @@ class Page:
         name = url_state.slug(title)
         self.path.add(Step(name, title, question, bool(task)))
         with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
-            ear = gr.HTML(js_on_load=on_mount("tab"), apply_default_css=False, elem_classes="question")
-            tab = Tab(self, name, ear)
+            heading = gr.HTML(js_on_load=on_mount("tab"), apply_default_css=False, elem_classes="question")
+            tab = Tab(self, name, heading)
             yield tab
         tools = f"{RESET if tab.controls or tab.shared else ''}{LINK}{SPOKEN}"
-        ear.value = f'<h2 tabindex="-1">{escape(question)}</h2><div class="tools">{tools}</div>' + (
+        heading.value = f'<h2 tabindex="-1">{escape(question)}</h2><div class="tools">{tools}</div>' + (
             f'<p class="task" data-tab="{name}"><b>Try it</b> {escape(task)}</p>' if task else ""
         )
         self.restored[name] = tab.controls
-        if tab.controls:  # its button, see tab.js
+        if tab.controls:  # the button is in the heading, see tab.js
             defaults = f"() => urlState.defaults({name!r})"
-            ear.clear(None, None, tab.controls, js=defaults, api_visibility="private")
+            heading.clear(None, None, tab.controls, js=defaults, api_visibility="private")
         if tab.shared:
             values = json.dumps([control.value for control in tab.shared])
-            ear.clear(None, None, tab.shared, js=f"() => {values}", api_visibility="private")
+            heading.clear(None, None, tab.shared, js=f"() => {values}", api_visibility="private")
 
     def find(self, name: str) -> Model:
         if name not in self.models:

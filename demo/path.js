@@ -1,6 +1,6 @@
 // The list of tabs, in groups. Gradio runs this once, when the component mounts, with: element.
 // It listens to the events 'tab' (a tab is shown; detail: its name), 'done' (its task is solved; detail: its name) and
-// 'next' (detail: the place of the button to the next tab), and clicks Gradio's hidden tabs.
+// 'next' (detail: the container of the button to the next tab), and clicks Gradio's hidden tabs.
 
 const STORE = 'bnmodel-done';
 const tabs = [...element.querySelectorAll('[role=tab]')];

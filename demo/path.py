@@ -1,4 +1,4 @@
-"""The list of tabs: five groups in teaching order, with a tick per solved task, and a button to the next tab."""
+"""The list of tabs: five groups in teaching order, with a tick for each solved task, and a button to the next tab."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from demo.scripts import source
 
 @dataclass(frozen=True)
 class Group:
-    """Some tabs with one aim. Each module has a `build(page)`."""
+    """Tabs with a common aim. Each module has a function `build(page)`."""
 
     title: str
     aim: str  # one sentence
@@ -53,12 +53,12 @@ class Path:
 
 
 def build_path() -> gr.HTML:
-    """The place of the list; its value is set once the tabs are built."""
+    """A placeholder for the list; its value is set once the tabs are built."""
     return gr.HTML(js_on_load=source("path.js"), apply_default_css=False, elem_id="path")
 
 
 def build_next() -> gr.HTML:
-    """The place of the button to the next tab; path.js makes it."""
+    """A placeholder for the button to the next tab, which path.js creates."""
     ready = "document.dispatchEvent(new CustomEvent('next', { detail: element }))"
     return gr.HTML("<span></span>", js_on_load=ready, apply_default_css=False, elem_id="next")
 

@@ -1,4 +1,4 @@
-"""The batch, and the layer and channel, that several tabs share: their controls, and what these choose."""
+"""Controls that several tabs share: the batch, the layer and the channel."""
 
 import json
 from collections.abc import Sequence
@@ -179,7 +179,7 @@ def layer_controls(page: Page, prefix: str = "") -> list[Component]:
 
 
 def offer_at_first(dropdown: gr.Dropdown, count: int) -> None:
-    """Show only the first `count` choices when the page opens; the server accepts all of them."""
+    """Offer only the first `count` choices when the page opens; the server accepts all of them."""
     config = dropdown.get_config
 
     def shown_first(*arguments: Any) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def offer_at_first(dropdown: gr.Dropdown, count: int) -> None:
 
 
 def which(place: int | None, count: int) -> int:
-    """Clamp a chosen index to 0 … count − 1: the network chosen before may have had more layers."""
+    """Clamp a chosen index to 0 … count − 1, since the previous network may have had more layers."""
     return min(max(place or 0, 0), count - 1)
 
 

@@ -1,5 +1,5 @@
-// The heading of a tab. When the page sends 'digit', since the drawing or the model has changed, it triggers its 'input'
-// event, but only while it is visible: a hidden tab catches up when it is shown.
+// The heading of a tab. When the page sends 'digit' because the drawing or the model has changed, it triggers its
+// 'input' event. A hidden tab does so when it is shown.
 let stale = true;
 const refresh = () => {
   if (!stale || !element.offsetParent) return;
@@ -10,7 +10,7 @@ document.addEventListener('digit', () => {
   stale = true;
   refresh();
 });
-new ResizeObserver(refresh).observe(element); // shown, hidden, or only just built
+new ResizeObserver(refresh).observe(element); // shown, hidden, or just built
 
 // The buttons beside the heading: reset the controls (the 'clear' event), and copy a link.
 element.addEventListener('click', async ({ target }) => {

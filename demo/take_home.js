@@ -72,7 +72,7 @@ function drawSvg(svg, box, dx, dy) {
   const parts = svg.querySelectorAll('*');
   copy.querySelectorAll('*').forEach((part, k) => {
     const style = getComputedStyle(parts[k]);
-    // a definition inherits, where it is used, whatever it does not set itself
+    // where a definition is used, it inherits the properties that it does not set
     const painted = parts[k].closest('defs') ? PAINTED.filter((name) => parts[k].style.getPropertyValue(name)) : PAINTED;
     part.setAttribute('style', painted.map((name) => `${name}: ${style.getPropertyValue(name)}`).join('; '));
   });
@@ -126,7 +126,7 @@ function picture() {
   };
 }
 
-// Call `make` while nothing sticks to the edge of the window
+// Call `make` while no element has a sticky position
 function still(make) {
   document.body.classList.add('saving');
   try {

@@ -28,7 +28,7 @@ function link() {
   for (const name of ['', visible]) {
     const { controls, values } = groups.get(name) ?? { controls: {} };
     for (const [key, control] of Object.entries(controls)) {
-      const value = values[key] ?? control.value; // a number may be emptied
+      const value = values[key] ?? control.value; // a number field may be empty
       if (String(value) !== String(control.value)) state.set(key, value);
     }
   }
@@ -36,7 +36,7 @@ function link() {
 }
 
 function write() {
-  clearTimeout(timer); // browsers allow only so many a second, and a slider changes often
+  clearTimeout(timer); // browsers limit the number of changes per second, and a slider changes often
   timer = setTimeout(replace, 150);
 }
 
@@ -59,8 +59,8 @@ window.addEventListener('popstate', () => {
 });
 
 window.urlState = {
-  // At load: what the address asks of the tabs, then of the controls, as Gradio's updates. `described`: {tab: {key:
-  // control}}, '' for what all tabs share.
+  // At load: Gradio's updates of the tabs, then of the controls, for this address. `described`: {tab: {key: control}},
+  // '' for the controls that all tabs share.
   open(described) {
     const set = (property, value) => ({ __type__: 'update', ...(value !== undefined && { [property]: value }) });
     const updates = [];
@@ -99,13 +99,13 @@ window.urlState = {
     try {
       await navigator.clipboard.writeText(whole);
       return true;
-    } catch { // no https, or in a frame that may not
+    } catch { // no https, or not permitted in this frame
       const text = Object.assign(document.createElement('textarea'), { value: whole, className: 'hidden-text' });
       document.body.append(text);
       text.select();
       const copied = document.execCommand('copy');
       text.remove();
-      if (!copied) history.replaceState(history.state, '', whole); // to be taken from there
+      if (!copied) history.replaceState(history.state, '', whole); // to be copied from there
       return copied;
     }
   },

@@ -15,7 +15,7 @@ ROWS, COLUMNS = 4, 8  # digits and channels of the diagrams
 
 
 def short(value: float) -> str:
-    """Three decimals or more, with at least three significant digits: pupils compute with these numbers."""
+    """At least three decimals and three significant digits, since pupils compute with these numbers."""
     decimals = max(3, 2 - math.floor(math.log10(abs(value)))) if value else 3
     return signed(f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.2e}")
 

@@ -1,1 +1,1 @@
-"""What guards the app and runs its trainings."""
+"""Checks of requests, limits of resources, and live training."""

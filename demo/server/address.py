@@ -1,4 +1,4 @@
-"""The address and port that the app is asked to listen on, checked before Gradio reads them."""
+"""Check the requested address and port of the app before Gradio reads them."""
 
 import errno
 import socket
@@ -10,7 +10,7 @@ DEFAULT_NAME = "127.0.0.1"
 
 
 def mistake(environment: MutableMapping[str, str]) -> str:
-    """What is wrong with the variables, or "". Removes empty ones, which Gradio does not take for unset."""
+    """What is wrong with the variables, or "". Removes empty ones, which Gradio would not treat as unset."""
     for variable in (NAME, PORT):
         if not environment.get(variable, "").strip():
             environment.pop(variable, None)

@@ -12,13 +12,13 @@ from demo.server.gradio_private import current_event
 
 
 class PageClosed(BaseException):
-    """The page that asked was closed. Code that turns exceptions into its own, such as loading a file, lets it pass."""
+    """The page of the request was closed. Code that converts exceptions, such as file loading, lets this one pass."""
 
 
 class WhilePageOpen(TorchFunctionMode):
     """Within `with WhilePageOpen():` every torch function raises PageClosed once the page of the event is closed.
 
-    So experiments need no cancellation code; the longest torch function takes half a second.
+    Experiments therefore need no cancellation code. The longest torch function takes half a second.
 
     Raises:
         PageClosed: catch it outside the function that holds the tensors, since its traceback keeps them alive.

@@ -1,7 +1,7 @@
-"""Every private part of Gradio that the app relies on; tests/demo/test_gradio_private.py fails if one changes.
+"""All private parts of Gradio that the app relies on; tests/demo/test_gradio_private.py fails if one changes.
 
 Gradio has no public way to ask whether a session or an event exists, whether the page of an event is still open, or
-where uploads are kept. One more is used before this module can be imported, in demo/__main__.py.
+where uploads are stored. demo/__main__.py uses one more, before this module can be imported.
 """
 
 from collections.abc import Iterator
@@ -65,6 +65,6 @@ def is_uploaded(path: str) -> bool:
 
 @contextmanager
 def without_servers() -> Iterator[None]:
-    """Build an app without creating its server: Gradio would do so three times, and `launch` does it again."""
+    """Build an app without creating a server: Gradio would create three, and `launch` creates another."""
     with patch.object(App, "create_app"):
         yield

@@ -1,9 +1,9 @@
-"""Live trainings on the page: a few run at once, further ones wait in Gradio's queue.
+"""Live training on the page: a few runs at once, while further ones wait in Gradio's queue.
 
-A training is a generator that trains for at most an epoch per step. Gradio runs it in a worker thread, limits how many
-run at once (`concurrency_limit`), and closes it after the current step when its page is closed. “Stop” sets a flag that
-is read after every step. Gradio's `cancels` is not used: a cancellation arrives late and may end the next training.
-A page that is closed before it asks for the pictures is not noticed by Gradio's queue, therefore `leave`.
+A run is a generator that trains for at most an epoch per step. Gradio executes it in a worker thread, limits the number
+of simultaneous runs (`concurrency_limit`), and closes a run after the current step when its page is closed. “Stop” sets
+a flag that is read after every step. Gradio's `cancels` is not used, since a cancellation arrives late and may end the
+next run. Gradio's queue does not notice a page that is closed before it asks for the pictures; `stop_runs_of` does.
 """
 
 import threading
@@ -17,19 +17,19 @@ import gradio as gr
 from gradio.components import Component
 
 MAX_TRAININGS = 3  # at once, over all visitors, who share one core
-PICTURE_INTERVAL = 0.3  # seconds between two pictures, since drawing takes time from the training
+PICTURE_INTERVAL = 0.3  # seconds between two pictures, since drawing slows down training
 WAITING = '<p class="waiting">Press “Train live” to draw the curves here.</p>'
 MOST_RUNS = 3  # earlier runs drawn with the current one
 State = Literal["waiting", "training", "paused", "stopped", "finished"]
 T = TypeVar("T")
 Draw = Callable[[T, State, Sequence[T]], str]  # step, its state, last steps of earlier runs → picture
-_turn = threading.Lock()
+_step_lock = threading.Lock()
 
 
 class Run(Generic[T]):
-    """A training: the generator `steps`, of which each call of `pictures` takes at most `most` steps (None: all).
+    """A live run: the generator `steps`, of which each call of `pictures` takes at most `most` steps (None: all).
 
-    It begins in the state "waiting"; a "paused" one can go on. `session` is the page that it was started on.
+    It begins in the state "waiting", and can be continued when it is "paused". `session` is the page that started it.
     """
 
     def __init__(self, steps: Generator[T], most: int | None = None, session: str | None = None) -> None:
@@ -42,8 +42,8 @@ class Run(Generic[T]):
         with _registering:
             _runs.add(self)
 
-    def go_on(self, most: int | None = None) -> None:
-        """Let the next call of `pictures` continue a paused training."""
+    def unpause(self, most: int | None = None) -> None:
+        """Let the next call of `pictures` continue a paused run."""
         self._change("paused", "waiting")
         self.most = most
 
@@ -61,7 +61,7 @@ class Run(Generic[T]):
             self.steps.close()
 
     def pictures(self) -> Iterator[tuple[T, State]]:
-        """Every PICTURE_INTERVAL the latest step and "training"; at the end the last one and "finished" or "paused".
+        """Yield the latest step and "training" every PICTURE_INTERVAL, and at the end the last one and the new state.
 
         Yields nothing unless the state is "waiting", and nothing more once it is "stopped".
         """
@@ -103,13 +103,13 @@ _registering = threading.Lock()
 
 
 def _all(state: State) -> list[Run[Any]]:
-    """The trainings in this state, of all pages."""
+    """The runs of all pages in this state."""
     with _registering:
         return [run for run in _runs if run.state == state]
 
 
-def leave(request: gr.Request) -> None:
-    """Stop the trainings of a page that was closed."""
+def stop_runs_of(request: gr.Request) -> None:
+    """Stop the runs of a page that was closed."""
     for run in (*_all("waiting"), *_all("training")):
         if run.session == request.session_hash:
             run.stop()
@@ -117,38 +117,38 @@ def leave(request: gr.Request) -> None:
 
 @dataclass(eq=False)
 class Runs(Generic[T]):
-    """The trainings of one page: the one that its buttons control, and the last steps of earlier ones."""
+    """The runs of one page: the one that its buttons control, and the last steps of earlier ones."""
 
     now: Run[T] | None = None
     earlier: tuple[T, ...] = ()
 
     @property
-    def is_going(self) -> bool:
+    def is_active(self) -> bool:
         return self.now is not None and self.now.state in ("waiting", "training")
 
     def keep(self) -> None:
-        """Add the training's last step to the earlier ones."""
+        """Add the run's last step to the earlier ones."""
         if self.now is not None and self.now.latest is not None:
             self.earlier = (*self.earlier, self.now.latest)[-MOST_RUNS:]
 
     def buttons(self) -> list[gr.Button]:
         """Updates of `buttons`: which of them can be pressed now."""
         state = self.now.state if self.now is not None else "finished"
-        going, paused = self.is_going, state == "paused"
+        active, paused = self.is_active, state == "paused"
         return [
-            gr.Button(interactive=not going),
+            gr.Button(interactive=not active),
             gr.Button(interactive=state == "training", visible=not paused),
             gr.Button(interactive=True, visible=paused),
-            gr.Button(interactive=not going),
-            gr.Button(interactive=going or paused),
-            gr.Button(interactive=bool(self.earlier) and not (going or paused)),
+            gr.Button(interactive=not active),
+            gr.Button(interactive=active or paused),
+            gr.Button(interactive=bool(self.earlier) and not (active or paused)),
         ]
 
 
 def _one_at_a_time(steps: Iterator[T]) -> Iterator[T]:
-    """`steps`, one training at a time: several would keep the GIL from the other threads."""
+    """`steps`, one run at a time: several would keep other threads from getting the GIL."""
     while True:
-        with _turn:
+        with _step_lock:
             step = next(steps, None)
         if step is None:
             return
@@ -179,14 +179,14 @@ def buttons(name: str) -> list[gr.Button]:
     ]
 
 
-class Presses(Generic[T]):
-    """What a press of each of the `buttons` does. Methods return values for figure and buttons, or for these."""
+class Handlers(Generic[T]):
+    """Event handlers of the `buttons`. They return updates of the figure and the buttons, or of the buttons."""
 
     def __init__(self, stream: Callable[..., Generator[T]], draw: Draw[T], networks: int) -> None:
         self.stream, self.draw, self.networks = stream, draw, networks
 
     def start(self, runs: Runs[T], request: gr.Request, *values: Any) -> list[Any]:
-        if runs.is_going:  # a double click
+        if runs.is_active:  # a double click
             return [gr.skip(), *runs.buttons()]
         if runs.now is not None:
             runs.now.stop()
@@ -195,11 +195,11 @@ class Presses(Generic[T]):
     def resume(self, runs: Runs[T], most: int | None = None) -> list[Any]:
         if runs.now is None or runs.now.state != "paused":
             return [gr.skip(), *runs.buttons()]
-        runs.now.go_on(most)
+        runs.now.unpause(most)
         return self._begin(runs, runs.now)
 
     def one_epoch(self, runs: Runs[T], request: gr.Request, *values: Any) -> list[Any]:
-        if runs.is_going:
+        if runs.is_active:
             return [gr.skip(), *runs.buttons()]
         if runs.now is not None and runs.now.state == "paused":
             return self.resume(runs, self.networks)
@@ -258,21 +258,20 @@ def wire(
     draw: Draw[T],
     networks: int,
 ) -> None:
-    """Let the `buttons` control trainings.
+    """Let the `buttons` control live runs.
 
     Args:
         pressed: the buttons of `buttons`.
-        inputs: arguments of `stream`, which starts a training.
+        inputs: arguments of `stream`, which starts a run.
         shown: receives the picture.
-        networks: how many steps of a training make an epoch; its first step precedes the first epoch.
+        networks: number of steps per epoch; the first step precedes the first epoch.
     """
-    train, pause, go_on, step, stop, clear = pressed
+    train, pause, resume, step, stop, clear = pressed
     page: gr.State = gr.State(Runs())  # each session gets a copy, which its events share
     outputs = [shown, *pressed]
-    presses = Presses(stream, draw, networks)
+    handlers = Handlers(stream, draw, networks)
 
-    # scroll the figure into view
-    look = f"""() => {{
+    scroll_to_figure = f"""() => {{
         document.getElementById({shown.elem_id!r})?.scrollIntoView({{ block: 'nearest', behavior: 'smooth' }});
     }}"""
     at_once: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
@@ -284,15 +283,15 @@ def wire(
         "api_visibility": "private",
     }
     for button, press, values in (
-        (train, presses.start, inputs),
-        (go_on, presses.resume, []),
-        (step, presses.one_epoch, inputs),
+        (train, handlers.start, inputs),
+        (resume, handlers.resume, []),
+        (step, handlers.one_epoch, inputs),
     ):
-        button.click(None, None, None, js=look, api_visibility="private")
+        button.click(None, None, None, js=scroll_to_figure, api_visibility="private")
         pressing = button.click(press, [page, *values], outputs, **at_once)
-        pressing.then(presses.follow, [page], outputs, **trains).failure(
-            presses.failed, [page], list(pressed), **at_once
+        pressing.then(handlers.follow, [page], outputs, **trains).failure(
+            handlers.failed, [page], list(pressed), **at_once
         )
-    pause.click(presses.pause, [page], None, **at_once)
-    stop.click(presses.stop, [page], outputs, **at_once)
-    clear.click(presses.clear, [page], list(pressed), **at_once)
+    pause.click(handlers.pause, [page], None, **at_once)
+    stop.click(handlers.stop, [page], outputs, **at_once)
+    clear.click(handlers.clear, [page], list(pressed), **at_once)

@@ -1,7 +1,7 @@
-"""Middleware in front of Gradio that answers wrong requests with a message.
+"""Middleware in front of Gradio that answers invalid requests with a message.
 
-Gradio alone answers an unknown function, component or session with a 500 and a traceback in the log, accepts a request
-of any size, fetches URLs, and has routes that this app does not use. `benchmarks/fuzzing` shows what is needed.
+Without it, Gradio answers an unknown function, component or session with a 500 and a traceback in the log, accepts
+requests of any size, fetches URLs, and serves routes that this app does not use. `benchmarks/fuzzing` tests it.
 """
 
 import inspect
@@ -41,7 +41,7 @@ class RequestGuard:
             return
         upload = scope["path"] == f"{API}upload"
         try:
-            # read it completely before Gradio does, where an interrupted upload would leave a file behind
+            # read all of it first: in Gradio an interrupted upload leaves a file behind
             with tempfile.SpooledTemporaryFile(max_size=LARGEST_JSON) as body:
                 await read(Request(scope, receive), body, LARGEST_UPLOAD if upload else LARGEST_JSON)
                 check_request(scope)

@@ -1,4 +1,4 @@
-"""Limits of a request's body: size, number and depth of values, number of files."""
+"""Limits on the body of a request: size, number and depth of values, number of files."""
 
 import json
 import math

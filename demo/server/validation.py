@@ -15,7 +15,7 @@ LONGEST_TEXT = 1000  # characters
 
 
 def refusal(message: str) -> gr.Error:
-    """An error for the visitor that leaves no traceback in the log."""
+    """An error that is shown to the visitor and leaves no traceback in the log."""
     return gr.Error(message, print_exception=False)
 
 

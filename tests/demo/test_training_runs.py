@@ -66,7 +66,7 @@ def test_a_paused_training_continues_where_it_was(no_interval: None) -> None:
     run: Run[int] = Run(steps(), most=2)
     assert list(run.pictures()) == [(1, "training"), (2, "paused")]
     assert (run.state, steps.closed) == ("paused", False)
-    run.go_on()
+    run.unpause()
     assert list(run.pictures()) == [(3, "training"), (4, "training"), (5, "training"), (5, "finished")]
     assert (run.state, steps.closed) == ("finished", True)
 
