@@ -1,4 +1,4 @@
-"""Latency of the exported files and of the eager network, measured in turns."""
+"""Latency of the exported files and of the eager network, measured alternately."""
 
 import tempfile
 import time

@@ -23,7 +23,7 @@ def canvas_inputs(size: tuple[int, int] | None = None) -> list[np.ndarray]:
 def canvas(digit: np.ndarray, height: int, width: int, dark: bool) -> np.ndarray:
     """`digit`, float32 (28, 28), resized to fit the centre of an opaque canvas, uint8 (height, width, 4).
 
-    dark: dark ink on light paper; otherwise the reverse.
+    dark: dark ink on light paper; otherwise light ink on dark paper.
     """
     side = min(height, width)
     scaled = F.interpolate(torch.from_numpy(digit)[None, None], (side, side), mode="bilinear", antialias=True)[0, 0]

@@ -4,10 +4,10 @@ from typing import Any
 
 from bnmodel.deploy.checks import Check
 
-OF_AUGMENTED_DIGITS = """It has learned crossed sevens and ones with a foot. Most scribbles
-and letters get a low probability; a letter that looks like a digit may get a high one."""
+OF_AUGMENTED_DIGITS = """The training digits include crossed sevens and ones with a
+foot. Most scribbles and letters get a low probability; a letter that looks like a digit may get a high one."""
 OF_PLAIN_DIGITS = """MNIST's writers were American: slashed zeros and ones with a long flag
-are recognised less well. A scribble gets an answer too: the probabilities say which digit, not whether it is one."""
+are recognised less well. A scribble also gets an answer: the probabilities do not say whether it is a digit."""
 
 
 def model_card(name: str, metadata: dict[str, Any], measured: list[Check]) -> str:
@@ -21,7 +21,8 @@ def model_card(name: str, metadata: dict[str, Any], measured: list[Check]) -> st
     )
     refitted = ""
     if "refitted_on" in best:
-        refitted = f"Then the same, from scratch, on all {best['refitted_on']:,} digits: `python -m bnmodel refit`.\n"
+        digits = f"{best['refitted_on']:,} digits"
+        refitted = f"Then trained again from scratch on all {digits}: `python -m bnmodel refit`.\n"
     limits = OF_AUGMENTED_DIGITS if recipe.get("augmented") else OF_PLAIN_DIGITS
     norms = ", ".join(f"`{norm}`" for norm in metadata["batch_norms"]) or "none"
     return f"""---
@@ -50,13 +51,13 @@ Best epoch {best["epoch"]}: validation loss {best["validation_loss"]:.6f}, accur
 | `numbers.*` | the same | `count` int32 (), `boxes` (8, 4), `probabilities` (8, 10), in reading order |
 
 - Preprocessing of `digits`: {metadata["preprocessing"]}
-- `sketch` and `numbers` do that themselves, from any drawing; nothing is left to the app.
+- `sketch` and `numbers` contain this preprocessing and take any drawing.
 - Batch norms {norms} are folded into their neighbours; their statistics, γ and β are in the metadata of each file.
 - Metadata: TorchScript and pt2 extra file `metadata.json`, ONNX metadata property of that name, and `certificate.json`.
 - ONNX opset {metadata["versions"]["onnx_opset"]}, one file. Made with PyTorch {metadata["versions"]["torch"]}.
 
 ## Certificate
-`python -m export verify {name}` repeats every check; `certificate.json` lists all of them, these among them:
+`python -m export verify {name}` repeats every check; `certificate.json` lists all of them. Some of them:
 
 | check | file | measured |
 |---|---|---|

@@ -10,7 +10,7 @@ import numpy as np
 from bnmodel.deploy import certificate
 from bnmodel.deploy.loading import FORMATS, ExportedFile, Run, load_file
 
-SURE = 0.5  # least probability of a digit that is shown
+SURE = 0.5  # minimum probability of a digit that is shown
 
 
 @dataclass(frozen=True)

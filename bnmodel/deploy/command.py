@@ -15,7 +15,7 @@ from bnmodel.deploy.onnx_inspection import inspect
 
 
 def inspect_file(arguments: Sequence[str], prog: str = "bnmodel inspect") -> int:
-    """Print the faults of an ONNX file; exit with 0 if it is sound, 1 if not, 2 if it cannot be read."""
+    """Print the findings for an ONNX file; exit with 0 if it is sound, 1 if not, 2 if it cannot be read."""
     parser = argparse.ArgumentParser(prog=prog, description=inspect_file.__doc__)
     parser.add_argument("file", type=Path, metavar="FILE.onnx")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
