@@ -172,7 +172,7 @@ def test_an_invalid_history_is_refused_by_its_name(change: Callable[[dict], obje
     history = read_checked(file)
     change(history)
     write_checked(file, history)
-    with pytest.raises(CheckpointError, match=r"history\.json: damaged, or not the history of a training"):
+    with pytest.raises(CheckpointError, match=r"history\.json: damaged, or not the history of a run"):
         History.read(file)
 
 

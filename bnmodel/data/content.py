@@ -80,10 +80,10 @@ def _inset(sheet: Sheet, share: float, cells: float = 0.0) -> Tensor:
 def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, edges: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
     """The components that do not touch the border, except those much smaller than the largest one.
 
-    If they are tiny, or only a small part of the ink inside the picture and not enclosed by the rest, the drawing
-    itself touches the border: then all of the ink. If that covers a square of 0.35 of the picture's longer side, it is
-    a shadow, and nothing is drawn. Small ink alone is no drawing either on ruled paper or under a shadow (`uncertain`),
-    nor is ink at a shadow's `edges` alone.
+    If these are tiny, or only a small part of the ink inside the picture and not enclosed by the rest, the drawing
+    itself touches the border, and all ink is returned. Nothing is returned if the ink covers a square of 0.35 of the
+    picture's longer side, which is a shadow; if all ink is small, on ruled paper or under a shadow (`uncertain`); or if
+    it is only at a shadow's `edges`.
     """
     found = components(kept)
     size = torch.maximum(found.bottom - found.top, found.right - found.left)
@@ -130,7 +130,7 @@ def _frame_lines(free: Tensor, lines: Tensor, bars: Bars, kept: Tensor, found: C
 
     A 1 beside other digits is thin too, but about as long as they are. So ink along a side is a frame if it is longer
     than the digits and than half of the side, or much shorter than the digits. Ink along a bar of dropped lines is the
-    rest of a slanted bar, such as the table beside a sheet.
+    remains of a slanted bar, such as the table beside a sheet.
     """
     height, width = found.bottom - found.top, found.right - found.left
     thin = (torch.minimum(height, width) <= 0.15 * torch.maximum(height, width) + 1) & (free > 0)

@@ -29,7 +29,7 @@ MNIST_FILES = {
 
 
 class DataError(Exception):
-    """A data file is missing, damaged or another file; the message names the remedy."""
+    """A data file is missing, damaged or not the expected one; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def load_sample(train: bool, file: Path = SAMPLE_FILE) -> Digits:
         if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or images.shape[:1] != labels.shape:
             raise ValueError(f"images of {images.dtype} {images.shape}, labels {labels.shape}")
         if labels.dtype != np.uint8 or labels.max(initial=0) > 9:
-            raise ValueError("labels that are no digits")
+            raise ValueError("labels outside 0 … 9")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"{file}: expected the MNIST sample, received a missing or damaged file ({error}); restore it from the "

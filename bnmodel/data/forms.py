@@ -1,4 +1,4 @@
-"""Printed forms: the cells, boxes, circles and underlines around digits, which are not ink of a digit.
+"""Printed forms: the cells, boxes, circles and underlines around digits, which do not belong to a digit.
 
 The lines of a form enclose the digits, or are longer than a digit is wide, unlike the straight strokes of a 1, a 7 or a
 seven-segment display. Masks are float tensors of 0 and 1, (side, side), of cells of a few working pixels.
@@ -95,7 +95,7 @@ def _within(lines: Tensor, apart: Tensor, tall: Tensor) -> Tensor:
 
 
 def _rings_and_combs(mask: Tensor, found: Components) -> Tensor:
-    """The components that are forms on the whole.
+    """The components that are forms as a whole.
 
     A ring is the largest component, if it surrounds the others and has no ink between them. Combs and underlines are
     wider than a digit, and flat.

@@ -1,8 +1,8 @@
-"""The ink of a picture: its contrast against the paper, under uneven light too.
+"""The ink of a picture: its contrast against the paper, even under uneven light.
 
 A canvas of any size is reduced to SIDE × SIDE working pixels; a small one is enlarged by an integer factor. From there
-on all shapes are fixed, so that one implementation can be exported to every format. Functions of this package contain
-sizes as literals, since TorchScript cannot read constants of a module.
+on all shapes are fixed, so one implementation can be exported to every format. Functions of this package contain sizes
+as literals, since TorchScript cannot read constants of a module.
 """
 
 from typing import NamedTuple
@@ -91,7 +91,7 @@ class InkFinder(nn.Module):
         """Estimate the paper.
 
         If at least half of the pixels have the same colour, as on a screen, the paper is exactly that colour. Otherwise
-        it may be a note on something else.
+        it may be a note on another background.
 
         Args:
             mean: every second working pixel, (4, SIDE / 2, SIDE / 2).

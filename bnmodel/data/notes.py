@@ -1,4 +1,4 @@
-"""A note, label or plate that lies on something else: the drawing is on it, and the rest of the picture is not ink.
+"""A note, label or plate on another background: only the ink on the note counts.
 
 Works on 80 × 80 pixels, columns first; `valid` is 1 on the picture and 0 outside.
 """

@@ -111,7 +111,7 @@ def segments(start: Tensor, end: Tensor, width: Tensor) -> Tensor:
 
 
 def random_like(like: Tensor, generator: Generator) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """Functions of a shape that draw standard normal and uniform numbers on the device of `like`."""
+    """Two functions of a shape: standard normal and uniform random numbers on the device of `like`."""
     return (
         lambda *shape: torch.randn(*shape, generator=generator, device=like.device),
         lambda *shape: torch.rand(*shape, generator=generator, device=like.device),

@@ -64,8 +64,8 @@ def section_digits(pieces: Tensor, columns: Tensor, pixel: Tensor, averaged: Ten
 def best_way(sure: Tensor, boxes: Tensor) -> Tensor:
     """Confidence in each section (n, SECTIONS), its box (n, SECTIONS, 4) → chosen sections, 0 or 1, (n, 3, SECTIONS).
 
-    A piece is cut only if the confidence in its sections is high, and it is too wide for one digit or less confidently
-    read as one.
+    A piece is cut only if the confidence in its sections is high, and if it is too wide for one digit or the confidence
+    in it as one digit is lower.
     """
     aspects = (boxes[:, :, 2] - boxes[:, :, 0]) / (boxes[:, :, 3] - boxes[:, :, 1]).clamp(min=1)
     aspect, whole = aspects[:, WHOLE], sure[:, WHOLE]

@@ -32,7 +32,7 @@ def calibration_error(log_probs: Tensor, labels: Tensor, bins: int = 15) -> floa
 def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
     """The temperature in [0.05, 20] with the lowest negative log-likelihood of `labels` (N,), for `log_probs` (N, 10).
 
-    A temperature above 1 makes the network less confident. The loss has a single minimum, sought over the logarithm.
+    A temperature above 1 makes the network less confident. The loss has a single minimum; the search is logarithmic.
     """
     from scipy.optimize import minimize_scalar  # slow to import
 

@@ -43,7 +43,7 @@ def rank() -> int:
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Let the first process run the block before the others do."""
+    """Let the first process run the block before the others."""
     if processes() > 1 and rank() > 0:
         dist.barrier()
     try:
@@ -67,7 +67,7 @@ def own_part(batch: Tensor) -> Tensor:
 
 
 def loss_weight(count: int, of: int) -> float:
-    """Factor for the mean loss of a part, `count` of `of` samples, with which averaged gradients are those of all."""
+    """Factor for the mean loss of a part, `count` of `of` samples: averaged gradients then equal those of the batch."""
     return count * processes() / of
 
 

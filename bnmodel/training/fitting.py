@@ -113,7 +113,7 @@ def refit(
     """Repeat a finished run from scratch on all digits, including the validation digits.
 
     Recipe, epochs and temperature are those of the run in `chosen`; nothing is selected. `out` gets a new best.pt
-    with the history and validation results of `chosen`. The validation loss shown meanwhile is of digits trained on.
+    with the history and validation results of `chosen`. The validation loss shown in between is on training digits.
 
     Args:
         chosen: folder of a finished run or of a refit.
@@ -164,13 +164,12 @@ def _require_refittable(recipe: Recipe, results: dict[str, Any], chosen: Path, o
         )
     if recipe.calibrated and "temperature" not in results:
         raise ValueError(
-            f"refit: expected a finished training in {chosen}, received one without a temperature; "
+            f"refit: expected a finished run in {chosen}, received one without a temperature; "
             f"finish it: python -m bnmodel train --recipe {recipe.name} --resume --out {chosen}"
         )
     if out.resolve() == chosen.resolve():
         raise ValueError(
-            f"refit: expected another folder than that of the finished training, received {out} for both; "
-            f"use another --out"
+            f"refit: expected another folder than that of the finished run, received {out} for both; use another --out"
         )
 
 

@@ -58,7 +58,7 @@ class History:
             raise CheckpointError(f"{path}: no such file; python -m bnmodel train writes one") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"{path}: damaged, or not the history of a training ({error!r}); restore it, or train again: "
+                f"{path}: damaged, or not the history of a run ({error!r}); restore it, or train again: "
                 f"python -m bnmodel train --out {path.parent}"
             ) from error
 

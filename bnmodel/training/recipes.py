@@ -15,7 +15,7 @@ class Recipe:
 
     name: str
     epochs: int  # at most
-    patience: int  # epochs without improvement of the validation loss before the training stops
+    patience: int  # epochs without improvement of the validation loss before training stops
     batch_size: int = 64
     learning_rate: float = 0.01  # the peak, for one_cycle
     momentum: float = 0.0  # Nesterov momentum of SGD

@@ -243,7 +243,7 @@ class Training:
             self._take_over(state, path)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
-                f"{path}: expected a training that this version can resume, received another ({error!r}); train "
+                f"{path}: expected a run that this version can resume, received another ({error!r}); train "
                 f"without --resume, or use another --out"
             ) from error
 
@@ -255,7 +255,7 @@ class Training:
         changed = {k for k, v in self.recipe.to_dict().items() if k not in free and before[k] != v}
         if changed:
             raise CheckpointError(
-                f"{path}: the training was started with another {', '.join(sorted(changed))}; resume with the same "
+                f"{path}: the run was started with other values of {', '.join(sorted(changed))}; resume with the same "
                 f"recipe, or use another --out"
             )
         self.model.load_state_dict(state["model"])

@@ -74,5 +74,5 @@ def test_resuming_a_file_without_the_average_is_an_actionable_error(few: Parts, 
     state = torch.load(tmp_path / "training.pt", weights_only=True)
     del state["averaged"]
     torch.save(state, tmp_path / "training.pt")
-    with pytest.raises(CheckpointError, match="expected a training that this version can resume"):
+    with pytest.raises(CheckpointError, match="expected a run that this version can resume"):
         fit(seeded_model(LAST_TWO), *few, LAST_TWO, out=tmp_path, resume=True, progress=False)

@@ -94,7 +94,7 @@ def test_a_training_that_is_not_finished_is_refused(digits: Digits, tmp_path: Pa
     train_from_scratch(replace(FINAL, calibrated=False), *split(digits), "digits", tmp_path, progress=False)
     best = load_checkpoint(tmp_path)
     save_checkpoint(tmp_path / "best.pt", best.model, FINAL.to_dict(), best.results, "digits")  # as Ctrl-C leaves it
-    with pytest.raises(ValueError, match=r"expected a finished training .* train --recipe quick --resume"):
+    with pytest.raises(ValueError, match=r"expected a finished run .* train --recipe quick --resume"):
         refit(tmp_path, digits, tmp_path / "out")
 
 

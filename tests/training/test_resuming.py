@@ -79,7 +79,7 @@ def test_resuming_with_another_recipe_is_refused_by_the_name_of_the_changed_fiel
 ) -> None:
     train_from_scratch(dataclasses.replace(SHORT, epochs=1), *few, "digits", tmp_path, progress=False)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    with pytest.raises(CheckpointError, match=rf"training\.pt: the training was started with another {field};"):
+    with pytest.raises(CheckpointError, match=rf"training\.pt: the run was started with other values of {field};"):
         train_from_scratch(
             dataclasses.replace(SHORT, **{field: value}), *few, "digits", tmp_path, resume=True, progress=False
         )
@@ -91,7 +91,7 @@ def test_resuming_a_one_cycle_training_with_another_length_is_refused(
 ) -> None:
     recipe = dataclasses.replace(SHORT, epochs=1, schedule="one_cycle")
     train_from_scratch(recipe, *few, "digits", tmp_path, progress=False)
-    with pytest.raises(CheckpointError, match="was started with another epochs"):
+    with pytest.raises(CheckpointError, match="was started with other values of epochs"):
         train_from_scratch(dataclasses.replace(recipe, epochs=2), *few, "digits", tmp_path, resume=True, progress=False)
 
 

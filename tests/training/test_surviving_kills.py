@@ -201,5 +201,5 @@ def test_a_training_of_another_version_is_an_actionable_error(entry: str, tmp_pa
     content = torch.load(tmp_path / "training.pt", weights_only=True)
     content["something new"] = content.pop(entry)
     torch.save(content, tmp_path / "training.pt")
-    with pytest.raises(CheckpointError, match=r"training\.pt: expected a training that this version can resume"):
+    with pytest.raises(CheckpointError, match=r"training\.pt: expected a run that this version can resume"):
         train_from_scratch(recipe, *few, "digits", tmp_path, resume=True, progress=False)
