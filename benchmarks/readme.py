@@ -27,7 +27,7 @@ from benchmarks.runtimes.table import runtimes_table
 from bnmodel.experiments import convergence_sweep
 from bnmodel.experiments.claims import claims
 from bnmodel.experiments.convergence_sweep import SWEEP_FILE
-from bnmodel.experiments.gradients import LOOKS, PLACES
+from bnmodel.experiments.gradients import PLACES, STYLES
 from bnmodel.io import atomic_write
 
 ELSEWHERE = {
@@ -174,7 +174,7 @@ def convergence(_: dict[str, Any]) -> str:
             values = [str(measure.interval(place)) for place in PLACES]
             better = [False, *(measure.better(place) for place in PLACES[1:])]
             rows.append([measure.name, *(f"**{v}**" if b else v for v, b in zip(values, better, strict=True))])
-    return table(["", *(LOOKS[place][2] for place in PLACES)], rows)
+    return table(["", *(STYLES[place][2] for place in PLACES)], rows)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -9,7 +9,7 @@ from gradio.components import Component
 from torch import Tensor, nn
 
 from bnmodel.experiments.batch_statistics import custom_batchnorms
-from bnmodel.experiments.other_samples import KINDS, Others, most_telling, other_samples
+from bnmodel.experiments.other_samples import KINDS, Others, most_revealing, other_samples
 from demo import url_state
 from demo.page import Drawn, Page
 from demo.server.gradio_private import current_blocks
@@ -114,7 +114,7 @@ def draw_others(drawn: Drawn, count: int, kind: str, label: int, seed: int) -> t
     """
     flips: bool | None = None
     if kind == AUTO:
-        chosen, flips = most_telling(drawn.model.network, drawn.digit, seed)
+        chosen, flips = most_revealing(drawn.model.network, drawn.digit, seed)
     else:
         chosen = Others(kind, count, label if kind == "one class" else None, seed)
     return chosen, other_samples(chosen.kind, chosen.count, chosen.seed, drawn.digit, chosen.label), flips

@@ -1,6 +1,6 @@
 """Randomness of train-mode answers: the same digit in many random batches.
 
-The statistics of a small batch are noisy estimates, and so is the answer; both converge as the batch grows.
+The statistics of a small batch are noisy estimates, which make the answer noisy; both converge as the batch grows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BatchSpread:
     eval_probability: float
     batch_size: int
     probabilities: np.ndarray  # (batches,) of `label` in train mode, at batch_size
-    flipped: float  # share of those batches in which another digit won
+    flipped: float  # share of these batches in which another digit wins
     sizes: np.ndarray  # (S,)
     quantiles: np.ndarray  # (S, 3): 10 %, 50 %, 90 %
 
@@ -49,7 +49,7 @@ def run(
     Args:
         batch_size: 1 … 256.
         seed: of these batches; the batches of the other sizes are fixed.
-        largest: batch size with which the curve ends.
+        largest: largest batch size of the curve.
 
     Raises:
         ValueError: batch_size out of range.
@@ -139,7 +139,7 @@ def figure(result: BatchSpread) -> Figure:
 
 
 def _fewer(model: nn.Module, size: int, batches: int) -> int:
-    """The number of batches of the curve: fewer of the large ones, which vary little and take long."""
+    """Number of batches of the curve: fewer large ones, which vary little and take long."""
     least, digits = (4, CURVE_DIGITS // 8) if is_large(model) else (16, CURVE_DIGITS)
     return min(batches, max(least, digits // size))
 

@@ -30,7 +30,7 @@ def named_norm(model: nn.Module, name: str | None) -> tuple[str, CustomBatchNorm
 
 
 def in_eval_mode(model: nn.Module) -> nn.Module:
-    """`model` itself if it is in eval mode, else a copy that is."""
+    """`model` itself if it is in eval mode, else a copy in eval mode."""
     return copy.deepcopy(model).eval() if any(module.training for module in model.modules()) else model
 
 
@@ -55,7 +55,7 @@ def _with_batch_statistics(module: nn.Module, batches: int) -> nn.Module:
 
 
 def unbiased_statistics(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-    """Means and unbiased variances, (batches, C) each, of the last call of a network of `with_batch_statistics`."""
+    """Means and unbiased variances, (batches, C) each, of the last call of a network from `with_batch_statistics`."""
     norms = {name: norm for name, norm in network.named_modules() if isinstance(norm, _BatchStatistics)}
     return {name: (norm.mean, norm.var * (norm.count / (norm.count - 1))) for name, norm in norms.items()}
 

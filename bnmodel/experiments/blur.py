@@ -1,4 +1,4 @@
-"""Gaussian blur as in torchvision, whose import takes a second."""
+"""Gaussian blur as in torchvision, which takes a second to import."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Cache results by the content of the arguments: networks and tensors are the same key if their bytes are the same."""
+"""Cache results by the content of the arguments: networks and tensors with the same bytes are the same key."""
 
 import hashlib
 from collections.abc import Callable, Hashable
@@ -15,7 +15,7 @@ _constant: WeakKeyDictionary[nn.Module, Hashable] = WeakKeyDictionary()  # netwo
 
 
 def cache_by_content(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Keep the `maxsize` results used last of a function of networks, tensors and hashable values.
+    """An LRU cache of `maxsize` results for a function of networks, tensors and hashable values.
 
     Results are shared: do not modify them.
     """

@@ -1,7 +1,7 @@
-"""Train three networks side by side that differ only in batch norm: none, before or after the activation.
+"""Train three networks that differ only in batch norm: none, before or after the activation.
 
-Initial weights and the order of the digits are the same, and dropout is off. They train one epoch each in turn. If the
-loss of one becomes infinite or NaN, it stops and the others continue.
+Initial weights and the order of the digits are the same, and dropout is off. The networks take turns, one epoch at a
+time. If the loss of one becomes infinite or NaN, it stops and the others continue.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
-from bnmodel.experiments.gradients import LOOKS, PLACES
+from bnmodel.experiments.gradients import PLACES, STYLES
 from bnmodel.nn.models import SimpleCNNConfig
 from bnmodel.training.history import Epoch
 from bnmodel.training.recipes import Recipe
@@ -124,14 +124,14 @@ def figure(result: Convergence, earlier: Sequence[Convergence] = ()) -> Figure:
                 draw_curve(panels, curve.name, numbers, accuracies, losses, curve.diverged is not None)
             else:
                 for axes, values in zip(panels, (accuracies, losses), strict=True):
-                    draw_earlier(axes, number, values, *LOOKS[curve.name])
-    dress(panels, "epoch", max(run.epochs for run in (*earlier, result)))
+                    draw_earlier(axes, number, values, *STYLES[curve.name])
+    label_axes(panels, "epoch", max(run.epochs for run in (*earlier, result)))
     plotting.legend(drawn, panels[0])
     return drawn
 
 
 def draw_earlier(axes: Axes, run: int, values: Sequence[float], color: str, line: str, label: str) -> None:
-    """A curve over the epochs of an earlier run: pale, not in the legend, with the number of the run at its end."""
+    """Draw the curve of an earlier run: pale, not in the legend, with the number of the run at its end."""
     epochs = range(1, len(values) + 1)
     axes.plot(epochs, values, line, color=color, alpha=0.45, linewidth=1.2, label=f"_run {run}, {label}")
     if values:
@@ -147,15 +147,15 @@ def draw_curve(
     losses: Sequence[float],
     diverged: bool,
 ) -> None:
-    """Plot accuracy and loss of one network in the style of its place, with a cross where it diverged."""
-    color, line, label = LOOKS[place]
+    """Plot accuracy and loss of one network in the style of its position, with a cross where it diverged."""
+    color, line, label = STYLES[place]
     for axes, values in zip(panels, (accuracies, losses), strict=True):
         axes.plot(numbers, values, line, color=color, marker="o", markersize=3, label=label)
         if diverged:
             axes.plot(numbers[-1:] or [0], values[-1:] or [0.5], "x", color=color, markersize=10, mew=2.5)
 
 
-def dress(panels: Sequence[Axes], unit: str, last: int) -> None:
+def label_axes(panels: Sequence[Axes], unit: str, last: int) -> None:
     """Titles and scales of the panels; `last`: the upper limit of the `unit` axis."""
     accuracy, loss = panels
     accuracy.set(title="accuracy", ylabel="validation accuracy", ylim=(0, 1.02))

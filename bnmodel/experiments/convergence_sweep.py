@@ -1,4 +1,4 @@
-"""Short runs over all learning rates × initialisers × places of batch norm, to test the claims about it.
+"""Short runs over all learning rates × initialisers × positions of batch norm, to test the claims about it.
 
 Batch norm is claimed to converge faster, to allow higher learning rates and to be less sensitive to initialisation
 (Ioffe & Szegedy 2015, arXiv 1502.03167). Each setting is trained with several seeds. `run` takes about an hour;
@@ -22,8 +22,8 @@ from torch import Generator
 
 from bnmodel import plotting
 from bnmodel.data import DataError, Digits
-from bnmodel.experiments.convergence import RATES, draw_curve, dress, recipe
-from bnmodel.experiments.gradients import LOOKS, PLACES
+from bnmodel.experiments.convergence import RATES, draw_curve, label_axes, recipe
+from bnmodel.experiments.gradients import PLACES, STYLES
 from bnmodel.io import CHECKSUM_KEYS, atomic_write, checksum, read_checked
 from bnmodel.nn.init import INITIALIZERS
 from bnmodel.nn.models import SimpleCNNConfig
@@ -44,7 +44,7 @@ LEARNED = 0.9  # final accuracy of a network that learns at all; bold in the map
 
 @dataclass(frozen=True)
 class Cell:
-    """One run. `diverged`: the step at which a non-finite loss was found; accuracy and loss are None then."""
+    """One run. `diverged`: the step at which the loss was not finite; accuracy and loss are then None."""
 
     seed: int  # of the initial weights and of the order of the digits
     place: str  # of the batch norm
@@ -174,13 +174,13 @@ def resumed(path: Path, command: str) -> tuple[Cell, ...]:
     """The cells of an interrupted sweep by the same command; none if there is no file.
 
     Raises:
-        DataError: the file is damaged, or holds a sweep by another command.
+        DataError: the file is damaged, or holds the sweep of another command.
     """
     if not path.exists():
         return ()
     found = read(path)
     if found.command != command:
-        raise DataError(f"{path}: expected a sweep by {command}, found one by {found.command}; use another --out")
+        raise DataError(f"{path}: expected the sweep of {command}, received that of {found.command}; use another --out")
     return found.cells
 
 
@@ -210,7 +210,7 @@ TITLES = {
 
 @plotting.plot_style()
 def figure(sweep: Sweep) -> Figure:
-    """Maps of the mean final accuracies, one per place, and their dependence on the rate."""
+    """Maps of the mean final accuracies, one per position, and their dependence on the rate."""
     drawn, panels = plotting.new_figure(columns=2, rows=2, width=9.6, height=7.0)
     settings = by_setting(sweep)
     for axes, place in zip(panels, PLACES, strict=False):
@@ -250,7 +250,7 @@ def _map(axes: Axes, place: str, settings: Mapping[Setting, Sequence[Cell]]) -> 
     for (row, name), (column, rate) in product(enumerate(names), enumerate(RATES)):
         cells = settings[place, name, rate]
         accuracy = mean_accuracy(cells)
-        color = LOOKS[place][0]
+        color = STYLES[place][0]
         square = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=strength(accuracy), linewidth=0)
         axes.add_patch(square)
         text = "×" if accuracy is None else f"{100 * accuracy:.1f}"
@@ -268,7 +268,7 @@ def _map(axes: Axes, place: str, settings: Mapping[Setting, Sequence[Cell]]) -> 
 def _against_rate(axes: Axes, sweep: Sweep) -> None:
     """Median over all seeds and initialisers except zeros, and a band from the worst to the best."""
     for place in PLACES:
-        color, line, label = LOOKS[place]
+        color, line, label = STYLES[place]
         learning = [cell for cell in sweep.cells if cell.place == place and cell.initializer != "zeros"]
         at = [[cell.accuracy or 0.0 for cell in learning if cell.rate == rate] for rate in RATES]
         axes.plot(RATES, [median(values) for values in at], line, color=color, marker="o", markersize=3, label=label)
@@ -284,26 +284,25 @@ def _against_rate(axes: Axes, sweep: Sweep) -> None:
 
 @plotting.plot_style()
 def curves_figure(sweep: Sweep, initializer: str, rate: float) -> Figure:
-    """Validation accuracy and loss over the steps of one setting, per place: median and range over the seeds."""
+    """Validation accuracy and loss over the steps of one setting, per position: median and range over the seeds."""
     drawn, panels = plotting.new_figure(columns=2, width=7.6, height=3.4)
     settings = by_setting(sweep)
     for place in PLACES:
         cells = settings[place, initializer, rate]
-        accuracies = _per_look([cell.accuracies for cell in cells])
-        losses = _per_look([cell.losses for cell in cells])
+        accuracies = _per_evaluation([cell.accuracies for cell in cells])
+        losses = _per_evaluation([cell.losses for cell in cells])
         steps = [sweep.every * look for look in range(1, len(accuracies) + 1)]
         for axes, values in zip(panels, (accuracies, losses), strict=True):
             low, high = [min(v) for v in values], [max(v) for v in values]
-            axes.fill_between(steps, low, high, color=LOOKS[place][0], alpha=0.15, linewidth=0)
+            axes.fill_between(steps, low, high, color=STYLES[place][0], alpha=0.15, linewidth=0)
         medians = [median(values) for values in accuracies], [median(values) for values in losses]
         draw_curve(panels, place, steps, *medians, diverged=mean_accuracy(cells) is None)
-    dress(panels, "step", sweep.steps)
+    label_axes(panels, "step", sweep.steps)
     plotting.legend(drawn, panels[0])
     return drawn
 
 
-def _per_look(of_seeds: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The values of the seeds that have not diverged, per evaluation, while these are most of the seeds."""
-    looks = zip_longest(*of_seeds)
-    found = [[value for value in values if value is not None] for values in looks]
+def _per_evaluation(of_seeds: Sequence[Sequence[float]]) -> list[list[float]]:
+    """The values of the seeds that have not diverged, for each evaluation at which these are most of the seeds."""
+    found = [[value for value in values if value is not None] for values in zip_longest(*of_seeds)]
     return [values for values in found if 2 * len(values) > len(of_seeds)]

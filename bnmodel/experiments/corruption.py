@@ -77,7 +77,7 @@ KINDS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
 
 
 def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int = 50, seed: int = 0) -> Corruption:
-    """`digit`, float32 (28, 28), and 500 test digits of the sample (100 for a large network) under one corruption.
+    """Predict `digit`, float32 (28, 28), and 500 test digits of the sample (100 for a large network) with a corruption.
 
     Batches are no larger than the number of digits.
 
@@ -111,7 +111,7 @@ def run(model: nn.Module, digit: Tensor, kind: str = "contrast", batch_size: int
 
 
 def samples(model: nn.Module) -> int:
-    """Number of digits that accuracy is measured on."""
+    """Number of digits on which accuracy is measured."""
     return SAMPLES_OF_LARGE if is_large(model) else SAMPLES
 
 
@@ -143,7 +143,7 @@ def _order(seed: int) -> Tensor:
 
 
 def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.ndarray:
-    """(S,) on `samples` digits at each severity, with the statistics of batches of `batch_size`; 0: running ones."""
+    """Accuracies (S,) on `samples` digits with the statistics of batches of `batch_size`; 0: running statistics."""
     clean = _accuracies(model, CLEAN, SEVERITIES[:1], batch_size, seed)
     return np.concatenate((clean, _accuracies(model, kind, SEVERITIES[1:], batch_size, seed)))
 

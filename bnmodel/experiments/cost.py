@@ -1,4 +1,4 @@
-"""Limits on the computation of an experiment, since a visitor waits for it.
+"""Limits on the computation of an experiment in the app.
 
 On one core, a large network such as robust takes half a second per 1,000 digits, a small one a twentieth of that.
 """

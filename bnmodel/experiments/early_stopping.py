@@ -1,8 +1,8 @@
 """Overfitting: early stopping, and the effect of dropout and weight decay on the generalisation gap.
 
-`run` computes the epoch at which a given patience would have stopped a recorded training. `stream` trains two networks
-on few digits side by side, one plain and one with dropout and weight decay, and evaluates both losses in eval mode: the
-training loss of an epoch includes dropout and averages over changing weights.
+`run` computes the epoch at which a given patience would have stopped a recorded run. `stream` trains two networks on
+few digits, one plain and one with dropout and weight decay. It evaluates both losses in eval mode, since the loss
+recorded during training includes dropout and averages over changing weights.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SKIPPED = 2  # first epochs, whose losses may lie above the figure
 
 @dataclass(frozen=True)
 class Stopped:
-    """A recorded training, and early stopping applied to it. Epochs count from 1, losses are in nats."""
+    """Early stopping applied to a recorded run. Epochs count from 1, losses are in nats."""
 
     patience: int
     train_losses: np.ndarray  # (E,)
@@ -76,7 +76,7 @@ def of_checkpoint(folder: Path | str, patience: int = 20) -> Stopped:
 
 @plotting.plot_style()
 def figure(result: Stopped) -> Figure:
-    """Both losses, and the validation loss near its minimum; epochs after the stop are pale."""
+    """Training and validation loss, and the validation loss near its minimum; epochs after the stop are pale."""
     drawn, (whole, near) = plotting.new_figure(columns=2, width=7.6, height=3.6)
     _loss(whole, result.train_losses, result.stop, "--", plotting.OLIVE, "training")
     for axes in (whole, near):

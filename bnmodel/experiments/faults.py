@@ -72,7 +72,7 @@ def statistics_not_saved(model: nn.Module, batch_size: int = 32, steps: int = 30
 
 
 def momentum_inverted(model: nn.Module, batch_size: int = 32, steps: int = 60, seed: int = 0) -> Fault:
-    """running ← momentum · running + (1 − momentum) · batch with momentum 0.1: the newest batch counts nine tenths.
+    """running ← momentum · running + (1 − momentum) · batch with momentum 0.1: the newest batch has weight 0.9.
 
     The curves are the running mean of the last norm's first channel under both rules.
     """

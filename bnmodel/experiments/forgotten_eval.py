@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_CALLS = 200
 STRIDE = 10  # calls after which the statistics are kept
-# accuracy is measured after these and the last; fixed, so that other positions of the slider use the cache
+# accuracy is measured after these and the last; fixed, so that all positions of the slider share the cache
 POINTS = (0, 20, 50, 75, 100, 150)
 
 

@@ -1,9 +1,9 @@
 """Gradients of SimpleCNN without batch norm, with it before and with it after the activation.
 
-Weights and batches are the same and dropout is off, so batch norm is the only difference. Computed are the distribution
-of the gradients per layer and, along the gradient step, the loss and the change of the gradient
-‖∇L(θ) − ∇L(θ − η∇L(θ))‖₂. Santurkar et al. (2018, arXiv 1805.11604) call it gradient predictiveness, and argue that
-batch norm helps by smoothing the loss, not by reducing “internal covariate shift”.
+Weights and batches are the same and dropout is off, so batch norm is the only difference. The experiment computes the
+distribution of the gradients per layer and, along the gradient step, the loss and the change of the gradient
+‖∇L(θ) − ∇L(θ − η∇L(θ))‖₂. Santurkar et al. (2018, arXiv 1805.11604) call this change gradient predictiveness, and argue
+that batch norm helps by smoothing the loss, not by reducing “internal covariate shift”.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST_STEPS = 20
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of the weights after some SGD steps; the first axis is the place of batch norm, as in `places`."""
+    """Gradients of the weights after some SGD steps; the first axis is the position of batch norm, as in `places`."""
 
     initializer: str
     steps: int
@@ -84,7 +84,7 @@ def run(
     own_std = std if initializer == "random_normal" else 0.1
     batch = _batches(steps + 1, batch_size, seed)[-1]
     looks = [
-        _look(place, *_trained(place, steps, initializer, rate, batch_size, own_std, seed), batch, rate)
+        _measure(place, *_trained(place, steps, initializer, rate, batch_size, own_std, seed), batch, rate)
         for place in PLACES
     ]
     shares, zero, quantiles, losses, norm, loss_along, change = map(np.array, zip(*looks, strict=True))
@@ -95,7 +95,7 @@ def run(
 
 
 def networks(initializer: str = "he_normal", std: float = 0.1, seed: int = 0) -> list[SimpleCNN]:
-    """One network per place, in training mode, with the same weights; γ is 1, biases and β are 0."""
+    """One network per position, in train mode, with the same weights; γ is 1, biases and β are 0."""
     return [_network(place, initializer, std, seed) for place in PLACES]
 
 
@@ -113,7 +113,7 @@ def _network(place: str, initializer: str, std: float, seed: int) -> SimpleCNN:
 
 
 def _blank(place: str) -> SimpleCNN:
-    """A network whose weights are still to be set; it does not draw from the global random state."""
+    """A network with uninitialised weights; creating it does not use the global random state."""
     with torch.device("meta"):
         model = SimpleCNN(SimpleCNNConfig(norm=place, dropout=0.0))
     model.to_empty(device="cpu")
@@ -158,7 +158,7 @@ def along_the_step(
     return losses, changes
 
 
-def _look(place: str, weights: list[Tensor], losses: list[float], batch: Digits, rate: float) -> tuple[object, ...]:
+def _measure(place: str, weights: list[Tensor], losses: list[float], batch: Digits, rate: float) -> tuple[object, ...]:
     """The gradients on `batch` of a network with these weights."""
     model = _blank(place)
     _set(model, weights)
@@ -206,7 +206,7 @@ def _l2(tensors: Sequence[Tensor]) -> float:
     return float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
 
 
-LOOKS = {  # place → colour, line style, label
+STYLES = {  # place → colour, line style, label
     "none": (plotting.INK, ":", "no batch norm"),
     "before": (plotting.OLIVE, "--", "before the activation"),
     "after": (plotting.ROSE, "-", "after the activation"),
@@ -221,7 +221,7 @@ def figure(result: Gradients) -> Figure:
     top = 1.25 * max(float(result.shares.max()), 0.04)
     for column, (axes, layer) in enumerate(zip(panels[:4], result.layers, strict=True)):
         for row, place in enumerate(result.places):
-            _histogram(axes, result, row, column, top * (1.05 + 0.09 * row), LOOKS[place])
+            _histogram(axes, result, row, column, top * (1.05 + 0.09 * row), STYLES[place])
         axes.set(title=layer, xlabel="size of the gradient (log)", xlim=(-8, 2), ylim=(0, 1.35 * top))
         axes.set_ylabel("share of the weights")
         plotting.ticks(axes.xaxis, powers, plotting.powers_of_ten(powers))
@@ -230,7 +230,7 @@ def figure(result: Gradients) -> Figure:
         (panels[5], result.loss_along, "loss", "loss (nats)"),
     ):
         for place, curve in zip(result.places, values, strict=True):
-            color, line, label = LOOKS[place]
+            color, line, label = STYLES[place]
             axes.plot(result.rates, curve, line, color=color, marker="o", markersize=3, label=label)
         axes.set(title=f"{name} along the step", xlabel="step size η", ylabel=unit)
     plotting.legend(drawn, panels[0])

@@ -73,7 +73,7 @@ def run(
         gain: factor for Glorot and He weights.
     """
     _check(activation, width=(width, 1), samples=(samples, 1))
-    layers = [_one_layer(name, activation, width, samples, *_own(name, mean, std, gain), seed) for name in NAMES]
+    layers = [_one_layer(name, activation, width, samples, *_relevant(name, mean, std, gain), seed) for name in NAMES]
     (input_std, *_), *rows = zip(*layers, strict=True)
     return Layer(activation, NAMES, input_std, *map(np.array, rows))
 
@@ -95,7 +95,7 @@ def stack(
     _check(activation, depth=(depth, 1), width=(width, 1), samples=(samples, 2))
     scales = [_scale(name, width, width, mean, std, gain) for name in NAMES]
     measured = np.array(
-        [_one_stack(name, activation, depth, width, samples, *_own(name, mean, std, gain), seed) for name in NAMES]
+        [_one_stack(name, activation, depth, width, samples, *_relevant(name, mean, std, gain), seed) for name in NAMES]
     )  # (6, 2, 4, L)
     forward, back, saturated, dead = measured.transpose(2, 0, 1, 3)
     expected = np.array([theory(activation, scale, depth) for scale in scales])  # (6, 2, L)
@@ -134,8 +134,8 @@ def _one_stack(
     return np.array([measure(activation, *propagate(weights, x, g, activation, norm)) for norm in NORMS])
 
 
-def _own(name: str, mean: float, std: float, gain: float) -> tuple[float, float, float]:
-    """Mean, std and gain with those reset that `name` does not use, so that results can be cached."""
+def _relevant(name: str, mean: float, std: float, gain: float) -> tuple[float, float, float]:
+    """Mean, std and gain, with the values that `name` does not use reset, so that results can be cached."""
     if name == "random_normal":
         return mean, std, 1.0
     return 0.0, 1.0, 1.0 if name == "zeros" else gain
@@ -231,7 +231,7 @@ def _decades(axes: Axes, powers: Sequence[int]) -> None:
 
 
 def _drawable(values: np.ndarray) -> np.ndarray:
-    """Replace what a log scale cannot show: zeros, and values far beyond the limits."""
+    """Replace values that a log scale cannot show: zeros, and values far beyond the limits."""
     low, high = LIMITS
     return np.where((values > low / 1e3) & (values < high * 1e3), values, np.nan)
 

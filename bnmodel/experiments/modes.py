@@ -54,7 +54,7 @@ class Modes:
 
 
 def train_probabilities(model: nn.Module, digit: Tensor, others: Tensor) -> np.ndarray:
-    """Probabilities (10,) of `digit` in train mode, as `compare` finds them."""
+    """Probabilities (10,) of `digit` in train mode, the same as from `compare`."""
     batch = torch.cat((digit.view(1, 1, 28, 28), others))
     with torch.inference_mode(), QuickPooling():
         return _array(with_batch_statistics(model)(batch)[0].exp())

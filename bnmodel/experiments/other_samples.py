@@ -31,7 +31,7 @@ def other_samples(kind: str, count: int, seed: int, digit: Tensor, label: int | 
     """Draw the other images of the batch of `digit`, float32 (28, 28), from the shipped training sample.
 
     Args:
-        kind: one of KINDS. "one class": digits of `label`; "inverted", "blurred": random digits so changed;
+        kind: one of KINDS. "one class": digits of `label`; "inverted", "blurred": random digits with this change;
             "blank": empty sheets.
         count: 0 … 255.
         seed: the same seed gives the same images.
@@ -63,7 +63,7 @@ def other_samples(kind: str, count: int, seed: int, digit: Tensor, label: int | 
 
 CLASSES = [("one class", label) for label in range(10)]
 OTHER_KINDS = [("random", None), ("blurred", None), ("blank", None), ("inverted", None), ("noise", None)]
-# Tried in turn, the cheapest first: robust takes 10 ms for the first stage, 100 ms for all of them
+# The stages of the search, the cheapest first: robust takes 10 ms for the first one, 100 ms for all of them
 TRIED = (
     (CLASSES, 1),
     (CLASSES, 7),
@@ -74,13 +74,13 @@ CLEAR = 0.3  # probability of another answer at which the search ends
 
 
 @cache_by_content(64)
-def most_telling(model: nn.Module, digit: Tensor, seed: int = 0) -> tuple[Others, bool]:
+def most_revealing(model: nn.Module, digit: Tensor, seed: int = 0) -> tuple[Others, bool]:
     """Search for other samples that change the train-mode answer to `digit`, (28, 28).
 
     Returns:
-        The first ones with which another answer has a probability of CLEAR or more, else those with the most
-        probable other answer; if no answer changes, those that lower the probability of eval mode's answer most.
-        And whether the answer changes.
+        The first samples for which another answer has a probability of at least CLEAR; if there are none, those with
+        the most probable other answer; if the answer never changes, those that lower the probability of eval mode's
+        answer most. Also, whether the answer changes.
     """
     with torch.inference_mode():
         label = int(model(digit.view(1, 1, 28, 28)).argmax())
@@ -104,7 +104,7 @@ def most_telling(model: nn.Module, digit: Tensor, seed: int = 0) -> tuple[Others
 
 
 def _in_each(model: nn.Module, digit: Tensor, choices: Sequence[Others]) -> Tensor:
-    """(K, 10): train-mode probabilities of `digit` among each of K choices of equally many other samples."""
+    """(K, 10): train-mode probabilities of `digit` in K batches with different other samples, the same number each."""
     own = digit.expand(len(choices), 1, 1, 28, 28)
     batches = torch.cat((own, _images(tuple(choices))), dim=1).flatten(0, 1)
     with torch.inference_mode(), QuickPooling():
@@ -113,9 +113,9 @@ def _in_each(model: nn.Module, digit: Tensor, choices: Sequence[Others]) -> Tens
     return probabilities
 
 
-@lru_cache(maxsize=16)  # of 4 stages, at most 0.5 MB each
+@lru_cache(maxsize=16)  # four stages per seed, at most 0.5 MB each
 def _images(choices: tuple[Others, ...]) -> Tensor:
-    """(K, count, 1, 28, 28): the images of K choices of equally many, none of which are copies of the digit."""
+    """(K, count, 1, 28, 28): the images of K choices with the same count, none of them copies of the digit."""
     nothing = torch.zeros(28, 28)
     return torch.stack([other_samples(c.kind, c.count, c.seed, nothing, c.label) for c in choices])
 

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class QuickPooling(TorchFunctionMode):
-    """Within `with QuickPooling():` every 2×2 max-pool of this thread uses the faster form."""
+    """A context manager in which every 2×2 max-pool of this thread uses the faster form."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -1,4 +1,4 @@
-"""Statistics for inference compared: of one batch, running average, cumulative average, and precise statistics.
+"""Four kinds of statistics for inference: of one batch, running average, cumulative average, precise statistics.
 
 A running average with momentum m averages over about (2 − m)/m batches: a large m is noisy, a small one lags. Precise
 statistics (Wu & Johnson 2021, arXiv 2105.07576, §3) are the mean and variance over many samples, computed norm after
@@ -209,7 +209,7 @@ def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 50) -
     for name, norm in custom_batchnorms(network).items():  # in the order of the forward pass
         count, mean, squares = 0, torch.zeros(norm.num_features).double(), torch.zeros(norm.num_features).double()
         for batch in images.split(batch_size):
-            x = _received(network, norm, batch).double().transpose(0, 1).flatten(1)  # (C, values)
+            x = _input_of(network, norm, batch).double().transpose(0, 1).flatten(1)  # (C, values)
             delta = x.mean(1) - mean  # combined as in Chan, Golub & LeVeque (1979), to avoid cancellation
             total = count + x.size(1)
             squares += x.var(1, correction=0) * x.size(1) + delta**2 * (count * x.size(1) / total)
@@ -221,23 +221,23 @@ def precise_statistics(model: nn.Module, images: Tensor, batch_size: int = 50) -
     return precise
 
 
-class _Received(Exception):
-    """Ends a forward pass at the norm whose input is wanted."""
+class _StopForward(Exception):
+    """Ends a forward pass at the norm whose input was requested."""
 
 
-def _received(network: nn.Module, norm: nn.Module, images: Tensor) -> Tensor:
+def _input_of(network: nn.Module, norm: nn.Module, images: Tensor) -> Tensor:
     """The input of `norm` for `images`; the layers after it are not computed."""
     received = []
 
     def stop(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         received.append(args[0])
-        raise _Received
+        raise _StopForward
 
     handle = norm.register_forward_pre_hook(stop)
     try:
         with QuickPooling():
             network(images)
-    except _Received:
+    except _StopForward:
         pass
     finally:
         handle.remove()

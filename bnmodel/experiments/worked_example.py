@@ -3,8 +3,8 @@
     x → x − μ → x̂ = (x − μ) / √(σ² + ε) → y = γ · x̂ + β
 
 once with the statistics of the batch (train mode) and once with the running ones (eval mode), from the same input x.
-`groupings` does the same step with the values that layer, instance and group normalisation average (Wu & He 2018,
-arXiv 1803.08494, figure 2).
+`groupings` repeats the computation with the means and variances of layer, instance and group normalisation (Wu & He
+2018, arXiv 1803.08494, figure 2).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Grouping:
 
 @dataclass(frozen=True)
 class WorkedExample:
-    """All quantities behind one output of a batch norm. The digit is the first of the batch."""
+    """All quantities that determine one output of a batch norm. The digit is the first of the batch."""
 
     norm: str
     channels: int  # of the norm
@@ -201,9 +201,9 @@ def figure(result: WorkedExample) -> Figure:
     """The channel's values in the batch with both means, and y against x, a line for each pair of statistics."""
     drawn, (values, line) = plotting.new_figure(columns=2, width=7.6, height=3.2)
     counts, edges = np.histogram(result.x, BINS)
-    look: dict[str, Any] = {"color": plotting.INK, "alpha": 0.25, "linewidth": 0}
-    plotting.stairs(values, counts, edges, fill=True, label="values x in the batch", **look)
-    for step, height, color, dashes, label in _looks(result):
+    filled: dict[str, Any] = {"color": plotting.INK, "alpha": 0.25, "linewidth": 0}
+    plotting.stairs(values, counts, edges, fill=True, label="values x in the batch", **filled)
+    for step, height, color, dashes, label in _styles(result):
         spread, at = math.sqrt(step.var), height * float(counts.max())
         values.plot([step.mean - spread, step.mean + spread], [at, at], dashes, color=color, label=label)
         values.plot([step.mean], [at], "s" if dashes == "--" else "o", color=color, markersize=6)
@@ -217,7 +217,7 @@ def figure(result: WorkedExample) -> Figure:
     return drawn
 
 
-def _looks(result: WorkedExample) -> list[tuple[Step, float, str, str, str]]:
+def _styles(result: WorkedExample) -> list[tuple[Step, float, str, str, str]]:
     return [
         (result.batch, 2, plotting.TRAIN, "--", "train mode, this batch"),
         (result.running, 6, plotting.EVAL, "-", "eval mode, running statistics"),
@@ -226,9 +226,9 @@ def _looks(result: WorkedExample) -> list[tuple[Step, float, str, str, str]]:
 
 def _line(axes: Axes, result: WorkedExample, ends: tuple[float, float]) -> None:
     """y(x), a straight line per pair of statistics."""
-    for step, _, color, look, label in _looks(result):
+    for step, _, color, dashes, label in _styles(result):
         y = [result.gamma * (x - step.mean) / math.sqrt(step.var + result.eps) + result.beta for x in ends]
-        axes.plot(ends, y, look, color=color, label=label)
-        axes.plot([result.value], [step.output], "s" if look == "--" else "o", color=color, markersize=7)
+        axes.plot(ends, y, dashes, color=color, label=label)
+        axes.plot([result.value], [step.output], "s" if dashes == "--" else "o", color=color, markersize=7)
     axes.axvline(result.value, color=plotting.INK, linestyle=":", linewidth=1.2)
     axes.set(title="output against input", xlabel="x, input of the norm", ylabel="y, its output")

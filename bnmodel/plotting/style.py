@@ -109,12 +109,12 @@ def percent(share: Any) -> str:
 
 
 def certainty(probability: Any) -> str:
-    """`percent` of a network's answer: 0 and 1 are rounded ones, which softmax never gives."""
+    """`percent` of a network's answer. It never shows 0 % or 100 %, since softmax gives neither 0 nor 1."""
     return percent(min(max(float(probability), 1e-9), 1 - 1e-9))
 
 
 def percent_axis(axis: Axis) -> None:
-    """“50 %” at the ticks of shares."""
+    """Format the ticks of an axis of shares as percentages, such as “50 %”."""
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))

@@ -12,7 +12,7 @@ from bnmodel.experiments import convergence, convergence_sweep
 from bnmodel.experiments.claims import Measure, claims
 from bnmodel.experiments.convergence import MOST_EPOCHS, RATES, Convergence
 from bnmodel.experiments.convergence_sweep import LEARNED, Cell, Sweep, by_setting, diverged, mean_accuracy, strength
-from bnmodel.experiments.gradients import LOOKS, PLACES
+from bnmodel.experiments.gradients import PLACES, STYLES
 from bnmodel.experiments.initialization import title
 from bnmodel.nn.init import INITIALIZERS
 from bnmodel.plotting import percent
@@ -166,7 +166,7 @@ def in_cell(cells: Sequence[Cell], framed: bool) -> str:
     style += "; outline: 2px solid; outline-offset: -2px" if framed else ""
     text = "×" if accuracy is None else f"{100 * accuracy:.1f}"
     share = f"<small>{diverged(cells)}</small>" if diverged(cells) else ""
-    tip = f"{title(cells[0].initializer)}, rate {cells[0].rate:g}, {LOOKS[place][2]}: {ui.plain(outcome(cells))}"
+    tip = f"{title(cells[0].initializer)}, rate {cells[0].rate:g}, {STYLES[place][2]}: {ui.plain(outcome(cells))}"
     return (
         f'<td style="{style}" data-tip="{tip}">{f"<b>{text}</b>" if (accuracy or 0) >= LEARNED else text}{share}</td>'
     )
@@ -204,7 +204,7 @@ def in_claims(sweep: Sweep) -> str:
     titles = (
         "The lecture’s claim, and whether it holds here",
         f"After {sweep.steps} steps",
-        *(LOOKS[p][2] for p in PLACES),
+        *(STYLES[p][2] for p in PLACES),
     )
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     body = ""
@@ -242,7 +242,7 @@ def runs(result: Convergence, earlier: Sequence[Convergence]) -> str:
         ]
         name = f"{number}: {title(run.initializer)}, rate {run.rate:g}, seed {run.seed}"
         rows.append((f"{name}{' (now)' if run is result else ''}", str(max(len(c.epochs) for c in run.curves)), *ends))
-    return ui.table(("Run", "Epochs", *(LOOKS[place][2] for place in PLACES)), rows)
+    return ui.table(("Run", "Epochs", *(STYLES[place][2] for place in PLACES)), rows)
 
 
 def progress(result: Convergence, state: State) -> str:

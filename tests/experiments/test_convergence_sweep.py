@@ -157,7 +157,7 @@ def test_an_interrupted_sweep_continues_and_ends_as_an_uninterrupted_one(tmp_pat
     trained = []
     again = convergence_sweep.run(*SMALL, "a command", *sizes, seeds=2, known=known, on_cell=trained.append)
     assert (again, len(trained), len(whole.cells)) == (whole, 2, 6)
-    with pytest.raises(data.DataError, match="expected a sweep by another, found one by a command"):
+    with pytest.raises(data.DataError, match="expected the sweep of another, received that of a command"):
         convergence_sweep.resumed(path, "another")
 
 

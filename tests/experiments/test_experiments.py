@@ -26,7 +26,7 @@ from bnmodel.experiments import (
 )
 from bnmodel.experiments import running_statistics as statistics
 from bnmodel.experiments.batch_statistics import custom_batchnorms, with_batch_statistics
-from bnmodel.experiments.other_samples import KINDS, most_telling, other_samples
+from bnmodel.experiments.other_samples import KINDS, most_revealing, other_samples
 from bnmodel.training.evaluation import evaluate
 from bnmodel.training.history import Epoch, History
 from demo import svg
@@ -288,15 +288,15 @@ def test_an_unknown_experiment_is_refused_with_the_names_of_all(tmp_path, capsys
     assert "expected one of modes, worked_example, batch_spread" in capsys.readouterr().err
 
 
-def test_the_most_telling_other_samples_flip_the_answer_if_they_are_said_to_and_are_deterministic():
+def test_the_most_revealing_other_samples_flip_the_answer_if_they_are_said_to_and_are_deterministic():
     images = load_sample(train=False).images
     found = 0
     for digit in images[[5, 14, 716, 900], 0]:
-        chosen, flips = most_telling(NETWORK, digit)
+        chosen, flips = most_revealing(NETWORK, digit)
         again = other_samples(chosen.kind, chosen.count, chosen.seed, digit, chosen.label)
         result = modes.compare(NETWORK, digit, again)
         assert flips == (result.train_probabilities.argmax() != result.eval_probabilities.argmax())
-        assert most_telling(NETWORK, digit) == (chosen, flips)
+        assert most_revealing(NETWORK, digit) == (chosen, flips)
         found += flips
     assert found  # 716 was chosen as one that flips
 
@@ -304,7 +304,7 @@ def test_the_most_telling_other_samples_flip_the_answer_if_they_are_said_to_and_
 def test_without_a_flip_the_samples_that_lower_the_answer_most_are_returned():
     network = copy.deepcopy(NETWORK)
     network.dense2.bias.data[1] += 1e6  # always a 1
-    chosen, flips = most_telling(network, DIGIT)
+    chosen, flips = most_revealing(network, DIGIT)
     assert not flips
     assert chosen.kind in KINDS
 
