@@ -33,7 +33,7 @@ def processor() -> str:
 
 
 def write(name: str, content: dict[str, Any]) -> None:
-    """benchmarks/results/NAME.json, with what it was measured on."""
+    """Write benchmarks/results/NAME.json, with the machine and the versions."""
     machine = {
         "processor": processor(),
         "cpu_threads": torch.get_num_threads(),

@@ -46,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     finished = FINISHED.read_text().splitlines() if options.resume and FINISHED.exists() else []
     if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > BUSY:
-        print(f"Expected a quiet machine, received a load average of {load:.1f}; end other programs.", file=sys.stderr)
+        print(f"Expected an idle machine, received a load average of {load:.1f}; end other programs.", file=sys.stderr)
     failed = []
     for command in COMMANDS:
         if command in finished:

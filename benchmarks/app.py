@@ -196,7 +196,7 @@ def summary(times: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def live_times(open_page: Callable[[], Page], url: str) -> tuple[int, dict[str, int]]:
-    """Milliseconds from “Train live” to the first point, and from pen-up to the answer while three trainings run."""
+    """Milliseconds from “Train live” to the first point, and from pen-up to the answer during three live runs."""
     drawing = open_page()
     open_app(drawing, url)
     first = []

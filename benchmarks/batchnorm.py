@@ -5,7 +5,7 @@ python -m benchmarks.batchnorm [--device cuda] [--modes eager] [--parts layers s
 Alone: inference, and forward with backward, for five shapes, in float32 and bfloat16, eager and compiled. Training
 steps: of SimpleCNN and of RobustCNN, which is channels-last, in float32 and under bfloat16 autocast. Times on the CPU
 are processor times on one thread of one core, with memory kept as in `python -m bnmodel train`
-(`bnmodel/training/allocator.py`). The layers alternate; a time is the minimum over all turns.
+(`bnmodel/training/allocator.py`). The layers alternate; a time is the minimum over all rounds.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def seconds(work: Work, repeats: int, device: str) -> float:
 
 
 def compare(works: dict[str, Work], device: str = "cpu") -> dict[str, dict[str, float]]:
-    """Milliseconds of each work, the minimum of many turns, and their ratio to the first one's."""
+    """Milliseconds of each function, the minimum of many rounds, and the ratio to those of the first function."""
     for work in works.values():
         seconds(work, 2, device)  # compiles, fills caches
     once = {name: seconds(work, 2, device) for name, work in works.items()}

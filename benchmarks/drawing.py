@@ -110,7 +110,7 @@ def read(models: dict[str, Recognizer], batch: Batch) -> dict[str, Score]:
 
 
 def summary(pixels: Score, conditions: dict[str, Score]) -> dict[str, Any]:
-    """The results of a model. `pixels`: those on the original digits, about the best that drawings can reach."""
+    """The results of a model. `pixels`: its result on the original digits, about the upper limit for drawings."""
     worst = min(conditions, key=lambda name: conditions[name].accuracy)
     return {
         "mean": float(np.mean([result.accuracy for result in conditions.values()])),

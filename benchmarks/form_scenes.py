@@ -84,7 +84,7 @@ def digit(strokes: Strokes, tall: float, brush: float, most: tuple[float, float]
 
 
 def _finished(printed: np.ndarray, written: np.ndarray, rng: Rng) -> np.ndarray:
-    """Print and ink on white, or photographed on paper."""
+    """The form and the ink on white, or photographed on paper."""
     size = printed.shape
     if rng.random() < 0.5:
         return p.rgba(p.inked(p.inked(np.full(size, 255.0), printed, rng.uniform(0, 150)), written, 0))

@@ -40,7 +40,7 @@ Drawings = dict[str, tuple[Answer, str]]  # drawing → its answers on an idle s
 
 @dataclass
 class Seen:
-    """Measurements: seconds to the answers below the pad and on the tab, and errors."""
+    """Measurements: seconds until the answers below the pad and on the tab, and errors."""
 
     pad: list[float] = field(default_factory=list)
     tab: list[float] = field(default_factory=list)
@@ -96,7 +96,7 @@ class App:
         raise RuntimeError("the stream ended without an answer")
 
     async def alone(self, count: int) -> Drawings:
-        """Some digits with their answers, which come one at a time."""
+        """Some digits with their answers, requested one at a time."""
         found = {}
         for digit in load_sample(train=False).images[:count, 0].numpy():
             drawing = png_url(enlarge(as_ink(digit)))

@@ -1,4 +1,4 @@
-"""Mutation test: breaks a file in many ways, one at a time, and lists the changes that its tests do not notice.
+"""Mutation test: break a file in many ways, one at a time, and list the changes that its tests do not detect.
 
     python -m benchmarks.mutants bnmodel/training/history.py tests/training/test_early_stopping.py --sample 40
 

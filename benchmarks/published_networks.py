@@ -1,4 +1,4 @@
-"""Small versions of published networks of other fields, for the catalogue: how people use batch norms there."""
+"""Small versions of published networks from other fields, for the catalogue, with their uses of batch norm."""
 
 import torch
 import torch.nn.functional as F

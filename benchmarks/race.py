@@ -2,9 +2,9 @@
 
 python -m benchmarks.race --data-root DIR
 
-Both see all 60,000 training digits once, from memory; only the training is timed. The other recipe has two convolutions
-of 24 and 32 channels, a dense layer of 256, Adam and a one-cycle schedule. Five seeds each, alternating, on one thread.
-Processor times are compared, since the machine may be shared; wall times are recorded too.
+Both train once on all 60,000 training digits, from memory; only training is timed. The other recipe has two
+convolutions of 24 and 32 channels, a dense layer of 256, Adam and a one-cycle schedule. Five seeds each, alternating,
+on one thread. Processor times are compared, since the machine may be shared; wall times are recorded too.
 """
 
 import time
@@ -47,7 +47,7 @@ def opponent(train: Digits, seed: int) -> nn.Module:
 
 
 def sprint(train: Digits, seed: int) -> nn.Module:
-    """Train the recipe, with validation on a hundred digits, which takes negligible time."""
+    """Train the recipe; the validation on a hundred digits takes negligible time."""
     model, generator = new_network(replace(SPRINT, seed=seed))
     training = Training(model, train, train[:100], replace(SPRINT, seed=seed), "cpu", generator)
     for _ in training.epochs():

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/*.md from the results of the benchmarks.
+"""Write the tables of README.md and docs/*.md from the results of the benchmarks.
 
 A table is between `<!-- NAME -->` and `<!-- end -->`, and is not edited by hand.
 """

@@ -7,7 +7,7 @@ from benchmarks import CHECKPOINTS
 from benchmarks.markdown import table
 from export.bench import read_rows
 
-STYLES = (  # of the conditions of benchmarks.drawing, those that are listed
+STYLES = (  # the conditions of benchmarks.drawing that the table lists
     "plain", "brush 1 %", "brush 12 %", "very shaky hand", "turned +15°", "crossed sevens", "ones with foot and flag",
     "ones with a long flag", "slashed zeros", "sevens in one stroke", "small-headed nines", "closed fours",
     "fours like a bolt",

@@ -1,4 +1,4 @@
-"""Runs the app in its own process and operates it in a browser, for tests and benchmarks."""
+"""Run the app in its own process and operate it in a browser, for tests and benchmarks."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Variation of the robust network's test accuracy over seeds: the shipped one and refits from other seeds.
+"""Variation of the test accuracy of `robust` over seeds: the shipped network and refits with other seeds.
 
 python -m benchmarks.seeds [--seeds N …] [--model FOLDER] [--out DIR] [--data-root DIR]
 

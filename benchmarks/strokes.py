@@ -1,4 +1,4 @@
-"""Vectorises digits: from pixels to pen strokes that may have drawn them.
+"""Vectorise digits: from pixels to pen strokes that may have drawn them.
 
 A stroke is float64 (points, 2): (x, y) in digit pixels, where pixel j covers [j, j + 1]. A dot has one point.
 """

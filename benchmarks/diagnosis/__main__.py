@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     seeds = range(parser.parse_args().seeds)
     torch.set_num_threads(1)
-    times = {name: ratio(*timed) for name, timed in TIMED.items()}  # first: trainings leave the heap in pieces
+    times = {name: ratio(*timed) for name, timed in TIMED.items()}  # first, since training fragments the heap
     result = {
         "seeds": len(seeds),
         "faults": {fault.name: planted(fault, seeds) for fault in FAULTS},

@@ -1,4 +1,4 @@
-"""Faults of batch norms, planted as people make them: by how the network is trained, loaded or called."""
+"""Faults of batch norms, planted as they occur in practice: in how the network is trained, loaded or called."""
 
 import copy
 from collections.abc import Callable

@@ -88,7 +88,7 @@ HEALTHY = (
 
 
 def handed_in(model: nn.Module, data: Data) -> Iterator[tuple[str, nn.Module, list[Any]]]:
-    """The same network as people pass it in: other modes and batch sizes, few samples, no targets."""
+    """The same network passed in different ways: modes, batch sizes, few samples, no targets."""
     inputs, targets = data.test
     ways = {
         "64": data.batches(64),

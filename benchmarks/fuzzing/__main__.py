@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from benchmarks import write
-from benchmarks.fuzzing.attack import KINDS, NO_HTTP, PROPERTIES, Attack, Report, listening, look_at, memory
+from benchmarks.fuzzing.attack import KINDS, NO_HTTP, PROPERTIES, Attack, Report, describe, listening, memory
 from benchmarks.fuzzing.files import encoded, seven
 from benchmarks.running_app import Served, serve_logged
 from demo.server.memory import EVERY
@@ -25,7 +25,7 @@ def main() -> None:
     ):
         secret, canary = secrets.token_hex(16), Path(folder) / "canary.png"
         canary.write_bytes(encoded(seven(), "PNG") + secret.encode())
-        attack = Attack(served, look_at(served, canary, listener), secret)
+        attack = Attack(served, describe(served, canary, listener), secret)
         attack.check("at first")
         memories = [memory(served)]
         for name, (kind, number) in KINDS.items():

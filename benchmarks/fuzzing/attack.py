@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[Kind, int]] = {  # with the number of requests
     "bodies": (requests.bodies, 600),
     "addresses": (requests.addresses, 700),
     "reading": (requests.reading, 700),
-    "strangers": (requests.strangers, 300),
+    "strangers": (requests.guesses, 300),
     "large": (requests.large, 16),
 }
 NO_HTTP = 100  # requests that are not HTTP
@@ -223,8 +223,8 @@ def listening() -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-def look_at(served: Served, canary: Path, listener: str) -> Target:
-    """What is publicly known about the app."""
+def describe(served: Served, canary: Path, listener: str) -> Target:
+    """The public description of the app."""
     config = httpx.get(f"{served.url}/config", timeout=TIME_LIMIT).json()
     controls = {control["id"]: control for control in config["components"]}
     functions = tuple(

@@ -117,7 +117,7 @@ def reading(rng: random.Random, target: Target) -> Iterator[Case]:
         yield Case(rng.choice(("GET", "GET", "HEAD")), rng.choice(starts) + rng.choice(WAYS)(path), b"", headers)
 
 
-def strangers(rng: random.Random, target: Target) -> Iterator[Case]:
+def guesses(rng: random.Random, target: Target) -> Iterator[Case]:
     """Guessed streams, sessions and events."""
     while True:
         guess = rng.choice((session(rng), "", "undefined", "null", "a" * 3000, "../a", "%00", "*", "1"))

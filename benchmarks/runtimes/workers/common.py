@@ -1,7 +1,7 @@
-"""Shared code of the workers: run the golden inputs, compare the outputs, and time calls in turns with ONNX Runtime.
+"""Shared code of the workers: run the golden inputs, compare the outputs, and time calls against ONNX Runtime.
 
-A worker runs in the environment of its runtime, so that it can rely only on the standard library, numpy and ONNX
-Runtime. `python run_NAME.py FOLDER STEM` prints one JSON object as its last line; it may write into the folder.
+A worker runs in the environment of its runtime, which has only numpy and ONNX Runtime in addition.
+`python run_NAME.py FOLDER STEM` prints one JSON object as its last line; it may write into the folder.
 """
 
 import base64
