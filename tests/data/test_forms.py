@@ -1,4 +1,4 @@
-"""Printed forms around digits are no ink, and straight strokes of digits are no form."""
+"""Printed forms around digits are not ink, and straight strokes of digits are not forms."""
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def test_a_box_or_a_line_alone_is_a_drawing(side: int) -> None:
         assert torch.equal(before, after)
 
 
-def test_bars_of_touching_digits_are_no_underline() -> None:
+def test_bars_of_touching_digits_are_not_an_underline() -> None:
     ink = np.zeros((150, 270), np.uint8)
     for left in (30, 70, 110):
         ink = np.maximum(ink, drawn(STROKES["7"], 80, (left, 30), (270, 150)))

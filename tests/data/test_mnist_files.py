@@ -110,7 +110,7 @@ def test_missing_files_that_cannot_be_downloaded_are_named_with_a_remedy(
         assert part in message
 
 
-def test_without_download_no_download_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_download_false_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", lambda self: pytest.fail("tried to download"))
     with pytest.raises(DataError, match="--data-root"):
         load_mnist(True, tmp_path, download=False)
@@ -170,7 +170,7 @@ def test_a_sample_is_made_of_the_first_digits_of_each_class(
         (np.zeros((3, 28, 28), np.uint8), np.zeros(2, np.uint8)),
     ],
 )
-def test_other_arrays_are_no_sample(images: np.ndarray, labels: np.ndarray, tmp_path: Path) -> None:
+def test_other_arrays_are_refused_as_a_sample(images: np.ndarray, labels: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "sample.npz", train_images=images, train_labels=labels)
     with pytest.raises(DataError, match="expected the MNIST sample"):
         load_sample(True, tmp_path / "sample.npz")

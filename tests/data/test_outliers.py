@@ -33,7 +33,7 @@ def test_outliers_have_the_shape_and_the_range_of_digits_and_are_none_of_them(se
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_twentieth_of_the_outliers_are_two_digits_across_each_other() -> None:
+def test_a_twentieth_of_the_outliers_are_two_digits_at_a_right_angle() -> None:
     across = torch.maximum(DIGITS, DIGITS.roll(1, dims=0).rot90(1, (2, 3)))
     share = (outliers(DIGITS, seeded()) == across).flatten(1).all(dim=1).float().mean()
     assert share == pytest.approx(0.05, abs=0.02)

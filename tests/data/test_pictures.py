@@ -172,7 +172,7 @@ RADIUS = np.hypot(*(np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2))
     [(90, abs(RADIUS - 75) < 2), (80, RADIUS > 92)],
     ids=["circle", "table around a sheet"],
 )
-def test_what_is_around_the_digit_does_not_matter(size: int, around: np.ndarray, name: str) -> None:
+def test_the_background_around_the_digit_does_not_matter(size: int, around: np.ndarray, name: str) -> None:
     ink = drawn(STROKES[name], size, ((SIDE - size) // 2,) * 2, (SIDE, SIDE))
     digit, plain = sketch(painted(np.where(around, 255, ink)))[0], sketch(painted(ink))[0]
     assert float((digit - plain).abs().max()) < 0.1
@@ -180,7 +180,7 @@ def test_what_is_around_the_digit_does_not_matter(size: int, around: np.ndarray,
 
 @pytest.mark.parametrize("name", STROKES)
 @pytest.mark.parametrize("background", ["desk", "wood"])
-def test_a_note_on_something_else_is_read(background: str, name: str) -> None:
+def test_a_note_on_another_background_is_read(background: str, name: str) -> None:
     ink = drawn(STROKES[name], 100, (50, 50), (SIDE, SIDE))
     note = painted(ink, pen=(20, 30, 60), paper=(240, 225, 90))
     rng, x = np.random.default_rng(0), np.arange(SIDE)

@@ -178,7 +178,7 @@ def classifier() -> SketchClassifier:
         return SketchClassifier(SimpleCNN()).eval()
 
 
-def test_the_classifier_gives_the_networks_probabilities_of_the_digit_it_shows(classifier: SketchClassifier) -> None:
+def test_the_classifier_returns_the_probabilities_of_the_digit_it_returns(classifier: SketchClassifier) -> None:
     canvas = painted(drawn(STROKES["7"], 200))
     probabilities, digit, ink = classifier(canvas)
     expected_digit, expected_ink = sketch(canvas)

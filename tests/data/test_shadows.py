@@ -1,4 +1,4 @@
-"""Shadows with a sharp edge: no ink, and no hindrance to reading a digit."""
+"""Shadows with a sharp edge are not ink and do not change the digit that they cross."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What the tests of the app share."""
+"""Fixtures for the tests of the app."""
 
 from playwright.sync_api import expect
 

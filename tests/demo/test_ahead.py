@@ -1,4 +1,4 @@
-"""What a tab computes ahead is what its controls ask for."""
+"""Tabs precompute the results that their controls ask for."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ def drawn() -> Drawn:
 
 
 def wait_for(compute: Callable[[Model], object], model: Model) -> None:
-    """Wait for what the tab has begun."""
+    """Wait for the computation that the tab has begun."""
     begun = compute_ahead.cache_info().misses
     compute_ahead(compute, model).join()
     assert compute_ahead.cache_info().misses == begun
@@ -49,7 +49,7 @@ def test_another_kind_or_batch_size_of_corruption_needs_no_digits_to_be_read_aga
     assert set(cache) == before
 
 
-def test_what_a_later_tab_needs_is_computed_while_one_looks_at_this_tab(drawn: Drawn) -> None:
+def test_results_for_later_tabs_are_precomputed(drawn: Drawn) -> None:
     compute_ahead.cache_clear()
     why.show(drawn, 31, "random", 1, 0, 0, -1)
     wait_for(statistics.every_batch_size, drawn.model)

@@ -50,7 +50,7 @@ def choose(page: Page, dropdown: str, option: str) -> None:
     page.get_by_role("option", name=option, exact=True).click()
 
 
-def test_the_first_look_shows_an_example_and_says_so(page: Page) -> None:
+def test_a_new_visitor_sees_an_example_that_is_marked_as_one(page: Page) -> None:
     expect(page.locator(".sentence")).to_contain_text("Example – draw to use your own digit")
     assert sum(bars(page, EVAL)) == pytest.approx(1, abs=1e-3)
     assert sum(bars(page, TRAIN)) == pytest.approx(1, abs=1e-3)
@@ -105,7 +105,7 @@ def test_the_class_can_be_chosen_only_for_samples_of_one_class(page: Page) -> No
     expect(page.locator("#class input")).to_be_disabled()
 
 
-def test_a_new_digit_costs_the_tab_one_request(page: Page) -> None:
+def test_a_new_digit_causes_one_request_of_the_tab(page: Page) -> None:
     page.wait_for_timeout(300)
     calls: list[str] = []
     page.on("request", lambda request: calls.append(request.url) if "/queue/join" in request.url else None)
@@ -263,7 +263,7 @@ def test_compare_modes_answers_in_both_modes_and_the_same_for_the_same_seed(clie
     assert other["probabilities_eval"] == answer["probabilities_eval"]
 
 
-def test_batch_spread_tells_how_far_the_answers_scatter(client: Client, digit_file: Path) -> None:
+def test_batch_spread_measures_the_spread_of_the_answers(client: Client, digit_file: Path) -> None:
     answer = client.predict(handle_file(digit_file), batch_size=4, seed=0, api_name="/batch_spread")
     assert answer["label"] == 7
     assert 0 <= answer["flipped"] <= 1
@@ -284,14 +284,14 @@ def test_batch_spread_tells_how_far_the_answers_scatter(client: Client, digit_fi
         ("/batch_spread", {"batch_size": 0}, "batch_size: expected a whole number 1 … 256, received 0"),
     ],
 )
-def test_what_is_out_of_range_is_refused_with_what_was_expected(
+def test_values_out_of_range_are_refused_with_the_expected_range(
     client: Client, digit_file: Path, endpoint: str, arguments: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(AppError, match=words):
         client.predict(handle_file(digit_file), **arguments, api_name=endpoint)
 
 
-def test_a_blank_image_has_no_modes_to_compare(client: Client, tmp_path: Path) -> None:
+def test_compare_modes_refuses_a_blank_image(client: Client, tmp_path: Path) -> None:
     Image.new("L", (50, 50)).save(tmp_path / "blank.png")
     with pytest.raises(AppError, match="received a blank image"):
         client.predict(handle_file(tmp_path / "blank.png"), api_name="/compare_modes")

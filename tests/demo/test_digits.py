@@ -101,7 +101,7 @@ def test_the_nearest_digit_is_chosen(point: tuple[float, float], digit: int) -> 
 
 
 @pytest.mark.parametrize("at", [[0.5], [0.5, "x"], [10**400, 0], [math.nan, 0], {"x": 1}, "0.5,0.5", True])
-def test_an_invalid_point_is_refused_in_words(at: Any) -> None:
+def test_an_invalid_point_is_refused_with_a_message(at: Any) -> None:
     with pytest.raises(gr.Error, match="at: expected two numbers from -1 to 2, received"):
         pad.point(at)
 
@@ -119,12 +119,12 @@ def test_the_answer_is_about_the_chosen_digit_and_its_own_sheet(recognizer: Reco
     assert read.probabilities.tolist() == said["probabilities"]
 
 
-def test_one_digit_is_its_own_sheet(recognizer: Recognizer) -> None:
+def test_a_single_digit_keeps_the_whole_sheet(recognizer: Recognizer) -> None:
     said = said_of(recognizer, sheet(7), (0.9, 0.5))
     assert (said["label"], said["digits"], said["chosen"], said["canvas"], said["advice"]) == (7, [], None, "", "")
 
 
-def test_no_sure_answer_comes_with_advice(recognizer: Recognizer) -> None:
+def test_a_doubtful_answer_comes_with_advice(recognizer: Recognizer) -> None:
     empty = said_of(recognizer, np.full((280, 280, 4), 255, np.uint8), None)
     assert (empty["label"], "Nothing stands out" in empty["advice"]) == (None, True)
     ten = np.zeros((280, 280, 4), np.uint8)

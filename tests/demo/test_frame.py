@@ -84,7 +84,7 @@ def test_the_keyboard_reaches_a_tabs_controls_within_twenty_steps(page: Page) ->
         assert steps <= 20
 
 
-def test_what_has_the_focus_can_be_seen(page: Page) -> None:
+def test_the_focused_element_is_visible(page: Page) -> None:
     for place in (
         ".pad-brush input",
         "#kind input",
@@ -138,7 +138,7 @@ def test_the_head_does_not_overlap_at_any_width(desktop: BrowserContext, app_url
                 assert apart, (width, boxes)
 
 
-def test_a_term_leads_to_its_meaning_and_the_glossary_has_them_all(page: Page) -> None:
+def test_terms_link_to_their_meaning_and_are_all_in_the_glossary(page: Page) -> None:
     term = page.locator("[role=tabpanel]:visible a.term").first
     term.press("Enter")
     expect(page.locator(".term-note")).to_be_visible()
@@ -159,7 +159,7 @@ def test_the_documentation_has_the_glossary_of_the_page() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
-def test_the_pad_is_whole_and_in_sight_however_far_one_scrolls(
+def test_the_whole_pad_stays_visible_while_scrolling(
     desktop: BrowserContext, app_url: str, width: int, height: int
 ) -> None:
     page = desktop.new_page()

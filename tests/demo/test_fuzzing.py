@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from benchmarks import ROOT
-from benchmarks.fuzzing.attack import KINDS, PROPERTIES, Attack, Property, listening, look_at
+from benchmarks.fuzzing.attack import KINDS, PROPERTIES, Attack, Property, describe, listening
 from benchmarks.fuzzing.files import encoded, seven
 from benchmarks.fuzzing.values import META, Case, post, upload
 from benchmarks.running_app import Served
@@ -29,7 +29,7 @@ def attacked(app: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     secret, canary = secrets.token_hex(16), tmp_path_factory.mktemp("canary") / "canary.png"
     canary.write_bytes(encoded(seven(), "PNG") + secret.encode())
     with listening() as (listener, visits):
-        attack = Attack(app, look_at(app, canary, listener), secret)
+        attack = Attack(app, describe(app, canary, listener), secret)
         for name, number in NUMBERS.items():
             attack.run(name, KINDS[name][0], number, seed=1)
         attack.run_no_http(20, seed=1)
@@ -81,16 +81,16 @@ def test_the_documentation_states_the_limits_of_the_code() -> None:
         "an uploaded file, and all files of an upload together": f"{request_body.LARGEST_FILE // 10**6} MB",
         "files of an upload": str(request_body.MOST_FILES),
         "an image": f"{api.MOST_PIXELS // 10**6} million pixels; {sides}",
-        "its shorter side then": f"at least {api.SHORTEST_SIDE} pixels",
+        "the shorter side of an image, after this reduction": f"at least {api.SHORTEST_SIDE} pixels",
         "any other request": f"{request_body.LARGEST_JSON // 10**6} MB, {request_body.MOST_VALUES:,} values, "
         f"{request_body.DEEPEST} levels",
         "a drawing, as a data URL": f"{LONGEST_DATA_URL:,} characters, {CANVAS_SIDE} × {CANVAS_SIDE} pixels",
         "other text": f"{validation.LONGEST_TEXT:,} characters",
         "a URL": f"{middleware.LONGEST_URL:,} bytes, {middleware.LONGEST_NAME} between two slashes",
-        "calls of the endpoints at once; others wait": str(api.AT_ONCE),
+        "simultaneous calls of the endpoints; others wait": str(api.AT_ONCE),
         "waiting calls; others are refused with 503": str(app.MOST_WAITING),
-        "live training runs at once; others wait": str(live_training.MAX_TRAININGS),
-        "visitors whose controls are remembered, at 0.4 MB each": str(app.MOST_SESSIONS),
+        "simultaneous live training runs; others wait": str(live_training.MAX_TRAININGS),
+        "visitors whose controls are stored, at 0.4 MB each": str(app.MOST_SESSIONS),
     }
 
 
@@ -118,7 +118,7 @@ def test_the_documentation_states_the_limits_of_the_code() -> None:
     ],
     ids=lambda value: f"{value.path[:30]} {len(value.body)}" if isinstance(value, Case) else "",
 )
-def test_more_than_the_limits_is_refused_in_words(app_url: str, case: Case, status: int, words: str) -> None:
+def test_requests_beyond_the_limits_are_refused(app_url: str, case: Case, status: int, words: str) -> None:
     reply = httpx.request(case.method, app_url + case.path, content=case.body, headers=case.headers, timeout=60)
     assert reply.status_code == status
     assert words in reply.text

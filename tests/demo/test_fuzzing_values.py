@@ -61,7 +61,7 @@ def attempt(
 @example("file", {"path": "a\0b", "meta": META})
 @example("file", {"path": "http://a/b.png", "meta": META})
 @example("free", [{"path": "http://a/b.png", "meta": META}])
-def test_a_control_takes_a_value_or_says_what_it_expected(name: str, value: Any) -> None:
+def test_a_control_accepts_a_value_or_says_what_it_expected(name: str, value: Any) -> None:
     _, words = attempt(check, CONTROLS[name], value)
     assert len(words) < 400
     if words:
@@ -101,7 +101,7 @@ def test_a_control_refuses_what_it_cannot_be_set_to(name: str, values: tuple[Any
         ("file", (None,)),
     ],
 )
-def test_a_control_takes_what_it_can_be_set_to(name: str, values: tuple[Any, ...]) -> None:
+def test_a_control_accepts_every_value_that_it_can_be_set_to(name: str, values: tuple[Any, ...]) -> None:
     assert [words for value in values if (words := attempt(check, CONTROLS[name], value)[1])] == []
 
 
@@ -136,7 +136,7 @@ def changed(draw: st.DrawFn) -> str:
 @given(JSON | st.text().map(lambda text: f"data:image/png;base64,{text}") | changed())
 @example(DRAWING)
 @example(png_url(np.zeros((281, 280, 4), np.uint8)))
-def test_a_drawing_is_decoded_or_refused_in_words(url: Any) -> None:
+def test_a_drawing_is_decoded_or_refused_with_a_message(url: Any) -> None:
     canvas, words = attempt(decode_canvas, url)
     if words:
         assert words.startswith("drawing: expected a PNG")
@@ -169,7 +169,7 @@ def test_an_image_of_every_promised_format_is_read_in_every_mode(tmp_path: Path,
         assert read_canvas(str(file)).shape == (120, 100, 4)
 
 
-def test_a_damaged_image_is_read_or_refused_in_words_without_its_path(tmp_path: Path) -> None:
+def test_a_damaged_image_is_read_or_refused_with_a_message_without_its_path(tmp_path: Path) -> None:
     file, read = tmp_path / "image", 0
     changed = (content for _, content in itertools.islice(damaged(random.Random(0)), 500))
     for content in (*strange().values(), png_of(50, 50), *changed):

@@ -41,7 +41,7 @@ def pixels(page: Page) -> str:
 
 
 def open_drawn(page: Page, url: str) -> None:
-    """Open the app where a drawing is expected to come back by itself."""
+    """Open the app, and wait until it has restored a drawing."""
     open_app(page, url)
     page.wait_for_function("Number(document.querySelector('.pad').dataset.settled || 0) > 0")
     expect(page.locator(SENTENCE)).not_to_contain_text("xample")
@@ -101,7 +101,7 @@ def test_a_link_holds_an_example_an_erased_part_and_a_picture(context: BrowserCo
 
 
 @pytest.mark.parametrize("code", ["AQ", "!", "AgM", "AQMR_____w", "A" * 20_000, "AQEK", "AQL___8"])
-def test_a_damaged_drawing_in_a_link_is_told_and_does_no_harm(context: BrowserContext, app_url: str, code: str) -> None:
+def test_a_damaged_drawing_in_a_link_is_reported_and_ignored(context: BrowserContext, app_url: str, code: str) -> None:
     page = context.new_page()
     errors = watch_errors(page)
     open_app(page, f"{app_url}/#drawing={code}")
@@ -129,7 +129,7 @@ def test_a_lost_connection_marks_the_tab_as_stale_and_keeps_the_drawing(context:
     assert pixels(page) == drawn
 
 
-def test_redo_brings_back_what_undo_took_until_something_new_is_drawn(page: Page) -> None:
+def test_redo_restores_undone_strokes_until_a_new_one_is_drawn(page: Page) -> None:
     draw(page, SEVEN)
     drawn = pixels(page)
     act(page, "Undo")
@@ -182,7 +182,7 @@ def test_a_picture_can_be_turned_and_cropped_with_the_keyboard(page: Page) -> No
     assert answer(page) == "7"
 
 
-def test_a_dropped_file_that_is_no_picture_is_refused_in_words(page: Page) -> None:
+def test_a_dropped_file_that_is_no_picture_is_refused_with_a_message(page: Page) -> None:
     page.locator(".pad-sheet").evaluate(
         """sheet => {
             const dataTransfer = new DataTransfer();

@@ -1,4 +1,4 @@
-"""Live trainings: a few at once, closed when they are stopped or their page is closed."""
+"""Live training: a few runs at once, closed when they are stopped or their page is closed."""
 
 import re
 import time
@@ -16,12 +16,12 @@ from bnmodel.training.history import Epoch
 from demo.app import build_app, launch_options
 from demo.server.live_training import MAX_TRAININGS
 
-TIMEOUT = 120_000  # ms, for a machine with other things to do
+TIMEOUT = 120_000  # ms, for a busy machine
 
 
 @dataclass
 class Trainer:
-    """The app in this process, whose live trainings go on until they are closed."""
+    """The app in this process, with live runs that continue until they are closed."""
 
     url: str = ""
     begun: list[int] = field(default_factory=list)  # their seeds
@@ -56,7 +56,7 @@ def trainer() -> Iterator[Trainer]:
 
 
 def visitor(browser: Browser, url: str) -> Page:
-    """A page on the tab of the trainings."""
+    """A page on the tab with live training."""
     # a context of its own: a browser has six connections to a server, and a page of Gradio keeps two of them open
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.set_default_timeout(TIMEOUT)
@@ -67,7 +67,7 @@ def visitor(browser: Browser, url: str) -> Page:
 
 @pytest.fixture
 def ready(trainer: Trainer) -> Iterator[Trainer]:
-    """The app, without trainings before and after."""
+    """The app, without runs before and after."""
     trainer.begun.clear()
     trainer.closed.clear()
     yield trainer
@@ -77,7 +77,7 @@ def ready(trainer: Trainer) -> Iterator[Trainer]:
 
 @pytest.fixture
 def pages(ready: Trainer, browser: Browser) -> Iterator[list[Page]]:
-    """As many visitors as may train, and one more."""
+    """As many visitors as may train at once, and one more."""
     opened = [visitor(browser, ready.url) for _ in range(MAX_TRAININGS + 1)]
     yield opened
     for page in opened:
@@ -110,7 +110,7 @@ def train(page: Page) -> None:
 BUSY = f"Busy: {MAX_TRAININGS} runs are training here; yours starts when one of them ends."
 
 
-def test_a_training_too_many_waits_says_so_and_starts_when_a_page_is_closed(
+def test_a_run_beyond_the_limit_waits_with_a_message_and_starts_when_a_page_is_closed(
     pages: list[Page], trainer: Trainer
 ) -> None:
     *others, last = pages
@@ -167,7 +167,7 @@ def test_a_double_click_trains_once(alone: Page, trainer: Trainer) -> None:
     wait_until(lambda: len(trainer.closed) == 1, "the training is closed")
 
 
-def test_one_started_right_after_stop_trains_on(alone: Page, trainer: Trainer) -> None:
+def test_a_run_started_right_after_stop_continues(alone: Page, trainer: Trainer) -> None:
     for _ in range(3):
         train(alone)
         alone.locator("#conv-stop").click()

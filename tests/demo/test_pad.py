@@ -170,14 +170,12 @@ def test_a_picture_without_ink_gets_advice(page: Page, shadow: list[tuple[int, i
     expect(page.locator(".pad-words")).to_contain_text("Nothing stands out from the paper")
 
 
-def test_a_chosen_file_that_is_no_image_is_refused_in_words(page: Page) -> None:
+def test_a_chosen_file_that_is_no_image_is_refused_with_a_message(page: Page) -> None:
     page.locator(".pad-file input").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no image"})
     expect(page.locator(".pad-words")).to_contain_text("not an image")
 
 
-def test_a_server_that_does_not_answer_is_told_in_words_and_the_pad_recovers(
-    desktop: BrowserContext, app_url: str
-) -> None:
+def test_the_pad_reports_a_server_that_does_not_answer_and_recovers(desktop: BrowserContext, app_url: str) -> None:
     page = desktop.new_page()
     open_app(page, app_url)
     recognize = re.compile("component_server")
@@ -216,7 +214,7 @@ def test_a_finger_draws_on_a_phone_and_does_not_scroll_the_page(browser: Browser
     context.close()
 
 
-def test_a_scribble_that_no_digit_explains_gets_a_question_mark_and_says_so(page: Page) -> None:
+def test_a_scribble_unlike_any_digit_gets_a_question_mark_and_a_message(page: Page) -> None:
     scribble = [(0.2, 0.2), (0.8, 0.75), (0.25, 0.7), (0.75, 0.15), (0.5, 0.85), (0.15, 0.45), (0.85, 0.5), (0.4, 0.15)]
     draw(page, scribble)
     assert answer(page) == "?"

@@ -1,4 +1,4 @@
-"""What tabs share: one channel, one batch; and a pixel, chosen by click or by key."""
+"""Controls that tabs share: the channel and the batch; and the pixel, chosen by click or key."""
 
 import re
 
@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 from tests.demo.tab_helpers import choose_tab
 
 
-def test_a_channel_pointed_at_is_marked_wherever_it_is_and_one_chosen_is_followed_in_the_next_tab(page: Page) -> None:
+def test_a_channel_under_the_mouse_is_marked_in_all_pictures_and_a_chosen_one_is_followed(page: Page) -> None:
     choose_tab(page, "Why")
     channel = page.locator("#maps button[data-channel] >> nth=2")
     channel.hover()
@@ -33,7 +33,7 @@ def test_a_channel_that_only_a_later_layer_has_can_be_followed(page: Page) -> No
     expect(page.locator("#statistics .sentence")).to_contain_text(f"channel {number} of conv5.norm")
 
 
-def test_tabs_that_look_at_a_batch_look_at_the_same_one(page: Page) -> None:
+def test_all_tabs_with_a_batch_share_the_same_batch(page: Page) -> None:
     page.locator("#try-blurred-digits").click()
     expect(page.locator("#modes .sentence")).to_contain_text("31 blurred digits")
     for title, place in (("Why", "#why"), ("Worked out", "#worked")):

@@ -67,7 +67,7 @@ def test_the_app_can_be_reached_from_outside_only_on_a_space(monkeypatch: pytest
     assert (options["server_name"], options["server_port"]) == ("0.0.0.0", SPACE_PORT)
 
 
-def test_nothing_is_shared_or_readable_that_need_not_be() -> None:
+def test_the_app_is_not_shared_and_adds_no_readable_paths() -> None:
     options = launch_options(gr.Blocks())
     assert "allowed_paths" not in options
     assert options["share"] is False
@@ -110,7 +110,7 @@ def container(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_docker_copies_is_what_it_may_see() -> None:
+def test_docker_copies_exactly_what_dockerignore_admits() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     copied = {line.split()[1] for line in lines if line.startswith("COPY ")}
     ignored = (ROOT / ".dockerignore").read_text().split()

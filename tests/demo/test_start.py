@@ -1,4 +1,4 @@
-"""What the app loads before its page can be used."""
+"""Start of the app: what it loads before the page is usable, and errors in its options."""
 
 import os
 import socket
@@ -44,7 +44,7 @@ def test_an_option_that_does_not_exist_is_refused_with_the_variables_that_do() -
     assert "GRADIO_SERVER_PORT=PORT" in ended.stderr
 
 
-def test_a_wrong_port_is_refused_in_words_before_anything_is_loaded() -> None:
+def test_a_wrong_port_is_refused_with_a_message_before_anything_is_loaded() -> None:
     command, environment = [sys.executable, "-m", "demo"], {**os.environ, PORT: "abc"}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
@@ -53,11 +53,11 @@ def test_a_wrong_port_is_refused_in_words_before_anything_is_loaded() -> None:
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "7860.0", "²", "7_860"])
-def test_what_is_no_port_is_a_mistake(port: str) -> None:
+def test_invalid_ports_are_refused(port: str) -> None:
     assert f"received {port!r}" in mistake({PORT: port})
 
 
-def test_a_port_in_use_is_a_mistake_and_a_free_one_is_none() -> None:
+def test_a_port_in_use_is_refused_and_a_free_one_accepted() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         port = str(other.getsockname()[1])
@@ -66,12 +66,12 @@ def test_a_port_in_use_is_a_mistake_and_a_free_one_is_none() -> None:
     assert mistake({PORT: port}) == ""
 
 
-def test_an_address_of_no_machine_or_of_another_is_a_mistake() -> None:
+def test_addresses_of_other_machines_or_of_none_are_refused() -> None:
     for name in ("192.0.2.1", "no such machine", "long" * 20):
         assert f"{NAME}: expected an IPv4 address or name of this machine, received {name!r}" in mistake({NAME: name})
 
 
-def test_an_empty_variable_is_as_none() -> None:
+def test_an_empty_variable_counts_as_unset() -> None:
     environment = {NAME: "", PORT: " "}
     assert mistake(environment) == ""
     assert environment == {}

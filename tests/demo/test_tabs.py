@@ -76,7 +76,7 @@ def with_torch_batch_norm(model: nn.Module) -> nn.Module:
         ("robust", 4, "conv5.norm"),
     ],
 )
-def test_the_chosen_norm_is_shown_or_the_last_of_a_network_with_fewer(
+def test_the_chosen_norm_is_shown_or_the_last_one_of_a_network_with_fewer_norms(
     frame: Frame, model: str, layer: int, norm: str
 ) -> None:
     drawn = frame.drawn(None, model)
@@ -85,14 +85,14 @@ def test_the_chosen_norm_is_shown_or_the_last_of_a_network_with_fewer(
         assert f"of {norm} is" in statistics.show(drawn, 1, "random", 1, 0, layer, 0, 0.1, 2)
 
 
-def test_a_channel_that_is_not_there_is_replaced_in_words(frame: Frame) -> None:
+def test_a_missing_channel_is_replaced_with_a_message(frame: Frame) -> None:
     drawn = frame.drawn(None, "lecture")
     told = "block1.norm has channels 0 to 9; 9 is shown."
     assert told in worked_out.show(drawn, 1, "random", 1, 0, 0, 99, 1, 0, -5, -1)
     assert told in statistics.show(drawn, 1, "random", 1, 0, 0, 99, 0.1, 2)
 
 
-def test_an_average_over_more_batches_than_were_seen_is_not_said_to_cover_them(frame: Frame) -> None:
+def test_an_average_over_more_batches_than_were_seen_does_not_claim_to_cover_them(frame: Frame) -> None:
     drawn = frame.drawn(None, "lecture")
     for momentum, told in (
         (0.01, "needs about <b>199 batches</b>. After only 60 batches"),
@@ -154,7 +154,7 @@ def test_small_numbers_keep_the_digits_that_pupils_need_to_compute_with_them(val
     assert worked_html.short(value) == words
 
 
-def test_factors_over_many_layers_are_told_as_powers_of_ten() -> None:
+def test_factors_over_many_layers_are_shown_as_powers_of_ten() -> None:
     assert initialise.short(1.2e24) == "1.2\u00a0·\u00a010<sup>24</sup>"
     assert initialise.short(1.2e-5).endswith("10<sup>−5</sup>")
     assert initialise.short(0.25) == "0.25"
@@ -291,7 +291,7 @@ def test_every_tab_follows_the_drawing(page: Page) -> None:
     expect(page.locator("#parity .sentence")).to_contain_text("all read 7")
 
 
-# of a text, and of the first opaque thing behind it
+# of a text, and of the first opaque element behind it
 COLOURS = """text => {
     let behind = text;
     while (getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentElement;
@@ -319,7 +319,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_what_happens_between_two_maps_is_written_between_them(
+def test_the_operation_between_two_maps_is_written_between_them(
     desktop: BrowserContext, app_url: str, width: int
 ) -> None:
     page = desktop.new_page()
@@ -383,7 +383,7 @@ def test_the_exported_files_can_be_downloaded_under_the_networks_name_and_nothin
         assert page.request.get(f"{app_url}/gradio_api/file={path}").status == 403
 
 
-def test_a_picture_of_positive_and_negative_values_is_nothing_where_they_are_zero() -> None:
+def test_a_picture_of_positive_and_negative_values_is_transparent_where_they_are_zero() -> None:
     pixels = diverging(np.array([[-2.0, 0.0, 1.0]]), 2.0)
     assert pixels[0, :, 3].tolist() == [255, 0, 127]
     assert pixels[0, 0, :3].tolist() != pixels[0, 2, :3].tolist()
@@ -406,7 +406,7 @@ def test_a_row_of_the_certificate_has_the_largest_difference_and_share(
     assert files.worst(checks) == expected
 
 
-def test_files_that_agree_bit_for_bit_are_said_to(example: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_agree_bit_for_bit_are_reported_as_equal(example: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     same = {name: lambda canvas: [example.probabilities] for name in FORMATS if name != "onnx"}
     monkeypatch.setattr(files, "_LOADED", {example.model.folder: same})
     (shown,) = files.show(example)

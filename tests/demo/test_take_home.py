@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from tests.demo.tab_helpers import choose_tab
 
 
-def test_a_figure_tells_its_values_under_the_mouse_and_to_the_arrow_keys(page: Page) -> None:
+def test_a_figure_shows_its_values_under_the_mouse_and_with_the_arrow_keys(page: Page) -> None:
     choose_tab(page, "Chance")
     panel = page.locator("#chance .figure svg >> nth=1")
     panel.hover()

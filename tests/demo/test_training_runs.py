@@ -1,4 +1,4 @@
-"""A live training without a browser: its states, pictures and buttons."""
+"""A live run without a browser: its states, pictures and buttons."""
 
 import time
 from collections.abc import Generator
@@ -9,11 +9,11 @@ import pytest
 from demo.server import live_training
 from demo.server.live_training import Run, Runs
 
-TIMEOUT = 120_000  # ms, for a machine with other things to do
+TIMEOUT = 120_000  # ms, for a busy machine
 
 
 class Steps:
-    """The numbers 1 … `last`, and a note of whether somebody closed them."""
+    """A generator of 1 … `last` that records whether it was closed."""
 
     def __init__(self, last: int = 100) -> None:
         self.last, self.taken, self.closed = last, 0, False
@@ -116,7 +116,7 @@ def test_the_buttons_are_those_of_the_current_training() -> None:
     assert [button.interactive for button in runs.buttons()] == [True, False, True, True, False, False]
 
 
-def test_no_two_trainings_take_a_step_at_the_same_time(no_interval: None) -> None:
+def test_no_two_runs_take_a_step_at_the_same_time(no_interval: None) -> None:
     at_once, most = 0, 0
 
     def steps() -> Generator[int]:

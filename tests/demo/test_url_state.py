@@ -84,7 +84,7 @@ def test_a_control_without_a_name_is_refused_with_the_remedy() -> None:
         url_state.describe([gr.Slider(0, 1)])
 
 
-def test_no_two_things_on_the_page_have_the_same_name(blocks: list[gr.blocks.Block]) -> None:
+def test_names_on_the_page_are_unique(blocks: list[gr.blocks.Block]) -> None:
     names = [block.elem_id for block in blocks if block.elem_id]
     assert len(names) == len(set(names))
     assert "tab" not in names
@@ -155,7 +155,7 @@ def test_the_code_reads_the_drawing_once_there_is_one(
 # ---- in Chromium
 
 
-def test_a_changed_control_stands_in_the_address_and_the_default_does_not(page: Page) -> None:
+def test_the_address_has_changed_controls_and_no_defaults(page: Page) -> None:
     choose_tab(page, "Gradients")
     expect(page).to_have_url(re.compile(r"\?tab=gradients$"))
     page.locator("#grad-steps input[type=number]").fill("3")

@@ -116,7 +116,7 @@ def test_the_corrupted_digits_are_normalised_in_batches_of_the_chosen_size(model
 
 
 @pytest.mark.parametrize("momentum", [0.02, 0.1, 0.5, 1.0])
-def test_noise_and_arrival_of_a_running_average_are_those_of_the_theory(momentum: float) -> None:
+def test_noise_and_convergence_of_a_running_average_match_the_theory(momentum: float) -> None:
     batches = np.random.default_rng(1).normal(10, 0.5, 400)
     running = running_average((torch.tensor(batches)[:, None],) * 2, momentum)[0][:, 0].numpy()
     found = approach(batches, running, 10, momentum)
@@ -127,7 +127,7 @@ def test_noise_and_arrival_of_a_running_average_are_those_of_the_theory(momentum
     assert abs(found.batches - found.batches_expected) <= 1 + 0.2 * found.batches_expected
 
 
-def test_a_running_average_with_momentum_0_never_arrives() -> None:
+def test_a_running_average_with_momentum_0_never_converges() -> None:
     batches = np.array([1.0, 1.2, 0.8])
     found = approach(batches, np.zeros(4), 1, 0)
     assert found.batches is None

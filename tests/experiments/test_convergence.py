@@ -1,4 +1,4 @@
-"""Three trainings in turn, and what the page shows of them."""
+"""Three runs in turn, and their figures and sentences on the page."""
 
 import dataclasses
 import re
@@ -63,7 +63,7 @@ def test_each_network_has_its_epoch_in_turn_and_the_picture_grows_by_one_point_a
     assert counts == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [2, 1, 1], [2, 2, 1], [2, 2, 2]]
 
 
-def test_a_network_whose_loss_is_no_longer_finite_has_diverged_and_the_others_go_on():
+def test_a_network_whose_loss_is_no_longer_finite_has_diverged_and_the_others_continue():
     trainings = {"good": small(recipe("after", epochs=3)), "bad": small(recipe("none", 1e30, "random_normal", 3))}
     *_, (good, bad) = in_turn(trainings)
     assert (len(good.epochs), good.diverged) == (3, None)

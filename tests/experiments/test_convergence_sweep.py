@@ -1,4 +1,4 @@
-"""The sweep of short runs: how it trains, what the shipped results hold, and the claims drawn from them."""
+"""The sweep of short runs: its training, the shipped results, and the claims tested on them."""
 
 import dataclasses
 import json
@@ -101,7 +101,7 @@ def largest_rate(good):
         ((1.0, 2.0, 3.0), (9.0, 1.0, 3.0), False),  # larger on average, by one seed alone
     ],
 )
-def test_a_place_is_better_if_the_interval_of_the_paired_difference_excludes_zero(none, after, better):
+def test_a_position_is_better_if_the_interval_of_the_paired_difference_excludes_zero(none, after, better):
     measure = Measure("accuracy", {"none": none, "before": none, "after": after}, larger_is_better=True)
     assert measure.better("after") == better
     assert not measure.better("before")
@@ -137,7 +137,7 @@ def test_a_cell_is_the_plain_loop_with_torchs_own_loss_and_optimiser():
     assert (cell.accuracies, len(cell.losses)) == ((cell.accuracy,), 1)
 
 
-def test_a_sweep_survives_its_file(tmp_path):
+def test_a_sweep_is_unchanged_after_writing_and_reading(tmp_path):
     cells = (
         Cell(0, "none", "zeros", 10.0, None, None, (0.1,), (2.3,), 80),
         Cell(1, "after", "zeros", 1.0, 0.5, 1.0, (), (), None),
@@ -172,7 +172,7 @@ def test_a_training_whose_loss_became_infinite_has_diverged_and_no_accuracy():
     assert (cell.accuracy, cell.loss, cell.accuracies, cell.diverged) == (None, None, (), 2)
 
 
-def test_the_steps_to_a_target_are_those_of_the_first_look_that_saw_it():
+def test_the_steps_to_a_target_end_at_the_first_evaluation_that_reaches_it():
     cell = Cell(0, "none", "zeros", 1.0, 0.5, 1.0, (0.5, 0.98, 0.9), (1.0, 1.0, 1.0), None)
     assert steps_to(cell, 40) == 80
     assert steps_to(cell, 40, target=0.99) is None
@@ -225,7 +225,7 @@ def test_the_claims_are_a_table_of_a_line_per_measure_and_a_column_per_place_of_
 
 
 @pytest.mark.parametrize("option", ["steps", "every", "seeds"])
-def test_a_sweep_of_nothing_is_refused(option: str) -> None:
+def test_an_empty_sweep_is_refused(option: str) -> None:
     digits = data.load_sample(train=True)
     with pytest.raises(ValueError, match=f"{option}: expected at least 1, received 0"):
         convergence_sweep.run(digits, digits, "command", **{option: 0})

@@ -49,7 +49,7 @@ def test_the_checkpoints_own_patience_gives_its_own_end():
 
 
 @pytest.mark.parametrize(("losses", "patience"), [([], 3), ([1.0], 0)])
-def test_no_epoch_and_no_patience_are_refused_in_words(losses, patience):
+def test_no_epoch_and_no_patience_are_refused_with_a_message(losses, patience):
     with pytest.raises(ValueError, match="at least 1 epoch and a patience of at least 1, received"):
         run(losses, patience)
 
@@ -69,7 +69,7 @@ def test_the_sentence_says_where_it_stops_and_what_that_costs():
 
 
 @pytest.mark.parametrize("patience", [1, 5, 40])
-def test_the_picture_shows_the_whole_training_and_its_end_near_by(patience):
+def test_the_picture_shows_the_whole_run_and_a_close_up_of_its_end(patience):
     legend, panels = tab.recorded(LECTURE, patience).split('<div class="figure">')
     assert panels.count("<svg") == 2
     assert "kept: epoch" in legend
@@ -117,6 +117,6 @@ def test_at_first_nothing_is_trained_and_the_picture_is_empty():
         ({"epochs": 0}, "epochs: expected 1 … 30, received 0"),
     ],
 )
-def test_impossible_arguments_are_refused_in_words(arguments, message):
+def test_impossible_arguments_are_refused_with_a_message(arguments, message):
     with pytest.raises(ValueError, match=message):
         next(early_stopping.stream(**arguments))

@@ -72,7 +72,7 @@ def test_alone_a_digit_is_normalised_by_its_own_statistics():
     assert alone.others.shape == (0, 28, 28)
 
 
-def test_copies_of_the_digit_change_nothing_against_being_alone():
+def test_copies_of_the_digit_give_the_same_answer_as_the_digit_alone():
     copies = modes.compare(NETWORK, DIGIT, other_samples("copies", 9, 0, DIGIT))
     alone = modes.compare(NETWORK, DIGIT, other_samples("copies", 0, 0, DIGIT))
     np.testing.assert_allclose(copies.train_probabilities, alone.train_probabilities, atol=1e-5)
@@ -117,7 +117,7 @@ def test_many_batches_at_once_are_normalised_as_one_by_one(batches, size):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_the_spread_closes_in_on_the_eval_answer_as_the_batch_grows():
+def test_the_spread_narrows_towards_the_eval_answer_as_the_batch_grows():
     result = batch_spread.run(NETWORK, load_sample(train=False).images[8, 0], batch_size=4, batches=40)
     width = result.quantiles[:, 2] - result.quantiles[:, 0]
     assert width[-1] < width[1]

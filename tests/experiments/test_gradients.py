@@ -90,7 +90,7 @@ def test_along_the_step_loss_and_gradient_are_those_of_a_network_that_took_it(pl
     assert changes[1] == pytest.approx(float(difference.norm()), rel=1e-3)
 
 
-def test_a_look_along_the_step_leaves_the_weights_where_they_were():
+def test_evaluating_along_the_step_does_not_change_the_weights():
     model = networks()[0]
     before = [p.detach().clone() for p in model.parameters()]
     along_the_step(model, BATCH, gradients_of(model, BATCH)[1], [0.5])
@@ -118,7 +118,7 @@ def test_for_the_same_parameters_batch_norm_makes_the_later_layers_gradients_lar
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_what_the_page_says_of_predictiveness_is_what_is_measured(seed):
+def test_the_page_shows_the_measured_predictiveness(seed):
     at = 1 + gradients.ALONG.index(1.0)
     he, glorot = (run(name, steps=10, seed=seed) for name in ("he_normal", "glorot_uniform"))
     none, before, after = he.change[:, at] / he.norm
@@ -139,12 +139,12 @@ def test_what_the_page_says_of_predictiveness_is_what_is_measured(seed):
         ({"initializer": "xavier"}, "initializer: expected one of random_normal"),
     ],
 )
-def test_impossible_arguments_are_refused_in_words(arguments, message):
+def test_impossible_arguments_are_refused_with_a_message(arguments, message):
     with pytest.raises(ValueError, match=message):
         run(**arguments)
 
 
-def test_every_digit_has_its_turn_before_any_comes_again():
+def test_every_digit_is_used_once_before_any_is_repeated():
     first, second = gradients._batches(2, 500, 0)
     pool = {image.numpy().tobytes() for image in load_sample(train=True).images}
     seen = {image.numpy().tobytes() for batch in (first, second) for image in batch.images}

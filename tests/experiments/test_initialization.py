@@ -34,7 +34,7 @@ def test_one_layer_is_what_simple_mlp_answers(name):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_the_spread_of_one_layer_is_the_theorys_within_the_sampling_error(activation):
+def test_the_spread_of_one_layer_matches_the_theory_within_the_sampling_error(activation):
     result = initialization.run(activation, samples=200)
     np.testing.assert_allclose(result.output_std, result.theory_std, rtol=0.03)
 
@@ -60,7 +60,7 @@ def test_the_variance_named_for_glorot_and_he_is_that_of_torchs_initialisers(nam
     assert scale == pytest.approx(400 * float(weight.var()), rel=4 * math.sqrt(2 / weight.numel()))
 
 
-def test_mean_and_std_are_random_normals_and_gain_is_glorots_and_hes():
+def test_mean_and_std_apply_to_random_normal_and_gain_to_glorot_and_he():
     for name in NAMES:
         plain, changed = (draw_weight(name, 40, 30, seeded(0), *options) for options in ((0, 1, 1), (2, 0.5, 3)))
         expected = 2 + 0.5 * plain if name == "random_normal" else 3 * plain
@@ -166,7 +166,7 @@ def test_weights_with_a_mean_are_drawn_but_have_no_theory():
         ({"samples": 1}, "samples: expected at least 2, received 1"),
     ],
 )
-def test_an_impossible_stack_is_refused_in_words(arguments, message):
+def test_an_impossible_stack_is_refused_with_a_message(arguments, message):
     with pytest.raises(ValueError, match=message):
         initialization.stack(**arguments)
 

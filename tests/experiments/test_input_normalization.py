@@ -94,14 +94,14 @@ def test_normalised_inputs_converge_in_fewer_steps_and_their_bowl_is_round():
     assert result.normalized.converged_after < result.raw.converged_after
 
 
-def test_steps_to_converge_are_counted_until_the_loss_stays_low():
+def test_steps_to_convergence_count_until_the_loss_stays_low():
     result = run(steps=100)
     after = result.raw.converged_after
     assert result.raw.excess[after - 1] > 1e-3
     assert (result.raw.excess[after:] <= 1e-3).all()
 
 
-def test_correlation_is_what_normalisation_leaves():
+def test_normalisation_does_not_remove_correlation():
     result = run(correlation=0.6)
     assert result.normalized.condition_number == pytest.approx(1.6 / 0.4)
 
@@ -137,7 +137,7 @@ def test_the_signs_are_those_of_autograd_sample_by_sample():
         ({"batch_size": 201}, "batch_size: expected 1 … 200, the number of samples, received 201"),
     ],
 )
-def test_impossible_data_and_descents_are_refused_in_words(arguments, message):
+def test_impossible_data_and_descents_are_refused_with_a_message(arguments, message):
     with pytest.raises(ValueError, match=message):
         run(**arguments)
 

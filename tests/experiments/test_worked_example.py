@@ -71,7 +71,7 @@ def test_the_output_maps_are_what_torchs_layer_answers_in_either_mode(norm):
 
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(st.integers(1, 5), st.sampled_from([1, 4, 6, 8, 9]), st.integers(1, 4), st.integers(0, 10_000))
-def test_the_other_normalisations_are_torchs_own(count, channels, side, seed):
+def test_the_other_normalisations_match_torchs_layers(count, channels, side, seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count, channels, side, side, generator=generator) * 3 + 1
     channel, row, column = channels - 1, side - 1, 0
@@ -108,7 +108,7 @@ def test_by_default_it_follows_the_most_shifted_channel_at_the_input_furthest_fr
     assert abs(result.value) == np.abs(result.x[0]).max()
 
 
-def test_gamma_beta_and_eps_of_ones_own_replace_the_networks():
+def test_given_gamma_beta_and_eps_replace_those_of_the_network():
     result = worked_example.run(NETWORK, DIGIT, OTHERS, gamma=0.0, beta=3.0, eps=1.0)
     assert (result.batch.output, result.running.output) == (3.0, 3.0)
     assert result.batch.normalized == pytest.approx(result.batch.centred / math.sqrt(result.batch.var + 1))

@@ -1,6 +1,6 @@
-"""Trainings that are killed, run out of disk or share a folder keep their finished epochs and can be resumed.
+"""Runs that are killed, run out of disk or share a folder keep their finished epochs and can be resumed.
 
-Each training is a process, forked from one that has imported the libraries already.
+Each run is a process, forked from one that has already imported the libraries.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ def train(out: Path, recipe: Recipe, told: Connection, most_bytes: int | None = 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., tuple[multiprocessing.Process, Connection]]]:
-    """A function that starts a training and returns once it runs."""
+    """A function that starts a run and returns once it trains."""
     processes = []
 
     def begin(out: Path, recipe: Recipe = RECIPE, most_bytes: int | None = None):  # type: ignore[no-untyped-def]

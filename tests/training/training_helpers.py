@@ -32,7 +32,7 @@ def seeded_model(recipe: Recipe, seed: int = 0) -> SimpleCNN:
 
 
 class Spoiler:
-    """Called after each epoch: copies the weights, and spoils the model after epoch `last_good`."""
+    """A callback after each epoch that copies the weights, and corrupts the model after epoch `last_good`."""
 
     def __init__(self, model: SimpleCNN, last_good: int) -> None:
         self.model, self.last_good = model, last_good
