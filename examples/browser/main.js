@@ -24,7 +24,7 @@ async function read() {
 let stale = false // the sheet has changed since it was last read
 let reading = false
 
-/** Reads the sheet, again as long as it has changed meanwhile, so that the answer follows the pen. */
+/** Reads the sheet, and repeats this while the sheet changes, so that the answer follows the pen. */
 async function changed() {
   stale = true
   if (reading || !session) return
