@@ -33,7 +33,7 @@ from bnmodel.deploy.loading import METADATA
 from bnmodel.deploy.onnx_model import finished, serialized
 from bnmodel.deploy.running_maxima import with_pooling
 from bnmodel.deploy.signature import Port
-from bnmodel.deploy.tracing import any_length, export, quiet
+from bnmodel.deploy.tracing import any_length, exact_constants, export, quiet
 from bnmodel.io import atomic_write
 
 EXPORT_OPSETS = (18, 20)  # the exporter's own, and a second try for operators that need a newer one
@@ -87,7 +87,7 @@ class Program:
 
     def _onnx(self, opset: int) -> Any:
         pooled = with_pooling(self.graph)
-        with quiet(), any_length():
+        with quiet(), any_length(), exact_constants():
             exported: Any = torch.onnx.export(
                 self.exported if pooled is None else replace(self, graph=pooled).exported,
                 dynamo=True,

@@ -2,10 +2,12 @@
 
 import io
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -85,6 +87,27 @@ def _normalize(image: Tensor, mean: Sequence[float], std: Sequence[float], inpla
     """torchvision's, without its comparison of `std` with 0."""
     shift, scale = (torch.as_tensor(one, dtype=image.dtype).reshape(-1, 1, 1) for one in (mean, std))
     return image.sub_(shift).div_(scale) if inplace else (image - shift) / scale
+
+
+@contextmanager
+def exact_constants() -> Iterator[None]:
+    """Let onnxscript's optimiser take only 0 for 0 and 1 for 1.
+
+    With its tolerance of 1e-8, x / (norm + 1e-9) becomes x / norm, which is NaN where x is 0.
+    """
+    from onnxscript.rewriter import _matcher
+
+    before = _matcher.math  # type: ignore[attr-defined]
+    _matcher.math = SimpleNamespace(isclose=_equal_in_float32)  # type: ignore[attr-defined, assignment]
+    try:
+        yield
+    finally:
+        _matcher.math = before  # type: ignore[attr-defined]
+
+
+def _equal_in_float32(found: float, sought: float, **_: float) -> bool:
+    """Equal if `sought` is an integer, else up to float32's rounding."""
+    return found == sought or (not float(sought).is_integer() and math.isclose(found, sought, rel_tol=2**-24))
 
 
 @contextmanager

@@ -332,3 +332,28 @@ def test_an_array_without_axes_stays_without_axes():
             return x * scale
 
     assert arguments(Scaled(), (X.numpy(), np.array(2.0))).tensors[1].shape == ()
+
+
+class SmallConstants(Body):
+    """ε of 1e-9 and less, which decide what happens at 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x).relu()
+        mean = y / (y.sum(1, keepdim=True) + 1e-9)
+        unit = y / (y.square().sum(1, keepdim=True).sqrt() + 1e-12)
+        return torch.cat([mean, unit, (y + 1e-8).log(), y * (1 + 3e-6) - 1e-10], 1)
+
+
+def test_small_constants_are_kept(tmp_path):
+    network = SmallConstants().eval()
+    nn.init.constant_(network.norm.bias, -100.0)  # so that all outputs of the ReLU are 0
+    certify(network, X, tmp_path)
+    expected = network(X).detach().numpy()
+    assert np.isfinite(expected).all()
+    for format in FORMATS:
+        np.testing.assert_allclose(load(tmp_path, format=format)(X.numpy())["output"], expected, rtol=1e-6, atol=1e-12)
+    nn.init.zeros_(network.norm.bias)
+    certify(network, torch.rand(X.shape), tmp_path)
+    inputs = torch.full_like(X, -1e3).numpy()
+    for format in FORMATS:
+        assert np.isfinite(load(tmp_path, format=format)(inputs)["output"]).all()
