@@ -136,7 +136,7 @@ class InkFinder(nn.Module):
         """Σ w·x and Σ w of each cell → the local weighted mean of x: over the narrow neighbourhood, plus 0.3 cells'
         worth of the mean over the wide one, which decides where the narrow one contains no paper.
         """
-        far = (self.wide @ weighted @ self.wide) / (self.wide @ weight @ self.wide + 1e-9)
+        far = (self.wide @ weighted @ self.wide) / (self.wide @ weight @ self.wide).clamp(min=1e-9)
         return (self.narrow @ weighted @ self.narrow + 0.3 * far) / (self.narrow @ weight @ self.narrow + 0.3)
 
 
