@@ -167,14 +167,22 @@ def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def reading_order(boxes: Tensor, present: Tensor) -> Tensor:
     """Boxes (n, 4) and a mask of the digits among them (n,) → permutation matrix of the first MOST, (MOST, n).
 
-    A digit is in an earlier line than another if its middle is higher by more than half of their larger height.
+    Neighbours whose middles differ in height by at most half of their larger height are in one line, so that a line
+    may rise or fall. A line is earlier than another if it is higher by more than half of the digits' larger height.
     """
     left, middle, height = boxes[:, 0], (boxes[:, 1] + boxes[:, 3]) / 2, boxes[:, 3] - boxes[:, 1]
     half = torch.maximum(height[:, None], height) / 2
-    below = middle[:, None] - middle  # (n, n): how much lower the first one is
-    before = (below > half) | ((below.abs() <= half) & (left[:, None] > left))
-    rank = (before & present).sum(dim=1)  # (n,); ties are in the order of `boxes`
     index = torch.arange(boxes.size(0), device=boxes.device)
+    gap = left[:, None] - boxes[:, 2]  # negative or 0 where they overlap
+    near = ((middle[:, None] - middle).abs() <= half) & (torch.maximum(gap, gap.t()) <= 3 * half)
+    line = torch.maximum((near & present & present[:, None]).to(boxes.dtype), (index[:, None] == index).to(boxes.dtype))
+    for _ in range(3):  # neighbours of neighbours, MOST digits in all
+        line = (line @ line > 0).to(boxes.dtype)
+    middle = line @ middle / line.sum(dim=1)
+    below = middle[:, None] - middle  # (n, n): how much lower the first one's line is
+    right = left[:, None] > left
+    before = ((below > half) & (line <= 0)) | (((below.abs() <= half) | (line > 0)) & right)
+    rank = (before & present).sum(dim=1)  # (n,); ties are in the order of `boxes`
     equal = (rank[:, None] == rank) & (index[:, None] > index)
     rank = (((rank[:, None] > rank) | equal) & present).sum(dim=1)
     return ((rank == torch.arange(8, device=boxes.device)[:, None]) & present).to(boxes.dtype)

@@ -99,6 +99,13 @@ def test_lines_are_read_one_after_the_other() -> None:
     assert order.argmax(dim=1)[:4].tolist() == [1, 2, 3, 0]
 
 
+@pytest.mark.parametrize("rise", [-12, 12])
+def test_a_line_that_rises_or_falls_is_read_from_left_to_right(rise: int) -> None:
+    boxes = torch.tensor([[60.0 * i, rise * i + 100, 60 * i + 40, rise * i + 160] for i in (3, 0, 7, 1, 6, 4, 2, 5)])
+    order = reading_order(boxes, torch.ones(8) > 0)
+    assert (order @ boxes)[:, 0].tolist() == [60.0 * i for i in range(8)]
+
+
 @given(st.integers(0, 2**31), st.integers(1, 12))
 def test_the_reading_order_is_a_permutation_of_the_digits(seed: int, count: int) -> None:
     drawn_boxes = np.random.default_rng(seed).integers(0, 6, (count, 2, 2)) * 10.0  # many of them are equal
