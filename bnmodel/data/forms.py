@@ -60,6 +60,12 @@ def _next(apart: Tensor, length: Tensor) -> Tensor:
     return ((apart >= 0) & (apart < length)).to(apart.dtype)
 
 
+def _slanted(mask: Tensor, tall: Tensor) -> Tensor:
+    """Maximum over as many rows as a slightly turned line of `tall` cells covers."""
+    rows = thickened(mask)
+    return torch.maximum(rows, thickened(rows) * (tall > 60)) if mask.size(0) > 80 else rows
+
+
 def _lines(mask: Tensor, flat: Tensor, apart: Tensor, length: Tensor, thick: Tensor) -> Tensor:
     """Lines along the rows, without the strokes that cross them."""
     gap, rows = _next(apart, 0.15 * length), _next(apart, thick + 1)
@@ -71,15 +77,25 @@ def _lines(mask: Tensor, flat: Tensor, apart: Tensor, length: Tensor, thick: Ten
 
 def _walls(mask: Tensor, flat: Tensor, steep: Tensor, apart: Tensor, tall: Tensor) -> Tensor:
     """The walls of boxes or of a row of cells, if most of the other ink has a wall on all four sides."""
-    across = mask * runs(thickened(mask), apart, 0.7 * tall)
-    down = mask * runs(thickened(mask.t()), apart, 0.8 * tall).t()
+    across = mask * runs(_slanted(mask, tall), apart, 0.7 * tall)
+    down = mask * runs(_slanted(mask.t(), tall), apart, 0.8 * tall).t()
     lying, upright = across * flat, down * steep
+    if mask.size(0) > 80:  # a wall that is slightly turned leaves the three rows
+        lying = _continued(lying, mask * flat, apart, 0.3 * tall)
+        upright = _continued(upright.t(), (mask * steep).t(), apart, 0.3 * tall).t()
     thin = torch.maximum(lying, upright)
     walls = torch.maximum(thin, around(thin[None])[0] * torch.maximum(across, down))  # with their crossings
     rest = mask * (1 - around(walls[None])[0])
     columns = _next(apart, 1.6 * tall)
     inside = rest * _within(lying, apart, tall) * (upright @ columns > 0) * (upright @ columns.t() > 0)
     return walls * ((inside.sum() >= 0.7 * rest.sum()) & (inside.sum() >= 0.5 * tall))
+
+
+def _continued(lines: Tensor, thin: Tensor, apart: Tensor, length: Tensor) -> Tensor:
+    """Lines along the rows with what continues them in the next rows: `thin` ink in runs of at least `length` ()."""
+    near = _next(apart, length)
+    beside = (around(lines[None])[0] @ (near + near.t()) > 0).to(lines.dtype)
+    return torch.maximum(lines, thin * runs(thickened(thin), apart, length) * beside)
 
 
 def _is_pair(lines: Tensor, mask: Tensor, apart: Tensor, tall: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from preprocessing_helpers import STROKES, drawn, painted
 from torch import Tensor
 
@@ -66,6 +67,16 @@ def test_a_form_is_removed_and_its_digits_stay(form, pen: int) -> None:  # type:
     assert (before - alone).abs().sum() > 400  # the form is there
     assert (after - alone).clamp(min=0).sum() < 0.02 * alone.sum()
     assert (alone - after).clamp(min=0).sum() < 0.02 * alone.sum()
+
+
+def test_a_slightly_turned_frame_around_a_digit_is_removed() -> None:
+    digit = drawn(STROKES["2"], 150, (85, 85), (320, 320))
+    sheet = Image.new("L", (320, 320))
+    ImageDraw.Draw(sheet).rectangle((30, 30, 290, 290), outline=255, width=3)
+    frame = np.array(sheet.rotate(2, Image.Resampling.BICUBIC))
+    _, after = cleaned(painted(np.maximum(digit, frame)), 160)
+    alone = InkFinder()(painted(digit)).contrast
+    assert (after - alone).abs().sum() < 0.02 * alone.sum()
 
 
 @pytest.mark.parametrize("side", [80, 160])
