@@ -106,6 +106,14 @@ def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, edges: Tensor, cells:
     for side in (15, 18, 23, 28):
         uncovered = F.max_pool2d(1 - mask[None, None], side, 1).min()  # 0 where a square of this side is covered
         drawing = torch.minimum(drawing, torch.maximum(uncovered, (side < 0.35 * longest).to(mask.dtype)))
+    # neither are grains all over the picture, nor what is along a side only, such as the table beside an empty sheet
+    widest = (size * kept).max()
+    spread = _length(torch.stack((kept.amax(dim=1), kept.amax(dim=0)))) / torch.stack((sheet.height, sheet.width))
+    grains = ((widest <= 2) & (cells.max() < 0.5)) | ((widest < 0.06 * longest) & (spread.min() > 0.4))
+    rim = (mask * (1 - _inset(sheet, 0.0, 1.0))).sum()
+    along = (rim >= 0.5 * torch.minimum(sheet.height, sheet.width)) & (rim < 1.5 * (sheet.height + sheet.width))
+    beside = along & ((mask * _inset(sheet, 0.2)).sum() == 0)
+    drawing = drawing * torch.logical_not(grains | beside)
     chosen = mixed(enough.to(mask.dtype), parts, mask * drawing)
     return chosen * torch.logical_not(uncertain & ((size * kept * (1 - edges)).max() < 0.12 * longest))
 

@@ -54,6 +54,20 @@ def test_a_shadow_with_a_sharp_edge_on_blank_paper_is_no_ink() -> None:
     assert not digit.any()
 
 
+def test_grainy_blank_paper_is_blank() -> None:
+    grain = np.random.default_rng(0).normal(0, 20, (300, 300))
+    grain = (grain + np.roll(grain, 1, 0) + np.roll(grain, 1, 1)) / 2
+    assert sketch(opaque(180 + grain))[1] == 0
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_slanted_table_beside_an_empty_sheet_is_no_ink(turns: int) -> None:
+    sheet = np.full((SIDE, SIDE), 235.0)
+    for x in range(SIDE):
+        np.rot90(sheet, turns)[: 8 + x // 16, x] = 50
+    assert sketch(opaque(sheet))[1] == 0
+
+
 def school_paper(squared: bool = False, margin: bool = True) -> np.ndarray:
     """Brightness of paper with faint lines, and a margin line that is stronger, but pale in places."""
     paper = np.full((SIDE, SIDE), 235.0)
