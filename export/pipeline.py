@@ -45,12 +45,13 @@ OUTPUTS = {  # name → meaning
     },
 }
 PREPROCESSING = {
-    "digits": "None in the file. MNIST's: ink's bounding box scaled to 20×20 keeping its aspect ratio, antialiased, "
-    "centre of mass at pixel (14, 14) of 28×28, ink bright on 0, bytes divided by 255; no mean is subtracted.",
-    "sketch": "In the file. Ink is what stands out from the paper, as it is lit at each place, in premultiplied red, "
-    "green, blue or alpha; frames, lines from side to side and specks are dropped; then as MNIST: box to 20×20, centre "
-    "of mass to (14, 14) of 28×28.",
-    "numbers": "In the file: as sketch, for each digit alone.",
+    "digits": "Not in the file; as in MNIST: the bounding box of the ink is scaled to 20×20, with antialiasing and its "
+    "aspect ratio kept; its centre of mass is placed at pixel (14, 14) of 28×28; ink is bright on 0; bytes are divided "
+    "by 255; no mean is subtracted.",
+    "sketch": "In the file. Ink is what differs from the local colour of the paper in premultiplied red, green, blue "
+    "or alpha. Frames, lines across the picture and specks are removed. Then as in MNIST: the bounding box is scaled to "
+    "20×20, the centre of mass placed at (14, 14) of 28×28.",
+    "numbers": "In the file; as in sketch, for each digit separately.",
 }
 SIZES = {"canvas": {0: "H", 1: "W"}}
 DYNAMIC = {"digits": {"images": {0: "N"}}, "sketch": SIZES, "numbers": SIZES}

@@ -25,7 +25,7 @@ from bnmodel.deploy.certification import program_of
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.command import report
 from bnmodel.deploy.formats import WRITERS
-from bnmodel.deploy.loading import FORMATS
+from bnmodel.deploy.loading import FORMATS, load_file
 from bnmodel.deploy.signature import FlatNetwork, arguments
 from bnmodel.io import checksum
 from export import ExportError, certify, export_checkpoint, load, pipeline, verify
@@ -310,6 +310,17 @@ def test_a_blank_drawing_has_no_label_and_a_digit_under_a_sharp_shadow_has_the_n
         assert answer.label == 3
         np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5, rtol=0)
         np.testing.assert_allclose(answer.digit, digit, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("stem", ["sketch", "numbers"])
+def test_a_picture_without_any_even_spot_has_finite_outputs(stem):
+    checkerboard = (np.indices((110, 110)).sum(axis=0) % 2).astype(np.uint8) * 255
+    dithered = (np.random.default_rng(0).random((110, 110)) < 0.3).astype(np.uint8) * 255
+    for name in ("lecture", "robust"):
+        run = load_file(Path("checkpoints") / name / f"{stem}.onnx").run
+        for grey in (checkerboard, dithered):
+            picture = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+            assert all(np.isfinite(output).all() for output in run(picture))
 
 
 def test_no_file_holds_paths_of_the_machine_it_was_made_on():
