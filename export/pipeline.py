@@ -49,8 +49,8 @@ PREPROCESSING = {
     "aspect ratio kept; its centre of mass is placed at pixel (14, 14) of 28×28; ink is bright on 0; bytes are divided "
     "by 255; no mean is subtracted.",
     "sketch": "In the file. Ink is what differs from the local colour of the paper in premultiplied red, green, blue "
-    "or alpha. Frames, lines across the picture and specks are removed. Then as in MNIST: the bounding box is scaled to "
-    "20×20, the centre of mass placed at (14, 14) of 28×28.",
+    "or alpha. Frames, lines across the picture and specks are removed. Then as in MNIST: the bounding box is scaled "
+    "to 20×20, the centre of mass placed at (14, 14) of 28×28.",
     "numbers": "In the file; as in sketch, for each digit separately.",
 }
 SIZES = {"canvas": {0: "H", 1: "W"}}
