@@ -174,7 +174,7 @@ class Predictor:
     run: Run = field(repr=False)
 
     def __call__(self, *arrays: np.ndarray, **named: np.ndarray) -> dict[str, np.ndarray]:
-        """Arrays by position or by the input's name → output name → array.
+        """Arrays or tensors, by position or by the input's name → output name → array.
 
         Raises:
             ValueError: a wrong number of inputs, or a wrong name, type or shape.
@@ -186,7 +186,8 @@ class Predictor:
         missing = [name for name in self.inputs if name not in given]
         if missing:
             raise ValueError(f"{self.name}: expected {', '.join(self.inputs)}, received none for {', '.join(missing)}")
-        chosen = [np.asarray(given[name]) for name in self.inputs]
+        values = [given[name] for name in self.inputs]
+        chosen = [as_array(value) if isinstance(value, torch.Tensor) else np.asarray(value) for value in values]
         sizes: dict[str, int] = {}
         for array, described in zip(chosen, self.metadata["inputs"], strict=True):
             _require_fit(array, described, sizes)

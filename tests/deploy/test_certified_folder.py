@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -218,6 +219,11 @@ def test_inputs_of_different_batch_sizes_are_refused(tmp_path: Path) -> None:
     for format in FORMATS:
         with pytest.raises(ValueError, match="b: expected N = 4, as before, received 1"):
             load(tmp_path, format=format)(X.numpy(), X[:1].numpy())
+
+
+def test_tensors_are_taken_as_arrays(folder: Path) -> None:
+    predict = load(folder)
+    np.testing.assert_array_equal(predict(X.clone().requires_grad_())["output"], predict(X.numpy())["output"])
 
 
 def test_a_missing_package_is_named_rather_than_a_damaged_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
