@@ -24,6 +24,7 @@ from bnmodel.deploy.tracing import export, quiet
 
 DATA_DEPENDENT = "its control flow or its shapes depend on values of the input"
 SEQUENCE = ("L", "T")  # names of an axis that is no batch
+MUTATED = re.compile(r"Constant (\S+) is mutated in the forward method")
 NOT_THE_USERS = {"torch", "sympy", *sys.stdlib_module_names}
 
 
@@ -101,7 +102,10 @@ def _captured(
             raise _refusal(network, error) from error
         notes.append(f"the batch size is fixed at {batch_size(tensors)}: {_reason(error)}")
     guard = _guard(program) if any(axes) else None
-    module = flat_graph(functional(program), inputs)
+    try:
+        module = flat_graph(functional(program), inputs)
+    except Exception as error:
+        raise _refusal(network, error) from error
     graph = module.graph
     refuse_graph(graph)
     axes, fixed = kept_axes(graph, axes, asked, inputs, tensors)
@@ -158,6 +162,10 @@ def _refusal(network: FlatNetwork, error: Exception) -> ExportError:
     if any(isinstance(value, PackedSequence) for value in local):
         reason = "packed sequences cannot be traced, since their sizes are values of the input"
         remedy = "run the recurrent layer on padded sequences, and gather the last step of each by its length"
+    elif changed := MUTATED.search(reason):
+        name = changed[1].removeprefix("model.")
+        reason = f"forward changes {'a tensor' if name.startswith('lifted_tensor') else name}, which is not a buffer"
+        remedy = "register it with register_buffer, and change it only in train mode"
     elif reason == DATA_DEPENDENT:
         remedy = "replace the branch by torch.where, or the loop by torch operators"
     return ExportError(f"{type(network.model).__name__}: {reason}{_users_line(error)}; {remedy}")

@@ -121,7 +121,7 @@ def _refuse_kinds(module: nn.Module) -> None:
                 f"{where}: quantised or prepared for it ({kind.__module__}.{kind.__name__}); export the float network "
                 "and quantise the exported file"
             )
-    if type(module).forward is nn.Module.forward:
+    if type(module).forward is nn.Module.forward and "forward" not in vars(module):
         raise ExportError(f"{type(module).__name__} has no forward; export the network that uses it")
 
 

@@ -228,9 +228,8 @@ def named_tensors(output: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str
         for position, value in enumerate(output):
             yield from named_tensors(value, (*path, str(position)) if path else ("output", str(position)))
     elif output is not None and not isinstance(output, (bool, int, float, str, torch.SymInt, torch.SymFloat)):
-        raise ExportError(
-            f"output {'_'.join(path)}: expected tensors in tuples, lists or dicts, received {type(output).__name__}"
-        )
+        where = " ".join(filter(None, ["output", "_".join(path)]))
+        raise ExportError(f"{where}: expected tensors in tuples, lists or dicts, received {type(output).__name__}")
 
 
 def with_tensors(output: Any, tensors: Iterator[Any]) -> Any:

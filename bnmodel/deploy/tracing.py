@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
+from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.modules import transformer
 
 from bnmodel.deploy.axes import Axes
@@ -20,6 +22,7 @@ from bnmodel.deploy.signature import FlatNetwork
 
 aten = torch.ops.aten
 LINSPACE = torch.linspace
+DATA: Any = torch.Tensor.data
 
 
 @contextmanager
@@ -50,10 +53,11 @@ def export(
 
 @contextmanager
 def _traceable() -> Iterator[None]:
-    """Replace what torch.export cannot trace: branches on values that are checks, and linspace of a dynamic size."""
+    """Replace what torch.export cannot trace: checks of values, linspace of a dynamic size, and `tensor.data`."""
     replaced: list[tuple[Any, str, Any]] = [
         (transformer, "_detect_is_causal_mask", _given_causality),
         (torch, "linspace", _linspace),
+        (torch.Tensor, "data", property(_data, DATA.__set__)),
     ]
     if torchvision := sys.modules.get("torchvision.transforms._functional_tensor"):
         replaced.append((torchvision, "normalize", _normalize))
@@ -70,6 +74,12 @@ def _traceable() -> Iterator[None]:
 def _given_causality(mask: Tensor | None, is_causal: bool | None = None, size: int | None = None) -> bool:
     """Without the transformer's comparison of its mask with a causal one, which only chooses an algorithm."""
     return bool(is_causal)
+
+
+def _data(tensor: Tensor) -> Tensor:
+    """tensor.data; of a traced tensor as tensor.detach(), since the former would become a constant without values."""
+    traced = isinstance(tensor, (FakeTensor, FunctionalTensor))
+    return tensor.detach() if traced else DATA.__get__(tensor)
 
 
 def _linspace(start: Any, end: Any, steps: Any = None, **options: Any) -> Tensor:
