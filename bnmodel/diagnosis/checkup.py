@@ -81,7 +81,7 @@ def _examine(examination: Examination, reference: list[Batch] | None) -> Report:
     findings = _state_findings(examination)
     definite = {finding.layer for finding in findings if finding.severity == "error" and finding.code != "mixed-modes"}
     several = several_populations(examination)
-    excluded = definite | {finding.layer for finding in several}
+    excluded = definite | {finding.layer for finding in several if finding.severity != "note"}
     stale = staleness(examination, excluded, definite, fits_reference)
     exploding = {finding.layer for finding in stale.findings if finding.code == "exploding-channels"}
     findings = [f for f in findings if not (f.code == "exploding-channels" and f.layer in exploding)]
@@ -118,6 +118,8 @@ def _warn_of_unused_targets(examination: Examination) -> None:
         isinstance(targets, list) and all(isinstance(each, (int, float, str)) for each in targets)
     )
     inputs = examination.batches[0].inputs
+    if examination.forward is not None and isinstance(inputs, (tuple, list)):
+        inputs = inputs[0]
     if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and inputs.shape == targets.shape:
         return  # real and generated images, rather than inputs and targets
     if not plain or outcome.loss is not None or outcome.accuracy is not None:

@@ -111,13 +111,25 @@ class Examination:
         """`batch_noise` of the layers for which it is known."""
         return {name: noise for name in self.seen.order if (noise := self.batch_noise(name)) is not None}
 
-    def repaired(self, substitute: Substitute, threshold: float | None = None) -> Gain | None:
+    def scores_with(self, substitute: Substitute) -> Scores:
+        """Of all batches, with the statistics of `substitute`."""
+        scores = Scores()
+        consume = self._into(scores)
+        for batch, outputs in run(self.model, self.norms, self.batches, self.forward, substitute):
+            consume(batch, outputs)
+        return scores
+
+    def repaired(
+        self, substitute: Substitute, threshold: float | None = None, before: Scores | None = None
+    ) -> Gain | None:
         """Gain of the outputs with the statistics of `substitute`, measured on as few batches as needed.
+
+        It is the gain over `before`, or over eval mode.
 
         The pass ends as soon as more samples would hardly change the severity. A quarter of the data is enough for a
         note, half of it for a warning. With a `threshold`, it also ends when the interval of the gain excludes it.
         """
-        scores = Scores()
+        scores, before = Scores(), before or self.in_eval
         consume = self._into(scores)
         total = sum(batch.samples for batch in self.batches)
         gain, compared = None, 0
@@ -125,7 +137,7 @@ class Examination:
         for batch, outputs in run(self.model, self.norms, self._spread(), self.forward, substitute):
             consume(batch, outputs)
             compared += batch.samples
-            gains = scores.gains_over(self.in_eval, self.in_train)
+            gains = scores.gains_over(before, self.in_train)
             gain = worst(gains)
             if gain is None:
                 break

@@ -31,6 +31,8 @@ HIGH_AMPLIFICATION = 100.0  # from here on, a channel's largest output is measur
 Values: TypeAlias = Tensor | np.ndarray
 Substitute = Callable[[str, int, Tensor], tuple[Values, Values] | None]
 """(layer, index of the call within the pass, input) → mean and variance to use, or None for the layer's own."""
+Part: TypeAlias = tuple[Tensor, Tensor, int]
+"""Mean, variance and values per channel of one batch."""
 
 
 @contextmanager
@@ -268,7 +270,7 @@ def run_with_batch_statistics(
     Returns:
         Mean and biased variance, (C,) float64, of each layer's input over all batches.
     """
-    parts: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
+    parts: dict[str, list[Part]] = {}
 
     def substitute(name: str, _: int, x: Tensor) -> tuple[Tensor, Tensor] | None:
         values = x.numel() // max(x.size(1), 1)
@@ -282,10 +284,10 @@ def run_with_batch_statistics(
 
     for batch, outputs in run(model, norms, batches, forward, substitute):
         consume(batch, outputs)
-    return {name: _pooled(own) for name, own in parts.items()}
+    return {name: pooled(own) for name, own in parts.items()}
 
 
-def _pooled(parts: list[tuple[Tensor, Tensor, int]]) -> tuple[np.ndarray, np.ndarray]:
+def pooled(parts: list[Part]) -> tuple[np.ndarray, np.ndarray]:
     """From mean, variance and values per batch: total variance = mean of variances + variance of means."""
     means, variances, values = zip(*parts, strict=True)
     batch_mean, batch_var = array(torch.stack(means)), array(torch.stack(variances))  # (B, C)

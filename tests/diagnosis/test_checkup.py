@@ -1,6 +1,7 @@
 """Planted faults get their code, healthy networks get none, and the measurements are exact."""
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -395,3 +396,46 @@ def test_a_small_rest_of_the_initial_variance_is_an_unconverged_average() -> Non
     found = deviation_of(norm, population)
     assert found is not None
     assert cause(norm, population, found, 64) == "unconverged-average"
+
+
+class SharedInSequence(nn.Module):
+    """One norm for three layers in a row: each call's input depends on the call before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.conv = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm, self.head = nn.BatchNorm2d(8), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for _ in range(3):
+            x = self.norm(self.conv(x).relu())
+        output: Tensor = self.head(x.mean((2, 3)))
+        return output
+
+
+def test_several_populations_in_sequence_are_judged_by_statistics_that_follow_each_other(digits: zoo.Data) -> None:
+    model = zoo.trained(SharedInSequence, digits, steps=200, lr=3e-3)
+    report = diagnose(model, digits.batches())
+    (finding,) = [f for f in report.findings if f.code == "several-populations"]
+    assert report.train_outcome is not None
+    lost = (report.train_outcome.accuracy or 0) - (report.eval_outcome.accuracy or 0)
+    assert lost > 0.2
+    assert finding.severity == "error", str(report)
+
+
+def test_a_shared_norm_whose_average_would_do_is_stale(digits: zoo.Data) -> None:
+    model = zoo.trained(lambda: zoo.Siamese(inverted), digits, steps=100).eval()
+    calls = diagnose(model, digits.batches())
+    (layer,) = {finding.layer for finding in calls.findings if finding.code == "several-populations"}
+    norm = model.get_submodule(layer)
+    norm.running_mean += 3 * norm.running_var.sqrt()
+    norm.running_var *= 10
+    assert serious(diagnose(model, digits.batches())) == {"stale-statistics"}
+
+
+def test_two_inputs_of_forward_are_not_called_targets(cnn: nn.Module, digits: zoo.Data) -> None:
+    pairs = [(x, x.flip(-1)) for x, _ in digits.batches()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        diagnose(cnn, pairs, forward=lambda model, batch: model(batch[0]) + model(batch[1]))
