@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import nn
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:  # the model's forward may raise anything
             remedy = "; convert them to float32 and scale them as in training" if _are_bytes(batches) else ""
             raise UseError(f"{named(error)}; the inputs were {_described(batches)}{remedy}") from error
-        print(report.to_json() if options.json == "-" else report, flush=True)
+        _say(report.to_json() if options.json == "-" else str(report), sys.stdout)
         if options.json not in (None, "-"):
             with atomic_write(options.json) as temporary:
                 temporary.write_text(report.to_json() + "\n", encoding="utf-8")
@@ -47,8 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.html is not None:
             with atomic_write(options.html) as temporary:
                 temporary.write_text(report.to_html(f"Batch norms of {options.model}"), encoding="utf-8")
-    except BrokenPipeError:  # the reader, such as head, has ended
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (closed at exit)
     except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_USE
@@ -62,7 +60,15 @@ def _write_recalibrated(model: nn.Module, batches: list[Any], path: Path) -> Non
             safetensors().save_file({name: tensor.clone() for name, tensor in state.items()}, temporary)
         else:
             torch.save(state, temporary)
-    print(f"{path}: the weights with new running statistics", file=sys.stderr)
+    _say(f"{path}: the weights with new running statistics", sys.stderr)
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """Print; the reader, such as head, may have ended."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _described(batches: Sequence[Any]) -> str:

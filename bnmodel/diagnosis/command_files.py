@@ -88,9 +88,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     except Exception as error:  # a damaged file may raise anything
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UseError(f"weights: {path} is not a file of tensors ({what}); save model.state_dict()") from None
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
+    state = _state_of(state)
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise UseError(f"weights: expected a state_dict, received {type(state).__name__}; save model.state_dict()")
     state.pop("n_averaged", None)  # of an AveragedModel
@@ -107,6 +105,18 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         raise UseError(f"weights: {path} does not fit the model ({', '.join(wrong)})")
     if missing:
         print(f"note: {path} lacks {len(missing)} buffers, such as {missing[0]}", file=sys.stderr)
+
+
+def _state_of(checkpoint: Any) -> Any:
+    """The state_dict within a checkpoint: under a usual key, or the only dict of tensors in it."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
+            checkpoint = checkpoint[key]
+    if not isinstance(checkpoint, dict) or any(isinstance(value, Tensor) for value in checkpoint.values()):
+        return checkpoint
+    dicts = [value for value in checkpoint.values() if isinstance(value, dict) and value]
+    found = [each for each in dicts if all(isinstance(value, Tensor) for value in each.values())]
+    return found[0] if len(found) == 1 else checkpoint
 
 
 def read_data(path: Path, options: argparse.Namespace) -> list[Any]:

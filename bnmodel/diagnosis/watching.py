@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import math
+import sys
 from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -36,10 +37,10 @@ UNCONVERGED = 0.1  # least weight of the initial values at the end that is repor
 
 
 class _Hook:
-    """A hook that a copy of the model does not keep: copied or pickled, it does nothing."""
+    """A hook that a copy of the model does not keep: copied or pickled, it does nothing. torch.compile skips it."""
 
     def __init__(self, call: Callable[..., None]) -> None:
-        self.call = call
+        self.call = torch.compiler.disable(call) if "torch._dynamo" in sys.modules else call
 
     def __call__(self, *arguments: Any) -> None:
         self.call(*arguments)
@@ -84,7 +85,7 @@ class Watch:
         self._handles: list[RemovableHandle] = []
         self._pending: list[tuple[str, int | None, int, Tensor, bool]] = []
         self._suspected: dict[tuple[str, str], int] = {}
-        self._distances: dict[str, deque[float]] = defaultdict(partial(deque, maxlen=CONFIRMED))  # latest, per layer
+        self._latest: dict[str, deque[tuple[float, float]]] = defaultdict(partial(deque, maxlen=CONFIRMED))  # per layer
         self._frozen: set[str] = set()  # layers seen in eval mode
         self._exit = ExitStack()
         self._writer = _summary_writer(tensorboard)
@@ -101,7 +102,7 @@ class Watch:
         """Remove the hooks and write the file. The measurements are kept."""
         self._collect()
         self._exit.close()
-        for layer in self._distances:
+        for layer in self._latest:
             self._judge_at_end(layer)
         if not self.step:
             logger.warning("watch: no training step was seen; watch the module that the training loop calls")
@@ -184,7 +185,7 @@ class Watch:
         norm = self.norms[name]
         running = running_statistics(norm)
         distance, ratio, amplified, _ = numbers
-        self._distances[name].append(distance)
+        self._latest[name].append((distance, ratio))
         found = [state.batch_statistics(name, norm), state.dead(name, norm, negligible)]
         if running is not None and not (math.isfinite(distance) and 0 < ratio < math.inf):
             found.append(state.invalid(name, norm))
@@ -221,12 +222,15 @@ class Watch:
 
     def _judge_at_end(self, name: str) -> None:
         """An average that is still near its initial values; with the usual momentum, the run was only a short trial."""
-        norm, distance = self.norms[name], median(self._distances[name])
+        norm = self.norms[name]
+        distance, ratio = (median(values) for values in zip(*self._latest[name], strict=True))
+        far = distance >= NOTEWORTHY or ratio > math.exp(NOTEWORTHY) or ratio < math.exp(-NOTEWORTHY)
         momentum = norm.momentum or USUAL_MOMENTUM
-        if momentum < USUAL_MOMENTUM and initial_weight(norm) >= UNCONVERGED and distance >= NOTEWORTHY:
+        if momentum < USUAL_MOMENTUM and initial_weight(norm) >= UNCONVERGED and far:
             message = (
                 f"momentum {norm.momentum:g}, {batches_tracked(norm)} batches: {initial_weight(norm):.0%} of the "
-                f"initial values remain; the running mean is {distance:.2f} σ from that of a batch"
+                f"initial values remain; the running mean is {distance:.2f} σ from that of a batch, "
+                f"whose variance is {ratio:.3g} times the running variance"
             )
             remedy = f"{state.RECALIBRATE}  # in training: a larger momentum (0.1) or more steps"
             self._report(Finding("unconverged-average", "warning", name, message, remedy), certain=1)

@@ -1,6 +1,7 @@
 """bnmodel diagnose: exit status, table, JSON and HTML."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -210,3 +211,24 @@ def test_layer_names_cannot_inject_html(digits: zoo.Data) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3))
     model.add_module("<script>", nn.BatchNorm2d(2))
     assert "<script>" not in diagnose(model.eval(), digits.batches()).to_html("<script>")
+
+
+def test_files_are_written_though_the_reader_of_the_report_has_ended(
+    cnn: nn.Module, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    page, report, new = tmp_path / "report.html", tmp_path / "report.json", tmp_path / "new.pt"
+    arguments = [FACTORY, "--weights", str(weights(cnn, tmp_path)), "--data", str(data), "--html", str(page)]
+    with os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        monkeypatch.setattr(sys, "stderr", closed)
+        assert main([*arguments, "--json", str(report), "--recalibrated", str(new)]) == 0
+    assert all(path.exists() for path in (page, report, new))
+
+
+@pytest.mark.parametrize("key", ["net", "model_ema"])
+def test_the_only_state_dict_of_a_checkpoint_is_found(cnn: nn.Module, data: Path, tmp_path: Path, key: str) -> None:
+    optimizer = torch.optim.SGD(cnn.parameters(), lr=0.1).state_dict()
+    torch.save({key: cnn.state_dict(), "acc": 97.5, "epoch": 3, "optimizer": optimizer}, tmp_path / "weights.pt")
+    assert main([FACTORY, "--weights", str(tmp_path / "weights.pt"), "--data", str(data)]) == 0

@@ -236,3 +236,30 @@ def test_in_a_row_means_steps_not_calls() -> None:
         for size in (64, 2, 64, 64):
             model(torch.randn(size, 4)).sum().backward()
     assert found == []
+
+
+def test_an_unconverged_variance_is_reported(digits: zoo.Data) -> None:
+    """The mean of a convolution's outputs is often near the initial 0, while the variance is far below 1."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16, momentum=0.003))
+    x = (digits.train[0] - digits.train[0].mean(0)) / 10
+    with watch(model.train(), every=5) as watching:
+        for part in x[:640].split(32):
+            model(part)
+    assert watching.measurements[-1].distance < 0.3
+    (finding,) = watching.findings
+    assert (finding.code, finding.severity) == ("unconverged-average", "warning")
+    assert "times the running variance" in finding.message
+
+
+def test_a_compiled_model_is_not_traced_through_the_hooks(digits: zoo.Data) -> None:
+    model = torch.compile(zoo.built(zoo.cnn, digits), backend="eager")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with watch(model.train(), every=1) as watching:
+        for x, _ in digits.batches()[:3]:
+            model(x)
+    traced = " ".join(map(str, torch._dynamo.utils.counters["graph_break"]))
+    assert len(watching.measurements) == 9
+    assert "item" not in traced
+    assert "numpy" not in traced
