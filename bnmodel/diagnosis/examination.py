@@ -51,6 +51,7 @@ class Examination:
     dead: dict[str, np.ndarray] = field(default_factory=dict)  # (C,) bool
     in_eval: Scores = field(default_factory=Scores)
     in_train: Scores = field(default_factory=Scores)
+    in_reference: Scores = field(default_factory=Scores)
 
     def measure(self) -> None:
         """One pass in eval mode and one with batch statistics."""
@@ -183,8 +184,11 @@ class Examination:
 
     def deviations_from(self, reference: list[Batch]) -> dict[str, Deviation]:
         """Deviation of each layer's running statistics from the population of other batches."""
-        seen = observe(self.model, self.norms, reference, self.forward, lambda *_: None)
-        return self._deviations(_expected(seen))
+
+        def consume(batch: Batch, outputs: Any) -> None:
+            self.in_reference.heads[batch.number] = score(batch, outputs, self.loss)
+
+        return self._deviations(_expected(observe(self.model, self.norms, reference, self.forward, consume)))
 
     def _into(self, scores: Scores) -> Callable[[Batch, Any], None]:
         """A function that scores the outputs of a batch."""

@@ -110,6 +110,17 @@ class Scores:
             None if correct is None or not len(correct) else float(correct.mean()),
         )
 
+    def accuracy_lost(self, reference: "Scores") -> str:
+        """Accuracy here and on the reference if it is lower by as much as an error, beyond chance; otherwise ""."""
+        here, there = self._joined("correct"), reference._joined("correct")
+        if here is None or there is None or min(len(here), len(there)) < 2:
+            return ""
+        lost = float(there.mean() - here.mean())
+        half = Z99 * math.sqrt(sum(max(float(part.var()), 1 / len(part)) / len(part) for part in (here, there)))
+        if lost < ERROR["accuracy"] or lost - half <= WARNING["accuracy"]:
+            return ""
+        return f"accuracy {here.mean():.1%} instead of {there.mean():.1%} on the reference"
+
     def _joined(self, name: str) -> Tensor | None:
         for index in range(max((len(heads) for heads in self.heads.values()), default=0)):
             parts = [getattr(heads[index], name) for heads in self.heads.values() if len(heads) > index]

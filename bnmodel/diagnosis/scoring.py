@@ -109,7 +109,10 @@ def _own_losses(loss: Loss, outputs: Any, batch: Batch) -> Tensor:
             return type(value)(sliced(item, index) for item in value)
         raise TypeError(type(value).__name__)
 
-    whole = float(loss(outputs, batch.targets))
+    total = loss(outputs, batch.targets)
+    if isinstance(total, Tensor) and total.numel() != 1:
+        raise ValueError(f"loss: expected a scalar, received {list(total.shape)}; return its .mean()")
+    whole = float(total)
     try:
         each = torch.tensor(
             [float(loss(sliced(outputs, i), sliced(batch.targets, i))) for i in range(batch.samples)],

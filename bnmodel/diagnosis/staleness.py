@@ -56,6 +56,8 @@ def staleness(
         primary = noteworthy[0]
         found = examination.deviations[primary]
     code = _code(examination, primary, fits_reference)
+    if code == "different-data" and severity == "note" and examination.in_eval.accuracy_lost(examination.in_reference):
+        severity = "warning"
     after_primary = suspicious[suspicious.index(primary) + 1 :]
     consequences = {name: primary for name in after_primary}
     if severity != "note" and code != "different-data" and gain is not None:
@@ -230,11 +232,12 @@ def _finding(
         "noisy-statistics": f"{state.RECALIBRATE}  # in training: momentum=0.1 or larger batches",
         "unconverged-average": f"{state.RECALIBRATE}  # in training: a larger momentum (0.1) or more steps",
     }[code]
-    if code == "different-data" and gain is not None and gain.kind != "answers" and gain.value < 0:
-        remedy = "x = preprocess_as_in_training(x)  # recalibrating on these batches would lose accuracy"
+    if code == "different-data" and gain is not None and gain.kind != "answers" and gain.severity == "note":
+        remedy = "x = preprocess_as_in_training(x)  # recalibrating on these batches would not help"
     elif gain is not None and gain.kind != "answers" and gain.upper < 0:
         remedy = f"model.get_submodule({name!r}).eval()  # keep the statistics: later layers were trained with them"
-    effect = "" if gain is None else f"; repaired: {gain}"
+    lost = examination.in_eval.accuracy_lost(examination.in_reference) if code == "different-data" and gain else ""
+    effect = (f"; {lost}" if lost else "") + ("" if gain is None else f"; repaired: {gain}")
     after = f"; begins at {follows}" if follows else ""
     return Finding(code, severity, name, f"{measured}; {why}{effect}{after}", remedy)
 

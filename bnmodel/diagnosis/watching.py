@@ -290,9 +290,12 @@ def watch(
         on_finding: called with each certain finding; the default logs a warning.
 
     Raises:
+        TypeError: `model` is no module.
         ValueError: `every` below 1, or a file with another ending.
         ImportError: a folder for TensorBoard, which is not installed.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
     if every < 1:
         raise ValueError(f"every: expected at least 1 step, received {every}")
     if file is not None and Path(file).suffix not in (".csv", ".json"):

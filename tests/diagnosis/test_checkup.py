@@ -1,6 +1,7 @@
 """Planted faults get their code, healthy networks get none, and the measurements are exact."""
 
 import copy
+import re
 import warnings
 from typing import Any
 
@@ -439,3 +440,21 @@ def test_two_inputs_of_forward_are_not_called_targets(cnn: nn.Module, digits: zo
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         diagnose(cnn, pairs, forward=lambda model, batch: model(batch[0]) + model(batch[1]))
+
+
+def test_other_data_that_no_recalibration_cures_is_told_by_the_accuracy_on_the_reference(
+    cnn: nn.Module, digits: zoo.Data
+) -> None:
+    x, y = digits.test
+    turned = list(zip(x.flip(2, 3).split(64), y.split(64), strict=True))
+    report = diagnose(cnn, turned, reference=digits.batches(64, "train"))
+    (finding,) = [f for f in report.findings if f.code == "different-data" and f.severity != "note"]
+    assert finding.severity == "warning"
+    assert re.search(r"accuracy \d+\.\d% instead of (9\d|100)\.\d% on the reference", finding.message)
+    assert finding.remedy.startswith("x = preprocess_as_in_training(x)")
+    assert diagnose(cnn, digits.batches(), reference=digits.batches(64, "train")).sound
+
+
+def test_a_loss_that_is_no_scalar_is_refused_in_words(cnn: nn.Module, digits: zoo.Data) -> None:
+    with pytest.raises(ValueError, match=r"loss: expected a scalar.*\[64, 10\].*\.mean\(\)"):
+        diagnose(cnn, digits.batches(), loss=lambda outputs, _: outputs)

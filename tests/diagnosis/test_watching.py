@@ -263,3 +263,8 @@ def test_a_compiled_model_is_not_traced_through_the_hooks(digits: zoo.Data) -> N
     assert len(watching.measurements) == 9
     assert "item" not in traced
     assert "numpy" not in traced
+
+
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(TypeError, match="received dict"):
+        watch({})  # type: ignore[arg-type]
