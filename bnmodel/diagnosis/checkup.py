@@ -54,12 +54,15 @@ def diagnose(
         The findings, a record per layer, and the outcome in both modes.
 
     Raises:
-        TypeError: `model` is no module.
-        ValueError: no batches, batches of an unknown form, or a lazy module. Exceptions of the model's forward are
-            passed on, after the model has been restored.
+        TypeError: `model` is no module, or `loss` or `forward` no function.
+        ValueError: no batches, batches of an unknown form, a lazy module, or a model on the meta device. Exceptions of
+            the model's forward are passed on, after the model has been restored.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
+    for name, function in (("loss", loss), ("forward", forward)):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name}: expected a function, received {function!r}")
     inner = bare(model)
     device = device_of(inner)
     norms = named_batch_norms(model)

@@ -146,6 +146,17 @@ def test_statistics_that_cannot_be_used_are_refused(model: nn.Module, x: Tensor,
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_model_without_values_is_refused() -> None:
+    with pytest.raises(ValueError, match="received a meta tensor"):
+        diagnose(nn.Sequential(nn.BatchNorm1d(3)).to("meta"), [torch.rand(8, 3)])
+
+
+@pytest.mark.parametrize("options", [{"loss": "mse"}, {"forward": "call"}])
+def test_a_name_in_place_of_a_function_is_refused(options: dict[str, str]) -> None:
+    with pytest.raises(TypeError, match=r"expected a function, received '\w+'"):
+        diagnose(nn.BatchNorm1d(3).eval(), [torch.rand(8, 3)], **options)  # type: ignore[arg-type]
+
+
 def test_batch_statistics_of_torchs_operator_are_found(digits: zoo.Data) -> None:
     class Operator(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
