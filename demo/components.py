@@ -162,6 +162,11 @@ def signed(number: str) -> str:
     return number.replace("-", "−")
 
 
+def unbroken(words: str) -> str:
+    """No line begins with a percent sign."""
+    return words.replace(" %", "\u00a0%")
+
+
 def done(solved: bool) -> str:
     """The mark that ticks the tab's task, see `demo.page`."""
     return "<span data-done></span>" if solved else ""
@@ -170,8 +175,7 @@ def done(solved: bool) -> str:
 def sentence(words: str, drawn: Drawn | None = None, spoken: bool = True) -> str:
     """What the picture shows, in words (HTML). Screen readers announce its changes if `spoken`."""
     note = '<br><span class="note">Example – draw to use your own digit</span>' if drawn and drawn.is_example else ""
-    unbroken = words.replace(" %", "\u00a0%")  # no line begins with the sign
-    return f'<p class="sentence" aria-live="{"polite" if spoken else "off"}">{unbroken}{note}</p>'
+    return f'<p class="sentence" aria-live="{"polite" if spoken else "off"}">{unbroken(words)}{note}</p>'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -181,4 +185,4 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in others)}</tr>'
         for first, *others in rows
     )
-    return f'<div class="table"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return unbroken(f'<div class="table"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>')

@@ -216,7 +216,7 @@ def in_claims(sweep: Sweep) -> str:
             first = ""
     table = f'<div class="table claims"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     note = f"<p>{CLAIMS.format(seeds=sweep.seeds)}</p>"
-    return f"<h3>The three claims, tested</h3>{note}{table}".replace(" %", "\u00a0%")
+    return ui.unbroken(f"<h3>The three claims, tested</h3>{note}{table}")
 
 
 def in_interval(measure: Measure, place: str) -> str:
