@@ -246,7 +246,7 @@ def certified(folder: Path) -> str:
         rows.append(
             (
                 CHECKS.get(name, name),
-                f"{'✓' if passed == len(checks) else '✗'} {passed} of {len(checks)}",
+                f"{'✓' if passed == len(checks) else '✗'}\u00a0{passed}\u00a0of\u00a0{len(checks)}",
                 "" if name in WITHOUT_NUMBERS and passed == len(checks) else worst(checks),
             )
         )
@@ -261,9 +261,9 @@ def timed(folder: Path) -> str:
     batches = list(dict.fromkeys(row["batch"] for row in rows))
     lines: dict[str, list[str]] = {}
     for row in rows:
-        cell = f"{row['times_eager']:.1f} × · {row['images_per_s']:,.0f} digits/s"
+        cell = f"{row['images_per_s']:,.0f} ({row['times_eager']:.1f}\u00a0×)"
         lines.setdefault(row["runtime"], []).append(cell)
-    head = ["One thread", *(f"batch {batch}" for batch in batches)]
+    head = ["Digits per second, one thread", *(f"batch {batch}" for batch in batches)]
     return ui.table(head, [[runtime, *cells] for runtime, cells in lines.items()])
 
 
