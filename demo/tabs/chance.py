@@ -91,12 +91,12 @@ def in_words(result: BatchSpread) -> str:
         return f"In a batch of 1 nothing is left to chance: the digit is normalised by its own statistics {alone}."
     flips = f"another digit wins in <b>{share}</b> of" if result.flipped else "it stays the answer in <b>all</b>"
     least, most = certainty(low), certainty(high)
-    between = f"lies between {least} and {most}"
-    if least == most or most.startswith("above"):
-        between = f"is {most}" if least == most else f"is at least {least}"
+    between = f"is {most} in 8 of 10" if least == most else f"lies between {least} and {most} in 8 of 10"
+    if most.startswith("above"):
+        between = f"is {most if least == most else f'at least {least}'} in 9 of 10"
     elif least.startswith("below"):
-        between = f"is at most {most}"
+        between = f"is {least if least == most else f'at most {most}'} in 9 of 10"
     return (
-        f"In random batches of <b>{result.batch_size}</b> the probability of {result.label} {between} in 8 of 10, "
+        f"In random batches of <b>{result.batch_size}</b> the probability of {result.label} {between}, "
         f"and {flips} {batches} batches."
     )

@@ -19,6 +19,7 @@ from bnmodel import CustomBatchNorm
 from bnmodel.data import load_sample
 from bnmodel.deploy.loading import FORMATS
 from bnmodel.experiments import worked_example
+from bnmodel.experiments.batch_spread import BatchSpread
 from bnmodel.experiments.batch_statistics import custom_batchnorms
 from bnmodel.experiments.other_samples import KINDS, other_samples
 from demo import components, worked_html
@@ -28,6 +29,7 @@ from demo.page import Drawn
 from demo.page import Page as Frame
 from demo.shared_controls import AUTO
 from demo.tabs import (
+    chance,
     convergence,
     faults,
     files,
@@ -412,3 +414,21 @@ def test_files_that_agree_bit_for_bit_are_reported_as_equal(example: Drawn, monk
     (shown,) = files.show(example)
     assert "probabilities are <b>equal</b> bit for bit" in shown
     assert "0.0e+00" not in shown
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.5, 0.9, "lies between 50 % and 90 % in 8 of 10"),
+        (0.5, 0.5, "is 50 % in 8 of 10"),
+        (0.98, 0.9999, "is at least 98 % in 9 of 10"),  # the 10 % quantile alone bounds it
+        (0.9999, 0.99995, "is above 99.9 % in 9 of 10"),
+        (0.0001, 0.5, "is at most 50 % in 9 of 10"),
+    ],
+)
+def test_chance_says_in_how_many_batches_the_probability_is_within_its_bounds(
+    low: float, high: float, expected: str
+) -> None:
+    spread = np.array([[low, (low + high) / 2, high]])
+    result = BatchSpread(7, 0.99, 2, np.full(200, 0.5), 0.0, np.array([2]), spread)
+    assert f"the probability of 7 {expected}, and it stays" in chance.in_words(result)
