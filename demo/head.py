@@ -1,5 +1,6 @@
 """The top of the page: title, teacher's mode with lesson notes, glossary."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,4 +39,5 @@ def build_head(networks: Iterable[str] = ()) -> None:
     )
     if LESSON.is_file():
         notes = LESSON.read_text(encoding="utf-8").partition("\n")[2]  # without its title
+        notes = re.sub(r"\[([^]]+)\]\((?!glossary)\w+\.md\)", r"\1", notes)  # the app has no other page of the docs
         gr.Markdown(notes, elem_id="lesson")  # head.js moves it into its dialog
