@@ -14,7 +14,7 @@ QUESTION = "Why should inputs have mean 0 and variance 1?"
 TASK = "Make the bowl on raw inputs round: a condition number below 1.1."
 HINT = """
 Look at the two paths from the same start to the cross: on raw inputs the bowl is long and narrow and the path
-**zig-zags**; on normalised ones it is round and the path direct. This tab needs no drawing.
+**zigzags**; on normalised ones it is round and the path direct. This tab needs no drawing.
 """
 LOOK = """
 A neuron with two weights: the contours are its loss, the cross is the minimum. A learning rate small enough for the

@@ -64,8 +64,8 @@ def show(drawn: Drawn) -> str:
     covered, scale = float(ink.mean()), max(bottom - top, right - left) / BOX
     width, height = right - left, bottom - top
     words = (
-        f"{_share(covered)} of this sheet is ink. Its box of {width:.0f} × {height:.0f} pixels becomes "
-        f"{width / scale:.0f} × {height / scale:.0f}, and the network sees <b>784 numbers</b>."
+        f"{_share(covered)} of this sheet is ink. Its box of {width:.0f}×{height:.0f} pixels becomes "
+        f"{width / scale:.0f}×{height / scale:.0f}, and the network sees <b>784 numbers</b>."
     )
     sheet = f'<img src="{png_url(drawn.canvas)}" alt="The drawing">'
     boxed = _ink(ink.numpy(), (top, bottom, left, right))
