@@ -124,6 +124,18 @@ def test_on_a_phone_nothing_of_a_tab_shows_through_the_pad(desktop: BrowserConte
     assert label.evaluate(covered)
 
 
+def test_on_a_phone_no_outline_of_a_tab_shows_beside_the_pad(desktop: BrowserContext, app_url: str) -> None:
+    page = desktop.new_page()
+    page.set_viewport_size(ViewportSize(width=390, height=844))
+    open_app(page, f"{app_url}/?tab=your-digit")
+    framed = page.locator("#modes .batch .self")
+    beside: list[bytes] = []
+    for top in (300, 60):  # below the pad, and behind it
+        framed.evaluate("(tile, top) => scrollBy(0, tile.getBoundingClientRect().top - top)", top)
+        beside.append(page.screenshot(clip={"x": 0, "y": 20, "width": 15, "height": 120}))
+    assert beside[0] == beside[1]
+
+
 def test_the_head_does_not_overlap_at_any_width(desktop: BrowserContext, app_url: str) -> None:
     page = desktop.new_page()
     open_app(page, f"{app_url}/?mode=teach")
