@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from html import escape
@@ -160,6 +161,14 @@ def plain(words: str) -> str:
 def signed(number: str) -> str:
     """Replace the hyphen by a minus sign: no line breaks after it, and it is as wide as a plus."""
     return number.replace("-", "−")
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """As many digits for every value, without an exponent in the usual range: 630, 3.00, 0.0560."""
+    rounded = float(f"{value:.{digits}g}")
+    if not 1e-5 <= abs(rounded) < 1e6:  # 0, inf and nan as well
+        return f"{rounded:g}"
+    return f"{rounded:.{max(0, digits - 1 - math.floor(math.log10(abs(rounded))))}f}"
 
 
 def unbroken(words: str) -> str:

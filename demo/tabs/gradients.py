@@ -21,9 +21,9 @@ far apart they are with and without batch norm. This tab needs no drawing.
 """
 LOOK = """
 Three networks with the same weights get the same 32 digits; only the batch norm differs. The line through a dot reaches
-from the 5&nbsp;% to the 95&nbsp;% quantile. **At step 0 only batch norm makes the difference**; it is largest with
-Glorot, where the gradients without batch norm are smallest. The last two panels show how much the gradient has changed,
-and the loss, after steps of growing length against the gradient.
+from the 5&nbsp;% to the 95&nbsp;% quantile. **At step 0 only batch norm makes the difference**; the smaller
+the gradients without it, as with Glorot compared with He, the larger the difference. The last two panels show how much
+the gradient has changed, and the loss, after steps of growing length against the gradient.
 
 *Does the gradient stay valid over longer steps with batch norm?* The table gives its change relative to its length. In
 this small network the answer depends on the initialiser: reshuffle, set 10 steps, and compare He with Glorot.
@@ -110,7 +110,7 @@ def in_words(result: Gradients) -> str:
     none, after = (result.quantiles[result.places.index(place), :, 1] for place in ("none", "after"))  # (4,), (4,)
     if not none.all() or not after.all():
         return f"{when}, half of a layer's gradients or more are exactly zero: it does not learn."
-    ratios = ", ".join(f"{ratio:.2g}" for ratio in after / none)
+    ratios = ", ".join(ui.significant(ratio, 2) for ratio in after / none)
     return (
         f"{when}, the median gradient with batch norm after the activation is, layer by layer, {ratios} times as large "
         f"as without batch norm."
@@ -123,10 +123,10 @@ def numbers(result: Gradients) -> str:
     rows = [
         (
             WORDS[place],
-            f"{result.norm[row]:.3g}",
-            f"{result.change[row, at]:.3g}",
+            ui.significant(result.norm[row]),
+            ui.significant(result.change[row, at]),
             percent(result.change[row, at] / result.norm[row]) if result.norm[row] else "",
-            f"{result.loss_along[row, 0]:.3g} → {result.loss_along[row, at]:.3g}",
+            " → ".join(ui.significant(loss) for loss in result.loss_along[row, [0, at]]),
         )
         for row, place in enumerate(result.places)
     ]

@@ -145,9 +145,9 @@ def approaches(result: RunningStatistics) -> str:
         (
             name,
             ui.signed(f"{one.precise:.4g}"),
-            f"{one.batch_spread:.2g}",
+            ui.significant(one.batch_spread, 2),
             f"{counted(one.batches, len(result.batch_mean))} ({counted(one.batches_expected)})",
-            f"{one.noise:.2g} ({one.noise_expected:.2g}){ratio(one)}",
+            f"{ui.significant(one.noise, 2)} ({ui.significant(one.noise_expected, 2)}){ratio(one)}",
         )
         for name, one in (("running mean", result.mean), ("running variance", result.variance))
     ]
@@ -157,7 +157,7 @@ def approaches(result: RunningStatistics) -> str:
 
 def ratio(one: Approach) -> str:
     """The noise in σ of single batches."""
-    return f", {one.noise / one.batch_spread:.2g} σ" if one.batch_spread else ""
+    return f", {ui.significant(one.noise / one.batch_spread, 2)} σ" if one.batch_spread else ""
 
 
 def counted(batches: int | None, seen: int = 0) -> str:

@@ -432,3 +432,22 @@ def test_chance_says_in_how_many_batches_the_probability_is_within_its_bounds(
     spread = np.array([[low, (low + high) / 2, high]])
     result = BatchSpread(7, 0.99, 2, np.full(200, 0.5), 0.0, np.array([2]), spread)
     assert f"the probability of 7 {expected}, and it stays" in chance.in_words(result)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"),
+    [
+        (634.2, 2, "630"),
+        (1604, 2, "1600"),
+        (2.96, 2, "3.0"),
+        (3.2, 3, "3.20"),
+        (0.01, 2, "0.010"),
+        (0.999, 2, "1.0"),
+        (8.5e-5, 2, "0.000085"),
+        (0.0, 2, "0"),
+        (2.5e7, 2, "2.5e+07"),
+        (float("nan"), 3, "nan"),
+    ],
+)
+def test_values_of_a_column_have_equally_many_digits_and_no_exponent(value: float, digits: int, expected: str) -> None:
+    assert components.significant(value, digits) == expected
