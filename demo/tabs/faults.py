@@ -27,7 +27,7 @@ whatever digits arrive: here always the same one. The drift and the lost accurac
 afterwards.
 """
 OTHERS = """
-### Three more faults, each seen in real code
+### Three more faults
 """
 LOOK_OTHERS = """
 **Best weights kept by reference:** `best = model.state_dict()` is not a copy; it “restores” the last epoch.
