@@ -121,7 +121,7 @@ def in_words(result: Stopped) -> str:
         return stopped(result)
     return (
         f"{stopped(result)} The last epoch is the best: this network does not begin to overfit within its training. "
-        f"The live run does."
+        "Start the live run to see a network that does."
     )
 
 
