@@ -42,7 +42,7 @@ OTHERS = ("sketch", "numbers")
 @pytest.fixture
 def folder(tmp_path):
     """A copy of the shipped folder, to be broken; only `digits`, since the other networks take seconds to load."""
-    copied = Path(shutil.copytree(LECTURE, tmp_path / "lecture"))
+    copied = Path(shutil.copytree(LECTURE, tmp_path / "lecture", ignore=shutil.ignore_patterns(".lock")))
     found = models(copied)
     vectors = golden.read(copied / golden.FILE)
     for stem in OTHERS:
