@@ -19,7 +19,7 @@ from bnmodel.deploy.batch_norms import Chain, chains, part_of, varying_norms
 from bnmodel.deploy.branches import captured_on_one_path
 from bnmodel.deploy.capture import Captured
 from bnmodel.deploy.constants import Constants, store_constants
-from bnmodel.deploy.errors import as_export_error
+from bnmodel.deploy.errors import ExportError, as_export_error
 from bnmodel.deploy.layers import Layers
 from bnmodel.deploy.preflight import exportable
 from bnmodel.deploy.propagation import CannotFold, pull, push
@@ -58,8 +58,35 @@ def fold(module: nn.Module, example: Any, dynamic: Any = None) -> Folded:
     given = arguments(network, example)
     flat = FlatNetwork(network, given)
     captured = captured_on_one_path(flat, given, dynamic=dynamic)
+    output = called(flat, given.tensors)
+    if captured.batched:
+        _require_same_numbers(flat, output)
     folded, kept = fold_graph(captured)
-    return Folded(_AsCalled(captured.graph, flat, called(flat, given.tensors)), folded, kept)
+    return Folded(_AsCalled(captured.graph, flat, output), folded, kept)
+
+
+def _require_same_numbers(network: FlatNetwork, output: Any) -> None:
+    """ExportError if numbers beside the tensors in `output` depend on the input: the graph returns tensors only."""
+    tensors = network.arguments.tensors
+    batch = next(tensor.size(0) for tensor in tensors if tensor.dim())
+    larger = [
+        torch.cat([tensor, torch.zeros_like(tensor[:1])]) if tensor.dim() and tensor.size(0) == batch else tensor
+        for tensor in tensors
+    ]
+    try:
+        other = called(network, larger)
+    except ExportError:  # an input that the network does not accept
+        return
+    for before, after in zip(_numbers(output), _numbers(other), strict=False):
+        if before != after:
+            raise ExportError(
+                f"{type(network.model).__name__}: expected outputs that are tensors, received a number that depends on "
+                f"the input ({before!r}, {after!r}); return it as a tensor"
+            )
+
+
+def _numbers(output: Any) -> list[Any]:
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, (bool, int, float))]
 
 
 class _AsCalled(nn.Module):

@@ -11,7 +11,7 @@ from norm_helpers import randomised
 from torch import Tensor, nn
 
 from bnmodel import SimpleCNN
-from bnmodel.deploy import fold
+from bnmodel.deploy import ExportError, fold
 
 
 def test_the_original_network_its_mode_and_its_statistics_are_not_changed():
@@ -82,3 +82,25 @@ def test_containers_of_an_own_class_are_returned_and_arguments_are_told_by_name(
     assert (type(received), type(received["first"]), received["first"].hidden[1:]) == (Named, Scores, [None, 3])
     torch.testing.assert_close(received["first"].scores, expected["first"].scores)
     torch.testing.assert_close(received["second"], expected["second"])
+
+
+class Counting(nn.Module):
+    """Returns a number beside the tensor."""
+
+    def __init__(self, number: Any) -> None:
+        super().__init__()
+        self.body, self.number = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), number
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
+        y = self.body(x)
+        return y, self.number(y)
+
+
+@pytest.mark.parametrize("number", [lambda y: y.shape[0], lambda y: y.sum().item()])
+def test_a_number_that_depends_on_the_input_is_refused(number):
+    with pytest.raises(ExportError, match="received a number that depends on the input"):
+        fold(Counting(number).eval(), torch.rand(3, 4))
+
+
+def test_a_constant_number_beside_the_outputs_is_returned():
+    assert fold(Counting(lambda y: 0.5).eval(), torch.rand(3, 4)).module(torch.rand(5, 4))[1] == 0.5
