@@ -106,7 +106,7 @@ def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, edges: Tensor, cells:
     for side in (15, 18, 23, 28):
         uncovered = F.max_pool2d(1 - mask[None, None], side, 1).min()  # 0 where a square of this side is covered
         drawing = torch.minimum(drawing, torch.maximum(uncovered, (side < 0.35 * longest).to(mask.dtype)))
-    # neither are grains all over the picture, nor what is along a side only, such as the table beside an empty sheet
+    # grains all over the picture are no drawing, nor is ink along one side only, such as a table beside an empty sheet
     widest = (size * kept).max()
     spread = _length(torch.stack((kept.amax(dim=1), kept.amax(dim=0)))) / torch.stack((sheet.height, sheet.width))
     grains = ((widest <= 2) & (cells.max() < 0.5)) | ((widest < 0.06 * longest) & (spread.min() > 0.4))

@@ -92,7 +92,7 @@ def _walls(mask: Tensor, flat: Tensor, steep: Tensor, apart: Tensor, tall: Tenso
 
 
 def _continued(lines: Tensor, thin: Tensor, apart: Tensor, length: Tensor) -> Tensor:
-    """Lines along the rows with what continues them in the next rows: `thin` ink in runs of at least `length` ()."""
+    """`lines` along the rows and their continuation in the next rows: `thin` ink in runs of at least `length` ()."""
     near = _next(apart, length)
     beside = (around(lines[None])[0] @ (near + near.t()) > 0).to(lines.dtype)
     return torch.maximum(lines, thin * runs(thickened(thin), apart, length) * beside)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from bnmodel.deploy.certificate import verify
 from bnmodel.deploy.checks import Check
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.onnx_inspection import inspect
+from bnmodel.io import without_infinities
 
 
 def inspect_file(arguments: Sequence[str], prog: str = "bnmodel inspect") -> int:
@@ -52,8 +52,8 @@ def report(folder: Path, checks: list[Check], as_json: bool = False) -> int:
     """Print the checks, failed ones last, or as JSON; return 1 if any failed, else 0."""
     failed = sum(not check.passed for check in checks)
     if as_json:
-        content = {"folder": str(folder), "passed": not failed, "checks": [_finite(check) for check in checks]}
-        print(json.dumps(content, indent=1))
+        content = {"folder": str(folder), "passed": not failed, "checks": [asdict(check) for check in checks]}
+        print(json.dumps(without_infinities(content), indent=1))
         return 1 if failed else 0
     width = max(len(check.name) for check in checks)
     file_width = max(len(check.file) for check in checks)
@@ -62,11 +62,3 @@ def report(folder: Path, checks: list[Check], as_json: bool = False) -> int:
         print(f"{mark}  {check.name:{width}}  {check.file:{file_width}}  {check.detail}")
     print(f"\n{folder}: {len(checks)} checks, {failed} failed")
     return 1 if failed else 0
-
-
-def _finite(check: Check) -> dict[str, object]:
-    """JSON has no infinite numbers; null takes their place."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in asdict(check).items()
-    }

@@ -70,7 +70,7 @@ def _contents(attributes: Iterable[dict[str, Any]]) -> tuple[list[Any], list[Ten
 
 
 def _restorer(generator: Any) -> Callable[[], object]:
-    """Sets `generator` to its present state."""
+    """A function that sets `generator` back to its present state."""
     if isinstance(generator, torch.Generator):
         return partial(generator.set_state, generator.get_state())
     if isinstance(generator, random.Random):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bnmodel.diagnosis.deviation import LEAST_SAMPLES
 from bnmodel.diagnosis.outcome import Gain, Outcome
 from bnmodel.findings import SEVERITIES, Finding, has_errors, listed
+from bnmodel.io import without_infinities
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,7 +100,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; NaN and infinities become None."""
-        plain: dict[str, Any] = _plain(
+        plain: dict[str, Any] = without_infinities(
             {
                 "sound": self.sound,
                 "samples": self.samples,
@@ -197,11 +198,3 @@ def cells(layer: LayerRecord) -> tuple[str, ...]:
 
 def _number(value: float | None, unit: str) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.2f}{unit}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

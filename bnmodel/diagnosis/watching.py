@@ -4,7 +4,6 @@ import csv
 import json
 import logging
 import math
-import sys
 from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from bnmodel.diagnosis.batchnorms import batches_tracked, initial_weight, named_
 from bnmodel.diagnosis.borrowing import bare
 from bnmodel.diagnosis.deviation import NOTEWORTHY
 from bnmodel.diagnosis.examination import TINY
+from bnmodel.diagnosis.hooks import Hook
 from bnmodel.diagnosis.measurement import Measurement, measured, rows_of, thinned
 from bnmodel.diagnosis.moments import array
 from bnmodel.findings import Finding
@@ -33,31 +33,7 @@ logger = logging.getLogger(__name__)
 
 CONFIRMED = 3  # measurements in a row before a finding is certain
 USUAL_MOMENTUM = 0.1
-UNCONVERGED = 0.1  # least weight of the initial values at the end that is reported
-
-
-class _Hook:
-    """A hook that a copy of the model does not keep: copied or pickled, it does nothing. torch.compile skips it."""
-
-    def __init__(self, call: Callable[..., None]) -> None:
-        self.call = torch.compiler.disable(call) if "torch._dynamo" in sys.modules else call
-
-    def __call__(self, *arguments: Any) -> None:
-        self.call(*arguments)
-
-    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
-        return _nothing
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _no_hook, ()
-
-
-def _nothing(*_: Any) -> None:
-    pass
-
-
-def _no_hook() -> Callable[..., None]:
-    return _nothing
+UNCONVERGED = 0.1  # minimum weight of the initial values at the end for a finding
 
 
 class Watch:
@@ -93,7 +69,7 @@ class Watch:
 
     def start(self) -> "Watch":
         """Attach the hooks, as entering the context does."""
-        handle = self.model.register_forward_pre_hook(_Hook(self._before_step))
+        handle = self.model.register_forward_pre_hook(Hook(self._before_step))
         self._exit.callback(handle.remove)
         self._exit.callback(self._detach)
         return self
@@ -143,7 +119,7 @@ class Watch:
                 if norm is module:  # its hooks run already
                     self._before_norm(name, norm, args)
                 else:
-                    self._handles.append(norm.register_forward_pre_hook(_Hook(partial(self._before_norm, name))))
+                    self._handles.append(norm.register_forward_pre_hook(Hook(partial(self._before_norm, name))))
         self.step += 1
 
     def _detach(self) -> None:
@@ -221,7 +197,7 @@ class Watch:
             self._report(finding)
 
     def _judge_at_end(self, name: str) -> None:
-        """An average that is still near its initial values; with the usual momentum, the run was only a short trial."""
+        """Report an average near its initial values; with the usual momentum, the run was only a short trial."""
         norm = self.norms[name]
         distance, ratio = (median(values) for values in zip(*self._latest[name], strict=True))
         far = distance >= NOTEWORTHY or ratio > math.exp(NOTEWORTHY) or ratio < math.exp(-NOTEWORTHY)
