@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from demo.page import EXAMPLE, Drawn
+from demo.page import EXAMPLE, Drawn, unbroken
 from demo.scripts import on_mount
 from demo.server.live_training import WAITING
 
@@ -164,16 +164,11 @@ def signed(number: str) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """As many digits for every value, without an exponent in the usual range: 630, 3.00, 0.0560."""
+    """The value with the same number of significant digits at any size, as 630, 3.00 or 0.0560; rarely an exponent."""
     rounded = float(f"{value:.{digits}g}")
     if not 1e-5 <= abs(rounded) < 1e6:  # 0, inf and nan as well
         return f"{rounded:g}"
     return f"{rounded:.{max(0, digits - 1 - math.floor(math.log10(abs(rounded))))}f}"
-
-
-def unbroken(words: str) -> str:
-    """No line begins with a percent sign."""
-    return words.replace(" %", "\u00a0%")
 
 
 def done(solved: bool) -> str:

@@ -61,6 +61,11 @@ LINK = (
 SPOKEN = '<span class="hidden-text" role="status"></span>'
 
 
+def unbroken(words: str) -> str:
+    """The words with no-break spaces before percent signs."""
+    return words.replace(" %", "\u00a0%")
+
+
 @dataclass(frozen=True)
 class Drawn:
     """The digit that a tab shows. `is_example`: nothing is drawn yet, and this is the example."""
@@ -195,10 +200,9 @@ class Page:
             heading = gr.HTML(js_on_load=on_mount("tab"), apply_default_css=False, elem_classes="question")
             tab = Tab(self, name, heading)
             yield tab
-        unbroken = escape(task).replace(" %", "\u00a0%")  # no line begins with the sign
         tools = f"{RESET if tab.controls or tab.shared else ''}{LINK}{SPOKEN}"
         heading.value = f'<h2 tabindex="-1">{escape(question)}</h2><div class="tools">{tools}</div>' + (
-            f'<p class="task" data-tab="{name}"><b>Try it</b> {unbroken}</p>' if task else ""
+            f'<p class="task" data-tab="{name}"><b>Try it</b> {unbroken(escape(task))}</p>' if task else ""
         )
         self.restored[name] = tab.controls
         if tab.controls:  # the button is in the heading, see tab.js

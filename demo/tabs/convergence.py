@@ -17,7 +17,7 @@ from bnmodel.experiments.initialization import title
 from bnmodel.nn.init import INITIALIZERS
 from bnmodel.plotting import percent
 from demo import components as ui
-from demo.page import Drawn, Page
+from demo.page import Drawn, Page, unbroken
 from demo.server.live_training import State, buttons, wire
 from demo.shared_controls import reshuffle_button
 
@@ -216,7 +216,7 @@ def in_claims(sweep: Sweep) -> str:
             first = ""
     table = f'<div class="table claims"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     note = f"<p>{CLAIMS.format(seeds=sweep.seeds)}</p>"
-    return ui.unbroken(f"<h3>The three claims, tested</h3>{note}{table}")
+    return unbroken(f"<h3>The three claims, tested</h3>{note}{table}")
 
 
 def in_interval(measure: Measure, place: str) -> str:
