@@ -45,8 +45,8 @@ def convert_batchnorm(
     """
     if to not in ("custom", "torch"):
         raise ValueError(f"to: expected 'custom' or 'torch', received {to!r}")
-    if dimensions not in (None, 1, 2, 3) or isinstance(dimensions, bool):
-        raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions}")
+    if dimensions is not None:
+        _require_dimensions(dimensions)
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("model: expected a plain module, received TorchScript; convert the model before scripting it")
     if not inplace:
@@ -64,6 +64,11 @@ def convert_batchnorm(
             if child in replacements:
                 module._modules[name] = replacements[child]
     return replacements.get(model, model)
+
+
+def _require_dimensions(dimensions: Any) -> None:
+    if type(dimensions) is not int or dimensions not in (1, 2, 3):
+        raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions!r}")
 
 
 def _require_no_lazy_norms(model: nn.Module) -> None:
@@ -93,8 +98,7 @@ def to_torch(layer: CustomBatchNorm, dimensions: int) -> nn.Module:
     Raises:
         ValueError: `dimensions` is not 1, 2 or 3.
     """
-    if dimensions not in (1, 2, 3):
-        raise ValueError(f"dimensions: expected 1, 2 or 3, received {dimensions}")
+    _require_dimensions(dimensions)
     converted: nn.Module = convert_layer(copy.deepcopy(layer), TORCH_TYPES[f"BatchNorm{dimensions}d"])
     return converted
 

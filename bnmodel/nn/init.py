@@ -15,10 +15,12 @@ def fans(weight: Tensor) -> tuple[int, int]:
     """(fan_in, fan_out) of a dense weight (out, in) or a convolution weight (out, in, *kernel).
 
     Raises:
-        ValueError: the weight has fewer than two dimensions.
+        ValueError: the weight has fewer than two dimensions, or no elements.
     """
-    if weight.dim() < 2:
-        raise ValueError(f"weight: expected (out, in) or (out, in, *kernel), received shape {list(weight.shape)}")
+    if weight.dim() < 2 or weight.numel() == 0:
+        raise ValueError(
+            f"weight: expected (out, in) or (out, in, *kernel), not empty, received shape {list(weight.shape)}"
+        )
     kernel = math.prod(weight.shape[2:])
     return weight.size(1) * kernel, weight.size(0) * kernel
 

@@ -18,6 +18,8 @@ NORM_PLACES = ("after", "before", "none")
 
 def _require_positive(**sizes: int) -> None:
     for name, size in sizes.items():
+        if not isinstance(size, int):
+            raise ValueError(f"{name}: expected an integer, received {size!r}")
         if size < 1:
             raise ValueError(f"{name}: expected at least 1, received {size}")
 

@@ -255,3 +255,5 @@ def test_the_way_back_follows_whether_the_layer_is_synchronised() -> None:
     assert type(convert_batchnorm(ours, to="torch", dimensions=2)) is nn.BatchNorm2d
     with pytest.raises(ValueError, match="dimensions"):
         convert_batchnorm(ours, to="torch", dimensions=True)
+    with pytest.raises(ValueError, match="dimensions: expected 1, 2 or 3, received 2"):
+        convert_batchnorm(ours, to="torch", dimensions=2.0)  # type: ignore[arg-type]

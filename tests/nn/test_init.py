@@ -127,9 +127,11 @@ def test_fans_count_the_connections_of_a_unit(shape: tuple[int, ...], expected: 
 
 
 @pytest.mark.parametrize("name", ["glorot_normal", "glorot_uniform", "he_normal", "he_uniform"])
-def test_a_bias_has_no_fans_and_is_refused(name: str) -> None:
+def test_a_bias_or_an_empty_weight_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"expected \(out, in\).*received shape \[7\]"):
         initialize(torch.empty(7), name)
+    with pytest.raises(ValueError, match=r"not empty, received shape \[3, 0\]"):
+        initialize(torch.empty(3, 0), name)
 
 
 def test_an_unknown_name_is_refused_and_the_six_are_named() -> None:

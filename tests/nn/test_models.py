@@ -219,6 +219,7 @@ def test_the_weights_are_those_of_the_named_initialiser(initializer: str) -> Non
         (SimpleCNNConfig, {"channels": (0, 20)}, "channels: expected at least 1, received 0"),
         (SimpleCNNConfig, {"channels": (10, -1)}, "channels: expected at least 1, received -1"),
         (SimpleCNNConfig, {"hidden": 0}, "hidden: expected at least 1, received 0"),
+        (SimpleCNNConfig, {"hidden": 2.5}, "hidden: expected an integer, received 2.5"),
         (SimpleCNNConfig, {"dropout": 1.0}, "dropout: expected a share in .* received 1.0"),
         (SimpleCNNConfig, {"dropout": -0.1}, "dropout: expected a share in .* received -0.1"),
         (SimpleCNNConfig, {"initializer": "ones"}, "initializer: expected one of random_normal, .* received 'ones'"),
