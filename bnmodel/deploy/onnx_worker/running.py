@@ -7,16 +7,22 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from graph import Graph, attribute, first_line
+from feeding import NOT_A_BATCH, Feed, batch_axes, batch_name, dims_of, feed, fixed_size, inputs_of, tries
+from graph import Graph, attribute, first_line, opset
 from onnx import ModelProto, TensorProto
 
 TOLERANCE = 1e-3  # relative to the largest output: more than rounding, far less than the effect of batch statistics
 ALLOWED = {TensorProto.FLOAT16: 16 * 2.0**-11, TensorProto.BFLOAT16: 16 * 2.0**-8}
 """Type of weights → difference after folding, relative to the largest output: 16 roundings."""
 BATCH = 4
-SIZES = {"image": (224, 64, 32, 28, 256, 640), "other": (16, 32, 8, 64, 1)}
-NOT_A_BATCH = re.compile(r"seq|time|step|len|token|height|width|node|point|^h$|^w$|^t$|^l$", re.IGNORECASE)
-Feed = dict[str, np.ndarray]
+ONE = "it accepts one sample at a time"
+OLDEST = 7  # opset: ONNX Runtime lacks operators of older ones
+RUNS = 9  # opset to which older files are converted
+PREAMBLE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^.*Status Message: |^Exception during initialization: "
+    r"|^\S*onnxruntime\S*:\d+ |^(\w+ )?onnxruntime::.*? was false\. ",
+    re.DOTALL,
+)
 
 
 @dataclass
@@ -31,26 +37,37 @@ class Invariance:
 
 def measure(model: ModelProto, seed: int = 0) -> Invariance:
     """Compare the first sample's outputs alone and in two batches."""
-    inputs = _inputs(model)
+    inputs = inputs_of(model)
     if not inputs:
         return Invariance(False, "the model has no inputs")
-    firsts = [dims[0] for value in inputs if (dims := _dims(value))]
-    if not firsts or any(isinstance(first, str) and NOT_A_BATCH.search(first) for first in firsts):
+    firsts = [dims[0] for value in inputs if (dims := dims_of(value))]
+    named = batch_name(inputs)
+    if not firsts or (not named and any(isinstance(one, str) and NOT_A_BATCH.search(one) for one in firsts)):
         return Invariance(False, "the first axis of the inputs is not a batch axis")
-    if _sequence_first(model):
+    if not named and _sequence_first(model):
         return Invariance(False, "the first axis of a recurrent layer is time")
-    fixed = _fixed(inputs)
-    attempts = [(model, BATCH, True)] if fixed is None else [(_open(model), BATCH, True), (model, fixed, False)]
-    reason = ""
+    fixed = fixed_size(inputs)
+    attempts = [(model, BATCH, True), (model, 1, False)]
+    if fixed is not None:
+        attempts = [(_open(model, batch_axes(inputs)), BATCH, True), (model, fixed, False)]
+    reasons: dict[int, str] = {}  # by batch size
     for candidate, size, resizable in attempts:
-        for sizes in range(6):
+        try:
+            runner = session(candidate)
+        except Exception as error:  # ONNX Runtime has no common base class of errors
+            reasons[size] = _message(error)
+            continue
+        for sizes in range(tries(inputs)):
             try:
-                return replace(_compare(candidate, inputs, size, sizes, resizable, seed), fixed=fixed)
+                measured = _compare(runner, inputs, size, sizes, resizable, seed)
+                if size == 1 and fixed is None:
+                    measured.reason = f"it runs with one sample, not with {BATCH} ({reasons[BATCH]})"
+                return replace(measured, fixed=fixed)
             except _NoBatchAxis as error:  # a fixed first axis may be a height; of length 1, it is a batch
-                return Invariance(False, str(error), fixed=fixed if fixed == 1 else None)
-            except Exception as error:  # ONNX Runtime has no common base class of errors
-                reason = first_line(error)
-    return Invariance(False, f"it could not be run ({reason})", fixed=fixed)
+                return Invariance(False, ONE if fixed == 1 else str(error), fixed=fixed if fixed == 1 else None)
+            except Exception as error:
+                reasons[size] = _message(error)
+    return Invariance(False, f"it could not be run ({list(reasons.values())[-1]})", fixed=fixed)
 
 
 class _NoBatchAxis(Exception):
@@ -58,6 +75,8 @@ class _NoBatchAxis(Exception):
 
 
 def session(model: ModelProto, optimised: bool = True) -> onnxruntime.InferenceSession:
+    if opset(model) < OLDEST and any(not node.domain for node in model.graph.node):
+        model = onnx.version_converter.convert_version(model, RUNS)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -66,23 +85,30 @@ def session(model: ModelProto, optimised: bool = True) -> onnxruntime.InferenceS
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _compare(model: ModelProto, inputs: list[Any], size: int, sizes: int, resizable: bool, seed: int) -> Invariance:
-    runner = session(model)
-    names = [output.name for output in runner.get_outputs()]
-    rng = np.random.default_rng(seed)
-    one = feed(inputs, size, sizes, rng, 1.0)
-    batches = {value.name for value in inputs if _is_batch(value, inputs)}
-    spread = feed(inputs, size, sizes, rng, 3.0)
-    other = {n: np.concatenate((one[n][:1], rows[1:])) if n in batches else one[n] for n, rows in spread.items()}
-    first, again, second = runner.run(names, one), runner.run(names, one), runner.run(names, other)
-    per_sample = [
-        k for k, array in enumerate(first) if isinstance(array, np.ndarray) and array.ndim and len(array) == size
-    ]
+def _message(error: Exception) -> str:
+    """What went wrong, without the places in ONNX Runtime through which the message came."""
+    text = str(error)
+    while (shorter := PREAMBLE.sub("", text, count=1)) != text and shorter.strip():
+        text = shorter
+    message: str = first_line(RuntimeError(text))
+    return message
+
+
+def _compare(
+    runner: onnxruntime.InferenceSession, inputs: list[Any], size: int, sizes: int, resizable: bool, seed: int
+) -> Invariance:
+    rng, axes, name = np.random.default_rng(seed), batch_axes(inputs), batch_name(inputs)
+    one, spread = feed(inputs, size, sizes, rng, 1.0), feed(inputs, size, sizes, rng, 3.0)
+    pair = _samples(one, axes, slice(1)), _samples(spread, axes, slice(1, None))
+    other = {key: np.concatenate([each[key] for each in pair], axes[key]) if key in axes else one[key] for key in one}
+    first, again, second = (_outputs(runner, given, name) for given in (one, one, other))
+    per_sample = [k for k, rows in enumerate(first) if isinstance(rows, np.ndarray) and rows.ndim and len(rows) == size]
     if resizable:  # leave out axes that happen to be as long as the batch
-        alone = runner.run(names, {name: rows[:1] if name in batches else rows for name, rows in one.items()})
-        per_sample = [k for k in per_sample if isinstance(alone[k], np.ndarray) and len(alone[k]) == 1]
+        alone = _outputs(runner, pair[0], name)
+        alone = [_as_batch(row, rows) for row, rows in zip(alone, first, strict=True)]
+        per_sample = [k for k in per_sample if alone[k] is not None]
     if size == 1:
-        return Invariance(False, "it accepts one sample at a time")
+        return Invariance(False, ONE)
     if not per_sample:
         raise _NoBatchAxis("no output has a batch axis")
     per_sample = [k for k in per_sample if _has_numbers(first[k]) or _has_numbers(second[k])]
@@ -93,11 +119,38 @@ def _compare(model: ModelProto, inputs: list[Any], size: int, sizes: int, resiza
         pairs += [(first[k][0], alone[k][0]) for k in per_sample]
     random = any(_difference(first[k], again[k]) > TOLERANCE for k in per_sample)
     difference = max(_difference(a, b) for a, b in pairs)
-    if not random and difference > TOLERANCE and _fixed(inputs) not in (None, 1):
-        reversed_ = runner.run(names, {name: rows[::-1] if name in batches else rows for name, rows in one.items()})
+    if not random and difference > TOLERANCE and fixed_size(inputs) not in (None, 1):
+        reversed_ = _outputs(runner, _samples(one, axes, slice(None, None, -1)), name)
         if any(_difference(first[k], reversed_[k][::-1]) > TOLERANCE for k in per_sample):  # as for rows of an image
             raise _NoBatchAxis("the first axis of the inputs is not a batch axis")
     return Invariance(not random, "two runs on one input differ" if random else "", difference)
+
+
+def _samples(given: Feed, axes: dict[str, int], rows: slice) -> Feed:
+    """The inputs for some samples of a batch."""
+    chosen = {name: (*[slice(None)] * axis, rows) for name, axis in axes.items()}
+    return {name: array[chosen[name]] if name in chosen else array for name, array in given.items()}
+
+
+def _outputs(runner: onnxruntime.InferenceSession, given: Feed, name: str) -> list[Any]:
+    """The outputs: with the axis called `name` in front; lists of scores by class as arrays."""
+    outputs = []
+    for info, output in zip(runner.get_outputs(), runner.run(None, given), strict=True):
+        if isinstance(output, list) and output and all(isinstance(scores, dict) for scores in output):
+            output = np.array([list(scores.values()) for scores in output])
+        elif isinstance(output, np.ndarray) and name in info.shape and output.ndim == len(info.shape):
+            output = np.moveaxis(output, info.shape.index(name), 0)
+        outputs.append(output)
+    return outputs
+
+
+def _as_batch(alone: Any, rows: Any) -> np.ndarray | None:
+    """The output for one sample as a batch of one, also if the model drops that axis; None if it is something else."""
+    if not isinstance(alone, np.ndarray) or not isinstance(rows, np.ndarray):
+        return None
+    if alone.shape == rows.shape[1:] and alone.ndim < rows.ndim:
+        return alone[None]
+    return alone if alone.ndim and len(alone) == 1 else None
 
 
 def _has_numbers(array: np.ndarray) -> bool:
@@ -118,69 +171,23 @@ def _difference(a: Any, b: Any) -> float:
     return float(np.abs(a - b).max(initial=0.0) / size) if size else 0.0
 
 
-def feed(inputs: list[Any], size: int, sizes: int, rng: np.random.Generator, spread: float) -> Feed:
-    """Random inputs with batch size `size`; `sizes`: index into SIZES for other dynamic axes."""
-    arrays = {}
-    for value in inputs:
-        dims = _dims(value)
-        choice = SIZES["image" if len(dims) in (4, 5) else "other"]
-        free = choice[sizes % len(choice)]
-        shape = [dim if isinstance(dim, int) and dim > 0 else free for dim in dims]
-        if _is_batch(value, inputs):
-            shape[0] = size
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
-        if dtype.kind == "b" or "mask" in value.name.lower():
-            arrays[value.name] = np.ones(shape, dtype)
-        elif dtype == np.uint8:
-            arrays[value.name] = np.asarray(rng.integers(0, 256, shape), dtype)
-        elif dtype.kind in "iu":
-            limit = 2 + int(3 * spread) if sizes < 3 else 2  # then an embedding may be small
-            arrays[value.name] = np.asarray(rng.integers(0, limit, shape), dtype)
-        else:
-            arrays[value.name] = np.asarray(rng.random(shape) * spread + (spread - 1) / 2, dtype)
-    return arrays
-
-
-def _is_batch(value: Any, inputs: list[Any]) -> bool:
-    """Whether an input's first axis is the batch: its size is dynamic, or that of no input is."""
-    fixed = [isinstance(dims[0], int) and dims[0] > 0 for each in inputs if (dims := _dims(each))]
-    dims = _dims(value)
-    return bool(dims) and (all(fixed) or not (isinstance(dims[0], int) and dims[0] > 0))
-
-
-def _inputs(model: ModelProto) -> list[Any]:
-    stored = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in stored]
-
-
-def _dims(value: Any) -> list[int | str]:
-    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
-
-
-def _fixed(inputs: list[Any]) -> int | None:
-    """The batch size if it is the same number in all inputs, else None."""
-    sizes = {dims[0] for value in inputs if (dims := _dims(value))}
-    size = sizes.pop() if len(sizes) == 1 else None
-    return size if isinstance(size, int) and size > 0 else None
-
-
-def _open(model: ModelProto) -> ModelProto:
-    """A copy with dynamic first axes, which may not run if the graph contains the size elsewhere."""
+def _open(model: ModelProto, axes: dict[str, int]) -> ModelProto:
+    """A copy with a dynamic batch, which may not run if the graph contains the size elsewhere."""
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
-    stored = {tensor.name for tensor in opened.graph.initializer}
+    axes = axes | {value.name: 0 for value in opened.graph.output}
     for value in [*opened.graph.input, *opened.graph.output]:
         dims = value.type.tensor_type.shape.dim
-        if dims and value.name not in stored:
-            dims[0].ClearField("dim_value")
-            dims[0].dim_param = "batch"
+        if dims and value.name in axes:
+            dims[axes[value.name]].ClearField("dim_value")
+            dims[axes[value.name]].dim_param = "batch"
     del opened.graph.value_info[:]
     return opened
 
 
 def _sequence_first(model: ModelProto) -> bool:
     """Whether a recurrent layer reads a graph input directly, with time as its first axis."""
-    graph, names = Graph(model.graph, {}), {value.name for value in _inputs(model)}
+    graph, names = Graph(model.graph, {}), {value.name for value in inputs_of(model)}
     return any(
         node.op_type in ("LSTM", "GRU", "RNN") and not attribute(node, "layout", 0) and node.input[0] in names
         for node in graph.proto.node
@@ -196,13 +203,17 @@ def largest_difference(a: ModelProto, b: ModelProto, seed: int = 0) -> tuple[flo
     Raises:
         RuntimeError: a model cannot be run.
     """
-    inputs = _inputs(a)
-    reason: Exception | None = None
-    for sizes in range(6):
-        for size in {_fixed(inputs) or BATCH, 1}:
+    inputs = inputs_of(a)
+    reason = Exception("it has no inputs to try")
+    try:
+        runners = session(a, False), session(a), session(b)
+    except Exception as error:
+        raise RuntimeError(f"the model could not be run ({_message(error)})") from error
+    for sizes in range(tries(inputs)):
+        for size in {fixed_size(inputs) or BATCH, 1}:
             try:
                 one = feed(inputs, size, sizes, np.random.default_rng(seed), 1.0)
-                plain, own, other = (m.run(None, one) for m in (session(a, False), session(a), session(b)))
+                plain, own, other = (_outputs(runner, one, "") for runner in runners)
             except Exception as error:
                 reason = error
                 continue
@@ -211,4 +222,4 @@ def largest_difference(a: ModelProto, b: ModelProto, seed: int = 0) -> tuple[flo
             types = {tensor.data_type for tensor in (*a.graph.initializer, *b.graph.initializer)}
             rounding = rounding if np.isfinite(rounding) else 0.0  # of float16 that overflows: allows nothing
             return difference, max(4 * rounding, 1e-5, *(ALLOWED.get(kind, 0.0) for kind in types))
-    raise RuntimeError(f"the model could not be run ({reason})")
+    raise RuntimeError(f"the model could not be run ({_message(reason)})")
