@@ -11,13 +11,14 @@ from typing import Any
 
 import folding
 import onnx
+import quantised
 import rules
 import running
 from graph import FileError, Graph, batch_norms, infer_ranks, load, nested, opset
 from limits import apply_limits
 from onnx import ModelProto
 
-QUANTISED = 0.1  # largest effect of the batch, relative to the largest output, that dynamic quantisation explains
+QUANTISED = 0.1  # largest effect of the batch, relative to the largest output, that an unknown quantisation explains
 
 
 def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, 
     ]
     invariance = running.measure(model)
     explained = any(finding["code"] in ("training-mode", "batch-statistics-in-eval") for finding in found)
-    found += invariance_findings(inspected[0], invariance, explained)
+    found += invariance_findings(model, inspected[0], invariance, explained)
     order = ("error", "warning", "note")
     answer = {
         "findings": sorted(found, key=lambda finding: order.index(finding["severity"])),
@@ -50,29 +51,46 @@ def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, 
     return answer
 
 
-def invariance_findings(graph: Graph, measured: running.Invariance, explained: bool) -> list[rules.Found]:
+def invariance_findings(
+    model: ModelProto, graph: Graph, measured: running.Invariance, explained: bool
+) -> list[rules.Found]:
     """Findings from running the model; unless `explained`, also the reductions over the batch axis."""
     found: list[rules.Found] = []
     if measured.checked and measured.difference > running.TOLERANCE:
         message = "the output for the same sample changes with the rest of its batch, "
         if math.isfinite(measured.difference):
-            message += f"by up to {measured.difference:.0%} of the largest output"
+            message += f"by up to {_percent(measured.difference)} of the largest output"
         else:
             message += "in its shape or in which values are finite"
-        if not explained and measured.difference <= QUANTISED and (layers := rules.dynamically_quantised(graph)):
+        layers = rules.dynamically_quantised(graph)
+        if layers and not explained and by_quantisation(model, measured):
             message += f": {layers[0]} takes its scale from the whole batch (dynamic quantisation)"
             remedy = "run one sample at a time, or quantise with static scales"
-            return [*found, rules.found("batch-dependent", "warning", layers[0], message, remedy)]
-        found.append(rules.found("batch-dependent", "error", "", message, rules.INSTEAD))
-        for node in [] if explained else rules.batch_reductions(graph):
-            message = f"{node.op_type} reduces over the batch axis and affects an output"
-            remedy = "use running statistics in eval mode; export the eval copy"
-            found.append(rules.found("batch-statistics-in-eval", "error", graph.label(node), message, remedy))
+            found.append(rules.found("batch-dependent", "warning", layers[0], message, remedy))
+        else:
+            found.append(rules.found("batch-dependent", "error", "", message, rules.INSTEAD))
+            for node in [] if explained else rules.batch_reductions(graph):
+                message = f"{node.op_type} reduces over the batch axis and affects an output"
+                remedy = "use running statistics in eval mode; export the eval copy"
+                found.append(rules.found("batch-statistics-in-eval", "error", graph.label(node), message, remedy))
     if measured.fixed is not None:
         message = f"the file only accepts batches of {measured.fixed}"
         remedy = 'export with dynamic_shapes=({0: torch.export.Dim("N")},)'
         found.append(rules.found("fixed-batch", "note", "", message, remedy))
     return found
+
+
+def by_quantisation(model: ModelProto, measured: running.Invariance) -> bool:
+    """Whether dynamic quantisation alone makes the output depend on the batch: in float32 it does not."""
+    plain = quantised.without_quantisation(model)
+    in_float = running.measure(plain) if plain is not None else None
+    if in_float is None or not in_float.checked:
+        return bool(measured.difference <= QUANTISED)
+    return bool(in_float.difference <= running.TOLERANCE)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
 
 
 def write_folded(model: ModelProto, version: int, path: Path) -> dict[str, Any]:
