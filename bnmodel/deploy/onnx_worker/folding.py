@@ -1,8 +1,8 @@
 """Fold batch norms into the layer before or after them, exactly."""
 
 import numpy as np
-from graph import Graph, attribute, batch_norms, check, graphs, in_training, infer_ranks
-from onnx import ModelProto, NodeProto, numpy_helper
+from graph import Graph, attribute, batch_norms, check, graphs, in_training, infer_ranks, opset
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 DENSE = ("Gemm", "MatMul")
 Affine = tuple[np.ndarray, np.ndarray]  # y = scale · x + shift, float64 (C,)
@@ -153,6 +153,8 @@ def _replace(model: ModelProto, graph: Graph, node: NodeProto, weight: np.ndarra
             node.input.append(name)
     if node.op_type == "MatMul":
         node.op_type = "Gemm"
+    if node.op_type == "Gemm" and opset(model) < 7 and not attribute(node, "broadcast"):  # of the bias
+        node.attribute.append(helper.make_attribute("broadcast", 1))
 
 
 def drop_unused(model: ModelProto) -> None:

@@ -11,6 +11,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")  # of operators that ONNX Runtime has
 
+LARGEST = 2**24  # values of a constant that is given as one number and a shape
+
 
 class FileError(Exception):
     """The file cannot be analysed; the message says why and what to do."""
@@ -38,6 +40,8 @@ def load(path: Path, external_data: bool) -> ModelProto:
     )
     if custom:
         raise FileError(f"expected standard operators, received {', '.join(custom[:5])}; custom operators are refused")
+    if 1 <= model.ir_version < 4:  # in which stored weights had to be inputs, too; runtimes do not insist
+        model.ir_version = 4
     check(model)
     return model
 
@@ -134,7 +138,7 @@ class Graph:
             self.inputs |= outer.inputs
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The values of an initialiser or Constant, also through Identity and Cast; None for a computed value."""
+        """The values of an initialiser or constant, also through Identity and Cast; None for a computed value."""
         types: list[np.dtype] = []  # of the casts, from the last to the first
         for _ in range(8):
             if name in self._constants:
@@ -143,8 +147,8 @@ class Graph:
             if node is None:
                 known = None if self.outer is None or name in self.inputs else self.outer.constant(name)
                 return None if known is None else _cast(known, types)
-            if node.op_type == "Constant":
-                known = _stored(node)
+            if node.op_type in ("Constant", "ConstantOfShape"):
+                known = _stored(node) if node.op_type == "Constant" else self._filled(node)
                 return None if known is None else _cast(known, types)
             if node.op_type not in ("Identity", "Cast"):
                 return None
@@ -152,6 +156,15 @@ class Graph:
                 types.append(onnx.helper.tensor_dtype_to_np_dtype(int(attribute(node, "to", 1))))  # type: ignore[call-overload]
             name = node.input[0]
         return None
+
+    def _filled(self, node: NodeProto) -> np.ndarray | None:
+        """The values of a ConstantOfShape; None if it is huge or its shape is computed."""
+        shape = self.constant(node.input[0])
+        if shape is None or (shape < 0).any() or np.prod(shape, dtype=float) > LARGEST:
+            return None
+        value = attribute(node, "value")
+        fill = np.zeros(1, np.float32) if value is None else numpy_helper.to_array(value)  # type: ignore[arg-type]
+        return np.full(shape.tolist(), fill.reshape(-1)[0], fill.dtype)
 
     def label(self, node: NodeProto) -> str:
         """The node's name, or the name of its first output."""
