@@ -8,12 +8,12 @@ DENSE = ("Gemm", "MatMul")
 Affine = tuple[np.ndarray, np.ndarray]  # y = scale · x + shift, float64 (C,)
 
 
-def fold(model: ModelProto, version: int) -> int:
-    """Fold batch norms in place; return how many could be folded."""
-    ranks, count = infer_ranks(model), 0  # values keep their names and ranks
+def fold(model: ModelProto, version: int) -> list[str]:
+    """Fold batch norms in place; return the name of the value behind each, which the model before has, too."""
+    ranks, values = infer_ranks(model), []  # values keep their names and ranks
     while folded := _fold_once(model, ranks, version):  # a norm may then be beside the layer behind another norm
-        count += folded
-    return count
+        values += folded
+    return values
 
 
 def partner(graph: Graph, norm: NodeProto) -> NodeProto | None:
@@ -71,9 +71,9 @@ def _weight(graph: Graph, node: NodeProto) -> np.ndarray | None:
     return weight
 
 
-def _fold_once(model: ModelProto, ranks: dict[str, int], version: int) -> int:
-    """Go through all batch norms once; return how many were folded."""
-    graph, folded = Graph(model.graph, ranks), 0
+def _fold_once(model: ModelProto, ranks: dict[str, int], version: int) -> list[str]:
+    """Go through all batch norms once; return the values behind those that were folded."""
+    graph, folded = Graph(model.graph, ranks), []
     for norm in batch_norms(graph):
         if in_training(norm, version):
             continue
@@ -90,7 +90,8 @@ def _fold_once(model: ModelProto, ranks: dict[str, int], version: int) -> int:
         else:
             node.input[0] = norm.input[0]
         model.graph.node.remove(norm)
-        graph, folded = Graph(model.graph, ranks), folded + 1
+        graph = Graph(model.graph, ranks)
+        folded.append(node.output[0])
     return folded
 
 

@@ -9,11 +9,9 @@ import onnx
 import onnxruntime
 from feeding import NOT_A_BATCH, Feed, batch_axes, batch_name, dims_of, feed, fixed_size, inputs_of, tries
 from graph import Graph, attribute, first_line, opset
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 TOLERANCE = 1e-3  # relative to the largest output: more than rounding, far less than the effect of batch statistics
-ALLOWED = {TensorProto.FLOAT16: 16 * 2.0**-11, TensorProto.BFLOAT16: 16 * 2.0**-8}
-"""Type of weights → difference after folding, relative to the largest output: 16 roundings."""
 BATCH = 4
 ONE = "it accepts one sample at a time"
 OLDEST = 7  # opset: ONNX Runtime lacks operators of older ones
@@ -55,7 +53,7 @@ def measure(model: ModelProto, seed: int = 0) -> Invariance:
         try:
             runner = session(candidate)
         except Exception as error:  # ONNX Runtime has no common base class of errors
-            reasons[size] = _message(error)
+            reasons[size] = message_of(error)
             continue
         for sizes in range(tries(inputs)):
             try:
@@ -66,7 +64,7 @@ def measure(model: ModelProto, seed: int = 0) -> Invariance:
             except _NoBatchAxis as error:  # a fixed first axis may be a height; of length 1, it is a batch
                 return Invariance(False, ONE if fixed == 1 else str(error), fixed=fixed if fixed == 1 else None)
             except Exception as error:
-                reasons[size] = _message(error)
+                reasons[size] = message_of(error)
     return Invariance(False, f"it could not be run ({list(reasons.values())[-1]})", fixed=fixed)
 
 
@@ -85,7 +83,7 @@ def session(model: ModelProto, optimised: bool = True) -> onnxruntime.InferenceS
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _message(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """What went wrong, without the places in ONNX Runtime through which the message came."""
     text = str(error)
     while (shorter := PREAMBLE.sub("", text, count=1)) != text and shorter.strip():
@@ -101,10 +99,10 @@ def _compare(
     one, spread = feed(inputs, size, sizes, rng, 1.0), feed(inputs, size, sizes, rng, 3.0)
     pair = _samples(one, axes, slice(1)), _samples(spread, axes, slice(1, None))
     other = {key: np.concatenate([each[key] for each in pair], axes[key]) if key in axes else one[key] for key in one}
-    first, again, second = (_outputs(runner, given, name) for given in (one, one, other))
+    first, again, second = (outputs_of(runner, given, name) for given in (one, one, other))
     per_sample = [k for k, rows in enumerate(first) if isinstance(rows, np.ndarray) and rows.ndim and len(rows) == size]
     if resizable:  # leave out axes that happen to be as long as the batch
-        alone = _outputs(runner, pair[0], name)
+        alone = outputs_of(runner, pair[0], name)
         alone = [_as_batch(row, rows) for row, rows in zip(alone, first, strict=True)]
         per_sample = [k for k in per_sample if alone[k] is not None]
     if size == 1:
@@ -117,11 +115,11 @@ def _compare(
     pairs = [(first[k][0], second[k][0]) for k in per_sample]
     if resizable:
         pairs += [(first[k][0], alone[k][0]) for k in per_sample]
-    random = any(_difference(first[k], again[k]) > TOLERANCE for k in per_sample)
-    difference = max(_difference(a, b) for a, b in pairs)
+    random = any(difference_of(first[k], again[k]) > TOLERANCE for k in per_sample)
+    difference = max(difference_of(a, b) for a, b in pairs)
     if not random and difference > TOLERANCE and fixed_size(inputs) not in (None, 1):
-        reversed_ = _outputs(runner, _samples(one, axes, slice(None, None, -1)), name)
-        if any(_difference(first[k], reversed_[k][::-1]) > TOLERANCE for k in per_sample):  # as for rows of an image
+        reversed_ = outputs_of(runner, _samples(one, axes, slice(None, None, -1)), name)
+        if any(difference_of(first[k], reversed_[k][::-1]) > TOLERANCE for k in per_sample):  # as for rows of an image
             raise _NoBatchAxis("the first axis of the inputs is not a batch axis")
     return Invariance(not random, "two runs on one input differ" if random else "", difference)
 
@@ -132,7 +130,7 @@ def _samples(given: Feed, axes: dict[str, int], rows: slice) -> Feed:
     return {name: array[chosen[name]] if name in chosen else array for name, array in given.items()}
 
 
-def _outputs(runner: onnxruntime.InferenceSession, given: Feed, name: str) -> list[Any]:
+def outputs_of(runner: onnxruntime.InferenceSession, given: Feed, name: str) -> list[Any]:
     """The outputs: with the axis called `name` in front; lists of scores by class as arrays."""
     outputs = []
     for info, output in zip(runner.get_outputs(), runner.run(None, given), strict=True):
@@ -157,10 +155,10 @@ def _has_numbers(array: np.ndarray) -> bool:
     return array.dtype.kind == "f" and bool(np.isfinite(array).any())
 
 
-def _difference(a: Any, b: Any) -> float:
+def difference_of(a: Any, b: Any) -> float:
     """Largest difference relative to the largest value; 0 for integers, such as labels."""
     if isinstance(a, list) and isinstance(b, list):
-        return max(map(_difference, a, b), default=0.0) if len(a) == len(b) else float("inf")
+        return max(map(difference_of, a, b), default=0.0) if len(a) == len(b) else float("inf")
     if not isinstance(a, np.ndarray) or a.dtype.kind != "f":
         return 0.0
     a, b = a.astype(np.float64), b.astype(np.float64)
@@ -192,34 +190,3 @@ def _sequence_first(model: ModelProto) -> bool:
         node.op_type in ("LSTM", "GRU", "RNN") and not attribute(node, "layout", 0) and node.input[0] in names
         for node in graph.proto.node
     )
-
-
-def largest_difference(a: ModelProto, b: ModelProto, seed: int = 0) -> tuple[float, float]:
-    """The difference of two models on the same inputs and the difference allowed, relative to the largest output.
-
-    Allowed is 1e-5 (ALLOWED for weights of a narrower type), or 4 × the difference that ONNX Runtime's own
-    optimisations make if that is more.
-
-    Raises:
-        RuntimeError: a model cannot be run.
-    """
-    inputs = inputs_of(a)
-    reason = Exception("it has no inputs to try")
-    try:
-        runners = session(a, False), session(a), session(b)
-    except Exception as error:
-        raise RuntimeError(f"the model could not be run ({_message(error)})") from error
-    for sizes in range(tries(inputs)):
-        for size in {fixed_size(inputs) or BATCH, 1}:
-            try:
-                one = feed(inputs, size, sizes, np.random.default_rng(seed), 1.0)
-                plain, own, other = (_outputs(runner, one, "") for runner in runners)
-            except Exception as error:
-                reason = error
-                continue
-            rounding = max((_difference(x, y) for x, y in zip(plain, own, strict=True)), default=0.0)
-            difference = max((_difference(x, y) for x, y in zip(plain, other, strict=True)), default=0.0)
-            types = {tensor.data_type for tensor in (*a.graph.initializer, *b.graph.initializer)}
-            rounding = rounding if np.isfinite(rounding) else 0.0  # of float16 that overflows: allows nothing
-            return difference, max(4 * rounding, 1e-5, *(ALLOWED.get(kind, 0.0) for kind in types))
-    raise RuntimeError(f"the model could not be run ({_message(reason)})")
