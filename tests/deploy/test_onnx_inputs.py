@@ -91,3 +91,11 @@ def test_the_reason_is_the_message_without_its_preamble(tmp_path: Path) -> None:
     assert "ONNXRuntimeError" not in reason
     assert "onnxruntime_src" not in reason
     assert "reshaped" in reason
+
+
+def test_rounding_does_not_hide_that_the_samples_of_a_fixed_batch_are_mixed(tmp_path: Path) -> None:
+    """The sum of large values depends on their order, as if the order of the samples had a meaning."""
+    nodes = "s = Add(x, large)\nm = ReduceMean<axes=[0], keepdims=1>(s)\ny = Sub(s, m)"
+    parts = {"large": np.float32([30000])}
+    parsed = model(nodes, parts, inputs="float[4,3,8,8] x", output="float[4,3,8,8] y")
+    assert "batch-dependent" in codes(saved(tmp_path, parsed), "error")
