@@ -21,8 +21,11 @@ def partner(graph: Graph, norm: NodeProto) -> NodeProto | None:
     if affine_of(graph, norm) is None or any(norm.output[1:]):
         return None
     before = graph.producers.get(norm.input[0])
-    if before is not None and _alone(graph, norm.input[0]) and _weight(graph, before) is not None:
-        return before  # type: ignore[no-any-return]
+    if before is not None and _alone(graph, norm.input[0]):
+        if _weight(graph, before) is not None:
+            return before  # type: ignore[no-any-return]
+        if (biased := _biased(graph, norm)) is not None:
+            return biased[0]
     followers = graph.consumers[norm.output[0]]
     if len(followers) == 1 and norm.output[0] not in graph.outputs and followers[0].input[0] == norm.output[0]:
         after = followers[0]
@@ -32,6 +35,23 @@ def partner(graph: Graph, norm: NodeProto) -> NodeProto | None:
         flat = after.op_type == "Conv" or graph.ranks.get(norm.input[0]) == 2
         if after.op_type in ("Conv", *DENSE) and not padded and flat and _weight(graph, after) is not None:
             return after  # type: ignore[no-any-return]
+    return None
+
+
+def _biased(graph: Graph, norm: NodeProto) -> tuple[NodeProto, np.ndarray] | None:
+    """The linear layer before `norm` and the bias per channel that an Add between them adds; None if there is none."""
+    add = graph.producers.get(norm.input[0])
+    if add is None or add.op_type != "Add" or attribute(add, "broadcast"):  # of opset 6: along an axis
+        return None
+    for name, other in (add.input, reversed(add.input)):
+        node, bias = graph.producers.get(name), graph.constant(other)
+        weight = _weight(graph, node) if node is not None and bias is not None and _alone(graph, name) else None
+        if weight is None:
+            continue
+        rank = 2 if node.op_type in DENSE else weight.ndim
+        channels = ((1,) * (rank - bias.ndim) + bias.shape)[1]
+        if bias.ndim <= rank and bias.size == channels and channels in (1, _outputs(node, weight)):
+            return node, bias.reshape(-1)
     return None
 
 
@@ -80,9 +100,14 @@ def _fold_once(model: ModelProto, ranks: dict[str, int], version: int) -> list[s
         node, affine = partner(graph, norm), affine_of(graph, norm)
         if node is None or affine is None:
             continue
-        backwards = node.output[0] == norm.input[0]
         weight = np.asarray(_weight(graph, node), np.float64)
         bias = _bias(graph, node, weight)
+        biased = _biased(graph, norm)
+        if biased is not None and biased[0].output[0] == node.output[0]:  # the layer takes over what the Add adds
+            bias = bias + biased[1]
+            model.graph.node.remove(graph.producers[norm.input[0]])
+            node.output[0] = norm.input[0]
+        backwards = node.output[0] == norm.input[0]
         weight, bias = (_into_before if backwards else _into_after)(node, weight, bias, *affine)
         _replace(model, graph, node, weight, bias)
         if backwards:
