@@ -19,7 +19,7 @@ OLDEST = 7  # opset: ONNX Runtime lacks operators of older ones
 RUNS = 9  # opset to which older files are converted
 PREAMBLE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^.*Status Message: |^Exception during initialization: "
-    r"|^\S*onnxruntime\S*:\d+ |^(\w+ )?onnxruntime::.*? was false\. ",
+    r"|^\S*onnxruntime\S*:\d+ |^(\w+ )?onnxruntime::.*?\)( const)? (.*? was false\. )?",
     re.DOTALL,
 )
 
