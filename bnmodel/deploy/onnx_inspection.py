@@ -102,8 +102,8 @@ def inspect(
         limits: of memory, time and size of written files.
 
     Raises:
-        ExportError: the file is missing, not ONNX, damaged, has custom operators, or exceeds the limits; onnx or
-            onnxruntime is not installed.
+        ExportError: the file is missing, not ONNX, damaged, has custom operators, or exceeds the limits before it is
+            run; onnx or onnxruntime is not installed.
         OSError: `fold_to` cannot be written.
     """
     for package in ("onnx", "onnxruntime"):

@@ -28,13 +28,13 @@ class LimitError(Exception):
 
 
 def run_limited(script: Path, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
-    """Run `script` (a file or a folder with __main__.py) and return the JSON object that it writes to its output.
+    """Run `script` (a file or a folder with __main__.py) and return the last JSON object that it writes to its output.
 
     The script reads a JSON object with `request` and `limits` from its input and calls `apply_limits` of
     `onnx_worker/limits.py` once its libraries are loaded. Its environment holds no variables but PATH and the locale.
 
     Raises:
-        LimitError: the process ran out of time or memory, or crashed.
+        LimitError: the process ran out of time or memory, or crashed, before it wrote one.
     """
     text = json.dumps({"request": request, "limits": asdict(limits)})
     kept = ("PATH", "LANG", "SYSTEMROOT", "LD_LIBRARY_PATH")
@@ -50,14 +50,14 @@ def run_limited(script: Path, request: dict[str, Any], limits: Limits) -> dict[s
             timeout=limits.seconds + 10,  # for its libraries to load
             env=environment,
         )
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as stopped:
+        output: bytes | str = stopped.stdout or ""
+        answer = _last_object(output if isinstance(output, str) else output.decode(errors="replace"))
+        if answer is not None:
+            return answer
         raise LimitError(f"expected an analysis within {limits.seconds} s; it was stopped") from None
-    lines = done.stdout.splitlines()
-    try:
-        answer = json.loads(lines[-1]) if lines else None
-    except ValueError:
-        answer = None
-    if isinstance(answer, dict):
+    answer = _last_object(done.stdout)
+    if answer is not None:
         return answer
     if done.returncode == -24:  # SIGXCPU
         raise LimitError(f"expected an analysis within {limits.seconds} s of processor time; it was stopped")
@@ -66,3 +66,15 @@ def run_limited(script: Path, request: dict[str, Any], limits: Limits) -> dict[s
         f"the analysis ended with status {done.returncode}; "
         f"the file is damaged, or needs more than {gigabytes:.1f} GB of memory"
     )
+
+
+def _last_object(output: str) -> dict[str, Any] | None:
+    """The JSON object on the last line that holds one."""
+    for line in reversed(output.splitlines()):
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(answer, dict):
+            return answer
+    return None

@@ -82,6 +82,19 @@ def test_an_endless_or_huge_model_ends_at_the_limits(tmp_path: Path, build: Buil
         assert not inspection.batch_invariance["checked"]
 
 
+def test_the_findings_in_the_graph_are_kept_if_the_run_does_not_end(tmp_path: Path) -> None:
+    parsed = hostile_loop()
+    norm = convolution(TRAIN, statistics(3), opset=17)
+    parsed.graph.initializer.extend(tensor for tensor in norm.graph.initializer if tensor.name != "w")
+    parsed.graph.node.extend(norm.graph.node[1:])
+    parsed.graph.node[0].output[0] = parsed.graph.node[1].input[0]
+    inspection = inspect(saved(tmp_path, parsed), limits=Limits(seconds=2))
+    assert {finding.code for finding in inspection.findings} == {"training-mode"}
+    assert inspection.batch_invariance["reason"] == "its run did not end within the limits of time and memory"
+    with pytest.raises(ExportError, match="within 2 s"):
+        inspect(saved(tmp_path, parsed), fold_to=tmp_path / "folded.onnx", limits=Limits(seconds=2))
+
+
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "truncated": lambda content: content[: len(content) // 2],
     "empty": lambda content: b"",

@@ -1,4 +1,4 @@
-"""Inspect an ONNX file: a JSON request on standard input, a JSON answer on standard output.
+"""Inspect an ONNX file: a JSON request on standard input, JSON answers on standard output, of which the last counts.
 
 Run by `bnmodel.deploy.onnx_inspection`. It imports nothing of bnmodel, so that it starts quickly.
 """
@@ -19,6 +19,7 @@ from graph import FileError, Graph, batch_norms, infer_ranks, load, nested, opse
 from limits import apply_limits
 from onnx import ModelProto
 
+UNFINISHED = "its run did not end within the limits of time and memory"
 QUANTISED = 0.1  # largest effect of the batch, relative to the largest output, that an unknown quantisation explains
 
 
@@ -32,14 +33,25 @@ def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, 
         for rule in (rules.modes, rules.statistics, rules.dropout, rules.unfolded)
         for finding in rule(graph, version)
     ]
+    if fold_to is None:  # so that these findings are known, whatever the run does
+        _print(_answer(model, inspected, found, running.Invariance(False, UNFINISHED)))
     invariance = running.measure(model)
     explained = any(finding["code"] in ("training-mode", "batch-statistics-in-eval") for finding in found)
     found += invariance_findings(model, inspected[0], invariance, explained)
+    answer = _answer(model, inspected, found, invariance)
+    if fold_to is not None:
+        answer["folded"] = write_folded(model, version, fold_to)
+    return answer
+
+
+def _answer(
+    model: ModelProto, inspected: list[Graph], found: list[rules.Found], invariance: running.Invariance
+) -> dict[str, Any]:
     order = ("error", "warning", "note")
-    answer = {
+    return {
         "findings": sorted(found, key=lambda finding: order.index(finding["severity"])),
         "batch_norms": sum(len(batch_norms(graph)) for graph in inspected),
-        "opset": version,
+        "opset": opset(model),
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
         "batch_invariance": {
             "checked": invariance.checked,
@@ -47,9 +59,10 @@ def inspect(path: Path, external_data: bool, fold_to: Path | None) -> dict[str, 
             "reason": invariance.reason,
         },
     }
-    if fold_to is not None:
-        answer["folded"] = write_folded(model, version, fold_to)
-    return answer
+
+
+def _print(answer: dict[str, Any]) -> None:
+    print("\n" + json.dumps(answer), flush=True)
 
 
 def invariance_findings(
@@ -128,7 +141,7 @@ def main() -> None:
         answer = {"error": "the model needs more memory than is allowed"}
     except Exception as error:
         answer = {"error": f"the model cannot be analysed ({type(error).__name__}: {str(error)[:200]})"}
-    print("\n" + json.dumps(answer))
+    _print(answer)
 
 
 if __name__ == "__main__":
