@@ -80,9 +80,9 @@ def _walls(mask: Tensor, flat: Tensor, steep: Tensor, apart: Tensor, tall: Tenso
     across = mask * runs(_slanted(mask, tall), apart, 0.7 * tall)
     down = mask * runs(_slanted(mask.t(), tall), apart, 0.8 * tall).t()
     lying, upright = across * flat, down * steep
-    if mask.size(0) > 80:  # a wall that is slightly turned leaves the three rows
-        lying = _continued(lying, mask * flat, apart, 0.3 * tall)
-        upright = _continued(upright.t(), (mask * steep).t(), apart, 0.3 * tall).t()
+    # a wall that is slightly turned leaves the three rows
+    lying = _continued(lying, mask * flat, apart, 0.3 * tall)
+    upright = _continued(upright.t(), (mask * steep).t(), apart, 0.3 * tall).t()
     thin = torch.maximum(lying, upright)
     walls = torch.maximum(thin, around(thin[None])[0] * torch.maximum(across, down))  # with their crossings
     rest = mask * (1 - around(walls[None])[0])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from preprocessing_helpers import STROKES, drawn, painted
+from preprocessing_helpers import STROKES, drawn, painted, sketch
 from torch import Tensor
 
 from bnmodel.data.forms import runs, without_forms
@@ -67,6 +67,17 @@ def test_a_form_is_removed_and_its_digits_stay(form, pen: int) -> None:  # type:
     assert (before - alone).abs().sum() > 400  # the form is there
     assert (after - alone).clamp(min=0).sum() < 0.02 * alone.sum()
     assert (alone - after).clamp(min=0).sum() < 0.02 * alone.sum()
+
+
+@pytest.mark.parametrize("angle", [3, 4])
+@pytest.mark.parametrize("name", STROKES)
+def test_a_cell_of_a_slightly_turned_grid_leaves_the_digit(name: str, angle: int) -> None:
+    ink, grid = drawn(STROKES[name], 60, (20, 20), (100, 100)), np.zeros((140, 140), np.uint8)
+    for place in (36, 102):
+        grid[place : place + 3] = grid[:, place : place + 3] = 255
+    turned = np.array(Image.fromarray(grid).rotate(angle, Image.Resampling.BICUBIC))[20:-20, 20:-20]
+    expected, _ = sketch(painted(ink))
+    torch.testing.assert_close(sketch(painted(np.maximum(ink, turned)))[0], expected, rtol=0, atol=1e-3)
 
 
 def test_a_slightly_turned_frame_around_a_digit_is_removed() -> None:
