@@ -18,7 +18,7 @@ from bnmodel.data.shadows import light_at, light_on
 SIDE = 320  # working pixels; the longer side of a picture fills more than half of them
 COARSE = 40  # cells per side in which the paper is estimated
 NOISE = 0.08  # contrast below this is compression and paper, not ink
-WIDE, NARROW = 7.0, 2.0  # standard deviations of the neighbourhoods in which the paper is averaged, in coarse cells
+WIDE = 7.0  # standard deviation of the wider neighbourhood in which the paper is averaged, in coarse cells
 
 
 class Pixels(NamedTuple):
@@ -55,7 +55,7 @@ class InkFinder(nn.Module):
     """
 
     wide: Tensor
-    narrow: Tensor
+    apart: Tensor
     enlarging: Tensor
     doubling: Tensor
 
@@ -63,7 +63,8 @@ class InkFinder(nn.Module):
         super().__init__()
         self.noise = NOISE
         self.register_buffer("wide", _gaussian(COARSE, WIDE), persistent=False)
-        self.register_buffer("narrow", _gaussian(COARSE, NARROW), persistent=False)
+        index = torch.arange(COARSE, dtype=torch.float32)
+        self.register_buffer("apart", index[:, None] - index, persistent=False)
         self.register_buffer("enlarging", _interpolation(SIDE, COARSE), persistent=False)
         self.register_buffer("doubling", _interpolation(SIDE // 2, COARSE), persistent=False)
 
@@ -71,11 +72,12 @@ class InkFinder(nn.Module):
         pixels = reduce_canvas(canvas)
         valid = pixels.columns[:, None] * pixels.rows  # (SIDE, SIDE)
         few = pixels.mean[::4].view(80, 4, 80, 4).mean(dim=3).transpose(0, 1)
-        shadow, limits, brightness = light_on(few, valid[::4, ::4])
+        shadow, limits, brightness = light_on(few, valid[::4, ::4], pixels.step)
         paper = enlarged(limits.view(80, 160)).view(320, 2, 320)  # lowest and highest brightness nearby
         light = light_at(pixels.mean, paper, brightness)
         mean = _premultiplied(pixels.mean, light)
-        cells, weight, area, unevenness = self.paper(mean[::2, :, ::2].transpose(0, 1), valid[::2, ::2])
+        half = mean[::2, :, ::2].transpose(0, 1)
+        cells, weight, area, unevenness = self.paper(half, valid[::2, ::2], self.neighbourhood(pixels.step))
         contrast = (mean - surface(self.enlarging, cells, self.enlarging)).abs().amax(dim=1) * valid
         total = weight.sum().clamp(min=1)
         noise = (contrast[::2, ::2] * weight).sum() / total
@@ -87,7 +89,7 @@ class InkFinder(nn.Module):
         sides = (pixels.rows, pixels.columns, pixels.step)
         return Ink(ink, *sides, cells, limit, unevenness, area.t(), shadow, limits, brightness)
 
-    def paper(self, mean: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def paper(self, mean: Tensor, valid: Tensor, narrow: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Estimate the paper.
 
         If at least half of the pixels have the same colour, as on a screen, the paper is exactly that colour. Otherwise
@@ -96,6 +98,7 @@ class InkFinder(nn.Module):
         Args:
             mean: every second working pixel, (4, SIDE / 2, SIDE / 2).
             valid: 1 on the canvas, (SIDE / 2, SIDE / 2).
+            narrow: weights of the narrow neighbourhood, (COARSE, COARSE).
 
         Returns:
             The paper (4, COARSE, COARSE), the weight of each pixel as paper (SIDE / 2, SIDE / 2), the part of the
@@ -117,13 +120,13 @@ class InkFinder(nn.Module):
         paper = mixed(note, inner, colour).expand_as(cells)
         for scale in (0.3, 0.2, 0.15, 0.12, 0.10, 0.08):
             weight = biweight(cells - paper, scale) * present
-            paper = paper + self.smooth((cells - paper) * weight, weight)
+            paper = paper + self.smooth((cells - paper) * weight, weight, narrow)
         # cells mix paper with ink at edges, pixels do not
         rest = mean - self.doubling @ paper @ self.doubling.t()
         weight = biweight(rest, 0.09) * valid
         weights, rests = _cells(weight), _cells(rest * weight)
         for _ in range(3):
-            correction = self.smooth(rests, weights)
+            correction = self.smooth(rests, weights, narrow)
             paper = paper + correction
             rests = rests - correction * weights
         area = torch.maximum(note_area((weight[0, ::2, ::2] > 0.3).to(mean.dtype), region, shown[0]), 1 - note)
@@ -132,12 +135,21 @@ class InkFinder(nn.Module):
         unevenness = light.max() - (light + (present[0] <= 0.5)).min()
         return paper, flat * alike + (1 - flat) * weight[0], area, unevenness
 
-    def smooth(self, weighted: Tensor, weight: Tensor) -> Tensor:
+    def neighbourhood(self, step: Tensor) -> Tensor:
+        """Weights of the narrow neighbourhood of each cell, (COARSE, COARSE); `step`: canvas pixels per working pixel.
+
+        Its standard deviation is two cells, but at least 2.5 canvas pixels, since a blurred stroke is as wide as that
+        in a small picture, and the paper would follow it.
+        """
+        ratio = self.apart / (2.5 / (8 * step)).clamp(2, 7)
+        return torch.exp(-0.5 * ratio * ratio)
+
+    def smooth(self, weighted: Tensor, weight: Tensor, narrow: Tensor) -> Tensor:
         """Σ w·x and Σ w of each cell → the local weighted mean of x: over the narrow neighbourhood, plus 0.3 cells'
         worth of the mean over the wide one, which decides where the narrow one contains no paper.
         """
         far = (self.wide @ weighted @ self.wide) / (self.wide @ weight @ self.wide).clamp(min=1e-9)
-        return (self.narrow @ weighted @ self.narrow + 0.3 * far) / (self.narrow @ weight @ self.narrow + 0.3)
+        return (narrow @ weighted @ narrow + 0.3 * far) / (narrow @ weight @ narrow + 0.3)
 
 
 def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,12 +12,14 @@ from torch import Tensor
 from bnmodel.data.ruled_lines import around
 
 
-def light_on(pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def light_on(pixels: Tensor, valid: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The light that falls on the paper.
 
     Args:
         pixels: (4, 80, 80).
         valid: (80, 80).
+        step: canvas pixels per working pixel, (). In a picture of less than 54 pixels there is no shadow: all its edges
+            look sharp, and a blurred stroke would be one.
 
     Returns:
         Whether there is a shadow, 1 or 0, (); the lowest and the highest brightness of the paper near each pixel,
@@ -25,7 +27,7 @@ def light_on(pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     grey = pixels[1:2] * valid
     paper = 1 - highest(1 - highest(F.pad(grey, (12, 12, 12, 12))))  # closing, with squares that cross the border
-    shadow = is_shadow(pixels, grey, paper, valid)
+    shadow = is_shadow(pixels, grey, paper, valid) * (step > 0.19)
     # the narrow parts of a shadow are as bright as its wide ones nearby
     level = 1 - highest(highest(F.pad((1 - paper) * valid, (12, 12, 12, 12))))
     narrow = ((grey > 0.9 * level) & (grey < 1.1 * level) & (level < 0.85 * paper)).to(grey.dtype)

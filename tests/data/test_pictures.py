@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
 from preprocessing_helpers import STROKES, distance, drawn, opaque, painted, row, sketch
 from torch import Tensor
 
@@ -37,6 +38,15 @@ def test_uneven_light_hardly_changes_the_digit(light: str, name: str) -> None:
     digit, _ = sketch(inked(LIGHTS[light], ink))
     expected, _ = sketch(painted(ink))
     assert distance(digit, expected) < 0.03
+
+
+@pytest.mark.parametrize("name", STROKES)
+@pytest.mark.parametrize("side", [20, 24, 28])
+def test_a_blurred_pale_digit_in_a_tiny_photo_is_ink(side: int, name: str) -> None:
+    blurred = Image.fromarray(drawn(STROKES[name], 240)).filter(ImageFilter.GaussianBlur(140 / side))
+    ink = np.array(blurred.resize((side, side), Image.Resampling.BOX))
+    paper = 190 + np.random.default_rng(0).normal(0, 2, ink.shape)
+    assert (sketch(inked(paper, ink, 115))[0] - sketch(painted(ink))[0]).abs().mean() < 0.08
 
 
 @pytest.mark.parametrize("light", LIGHTS)

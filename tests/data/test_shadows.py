@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageFilter
 from preprocessing_helpers import STROKES, distance, drawn, opaque, painted, sketch
 from scipy import ndimage
 from torch import Tensor
@@ -72,6 +73,14 @@ def test_a_drawing_without_a_shadow_has_even_light(name: str, side: int, width: 
     assert found.shadow == 0
     assert found.brightness == 1
     assert (found.limits == 1).all()
+
+
+@pytest.mark.parametrize("side", [20, 28, 40])
+def test_a_thick_blurred_stroke_in_a_tiny_picture_is_no_shadow(side: int) -> None:
+    thick = Image.fromarray(ndimage.grey_dilation(drawn(STROKES["2"], 240), size=(48, 48)))
+    ink = np.array(thick.filter(ImageFilter.GaussianBlur(140 / side)).resize((side, side), Image.Resampling.BOX))
+    canvas = painted(ink, pen=(115, 115, 115), paper=(190, 190, 190))
+    assert InkFinder()(canvas).shadow == 0
 
 
 ROUND = np.hypot(*(np.mgrid[:SIDE, :SIDE] - np.array([SIDE, 90])[:, None, None])) - 70
