@@ -27,7 +27,8 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
         alone (SIDE, SIDE).
     """
     contrast = without_forms(found.contrast, found.columns, side)
-    cells = contrast.view(80, 4, 320).amax(dim=1).view(80, 80, 4).amax(dim=2) * found.area  # (CELLS, CELLS)
+    cells, forms = _highest_of_cells(contrast), _highest_of_cells(found.contrast - contrast)
+    cells = cells * found.area  # (CELLS, CELLS)
     sheet = Sheet(found.rows.view(80, 4).amax(dim=1).sum(), found.columns.view(80, 4).amax(dim=1).sum())
     pen = _pen(cells, sheet)
     lower, higher = (cells > 0.25 * pen) & (cells > 0), (cells > 0.5 * pen) & (cells > 0)
@@ -49,8 +50,12 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
     edges = (found.limits[:, 1] - found.limits[:, 0] > 0.05).to(cells.dtype).t()  # of shadows
     chosen = _choose(mask, kept_ink, uncertain, around(around(around(edges[None])))[0], cells, sheet)
     # small and faint parts within its bounding box belong to it, but do not extend the box
-    chosen = torch.maximum(chosen, box_around(chosen) * (1 - mask))
-    dropped = mask * (1 - chosen)
+    box = box_around(chosen)
+    # nor do they bring back the walls around it, where remains of these are its edge
+    form, edge = (forms > cells).to(mask.dtype), around(around(around(1 - box[None])))[0]
+    other = torch.maximum(mask, form * edge * surrounds(form, box * (1 - edge)))
+    chosen = torch.maximum(chosen, box * (1 - other))
+    dropped = other * (1 - chosen)
     # grown by a cell or a canvas pixel for soft edges, but not into what was dropped
     area = chosen
     for cell in (0.0, 4.0, 8.0, 12.0):  # working pixels
@@ -58,6 +63,11 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
         area = mixed((cell * found.step <= 1.2).to(area.dtype), near, area)
     faint = upper * 0.35 * pen
     return area, faint, contrast * enlarged(area) * (contrast > faint)
+
+
+def _highest_of_cells(pixels: Tensor) -> Tensor:
+    """(SIDE, SIDE) → (CELLS, CELLS)."""
+    return pixels.view(80, 4, 320).amax(dim=1).view(80, 80, 4).amax(dim=2)
 
 
 def _pen(cells: Tensor, sheet: Sheet) -> Tensor:

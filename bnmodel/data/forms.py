@@ -40,7 +40,10 @@ def without_forms(contrast: Tensor, columns: Tensor, side: int) -> Tensor:
         across = thickened(lines).sum(dim=1) >= 0.9 * columns.sum() / size
         lines = lines * (1 - across.to(mask.dtype)[:, None])
     form = torch.maximum(walls, torch.maximum(lines, _rings_and_combs(mask, found)) * (1 - walls.max()))
-    digits = ((mask * (1 - around(form[None])[0])).sum() >= 0.5 * tall).to(mask.dtype)
+    near = around(form[None])[0]
+    rest = mask * (1 - near)
+    digits = (rest.sum() >= 0.5 * tall).to(mask.dtype)
+    form = torch.maximum(form, mask * near * (1 - around(rest[None])[0]))  # slivers of lines that are slightly turned
     form = form * digits * (1 - _is_ruled(runs(thickened(mask), apart, 0.66 * tall), columns))
     return contrast * (1 - enlarged(form))
 

@@ -70,11 +70,12 @@ def test_a_form_is_removed_and_its_digits_stay(form, pen: int) -> None:  # type:
 
 
 @pytest.mark.parametrize("angle", [3, 4])
+@pytest.mark.parametrize(("inset", "thickness"), [(16, 3), (10, 3), (14, 4)])
 @pytest.mark.parametrize("name", STROKES)
-def test_a_cell_of_a_slightly_turned_grid_leaves_the_digit(name: str, angle: int) -> None:
+def test_a_cell_of_a_slightly_turned_grid_leaves_the_digit(name: str, inset: int, thickness: int, angle: int) -> None:
     ink, grid = drawn(STROKES[name], 60, (20, 20), (100, 100)), np.zeros((140, 140), np.uint8)
-    for place in (36, 102):
-        grid[place : place + 3] = grid[:, place : place + 3] = 255
+    for place in (20 + inset, 120 - inset):
+        grid[place : place + thickness] = grid[:, place : place + thickness] = 255
     turned = np.array(Image.fromarray(grid).rotate(angle, Image.Resampling.BICUBIC))[20:-20, 20:-20]
     expected, _ = sketch(painted(ink))
     torch.testing.assert_close(sketch(painted(np.maximum(ink, turned)))[0], expected, rtol=0, atol=1e-3)
