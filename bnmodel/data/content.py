@@ -40,7 +40,7 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
     ruled = (
         (extent[0] > 1.25 * extent[1])
         | ((lines[0] > 1.5 * lines[1] + 8) & (extent[1] >= 0.8 * extent[0]))
-        | ((at_border[0] >= 2) & (at_border[1] == 0))
+        | ((at_border[0] > 0) & (at_border[1] == 0))
     )
     upper = ruled.to(cells.dtype)
     mask = mixed(upper, masks[1], masks[0])

@@ -34,6 +34,15 @@ def test_digits_apart_are_counted_and_boxed_from_left_to_right(names: str) -> No
     np.testing.assert_allclose(boxes[: len(names), 3].max(), rows.max() + 1, atol=8)
 
 
+@pytest.mark.parametrize("names", ["27", "75", "257"])
+def test_a_faint_line_from_the_border_to_a_foot_does_not_hide_the_digit(names: str) -> None:
+    ink = row(names)
+    foot, first = np.flatnonzero(ink.max(axis=1))[-1], np.flatnonzero(ink.max(axis=0))[0]
+    line = ink[foot - 1 : foot + 1, : first + 20]
+    line[:] = np.maximum(line, 90)
+    assert reader(painted(ink))[0] == len(names)
+
+
 def test_more_than_eight_digits_are_too_many() -> None:
     count, boxes, probabilities = reader(painted(row("257257257")))
     assert count == -1
