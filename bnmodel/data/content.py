@@ -100,6 +100,7 @@ def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, edges: Tensor, cells:
     touching = (found.top <= 0) | (found.left <= 0) | (found.bottom >= sheet.height) | (found.right >= sheet.width)
     lines = mask - kept
     bars = (*_bars(lines.sum(dim=1), sheet.height, sheet.width), *_bars(lines.sum(dim=0), sheet.width, sheet.height))
+    touching = touching & torch.logical_not(_beside_others(kept * torch.logical_not(touching), found, sheet))
     touching = touching | _in_corner(bars, found, sheet)
     free = size * kept * torch.logical_not(touching)  # (CELLS, CELLS)
     longest = torch.maximum(sheet.height, sheet.width)
@@ -133,6 +134,18 @@ def _is_ruled(lines: Tensor, sheet: Sheet) -> Tensor:
     filled = torch.stack((lines.sum(dim=1) >= 0.6 * sheet.width, lines.sum(dim=0) >= 0.6 * sheet.height))
     filled = F.pad(filled.to(lines.dtype), (1, 0))
     return ((filled[:, 1:] - filled[:, :-1]).clamp(min=0).sum(dim=1) >= 4).any()
+
+
+def _beside_others(free: Tensor, found: Components, sheet: Sheet) -> Tensor:
+    """Components that reach the upper or the lower border alone, as tall as those that are `free` and no line.
+
+    These are digits of a number, such as a 7 below the others. A piece of another line of digits is less tall.
+    """
+    height, width = found.bottom - found.top, found.right - found.left
+    tallest = (height * free).max()
+    inside = (found.left > 0) & (found.right < sheet.width) & (height < sheet.height)
+    alike = (height >= 0.8 * tallest) & (height <= 1.3 * tallest)
+    return inside & alike & (width >= 0.2 * height) & (width <= 1.2 * height)
 
 
 def _in_corner(bars: Bars, found: Components, sheet: Sheet) -> Tensor:

@@ -34,6 +34,15 @@ def test_digits_apart_are_counted_and_boxed_from_left_to_right(names: str) -> No
     np.testing.assert_allclose(boxes[: len(names), 3].max(), rows.max() + 1, atol=8)
 
 
+@pytest.mark.parametrize("names", ["527", "257"])
+def test_a_low_digit_that_reaches_the_border_belongs_to_the_number(names: str) -> None:
+    ink = np.pad(row(names), ((0, 25), (0, 0)))
+    beyond = 2 * ink.shape[1] // 3  # columns of the last digit
+    ink[:, beyond:] = np.roll(ink[:, beyond:], 25, axis=0)
+    bottom = np.flatnonzero(ink.max(axis=1))[-1] + 1
+    assert reader(painted(ink[:bottom]))[0] == 3
+
+
 @pytest.mark.parametrize("names", ["27", "75", "257"])
 def test_a_faint_line_from_the_border_to_a_foot_does_not_hide_the_digit(names: str) -> None:
     ink = row(names)
