@@ -39,7 +39,7 @@ def without_forms(contrast: Tensor, columns: Tensor, side: int) -> Tensor:
     if side == 80:
         across = thickened(lines).sum(dim=1) >= 0.9 * columns.sum() / size
         lines = lines * (1 - across.to(mask.dtype)[:, None])
-    form = torch.maximum(walls, torch.maximum(lines, _rings_and_combs(mask, found)) * (1 - walls.max()))
+    form = torch.maximum(walls, torch.maximum(lines, _rings_and_combs(mask, found, apart, thick)) * (1 - walls.max()))
     near = around(form[None])[0]
     rest = mask * (1 - near)
     digits = (rest.sum() >= 0.5 * tall).to(mask.dtype)
@@ -113,11 +113,11 @@ def _within(lines: Tensor, apart: Tensor, tall: Tensor) -> Tensor:
     return (rows @ lines > 0) & (rows.t() @ lines > 0)
 
 
-def _rings_and_combs(mask: Tensor, found: Components) -> Tensor:
+def _rings_and_combs(mask: Tensor, found: Components, apart: Tensor, thick: Tensor) -> Tensor:
     """The components that are forms as a whole.
 
-    A ring is the largest component, if it surrounds the others and has no ink between them. Combs and underlines are
-    wider than a digit, and flat.
+    A ring is the largest component, if it surrounds the others and has no ink between them. A digit that touches the
+    ring from inside stays. Combs and underlines are wider than a digit, and flat.
     """
     height, width = (found.bottom - found.top) * mask, (found.right - found.left) * mask
     comb = (width >= 1.4 * height.max()) & (height < 0.75 * height.max())
@@ -132,6 +132,9 @@ def _rings_and_combs(mask: Tensor, found: Components) -> Tensor:
     wide = right - left > 1.2 * (bottom - top)
     large = (size * content).max() >= (0.4 - 0.2 * wide.to(mask.dtype)) * (bottom - top)
     empty = (ring * box_around(content)).sum() <= 0.03 * ring.sum()
+    before = (apart >= 0.5 * thick).to(mask.dtype)
+    beside, above = (ring @ before > 0) & (ring @ before.t() > 0), (before @ ring > 0) & (before.t() @ ring > 0)
+    ring = ring * torch.logical_not(beside & above)  # without what has the ring on all four sides
     return torch.maximum(ring * (large & empty & surrounds(ring, content)), comb.to(mask.dtype))
 
 

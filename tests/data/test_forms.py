@@ -69,6 +69,18 @@ def test_a_form_is_removed_and_its_digits_stay(form, pen: int) -> None:  # type:
     assert (alone - after).clamp(min=0).sum() < 0.02 * alone.sum()
 
 
+@pytest.mark.parametrize("side", [80, 160])
+def test_a_digit_that_touches_its_circle_stays(side: int) -> None:
+    digits = number()
+    y, x = np.mgrid[: digits.shape[0], : digits.shape[1]]
+    circle = abs(np.hypot((y - 75) / 50, (x - 128) / 96) - 1) < 0.03
+    assert digits[circle].max() == 255
+    _, after = cleaned(painted(np.where(circle, 255, digits)), side)
+    alone = InkFinder()(painted(digits)).contrast
+    assert (after - alone).clamp(min=0).sum() < 0.05 * alone.sum()
+    assert (alone - after).clamp(min=0).sum() < 0.1 * alone.sum()
+
+
 @pytest.mark.parametrize("angle", [3, 4])
 @pytest.mark.parametrize(("inset", "thickness"), [(16, 3), (10, 3), (14, 4)])
 @pytest.mark.parametrize("name", STROKES)
