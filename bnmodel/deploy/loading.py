@@ -3,11 +3,13 @@
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -90,7 +92,7 @@ def _load_pt2(path: Path) -> ExportedFile:
     from bnmodel.deploy.tracing import quiet
 
     extra = {METADATA: ""}
-    with LOADING, quiet():
+    with LOADING, quiet(), _field_types_remembered():
         program = torch.export.load(str(path), extra_files=extra)
     names = tuple(str(name) for name in program.graph_signature.user_inputs)
     metadata = json.loads(extra[METADATA])
@@ -99,6 +101,29 @@ def _load_pt2(path: Path) -> ExportedFile:
         return (str(node.target) for node in program.graph.nodes if node.op == "call_function")
 
     return ExportedFile(_run_torch(program.module(), metadata), metadata, names, None, operators)
+
+
+@contextmanager
+def _field_types_remembered() -> Iterator[None]:
+    """Let torch.export.load look up the types of a class's fields once, rather than for every object of the class.
+
+    That is a third of the time that a graph of thousands of nodes takes to load.
+    """
+    from torch._export.serde import serialize
+
+    found: dict[Any, dict[str, Any]] = {}
+
+    def get_type_hints(owner: Any, **options: Any) -> dict[str, Any]:
+        if owner not in found:
+            found[owner] = typing.get_type_hints(owner, **options)
+        return found[owner]
+
+    remembering: Any = SimpleNamespace(**{**vars(typing), "get_type_hints": get_type_hints})
+    serialize.typing = remembering
+    try:
+        yield
+    finally:
+        serialize.typing = typing
 
 
 def _cores() -> int:

@@ -1,7 +1,10 @@
 """Certified folders: several networks, changed files, damaged certificates."""
 
 import json
+import shutil
 import sys
+import typing
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,17 @@ def network(seed: int = 0) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
 
 
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certified")
+    certify(network(), X, folder)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    certify(network(), X, tmp_path)
-    return tmp_path
+def folder(certified: Path, tmp_path: Path) -> Path:
+    """A copy of a certified folder, to be changed."""
+    return Path(shutil.copytree(certified, tmp_path, dirs_exist_ok=True))
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -43,6 +53,23 @@ def test_a_changed_or_swapped_file_is_not_loaded(folder: Path, tmp_path_factory:
         load(folder, format=format)
     path.write_bytes(content)
     assert load(folder, format=format)(X.numpy())["output"].shape == (4, 4, 6, 6)
+
+
+def test_the_fields_of_a_torch_export_file_are_looked_up_once_per_class(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Counter[Any] = Counter()
+
+    def counted(owner: Any, *arguments: Any, **options: Any) -> Any:
+        asked[owner] += 1
+        return get_type_hints(owner, *arguments, **options)
+
+    get_type_hints = typing.get_type_hints
+    monkeypatch.setattr(typing, "get_type_hints", counted)
+    load(folder, format="pt2")
+    of_the_file = [times for owner, times in asked.items() if owner.__module__ == "torch._export.serde.schema"]
+    assert len(of_the_file) > 10
+    assert set(of_the_file) == {1}
 
 
 def test_networks_certified_at_the_same_time_into_one_folder_are_both_kept(
