@@ -11,6 +11,7 @@ import torch
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from benchmarks.running_app import CHROMIUM_ARGS, Served, chromium_path, open_app, serve_logged, watch_errors
+from tests.windows import new_window, visited
 
 # pytest-xdist starts a process per core; more threads only wait for each other, in processes that tests start too
 torch.set_num_threads(1)
@@ -91,40 +92,50 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_ARGS)
+        # pages of one window share their process and compiled scripts
+        arguments = [*CHROMIUM_ARGS, "--process-per-site"]
+        chromium = playwright.chromium.launch(executable_path=chromium_path(), args=arguments)
         yield chromium
         chromium.close()
 
 
 @pytest.fixture(scope="session")
 def window(browser: Browser, app_url: str) -> BrowserContext:
-    """One browser window for the whole session, with its cache.
+    """One browser window for the whole session."""
+    return new_window(browser, app_url)
 
-    Its first page stays open: pages of the same site share its process and compiled scripts.
-    """
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.new_page().goto(f"{app_url}/health")
-    return context
+
+@pytest.fixture(scope="session")
+def other_window(browser: Browser, app_url: str) -> BrowserContext:
+    return new_window(browser, app_url)
 
 
 @pytest.fixture
 def desktop(window: BrowserContext) -> Iterator[BrowserContext]:
-    """The window in the state of a new visitor: no stored data, pages or permissions."""
-    yield window
-    first, *opened = window.pages
-    for page in opened:
-        page.close()
-    first.evaluate("localStorage.clear()")
-    window.clear_cookies()
-    window.clear_permissions()
+    """The window of a new visitor."""
+    with visited(window):
+        yield window
 
 
 @pytest.fixture
-def page(desktop: BrowserContext, app_url: str) -> Iterator[Page]:
-    """The app, opened at 1280×900 and ready; fails the test if the page wrote an error to the console."""
+def elsewhere(other_window: BrowserContext) -> Iterator[BrowserContext]:
+    """The window of another new visitor, which shares nothing with the first one's."""
+    with visited(other_window):
+        yield other_window
+
+
+@pytest.fixture
+def blank(desktop: BrowserContext) -> Iterator[Page]:
+    """A page that has opened nothing yet; fails the test if it wrote an error to the console."""
     page = desktop.new_page()
     errors = watch_errors(page)
-    open_app(page, app_url)
     yield page
     page.close()
     assert errors == []
+
+
+@pytest.fixture
+def page(blank: Page, app_url: str) -> Page:
+    """The app, opened at 1280×900 and ready; fails the test if the page wrote an error to the console."""
+    open_app(blank, app_url)
+    return blank

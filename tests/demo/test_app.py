@@ -75,7 +75,8 @@ def test_other_samples_change_the_answer_in_train_mode_and_never_in_eval_mode(pa
 
 
 @pytest.mark.parametrize("network", ["robust", "lecture"])
-def test_the_answer_in_eval_mode_is_the_one_on_the_pad(page: Page, app_url: str, network: str) -> None:
+def test_the_answer_in_eval_mode_is_the_one_on_the_pad(blank: Page, app_url: str, network: str) -> None:
+    page = blank
     open_app(page, f"{app_url}/?model={network}")
     draw(page, SEVEN)
     expect(page.locator(".pad-words")).to_contain_text(f"{network} reads 7")
@@ -123,8 +124,8 @@ def test_results_arrive_without_moving_the_page(page: Page) -> None:
     assert [page.locator(place).bounding_box() for place in watched] == before
 
 
-def test_two_visitors_do_not_see_each_other(browser: Browser, app_url: str) -> None:
-    pages = [browser.new_context(viewport={"width": 1280, "height": 900}).new_page() for _ in range(2)]
+def test_two_visitors_do_not_see_each_other(desktop: BrowserContext, elsewhere: BrowserContext, app_url: str) -> None:
+    pages = [window.new_page() for window in (desktop, elsewhere)]
     for page, stroke in zip(pages, (ONE, SEVEN), strict=True):
         open_app(page, app_url)
         draw(page, stroke)
@@ -134,8 +135,6 @@ def test_two_visitors_do_not_see_each_other(browser: Browser, app_url: str) -> N
     draw(pages[1], SEVEN)
     expect(pages[0].locator(".sentence")).to_contain_text("Eval mode says 1")
     expect(pages[1].locator(".sentence")).to_contain_text("Eval mode says 7")
-    for page in pages:
-        page.context.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

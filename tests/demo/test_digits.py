@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from benchmarks.running_app import ONE, SEVEN, act, answer, draw, open_app
 from bnmodel.data import load_sample
@@ -163,7 +163,7 @@ def test_boxes_show_the_digits_and_a_click_chooses_the_one_for_the_tabs(page: Pa
 
 
 def test_the_chosen_digit_survives_a_reload_and_is_in_the_link(
-    browser: Browser, desktop: BrowserContext, app_url: str
+    desktop: BrowserContext, elsewhere: BrowserContext, app_url: str
 ) -> None:
     page = desktop.new_page()
     open_app(page, app_url)
@@ -176,11 +176,10 @@ def test_the_chosen_digit_survives_a_reload_and_is_in_the_link(
     code = page.evaluate("drawingCode()")
     page.reload()
     expect(page.locator(SENTENCE)).to_have_text(said)
-    other = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    other = elsewhere.new_page()
     other.goto(f"{app_url}/#drawing={code}")
     expect(other.locator(SENTENCE)).to_have_text(said)
     expect(other.locator(".pad-words")).to_have_text(re.compile("The tabs use the 7"))
-    other.context.close()
 
 
 def test_the_code_of_a_tab_reads_the_chosen_digit(page: Page, recognizer: Recognizer) -> None:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from benchmarks.running_app import (
     ONE,
@@ -64,7 +64,7 @@ def test_a_drawing_survives_a_reload_and_back(context: BrowserContext, app_url: 
 
 @pytest.mark.parametrize("strokes", [[ONE], [ZERO, ONE], [SEVEN, [(0.35, 0.5), (0.65, 0.5)]]])
 def test_a_link_reproduces_the_drawing_and_the_sentence(
-    browser: Browser, context: BrowserContext, app_url: str, strokes: list[list[tuple[float, float]]]
+    context: BrowserContext, elsewhere: BrowserContext, app_url: str, strokes: list[list[tuple[float, float]]]
 ) -> None:
     page = context.new_page()
     open_app(page, app_url)
@@ -73,13 +73,11 @@ def test_a_link_reproduces_the_drawing_and_the_sentence(
     expect(page.locator(SENTENCE)).not_to_contain_text("xample")
     link = copied_link(page)
     assert re.search(r"#drawing=[\w-]{20,2000}$", link)
-    other = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = other.new_page()
+    opened = elsewhere.new_page()
     open_drawn(opened, link)
     expect(opened.locator(SENTENCE)).to_have_text(page.locator(SENTENCE).inner_text())
     assert pixels(opened) == pixels(page)
     assert "#" not in opened.url  # what is drawn from now on is another drawing
-    other.close()
 
 
 def test_a_link_holds_an_example_an_erased_part_and_a_picture(context: BrowserContext, app_url: str) -> None:

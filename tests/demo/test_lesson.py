@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from benchmarks.running_app import SEVEN, answer, draw
 
@@ -73,9 +73,9 @@ def test_the_ten_minutes_of_the_lesson_need_no_mouse(page: Page) -> None:
     ],
 )
 def test_a_link_to_a_step_reproduces_its_sentence_exactly(
-    browser: Browser, desktop: BrowserContext, app_url: str, tab: str, query: str
+    desktop: BrowserContext, elsewhere: BrowserContext, app_url: str, tab: str, query: str
 ) -> None:
-    first, other = desktop.new_page(), browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    first, other = desktop.new_page(), elsewhere.new_page()
     first.goto(f"{app_url}/?tab={tab}{query}")
     first.wait_for_selector(SENTENCE)
     draw(first, SEVEN)
@@ -84,4 +84,3 @@ def test_a_link_to_a_step_reproduces_its_sentence_exactly(
     said = first.locator(SENTENCE).inner_text()
     other.goto(f"{first.url}#drawing={first.evaluate('drawingCode()')}")
     expect(other.locator(SENTENCE)).to_have_text(said)
-    other.context.close()

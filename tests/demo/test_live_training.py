@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,6 +16,7 @@ from bnmodel.experiments.gradients import PLACES
 from bnmodel.training.history import Epoch
 from demo.app import build_app, launch_options
 from demo.server.live_training import MAX_TRAININGS
+from tests.windows import new_window, visited
 
 TIMEOUT = 120_000  # ms, for a busy machine
 
@@ -55,10 +57,18 @@ def trainer() -> Iterator[Trainer]:
         app.close()
 
 
-def visitor(browser: Browser, url: str) -> Page:
+@pytest.fixture(scope="module")
+def windows(trainer: Trainer, browser: Browser) -> Iterator[list[BrowserContext]]:
+    """One for each visitor: a browser has six connections to a server, and a page of Gradio keeps two of them open."""
+    opened = [new_window(browser, trainer.url) for _ in range(MAX_TRAININGS + 1)]
+    yield opened
+    for window in opened:
+        window.close()
+
+
+def visitor(window: BrowserContext, url: str) -> Page:
     """A page on the tab with live training."""
-    # a context of its own: a browser has six connections to a server, and a page of Gradio keeps two of them open
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page = window.new_page()
     page.set_default_timeout(TIMEOUT)
     page.goto(f"{url}/?tab=convergence", timeout=TIMEOUT)
     page.wait_for_selector("#convergence svg")
@@ -76,19 +86,16 @@ def ready(trainer: Trainer) -> Iterator[Trainer]:
 
 
 @pytest.fixture
-def pages(ready: Trainer, browser: Browser) -> Iterator[list[Page]]:
+def pages(ready: Trainer, windows: list[BrowserContext]) -> Iterator[list[Page]]:
     """As many visitors as may train at once, and one more."""
-    opened = [visitor(browser, ready.url) for _ in range(MAX_TRAININGS + 1)]
-    yield opened
-    for page in opened:
-        page.context.close()
+    with ExitStack() as left:
+        yield [visitor(left.enter_context(visited(window)), ready.url) for window in windows]
 
 
 @pytest.fixture
-def alone(ready: Trainer, browser: Browser) -> Iterator[Page]:
-    page = visitor(browser, ready.url)
-    yield page
-    page.context.close()
+def alone(ready: Trainer, windows: list[BrowserContext]) -> Iterator[Page]:
+    with visited(windows[0]) as window:
+        yield visitor(window, ready.url)
 
 
 def wait_until(true: Callable[[], bool], what: str) -> None:
@@ -190,7 +197,9 @@ def test_after_a_training_that_failed_another_can_be_started(alone: Page, traine
     wait_until(lambda: len(trainer.begun) == 2, "the other training has begun")
 
 
-def test_a_page_closed_before_it_asks_for_pictures_leaves_no_training_behind(alone: Page, trainer: Trainer) -> None:
+def test_a_page_closed_before_it_asks_for_pictures_leaves_no_training_behind(ready: Trainer, browser: Browser) -> None:
+    window = browser.new_context()  # its end is that of the held request; a page's own end would let the request go on
+    page = visitor(window, ready.url)
     requests: list[Route] = []
 
     def never_the_second(route: Route) -> None:
@@ -198,12 +207,12 @@ def test_a_page_closed_before_it_asks_for_pictures_leaves_no_training_behind(alo
         if len(requests) == 1:  # the answer to the press; the pictures come with the next one
             route.continue_()
 
-    alone.route("**/queue/data?*", never_the_second)
-    alone.locator("#conv-train").click()
-    expect(alone.locator("#conv-train")).to_be_disabled(timeout=TIMEOUT)
-    wait_until(lambda: len(trainer.begun) == 1, "the training has begun")
-    alone.context.close()
-    wait_until(lambda: len(trainer.closed) == 1, "the training is closed")
+    page.route("**/queue/data?*", never_the_second)
+    page.locator("#conv-train").click()
+    expect(page.locator("#conv-train")).to_be_disabled(timeout=TIMEOUT)
+    wait_until(lambda: len(ready.begun) == 1, "the training has begun")
+    window.close()
+    wait_until(lambda: len(ready.closed) == 1, "the training is closed")
 
 
 def test_the_gap_between_the_losses_is_trained_live(desktop: BrowserContext, app_url: str) -> None:

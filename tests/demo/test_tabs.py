@@ -342,8 +342,10 @@ def test_the_operation_between_two_maps_is_written_between_them(
     assert min(gaps) >= 0
 
 
-def test_a_visitors_train_mode_changes_no_other_visitors_answers(browser: Browser, app_url: str) -> None:
-    busy, calm = (browser.new_context(viewport={"width": 1280, "height": 900}).new_page() for _ in range(2))
+def test_a_visitors_train_mode_changes_no_other_visitors_answers(
+    desktop: BrowserContext, elsewhere: BrowserContext, app_url: str
+) -> None:
+    busy, calm = desktop.new_page(), elsewhere.new_page()
     open_app(busy, app_url)
     open_app(calm, app_url)
     first = {digit: answers_to_example(calm, digit) for digit in (7, 0)}
@@ -352,8 +354,6 @@ def test_a_visitors_train_mode_changes_no_other_visitors_answers(browser: Browse
     for _ in range(4):
         busy.locator("#chance-reshuffle").click()
         assert {digit: answers_to_example(calm, digit) for digit in (7, 0)} == first
-    for page in (busy, calm):
-        page.context.close()
 
 
 def answers_to_example(page: Page, digit: int) -> list[str | None]:

@@ -168,14 +168,16 @@ def test_the_address_has_changed_controls_and_no_defaults(page: Page) -> None:
     expect(page).to_have_url(re.compile(r"/$"))
 
 
-def test_a_link_opens_its_tab_with_its_settings_and_their_picture(page: Page, app_url: str) -> None:
+def test_a_link_opens_its_tab_with_its_settings_and_their_picture(blank: Page, app_url: str) -> None:
+    page = blank
     page.goto(f"{app_url}/?__theme=light&tab=chance&batch-size=64&chance-reshuffle-seed=7")
     expect(page.locator("#chance .sentence")).to_contain_text("In random batches of 64", timeout=PATIENCE)
     expect(page.get_by_role("tab", name="Chance", exact=True)).to_have_attribute("aria-selected", "true")
     expect(page).to_have_url(re.compile(r"\?__theme=light&tab=chance&batch-size=64&chance-reshuffle-seed=7$"))
 
 
-def test_a_link_to_the_first_tab_sets_it_too(page: Page, app_url: str) -> None:
+def test_a_link_to_the_first_tab_sets_it_too(blank: Page, app_url: str) -> None:
+    page = blank
     page.goto(f"{app_url}/?count=3&kind=noise")
     expect(page.locator("#modes figcaption")).to_contain_text("3 sheets of noise", timeout=PATIENCE)
     assert setting(page, "kind") == "noise"
@@ -194,17 +196,18 @@ def test_a_link_to_the_first_tab_sets_it_too(page: Page, app_url: str) -> None:
     ],
 )
 def test_invalid_parameters_of_an_address_are_ignored(
-    page: Page, app_url: str, query: str, shown: dict[str, str]
+    blank: Page, app_url: str, query: str, shown: dict[str, str]
 ) -> None:
+    page = blank
     page.goto(f"{app_url}/?tab=gradients&{query}")
     page.wait_for_selector(PICTURES["Gradients"])
     expect(page.locator("#gradients .sentence")).not_to_be_empty()
     assert {name: setting(page, name) for name in shown} == shown
 
 
-def test_an_unknown_tab_opens_the_first_one(page: Page, app_url: str) -> None:
-    open_app(page, f"{app_url}/?tab=nonsense")
-    expect(page.get_by_role("tab", name="Your digit", exact=True)).to_have_attribute("aria-selected", "true")
+def test_an_unknown_tab_opens_the_first_one(blank: Page, app_url: str) -> None:
+    open_app(blank, f"{app_url}/?tab=nonsense")
+    expect(blank.get_by_role("tab", name="Your digit", exact=True)).to_have_attribute("aria-selected", "true")
 
 
 def test_reset_puts_a_tabs_controls_back_and_asks_the_server_for_nothing_but_the_picture(page: Page) -> None:
