@@ -39,6 +39,9 @@ CANVASES = ((8, 8), (200, 280))
 OTHERS = ("sketch", "numbers")
 
 
+recognizer_of = functools.cache(functools.partial(load, LECTURE))  # torch.export's files take seconds to load
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A copy of the shipped folder, to be broken; only `digits`, since the other networks take seconds to load."""
@@ -80,7 +83,7 @@ def test_the_runtime_answers_as_the_network_does(ending):
     network, sample = load_checkpoint(LECTURE).model, load_sample(train=False)
     with torch.no_grad():
         expected = network(sample.images).numpy()
-    received = load(LECTURE, ending).classify(sample.images.numpy())
+    received = recognizer_of(ending).classify(sample.images.numpy())
     np.testing.assert_allclose(received, expected, atol=1e-5, rtol=0)
 
 
@@ -295,7 +298,7 @@ def test_inputs_of_the_wrong_shape_or_type_are_refused():
 
 def test_two_threads_may_load_at_once():
     with ThreadPoolExecutor(4) as threads:
-        assert len(list(threads.map(lambda ending: load(LECTURE, ending), ("pt2",) * 4))) == 4
+        assert len(list(threads.map(load_file, [LECTURE / "digits.pt2"] * 4))) == 4
 
 
 def test_a_blank_drawing_has_no_label_and_a_digit_under_a_sharp_shadow_has_the_networks_in_every_format():
@@ -305,7 +308,7 @@ def test_a_blank_drawing_has_no_label_and_a_digit_under_a_sharp_shadow_has_the_n
     with torch.no_grad():
         expected, digit, _ = SketchClassifier(load_checkpoint(LECTURE).model).eval()(torch.from_numpy(photo))
     for ending in FORMATS:
-        recognizer = load(LECTURE, ending)
+        recognizer = recognizer_of(ending)
         blank, answer = recognizer.read(np.full((50, 60, 4), 255, np.uint8)), recognizer.read(photo)
         assert blank.blank
         assert blank.label is None
