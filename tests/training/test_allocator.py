@@ -30,5 +30,5 @@ def page_faults(kept: bool) -> int:
 def test_freed_memory_is_reused_without_page_faults() -> None:
     otherwise = page_faults(kept=False)
     assert otherwise > 10_000  # of 4 kB: the problem exists
-    # the best of three processes: with an unfavourable heap layout, a small block occupies the place of a large one
-    assert min(page_faults(kept=True) for _ in range(3)) < otherwise / 4
+    # one of three processes: with an unfavourable heap layout, a small block occupies the place of a large one
+    assert any(page_faults(kept=True) < otherwise / 4 for _ in range(3))

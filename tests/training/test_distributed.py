@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from training_helpers import forkserver
 
 from bnmodel import CustomBatchNorm, SimpleCNNConfig, load_checkpoint
 from bnmodel.data import load_sample
@@ -100,7 +101,7 @@ def one_of_two(rank: int, folder: Path) -> None:
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Values], dict[str, Values]]:
     """The results of process 0 and of process 1."""
     folder = tmp_path_factory.mktemp("distributed")
-    torch.multiprocessing.spawn(one_of_two, args=(folder,), nprocs=PROCESSES)
+    torch.multiprocessing.start_processes(one_of_two, (folder,), PROCESSES, start_method=forkserver.get_start_method())
     first, second = (torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES))
     return first, second
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_helpers import forkserver
 
 from bnmodel import CheckpointError, SimpleCNNConfig, load_checkpoint
 from bnmodel.__main__ import main
@@ -32,9 +33,6 @@ RECIPE = Recipe(
 )  # fmt: skip
 LONG = dataclasses.replace(RECIPE, epochs=10_000, patience=10_000, schedule="constant")
 KILLS = 20
-
-forkserver = multiprocessing.get_context("forkserver")
-forkserver.set_forkserver_preload(["bnmodel.training", "torchvision", "sklearn.datasets", "pytest"])
 
 
 def train(out: Path, recipe: Recipe, told: Connection, most_bytes: int | None = None) -> None:

@@ -1,6 +1,7 @@
 """Recipes and interruptions for the tests of training."""
 
 import dataclasses
+import multiprocessing
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,19 @@ from bnmodel.training.recipes import Recipe
 QUICK = Recipe("quick", epochs=4, patience=4, learning_rate=0.1, momentum=0.9, model=SimpleCNNConfig(dropout=0.1))
 SHORT = dataclasses.replace(QUICK, model=SimpleCNNConfig(channels=(3, 4), hidden=8, dropout=0.5))
 State = dict[str, Tensor]
+
+# its processes are forked from one that has imported these once
+forkserver = multiprocessing.get_context("forkserver")
+forkserver.set_forkserver_preload(
+    [
+        "bnmodel.__main__",
+        "bnmodel.training.fitting",
+        "pytest",
+        "sklearn.datasets",
+        "sklearn.model_selection",
+        "torchvision",
+    ]
+)
 
 
 def state_of(model: SimpleCNN) -> State:
