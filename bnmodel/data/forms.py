@@ -33,13 +33,17 @@ def without_forms(contrast: Tensor, columns: Tensor, side: int) -> Tensor:
     thick = (0.12 * tall + 3).floor()
     flat = mask * (1 - runs(mask.t(), apart, thick).t())  # without solid areas
     steep = mask * (1 - runs(mask, apart, thick))
-    walls = _walls(mask, flat, steep, apart, tall)
+    solid = mask * (1 - torch.maximum(flat, steep))
+    height, width = found.bottom - found.top, found.right - found.left
+    printed = mask * ((height >= 0.8 * tall) | (torch.minimum(height, width) <= thick))  # no digit beside a wall
+    walls = _walls(mask, printed, flat, steep, apart, tall)
     lines = _lines(mask, flat, apart, 1.5 * tall, thick)
     lines = lines * (1 - _is_pair(lines, mask, apart, tall))
     if side == 80:
         across = thickened(lines).sum(dim=1) >= 0.9 * columns.sum() / size
         lines = lines * (1 - across.to(mask.dtype)[:, None])
-    form = torch.maximum(walls, torch.maximum(lines, _rings_and_combs(mask, found, apart, thick)) * (1 - walls.max()))
+    rings = _rings_and_combs(mask, found, apart, thick, solid)
+    form = torch.maximum(walls, torch.maximum(lines, rings) * (1 - walls.max()))
     near = around(form[None])[0]
     rest = mask * (1 - near)
     digits = (rest.sum() >= 0.5 * tall).to(mask.dtype)
@@ -78,14 +82,17 @@ def _lines(mask: Tensor, flat: Tensor, apart: Tensor, length: Tensor, thick: Ten
     return mask * band * (1 - ((rows @ rest > 0) & (rows.t() @ rest > 0)).to(mask.dtype))
 
 
-def _walls(mask: Tensor, flat: Tensor, steep: Tensor, apart: Tensor, tall: Tensor) -> Tensor:
-    """The walls of boxes or of a row of cells, if most of the other ink has a wall on all four sides."""
-    across = mask * runs(_slanted(mask, tall), apart, 0.7 * tall)
-    down = mask * runs(_slanted(mask.t(), tall), apart, 0.8 * tall).t()
+def _walls(mask: Tensor, printed: Tensor, flat: Tensor, steep: Tensor, apart: Tensor, tall: Tensor) -> Tensor:
+    """The walls of boxes or of a row of cells, if most of the other ink has a wall on all four sides.
+
+    `printed`: ink that may be a wall.
+    """
+    across = printed * runs(_slanted(mask, tall), apart, 0.7 * tall)
+    down = printed * runs(_slanted(mask.t(), tall), apart, 0.8 * tall).t()
     lying, upright = across * flat, down * steep
     # a wall that is slightly turned leaves the three rows
-    lying = _continued(lying, mask * flat, apart, 0.3 * tall)
-    upright = _continued(upright.t(), (mask * steep).t(), apart, 0.3 * tall).t()
+    lying = _continued(lying, printed * flat, apart, 0.3 * tall)
+    upright = _continued(upright.t(), (printed * steep).t(), apart, 0.3 * tall).t()
     thin = torch.maximum(lying, upright)
     walls = torch.maximum(thin, around(thin[None])[0] * torch.maximum(across, down))  # with their crossings
     rest = mask * (1 - around(walls[None])[0])
@@ -113,11 +120,12 @@ def _within(lines: Tensor, apart: Tensor, tall: Tensor) -> Tensor:
     return (rows @ lines > 0) & (rows.t() @ lines > 0)
 
 
-def _rings_and_combs(mask: Tensor, found: Components, apart: Tensor, thick: Tensor) -> Tensor:
+def _rings_and_combs(mask: Tensor, found: Components, apart: Tensor, thick: Tensor, solid: Tensor) -> Tensor:
     """The components that are forms as a whole.
 
-    A ring is the largest component, if it surrounds the others and has no ink between them. A digit that touches the
-    ring from inside stays. Combs and underlines are wider than a digit, and flat.
+    A ring is the largest component, if it surrounds the others and has no ink between them. A digit that touches it
+    from inside stays, unless the ring is the `solid` background of a note. Combs and underlines are wider than a digit,
+    and flat.
     """
     height, width = (found.bottom - found.top) * mask, (found.right - found.left) * mask
     comb = (width >= 1.4 * height.max()) & (height < 0.75 * height.max())
@@ -134,7 +142,8 @@ def _rings_and_combs(mask: Tensor, found: Components, apart: Tensor, thick: Tens
     empty = (ring * box_around(content)).sum() <= 0.03 * ring.sum()
     before = (apart >= 0.5 * thick).to(mask.dtype)
     beside, above = (ring @ before > 0) & (ring @ before.t() > 0), (before @ ring > 0) & (before.t() @ ring > 0)
-    ring = ring * torch.logical_not(beside & above)  # without what has the ring on all four sides
+    drawn = (ring * solid).sum() <= 0.1 * ring.sum()
+    ring = ring * torch.logical_not(beside & above & drawn)  # without what has the ring on all four sides
     return torch.maximum(ring * (large & empty & surrounds(ring, content)), comb.to(mask.dtype))
 
 

@@ -153,3 +153,29 @@ def test_runs_are_as_long_as_asked_and_may_have_short_gaps() -> None:
     assert found.sum(dim=1).nonzero().flatten().tolist() == [3]
     assert found[3].nonzero().flatten().tolist() == list(range(10, 40))
     assert runs(mask, apart, torch.tensor(30.0), 0.95)[7, 10:60].all()
+
+
+@pytest.mark.parametrize("side", [80, 160])
+def test_the_background_of_a_note_is_a_form_as_a_whole(side: int) -> None:
+    ink = np.zeros((150, 270), np.uint8)
+    ink[4:146, 40:240] = 255
+    ink[24:126, 75:205] = 0
+    ink = np.maximum(ink, drawn(STROKES["5"], 70, (105, 40), (270, 150)))
+    _, after = cleaned(painted(ink), side)
+    assert after[40:110, 105:175].max() > 0.9
+    after[24:126, 75:205] = 0
+    assert after.max() == 0
+
+
+@pytest.mark.parametrize("side", [80, 160])
+def test_the_long_bar_of_a_seven_in_a_box_is_no_wall(side: int) -> None:
+    seven = np.zeros((150, 270), np.uint8)
+    seven[44:49, 100:168] = 255
+    for y in range(44, 110):
+        x = 164 - (y - 44) // 3
+        seven[y, x : x + 5] = 255
+    ink = seven.copy()
+    box = ink[30:120, 88:178]
+    box[:2] = box[-2:] = box[:, :2] = box[:, -2:] = 255
+    _, after = cleaned(painted(ink), side)
+    assert torch.equal(after[:150, :270] > 0.5, torch.from_numpy(seven > 0))
