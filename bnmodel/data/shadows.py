@@ -27,7 +27,7 @@ def light_on(pixels: Tensor, valid: Tensor, step: Tensor) -> tuple[Tensor, Tenso
     """
     grey = pixels[1:2] * valid
     paper = 1 - highest(1 - highest(F.pad(grey, (12, 12, 12, 12))))  # closing, with squares that cross the border
-    shadow = is_shadow(pixels, grey, paper, valid) * (step > 0.19)
+    shadow = is_shadow(pixels, grey, paper, valid) * (step > 0.19).to(grey.dtype)
     # the narrow parts of a shadow are as bright as its wide ones nearby
     level = 1 - highest(highest(F.pad((1 - paper) * valid, (12, 12, 12, 12))))
     narrow = ((grey > 0.9 * level) & (grey < 1.1 * level) & (level < 0.85 * paper)).to(grey.dtype)

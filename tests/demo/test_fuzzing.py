@@ -19,7 +19,7 @@ from demo.server import live_training, middleware, request_body, validation
 
 NUMBERS = {  # requests of each kind
     "images": 40, "arguments": 40, "by name": 20, "tabs": 60, "pad": 40, "mcp": 8, "files": 50, "uploads": 30,
-    "bodies": 40, "addresses": 40, "reading": 50, "strangers": 20,
+    "bodies": 40, "addresses": 40, "reading": 50, "guesses": 20,
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ import export.__main__
 from bnmodel import CheckpointError, CustomBatchNorm, SimpleCNN, load_checkpoint
 from bnmodel.data import load_sample
 from bnmodel.data.ink import InkFinder
-from bnmodel.data.preprocessing import SketchClassifier
+from bnmodel.data.preprocessing import Sketch, SketchClassifier
 from bnmodel.deploy import certificate, golden
 from bnmodel.deploy.capture import capture
 from bnmodel.deploy.certificate import models
@@ -32,7 +32,7 @@ from bnmodel.deploy.loading import FORMATS, load_file
 from bnmodel.deploy.signature import FlatNetwork, arguments
 from bnmodel.io import checksum
 from export import ExportError, certify, export_checkpoint, load, pipeline, verify
-from export.inputs import canvas, digit_inputs
+from export.inputs import canvas, canvas_inputs, digit_inputs
 
 LECTURE = Path("checkpoints/lecture")
 CANVASES = ((8, 8), (200, 280))
@@ -333,6 +333,12 @@ def test_any_picture_has_finite_outputs(stem, size, dark, levels, blurred, seed)
         grey[1:] = (grey[1:].astype(int) + grey[:-1]) // 2
     picture = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
     assert all(np.isfinite(output).all() for output in loaded(stem)(picture))
+
+
+def test_the_preprocessing_of_a_canvas_of_fixed_size_is_compiled(tmp_path):
+    drawing = torch.from_numpy(canvas_inputs((64, 64))[0]).to(torch.float32)
+    certify(Sketch().eval(), drawing, tmp_path, name="sketch", formats="torchscript", dynamic=False)
+    assert all(check.passed for check in verify(tmp_path))
 
 
 @functools.cache
