@@ -191,7 +191,7 @@ def main() -> None:
         models[folder.name], log_probs = judge(folder, validation, test)
         models[folder.name] |= {
             "onnx_bytes": (folder / "digits.onnx").stat().st_size,
-            "strangers": non_digits(load(folder, "onnx")),
+            "non_digits": non_digits(load(folder, "onnx")),
         }
         if models[folder.name]["recipe"] == "robust":
             plotting.save(misread(test, log_probs), MISREAD)

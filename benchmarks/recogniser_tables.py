@@ -35,9 +35,9 @@ def recogniser(result: dict[str, Any]) -> str:
         "test accuracy": [f"{model['test_accuracy']:.2%} ({model['test_wrong']} wrong)" for model in models.values()],
         "calibration error, validation": [f"{model['validation_calibration_error']:.2%}" for model in models.values()],
     }
-    for kind in next(iter(models.values()))["strangers"]:
+    for kind in next(iter(models.values()))["non_digits"]:
         rows[f"non-digits accepted: {kind}"] = [
-            f"{model['strangers'][kind]['not_doubtful']:.0%}" for model in models.values()
+            f"{model['non_digits'][kind]['not_doubtful']:.0%}" for model in models.values()
         ]
     return table(["", *(f"`{name}`" for name in models)], ([what, *cells] for what, cells in rows.items()))
 

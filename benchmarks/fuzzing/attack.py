@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[Kind, int]] = {  # with the number of requests
     "bodies": (requests.bodies, 600),
     "addresses": (requests.addresses, 700),
     "reading": (requests.reading, 700),
-    "strangers": (requests.guesses, 300),
+    "guesses": (requests.guesses, 300),
     "large": (requests.large, 16),
 }
 NO_HTTP = 100  # requests that are not HTTP
