@@ -341,6 +341,17 @@ def test_the_preprocessing_of_a_canvas_of_fixed_size_is_compiled(tmp_path):
     assert all(check.passed for check in verify(tmp_path))
 
 
+@pytest.mark.parametrize("stem", ["digits", "sketch", "numbers"])
+def test_matrix_products_have_two_matrices(stem):
+    """OpenCV cannot multiply by a vector."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(LECTURE / f"{stem}.onnx")).graph
+    known = [*graph.value_info, *graph.input, *graph.output]
+    axes = {value.name: len(value.type.tensor_type.shape.dim) for value in known}
+    axes |= {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "MatMul"]
+    assert all(axes[name] >= 2 for node in products for name in node.input)
+
+
 @functools.cache
 def loaded(stem):
     return load_file(LECTURE / f"{stem}.onnx").run
