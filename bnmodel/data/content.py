@@ -51,7 +51,7 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
     chosen = _choose(mask, kept_ink, uncertain, around(around(around(edges[None])))[0], cells, sheet)
     # small and faint parts within its bounding box belong to it, but do not extend the box
     box = box_around(chosen)
-    # nor do they bring back the walls around it, where remains of these are its edge
+    # walls around the drawing stay dropped where their remains form the edge of this box
     form, edge = (forms > cells).to(mask.dtype), around(around(around(1 - box[None])))[0]
     other = torch.maximum(mask, form * edge * surrounds(form, box * (1 - edge)))
     chosen = torch.maximum(chosen, box * (1 - other))
@@ -139,7 +139,7 @@ def _is_ruled(lines: Tensor, sheet: Sheet) -> Tensor:
 def _beside_others(free: Tensor, found: Components, sheet: Sheet) -> Tensor:
     """Components that reach the upper or the lower border alone, as tall as those that are `free` and no line.
 
-    These are digits of a number, such as a 7 below the others. A piece of another line of digits is less tall.
+    These are digits of a number, such as a 7 that extends below the others. A piece of another line is less tall.
     """
     height, width = found.bottom - found.top, found.right - found.left
     tallest = (height * free).max()

@@ -35,7 +35,7 @@ def without_forms(contrast: Tensor, columns: Tensor, side: int) -> Tensor:
     steep = mask * (1 - runs(mask, apart, thick))
     solid = mask * (1 - torch.maximum(flat, steep))
     height, width = found.bottom - found.top, found.right - found.left
-    printed = mask * ((height >= 0.8 * tall) | (torch.minimum(height, width) <= thick))  # no digit beside a wall
+    printed = mask * ((height >= 0.8 * tall) | (torch.minimum(height, width) <= thick))  # frames and lines, not digits
     walls = _walls(mask, printed, flat, steep, apart, tall)
     lines = _lines(mask, flat, apart, 1.5 * tall, thick)
     lines = lines * (1 - _is_pair(lines, mask, apart, tall))
@@ -143,7 +143,7 @@ def _rings_and_combs(mask: Tensor, found: Components, apart: Tensor, thick: Tens
     before = (apart >= 0.5 * thick).to(mask.dtype)
     beside, above = (ring @ before > 0) & (ring @ before.t() > 0), (before @ ring > 0) & (before.t() @ ring > 0)
     drawn = (ring * solid).sum() <= 0.1 * ring.sum()
-    ring = ring * torch.logical_not(beside & above & drawn)  # without what has the ring on all four sides
+    ring = ring * torch.logical_not(beside & above & drawn)  # except ink with the ring on all four sides
     return torch.maximum(ring * (large & empty & surrounds(ring, content)), comb.to(mask.dtype))
 
 

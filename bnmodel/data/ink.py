@@ -138,8 +138,8 @@ class InkFinder(nn.Module):
     def neighbourhood(self, step: Tensor) -> Tensor:
         """Weights of the narrow neighbourhood of each cell, (COARSE, COARSE); `step`: canvas pixels per working pixel.
 
-        Its standard deviation is two cells, but at least 2.5 canvas pixels, since a blurred stroke is as wide as that
-        in a small picture, and the paper would follow it.
+        Its standard deviation is two cells, but at least 2.5 canvas pixels, since in a small
+        picture a blurred stroke is that wide, and the estimated paper would follow it.
         """
         ratio = self.apart / (2.5 / (8 * step)).clamp(2, 7)
         return torch.exp(-0.5 * ratio * ratio)

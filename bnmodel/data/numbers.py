@@ -178,7 +178,7 @@ def reading_order(boxes: Tensor, present: Tensor) -> Tensor:
     line = torch.maximum((near & present & present[:, None]).to(boxes.dtype), (index[:, None] == index).to(boxes.dtype))
     for _ in range(3):  # neighbours of neighbours, MOST digits in all
         line = (line @ line > 0).to(boxes.dtype)
-    middle = (line @ middle[:, None])[:, 0] / line.sum(dim=1)  # OpenCV multiplies by matrices only
+    middle = (line @ middle[:, None])[:, 0] / line.sum(dim=1)  # OpenCV cannot multiply by a vector
     below = middle[:, None] - middle  # (n, n): how much lower the first one's line is
     right = left[:, None] > left
     before = ((below > half) & (line <= 0)) | (((below.abs() <= half) | (line > 0)) & right)

@@ -18,8 +18,8 @@ def light_on(pixels: Tensor, valid: Tensor, step: Tensor) -> tuple[Tensor, Tenso
     Args:
         pixels: (4, 80, 80).
         valid: (80, 80).
-        step: canvas pixels per working pixel, (). In a picture of less than 54 pixels there is no shadow: all its edges
-            look sharp, and a blurred stroke would be one.
+        step: canvas pixels per working pixel, (). Shadows are not searched for in pictures of less than 54 pixels: all
+            edges look sharp there, and a blurred stroke would look like a shadow.
 
     Returns:
         Whether there is a shadow, 1 or 0, (); the lowest and the highest brightness of the paper near each pixel,

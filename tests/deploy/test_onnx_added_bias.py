@@ -1,4 +1,4 @@
-"""A bias that an operator of its own adds is no obstacle between a linear layer and the batch norm behind it."""
+"""`inspect` folds a batch norm into a linear layer whose bias is added by a separate operator."""
 
 from pathlib import Path
 

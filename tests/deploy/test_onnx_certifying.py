@@ -1,4 +1,4 @@
-"""The copy that `inspect` folds is written only if its comparison with the original says something."""
+"""`inspect` writes a folded copy only if its comparison with the original is meaningful."""
 
 from pathlib import Path
 

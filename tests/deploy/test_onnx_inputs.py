@@ -1,4 +1,4 @@
-"""`inspect` runs files whose batch is not the first axis of every input, and says why another is not run."""
+"""`inspect` runs files whose batch is not the first axis of every input, and gives the reason if it cannot."""
 
 from pathlib import Path
 

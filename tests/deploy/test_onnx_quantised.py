@@ -1,4 +1,4 @@
-"""`inspect` on dynamically quantised files: what depends on the batch because of it, and what does not."""
+"""`inspect` on dynamically quantised files: whether quantisation is the reason for a dependence on the batch."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Compare a folded model with the original: at its outputs or, where these are unstable or random, at its layers."""
+"""Compare a folded model with the original: its outputs or, if these are unstable or random, its folded layers."""
 
 from typing import Any
 
@@ -18,17 +18,18 @@ def largest_difference(a: ModelProto, b: ModelProto, layers: list[str], seed: in
     """The difference of two models on the same inputs and the difference allowed, relative to the largest output.
 
     Allowed is ROUNDING (ALLOWED for weights of a narrower type), or 4 × the difference that ONNX Runtime's own
-    optimisations make if that is more. If they change the outputs entirely, as the order of a detector's boxes, or if
-    chance does, that would allow anything: then the values `layers`, which both models have, are compared.
+    optimisations make if that is more. If they change the outputs entirely, such as the order of a detector's boxes,
+    or if the outputs are random, that would allow anything: then the values `layers`, which both models have, are
+    compared.
 
     Raises:
-        RuntimeError: a model cannot be run, or chance or rounding changes the values of `layers`, too.
+        RuntimeError: a model cannot be run, or the values of `layers` are unstable or random, too.
     """
     types = {tensor.data_type for tensor in (*a.graph.initializer, *b.graph.initializer)}
     least = max(ROUNDING, *(ALLOWED.get(kind, 0.0) for kind in types)) if types else ROUNDING
     plain, again, own, other = _answers(a, b, seed)
     if _unstable(plain, again, own, least):
-        if not layers:
+        if not layers:  # nothing was folded
             return 0.0, least
         plain, again, own, other = _answers(_showing(a, layers), _showing(b, layers), seed)
         if _unstable(plain, again, own, least):
@@ -39,7 +40,7 @@ def largest_difference(a: ModelProto, b: ModelProto, layers: list[str], seed: in
 
 
 def _unstable(plain: Outputs, again: Outputs, own: Outputs, least: float) -> bool:
-    """Whether rounding or chance changes outputs by far more than rounding should; float16 may overflow."""
+    """Whether outputs are random, or rounding changes them by far more than it should; float16 may overflow."""
     rounding = _largest(plain, own)
     return _largest(plain, again) > least or max(TOLERANCE, least) < rounding < np.inf
 

@@ -1,4 +1,4 @@
-"""A dynamically quantised model as float32: if its output still depends on the batch, quantisation is not why."""
+"""Convert a dynamically quantised model to float32, to test whether quantisation makes it depend on the batch."""
 
 import numpy as np
 from graph import Graph, graphs

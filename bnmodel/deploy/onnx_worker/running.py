@@ -12,7 +12,7 @@ from graph import Graph, attribute, first_line, opset
 from onnx import ModelProto
 
 TOLERANCE = 1e-3  # relative to the largest output: more than rounding, far less than the effect of batch statistics
-ROUNDED = 0.1  # share of the effect of a batch's other samples that rounding explains if the samples change places
+ROUNDED = 0.1  # effect of reversing the batch that rounding explains, relative to the effect of its other samples
 BATCH = 4
 ONE = "it accepts one sample at a time"
 OLDEST = 7  # opset: ONNX Runtime lacks operators of older ones
