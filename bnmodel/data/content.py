@@ -4,16 +4,25 @@ Works on CELLS × CELLS cells of 4 × 4 working pixels (CELLS = 80). Masks are f
 once: (masks, CELLS, CELLS).
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bnmodel.data.components import Components, box_around, components, surrounds
-from bnmodel.data.forms import without_forms
-from bnmodel.data.ink import Ink, enlarged, mixed
+from bnmodel.data.forms import find_forms
+from bnmodel.data.ink import Ink, enlarged
 from bnmodel.data.ruled_lines import Sheet, around, without_lines
 
-Bars = tuple[Tensor, Tensor, Tensor, Tensor]  # cells filled by dropped lines above, below, before and behind
+
+class Insets(NamedTuple):
+    """1 inside the picture except for a margin, 8, 15 or 20 % of its sides or a cell, (CELLS, CELLS) each."""
+
+    by_8: Tensor
+    by_15: Tensor
+    by_20: Tensor
+    by_cell: Tensor
 
 
 def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,68 +35,79 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
         The mask of the drawing (CELLS, CELLS); the contrast () that drawn pixels exceed; the contrast of the drawing
         alone (SIDE, SIDE).
     """
-    contrast = without_forms(found.contrast, found.columns, side)
-    cells, forms = _highest_of_cells(contrast), _highest_of_cells(found.contrast - contrast)
+    fine = highest_of_cells(found.contrast, side)
+    form = find_forms(fine, found.columns)
+    cells, forms = highest_of_cells(fine * (1 - form), 80), highest_of_cells(fine * form, 80)
     cells = cells * found.area  # (CELLS, CELLS)
     sheet = Sheet(found.rows.view(80, 4).amax(dim=1).sum(), found.columns.view(80, 4).amax(dim=1).sum())
-    pen = _pen(cells, sheet)
-    lower, higher = (cells > 0.25 * pen) & (cells > 0), (cells > 0.5 * pen) & (cells > 0)
-    masks = torch.stack((lower.to(cells.dtype), higher.to(cells.dtype)))
+    insets = _insets(sheet)
+    pen = _pen(cells, insets.by_8, sheet)
+    thresholds = torch.tensor((0.25, 0.5), dtype=pen.dtype, device=pen.device)[:, None, None] * pen
+    masks = ((cells > thresholds) & (cells > 0)).to(cells.dtype)
     kept = without_lines(masks, cells, sheet)
-    extent = _extent(kept * _inset(sheet, 0.08))
-    lines = (masks - kept).sum(dim=(1, 2))
-    at_border = (kept * (1 - _inset(sheet, 0.0, 1.0))).sum(dim=(1, 2))
+    dropped = masks - kept
+    extent, extent_above = _extent(kept * insets.by_8).unbind()
+    lines, lines_above = dropped.sum(dim=(1, 2)).unbind()
+    at_border, at_border_above = (kept * (1 - insets.by_cell)).sum(dim=(1, 2)).unbind()
     ruled = (
-        (extent[0] > 1.25 * extent[1])
-        | ((lines[0] > 1.5 * lines[1] + 8) & (extent[1] >= 0.8 * extent[0]))
-        | ((at_border[0] > 0) & (at_border[1] == 0))
+        (extent > 1.25 * extent_above)
+        | ((lines > 1.5 * lines_above + 8) & (extent_above >= 0.8 * extent))
+        | ((at_border > 0) & (at_border_above == 0))
     )
-    upper = ruled.to(cells.dtype)
-    mask = mixed(upper, masks[1], masks[0])
+    mask = torch.where(ruled, masks[1], masks[0])
     # what belongs to a line at the lower threshold belongs to it at the higher one, where the line may be interrupted
-    kept_ink = kept[0] * torch.maximum(kept[1], 1 - upper)
-    uncertain = _is_ruled(masks[0] - kept[0], sheet) | (found.shadow > 0)
+    kept_ink = torch.where(ruled, kept[0] * kept[1], kept[0])
+    uncertain = _is_ruled(dropped[0], sheet) | (found.shadow > 0)
     edges = (found.limits[:, 1] - found.limits[:, 0] > 0.05).to(cells.dtype).t()  # of shadows
-    chosen = _choose(mask, kept_ink, uncertain, around(around(around(edges[None])))[0], cells, sheet)
+    edges = around(around(around(edges[None])))[0]
+    chosen = _choose(mask, kept_ink, uncertain, edges, cells, insets, sheet)
     # small and faint parts within its bounding box belong to it, but do not extend the box
     box = box_around(chosen)
     # walls around the drawing stay dropped where their remains form the edge of this box
-    form, edge = (forms > cells).to(mask.dtype), around(around(around(1 - box[None])))[0]
-    other = torch.maximum(mask, form * edge * surrounds(form, box * (1 - edge)))
+    walls, edge = (forms > cells).to(mask.dtype), around(around(around(1 - box[None])))[0]
+    other = torch.maximum(mask, walls * edge * surrounds(walls, box * (1 - edge)))
     chosen = torch.maximum(chosen, box * (1 - other))
     dropped = other * (1 - chosen)
     # grown by a cell or a canvas pixel for soft edges, but not into what was dropped
     area = chosen
     for cell in (0.0, 4.0, 8.0, 12.0):  # working pixels
         near = torch.maximum(area, around(area[None])[0] * (1 - dropped))
-        area = mixed((cell * found.step <= 1.2).to(area.dtype), near, area)
-    faint = upper * 0.35 * pen
-    return area, faint, contrast * enlarged(area) * (contrast > faint)
+        area = torch.where(cell * found.step <= 1.2, near, area)
+    faint = torch.where(ruled, 0.35 * pen, 0.0)
+    ink = enlarged(enlarged(area, side) * (1 - form), 320)
+    return area, faint, found.contrast * ink * (found.contrast > faint)
 
 
-def _highest_of_cells(pixels: Tensor) -> Tensor:
-    """(SIDE, SIDE) → (CELLS, CELLS)."""
-    return pixels.view(80, 4, 320).amax(dim=1).view(80, 80, 4).amax(dim=2)
+def highest_of_cells(pixels: Tensor, side: int) -> Tensor:
+    """Square pixels → the largest value of each of `side` × `side` cells."""
+    count = pixels.size(0)
+    if count == side:
+        return pixels
+    return pixels.view(side, -1, count).amax(dim=1).view(side, side, -1).amax(dim=2)
 
 
-def _pen(cells: Tensor, sheet: Sheet) -> Tensor:
-    """Contrast of the strongest ink that is neither a line nor at the border; without such ink, of any."""
+def _pen(cells: Tensor, inside: Tensor, sheet: Sheet) -> Tensor:
+    """Contrast of the strongest ink that is `inside` and no line; without such ink, of any."""
     strongest = cells.max()
     mask = ((cells > 0.15 * strongest) & (cells > 0)).to(cells.dtype)[None]
-    inside = (cells * without_lines(mask, cells, sheet)[0] * _inset(sheet, 0.08)).max()
-    return mixed((inside > 0).to(cells.dtype), inside, strongest)
+    found = (cells * without_lines(mask, cells, sheet)[0] * inside).max()
+    return torch.where(found > 0, found, strongest)
 
 
-def _inset(sheet: Sheet, share: float, cells: float = 0.0) -> Tensor:
-    """1 inside the picture except for a margin, a share of its sides plus a number of cells; (CELLS, CELLS)."""
+def _insets(sheet: Sheet) -> Insets:
     index = torch.arange(80, device=sheet.height.device)
-    top, left = share * sheet.height + cells, share * sheet.width + cells
-    row = (index >= top) & (index < sheet.height - top)
-    column = (index >= left) & (index < sheet.width - left)
-    return (row[:, None] & column).to(torch.float32)
+    share = torch.tensor((0.08, 0.15, 0.2, 0.0), device=index.device)[:, None]
+    cells = torch.tensor((0.0, 0.0, 0.0, 1.0), device=index.device)[:, None]
+    sides = torch.stack((sheet.height, sheet.width))[:, None, None]
+    margins = share * sides + cells  # (2, 4, 1)
+    rows, columns = ((index >= margins) & (index < sides - margins)).unbind()  # (4, CELLS) each
+    by_8, by_15, by_20, by_cell = (rows[:, :, None] & columns[:, None]).to(torch.float32).unbind()
+    return Insets(by_8, by_15, by_20, by_cell)
 
 
-def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, edges: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
+def _choose(
+    mask: Tensor, kept: Tensor, uncertain: Tensor, edges: Tensor, cells: Tensor, insets: Insets, sheet: Sheet
+) -> Tensor:
     """The components that do not touch the border, except those much smaller than the largest one.
 
     If these are tiny, or only a small part of the ink inside the picture and not enclosed by the rest, the drawing
@@ -97,36 +117,41 @@ def _choose(mask: Tensor, kept: Tensor, uncertain: Tensor, edges: Tensor, cells:
     """
     found = components(kept)
     size = torch.maximum(found.bottom - found.top, found.right - found.left)
-    touching = (found.top <= 0) | (found.left <= 0) | (found.bottom >= sheet.height) | (found.right >= sheet.width)
+    away = torch.stack((found.top, found.left, sheet.height - found.bottom, sheet.width - found.right))
+    inside = away.amin(dim=0) > 0
     lines = mask - kept
-    bars = (*_bars(lines.sum(dim=1), sheet.height, sheet.width), *_bars(lines.sum(dim=0), sheet.width, sheet.height))
-    touching = touching & torch.logical_not(_beside_others(kept * torch.logical_not(touching), found, sheet))
-    touching = touching | _in_corner(bars, found, sheet)
-    free = size * kept * torch.logical_not(touching)  # (CELLS, CELLS)
+    bars = _bars(lines, sheet)[:, None, None]
+    inside = inside | _beside_others(kept * inside, found, sheet)
+    inside = inside & torch.logical_not(_in_corner(bars, away))
+    free = size * kept * inside  # (CELLS, CELLS)
     longest = torch.maximum(sheet.height, sheet.width)
-    free = free * (1 - _frame_lines(free, lines, bars, kept, found, sheet))
+    free = free * (1 - _frame_lines(free, lines, bars, away, kept, found, sheet))
     largest = free.max()
-    mass = cells * cells * _inset(sheet, 0.15) * kept
+    mass = cells * cells * insets.by_15 * kept
     share = (mass * (free > 0)).sum()
     content = (free > 0).to(mask.dtype)
     enclosed = (largest >= 0.2 * longest) & surrounds(mask * (1 - content), content)
     enough = (largest >= 0.12 * longest) & ((share >= 0.35 * mass.sum()) | enclosed)
     parts = ((free >= 0.2 * largest) & (free > 0)).to(mask.dtype)
     parts = torch.maximum(parts, box_around(parts) * (free > 0))
-    drawing = torch.ones_like(longest)
-    for side in (15, 18, 23, 28):
-        uncovered = F.max_pool2d(1 - mask[None, None], side, 1).min()  # 0 where a square of this side is covered
-        drawing = torch.minimum(drawing, torch.maximum(uncovered, (side < 0.35 * longest).to(mask.dtype)))
     # grains all over the picture are no drawing, nor is ink along one side only, such as a table beside an empty sheet
     widest = (size * kept).max()
     spread = _length(torch.stack((kept.amax(dim=1), kept.amax(dim=0)))) / torch.stack((sheet.height, sheet.width))
     grains = ((widest <= 2) & (cells.max() < 0.5)) | ((widest < 0.06 * longest) & (spread.min() > 0.4))
-    rim = (mask * (1 - _inset(sheet, 0.0, 1.0))).sum()
+    rim = (mask * (1 - insets.by_cell)).sum()
     along = (rim >= 0.5 * torch.minimum(sheet.height, sheet.width)) & (rim < 1.5 * (sheet.height + sheet.width))
-    beside = along & ((mask * _inset(sheet, 0.2)).sum() == 0)
-    drawing = drawing * torch.logical_not(grains | beside)
-    chosen = mixed(enough.to(mask.dtype), parts, mask * drawing)
+    beside = along & ((mask * insets.by_20).sum() == 0)
+    chosen = torch.where(enough, parts, mask * torch.logical_not(grains | beside | _has_square(mask, longest)))
     return chosen * torch.logical_not(uncertain & ((size * kept * (1 - edges)).max() < 0.12 * longest))
+
+
+def _has_square(mask: Tensor, longest: Tensor) -> Tensor:
+    """Whether `mask` covers a square of about 0.35 times the longer side of the picture."""
+    uncovered = [F.max_pool2d(1 - mask[None, None], 15, 1)]
+    for more in (3, 5, 5):  # 0 where a square of 15, 18, 23 or 28 cells is covered
+        uncovered.append(F.max_pool2d(uncovered[-1], more + 1, 1))
+    sides = torch.tensor((15, 18, 23, 28), device=mask.device)
+    return ((torch.stack([one.min() for one in uncovered]) == 0) & (sides >= 0.35 * longest)).any()
 
 
 def _is_ruled(lines: Tensor, sheet: Sheet) -> Tensor:
@@ -148,15 +173,18 @@ def _beside_others(free: Tensor, found: Components, sheet: Sheet) -> Tensor:
     return inside & alike & (width >= 0.2 * height) & (width <= 1.2 * height)
 
 
-def _in_corner(bars: Bars, found: Components, sheet: Sheet) -> Tensor:
-    """Components that adjoin bars of dropped lines along two adjacent sides, such as the table around a sheet."""
-    above, below, before, behind = bars
-    lying = ((above > 0) & (found.top <= above + 1)) | ((below > 0) & (found.bottom >= sheet.height - below - 1))
-    upright = ((before > 0) & (found.left <= before + 1)) | ((behind > 0) & (found.right >= sheet.width - behind - 1))
-    return lying & upright
+def _in_corner(bars: Tensor, away: Tensor) -> Tensor:
+    """Components that adjoin bars of dropped lines along two adjacent sides, such as the table around a sheet.
+
+    `away`: distance of the component from each side, (4, CELLS, CELLS).
+    """
+    above, before, below, behind = ((bars > 0) & (away <= bars + 1)).unbind()
+    return (above | below) & (before | behind)
 
 
-def _frame_lines(free: Tensor, lines: Tensor, bars: Bars, kept: Tensor, found: Components, sheet: Sheet) -> Tensor:
+def _frame_lines(
+    free: Tensor, lines: Tensor, bars: Tensor, away: Tensor, kept: Tensor, found: Components, sheet: Sheet
+) -> Tensor:
     """Mask of the remains of a frame: thin components along a side of the picture, or along dropped `lines` there.
 
     A 1 beside other digits is thin too, but about as long as they are. So ink along a side is a frame if it is longer
@@ -167,21 +195,19 @@ def _frame_lines(free: Tensor, lines: Tensor, bars: Bars, kept: Tensor, found: C
     thin = (torch.minimum(height, width) <= 0.15 * torch.maximum(height, width) + 1) & (free > 0)
     other = kept * (thin | (free <= 0))
     longest = torch.where(thin, 0.0, free).max()
-    upright, lying = (thin & (height > width)).to(free.dtype), (thin & (width > height)).to(free.dtype)
-    above, below, before, behind = bars
-    beside_line = around(lines[None])[0]
-    remains = torch.zeros_like(free)
-    for ink, distance, bar, side, across, axis in (
-        (upright, found.left, before, sheet.height, sheet.width, 1),
-        (upright, sheet.width - found.right, behind, sheet.height, sheet.width, 1),
-        (lying, found.top, above, sheet.width, sheet.height, 0),
-        (lying, sheet.height - found.bottom, below, sheet.width, sheet.height, 0),
-    ):
-        near = other * (distance - bar < 0.08 * across)
-        length, against = _length(torch.stack((near, near * beside_line)).amax(dim=axis + 1)).unbind()
-        wedge = (bar > 0) & (against >= 0.6 * length)
-        remains = torch.maximum(remains, ink * near * (_no_digit(length, side, longest) | wedge))
-    return remains
+    upright, lying = thin & (height > width), thin & (width > height)
+    ink = torch.stack((lying, upright, lying, upright)).to(free.dtype)  # along the upper, left, lower and right side
+    across, side = (
+        torch.stack((sheet.height, sheet.width)).repeat(2),
+        torch.stack((sheet.width, sheet.height)).repeat(2),
+    )
+    near = other * (away - bars < 0.08 * across[:, None, None])  # (4, CELLS, CELLS)
+    along = torch.stack((near, near * around(lines[None])))
+    flat = torch.tensor((True, False, True, False), device=free.device)[:, None]
+    length, against = _length(torch.where(flat, along.amax(dim=2), along.amax(dim=3))).unbind()  # (4,) each
+    wedge = (bars[:, 0, 0] > 0) & (against >= 0.6 * length)
+    remains = (_no_digit(length, side, longest) | wedge)[:, None, None]
+    return (ink * near * remains).amax(dim=0)
 
 
 def _no_digit(length: Tensor, side: Tensor, longest: Tensor) -> Tensor:
@@ -189,14 +215,14 @@ def _no_digit(length: Tensor, side: Tensor, longest: Tensor) -> Tensor:
     return (((length > 0.5 * side) & (length > 1.1 * longest)) | (length < 0.35 * longest)) & (longest > 0)
 
 
-def _bars(covered: Tensor, across: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """Number of dropped cells in each row (CELLS,) → number of rows that they fill at the start and at the end.
-
-    `across`: number of rows in the picture; `length`: cells per row.
-    """
-    index = torch.arange(80, device=covered.device, dtype=covered.dtype)
-    other = (covered < 0.6 * length) & (index < across)
-    return torch.where(other, index, across).min(), across - 1 - torch.where(other, index, -1.0).max()
+def _bars(lines: Tensor, sheet: Sheet) -> Tensor:
+    """How many rows or columns the dropped `lines` fill at the upper, left, lower and right side, (4,)."""
+    index = torch.arange(80, device=lines.device, dtype=lines.dtype)
+    covered = torch.stack((lines.sum(dim=1), lines.sum(dim=0)))  # per row, per column
+    count, length = torch.stack((sheet.height, sheet.width)), torch.stack((sheet.width, sheet.height))
+    other = (covered < 0.6 * length[:, None]) & (index < count[:, None])
+    first, last = torch.where(other, index, count[:, None]).amin(dim=1), torch.where(other, index, -1.0).amax(dim=1)
+    return torch.cat((first, count - 1 - last))
 
 
 def _extent(masks: Tensor) -> Tensor:

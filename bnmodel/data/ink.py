@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnmodel.data.colours import biweight, common_colours
-from bnmodel.data.notes import find_note, middle_of, note_area
+from bnmodel.data.notes import find_notes, middle_of, note_area
 from bnmodel.data.shadows import light_at, light_on
 
 SIDE = 320  # working pixels; the longer side of a picture fills more than half of them
@@ -36,7 +36,7 @@ class Ink(NamedTuple):
     rows: Tensor  # (SIDE,), 1 on the canvas, 0 outside
     columns: Tensor  # (SIDE,), likewise
     step: Tensor  # (), canvas pixels per working pixel
-    paper: Tensor  # (4, COARSE, COARSE), columns first
+    paper: Tensor  # (COARSE, 4, COARSE), columns first
     noise: Tensor  # (), contrast up to which a canvas pixel is paper
     unevenness: Tensor  # (), largest difference in brightness within the paper
     area: Tensor  # (SIDE / 4, SIDE / 4), 1 where ink counts: everywhere, or on a note only
@@ -76,8 +76,8 @@ class InkFinder(nn.Module):
         paper = enlarged(limits.view(80, 160)).view(320, 2, 320)  # lowest and highest brightness nearby
         light = light_at(pixels.mean, paper, brightness)
         mean = _premultiplied(pixels.mean, light)
-        half = mean[::2, :, ::2].transpose(0, 1)
-        cells, weight, area, unevenness = self.paper(half, valid[::2, ::2], self.neighbourhood(pixels.step))
+        kernels = torch.stack((self.neighbourhood(pixels.step), self.wide))
+        cells, weight, area, unevenness = self.paper(mean[::2, :, ::2], valid[::2, ::2], kernels)
         contrast = (mean - surface(self.enlarging, cells, self.enlarging)).abs().amax(dim=1) * valid
         total = weight.sum().clamp(min=1)
         noise = (contrast[::2, ::2] * weight).sum() / total
@@ -89,51 +89,52 @@ class InkFinder(nn.Module):
         sides = (pixels.rows, pixels.columns, pixels.step)
         return Ink(ink, *sides, cells, limit, unevenness, area.t(), shadow, limits, brightness)
 
-    def paper(self, mean: Tensor, valid: Tensor, narrow: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def paper(self, mean: Tensor, valid: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Estimate the paper.
 
         If at least half of the pixels have the same colour, as on a screen, the paper is exactly that colour. Otherwise
         it may be a note on another background.
 
         Args:
-            mean: every second working pixel, (4, SIDE / 2, SIDE / 2).
+            mean: every second working pixel, (SIDE / 2, 4, SIDE / 2).
             valid: 1 on the canvas, (SIDE / 2, SIDE / 2).
-            narrow: weights of the narrow neighbourhood, (COARSE, COARSE).
+            kernels: weights of the narrow and of the wide neighbourhood, (2, COARSE, COARSE).
 
         Returns:
-            The paper (4, COARSE, COARSE), the weight of each pixel as paper (SIDE / 2, SIDE / 2), the part of the
+            The paper (COARSE, 4, COARSE), the weight of each pixel as paper (SIDE / 2, SIDE / 2), the part of the
             picture in which ink counts (SIDE / 4, SIDE / 4), the unevenness ().
         """
-        present = _cells(valid[None])  # (1, COARSE, COARSE)
-        cells = _cells(mean * valid) / present.clamp(min=1e-6)
-        some, shown = mean[:, ::2, ::2], valid[None, ::2, ::2]
-        middle = middle_of(shown)
-        common = common_colours(some, torch.stack((shown, middle)))
-        colour, inner = common[0], common[1]
-        alike = ((mean - colour).abs().amax(dim=0) < 0.5 / 255).to(mean.dtype) * valid
-        flat = (alike.sum() >= 0.5 * valid.sum()).to(mean.dtype)
+        present = _cells(valid[:, None])  # (COARSE, 1, COARSE)
+        cells = _cells(mean * valid[:, None]) / present.clamp(min=1e-6)
+        some, shown = mean[::2, :, ::2].transpose(0, 1), valid[None, ::2, ::2]
+        weights = torch.cat((middle_of(shown), shown))
+        inner, colour = common_colours(some, weights[:, None]).unbind()
+        alike = ((mean - colour[:, 0]).abs().amax(dim=1) < 0.5 / 255).to(mean.dtype) * valid
+        flat = alike.sum() >= 0.5 * valid.sum()
         other = common_colours(some, (shown * (biweight(some - colour, 0.2) <= 0))[None])[0]
-        in_middle, region = find_note(some, shown, middle, colour, inner)
-        anywhere, other_region = find_note(some, shown, shown, colour, other)
-        inner, region = mixed(in_middle, inner, other), mixed(in_middle, region, other_region)
-        note = torch.maximum(in_middle, anywhere) * (1 - flat)
-        paper = mixed(note, inner, colour).expand_as(cells)
+        notes, regions = find_notes(some, shown, weights, colour, torch.stack((inner, other)))
+        in_middle, anywhere = notes.unbind()
+        inner, region = torch.where(in_middle, inner, other), torch.where(in_middle, regions[0], regions[1])
+        note = (in_middle | anywhere) & torch.logical_not(flat)
+        paper = torch.where(note, inner[:, 0], colour[:, 0]).expand_as(cells)
         for scale in (0.3, 0.2, 0.15, 0.12, 0.10, 0.08):
-            weight = biweight(cells - paper, scale) * present
-            paper = paper + self.smooth((cells - paper) * weight, weight, narrow)
+            rest = cells - paper
+            weight = biweight(rest, scale, 1) * present
+            paper = paper + smoothed(rest * weight, weight, kernels)
         # cells mix paper with ink at edges, pixels do not
-        rest = mean - self.doubling @ paper @ self.doubling.t()
-        weight = biweight(rest, 0.09) * valid
+        rest = mean - surface(self.doubling, paper, self.doubling)
+        weight = biweight(rest, 0.09, 1) * valid[:, None]
         weights, rests = _cells(weight), _cells(rest * weight)
         for _ in range(3):
-            correction = self.smooth(rests, weights, narrow)
+            correction = smoothed(rests, weights, kernels)
             paper = paper + correction
             rests = rests - correction * weights
-        area = torch.maximum(note_area((weight[0, ::2, ::2] > 0.3).to(mean.dtype), region, shown[0]), 1 - note)
-        paper = flat * colour + (1 - flat) * paper
-        light = paper[:3].mean(dim=0) * (present[0] > 0.5)
-        unevenness = light.max() - (light + (present[0] <= 0.5)).min()
-        return paper, flat * alike + (1 - flat) * weight[0], area, unevenness
+        weight = weight[:, 0]
+        inside = note_area((weight[::2, ::2] > 0.3).to(mean.dtype), region, shown[0])
+        paper = torch.where(flat, colour[:, 0], paper)
+        light = paper[:, :3].mean(dim=1) * (present[:, 0] > 0.5)
+        unevenness = light.max() - (light + (present[:, 0] <= 0.5)).min()
+        return paper, torch.where(flat, alike, weight), torch.where(note, inside, 1.0), unevenness
 
     def neighbourhood(self, step: Tensor) -> Tensor:
         """Weights of the narrow neighbourhood of each cell, (COARSE, COARSE); `step`: canvas pixels per working pixel.
@@ -144,12 +145,19 @@ class InkFinder(nn.Module):
         ratio = self.apart / (2.5 / (8 * step)).clamp(2, 7)
         return torch.exp(-0.5 * ratio * ratio)
 
-    def smooth(self, weighted: Tensor, weight: Tensor, narrow: Tensor) -> Tensor:
-        """Σ w·x and Σ w of each cell → the local weighted mean of x: over the narrow neighbourhood, plus 0.3 cells'
-        worth of the mean over the wide one, which decides where the narrow one contains no paper.
-        """
-        far = (self.wide @ weighted @ self.wide) / (self.wide @ weight @ self.wide).clamp(min=1e-9)
-        return (narrow @ weighted @ narrow + 0.3 * far) / (narrow @ weight @ narrow + 0.3)
+
+def smoothed(weighted: Tensor, weight: Tensor, kernels: Tensor) -> Tensor:
+    """Σ w·x and Σ w of each cell → the local weighted mean of x: over the narrow neighbourhood, plus 0.3 cells' worth
+    of the mean over the wide one, which decides where the narrow one contains no paper.
+
+    Args:
+        weighted, weight: (COARSE, 4, COARSE) and (COARSE, 1, COARSE).
+        kernels: of the narrow and of the wide neighbourhood, (2, COARSE, COARSE).
+    """
+    columns = kernels.view(80, 40) @ torch.cat((weighted, weight), dim=1).view(40, 200)
+    near, far = (columns.view(2, 200, 40) @ kernels).view(2, 40, 5, 40).unbind()
+    wide = far[:, :4] / far[:, 4:].clamp(min=1e-9)
+    return (near[:, :4] + 0.3 * wide) / (near[:, 4:] + 0.3)
 
 
 def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,19 +186,16 @@ def window(canvas: Tensor, ink: Ink, top: Tensor, left: Tensor) -> tuple[Tensor,
 
 
 def surface(columns: Tensor, cells: Tensor, rows: Tensor) -> Tensor:
-    """Cells (4, COARSE, COARSE), weights of each column and row (n, COARSE) → interpolated, (columns, 4, rows)."""
-    upright = columns @ cells.transpose(0, 1).flatten(1)  # (columns, 4 · COARSE)
-    return (upright.view(-1, 40) @ rows.t()).view(320, 4, 320)
+    """Cells (COARSE, 4, COARSE), weights of each column and row (n, COARSE) → interpolated, (columns, 4, rows)."""
+    upright = columns @ cells.flatten(1)  # (columns, 4 · COARSE)
+    return (upright.view(-1, 40) @ rows.t()).view(columns.size(0), 4, rows.size(0))
 
 
-def mixed(share: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """`one` where share is 1, `other` where it is 0; both finite. Some runtimes lack torch.where."""
-    return share * one + (1 - share) * other
-
-
-def enlarged(cells: Tensor) -> Tensor:
-    """(h, w) → (320, w · 320 / h): each value several times in both directions."""
-    times = 320 // cells.size(0)
+def enlarged(cells: Tensor, side: int = 320) -> Tensor:
+    """(h, w) → (side, w · side / h): each value several times in both directions."""
+    times = side // cells.size(0)
+    if times == 1:
+        return cells
     wide = torch.stack([cells] * times, dim=2).flatten(1)  # in ONNX Runtime ten times as fast as expanding
     return torch.stack([wide] * times, dim=1).flatten(0, 1)
 
@@ -251,8 +256,8 @@ def _premultiplied(pixels: Tensor, light: Tensor) -> Tensor:
 
 
 def _cells(pixels: Tensor) -> Tensor:
-    """(C, SIDE / 2, SIDE / 2) → means of cells, (C, COARSE, COARSE)."""
-    return pixels.reshape(-1, 40, 4, 160).mean(dim=2).view(-1, 40, 40, 4).mean(dim=3)
+    """(SIDE / 2, C, SIDE / 2) → means of cells, (COARSE, C, COARSE)."""
+    return pixels.reshape(40, 4, -1, 160).mean(dim=1).view(40, -1, 40, 4).mean(dim=3)
 
 
 def _gaussian(size: int, deviation: float) -> Tensor:

@@ -16,8 +16,8 @@ def middle_of(valid: Tensor) -> Tensor:
     return valid * _closeness(valid[0, :, :1])[:, None] * _closeness(valid[0, :1])
 
 
-def find_note(pixels: Tensor, valid: Tensor, weights: Tensor, outer: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
-    """A note of colour `inner` on a background with the common colour `outer`.
+def find_notes(pixels: Tensor, valid: Tensor, weights: Tensor, outer: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+    """Notes of n colours `inner` on a background with the common colour `outer`.
 
     There is one if a solid region of its colour, about as large as its bounding box, encloses a third colour, the ink.
     Thick ink on plain paper encloses nothing but paper and, at its edges, mixtures of both.
@@ -25,28 +25,30 @@ def find_note(pixels: Tensor, valid: Tensor, weights: Tensor, outer: Tensor, inn
     Args:
         pixels: (4, 80, 80).
         valid: (1, 80, 80).
-        weights: of the pixels that the region has to fill, (1, 80, 80).
+        weights: of the pixels that each region has to fill, (n, 80, 80).
         outer: common colour of the picture, (4, 1, 1).
-        inner: another common colour, (4, 1, 1).
+        inner: other common colours, (n, 4, 1, 1).
 
     Returns:
-        Whether there is a note, 1 or 0, (); its region, (80, 80).
+        Whether there is each note, (n,); its region, (n, 80, 80).
     """
     across = inner - outer
-    share = ((pixels - outer) * across).sum(dim=0, keepdim=True) / (across * across).sum().clamp(min=1e-6)
+    rest = pixels - outer
+    share = (rest * across).sum(dim=1, keepdim=True) / (across * across).sum(dim=1, keepdim=True).clamp(min=1e-6)
     # if few pixels have the colour `outer`, it is itself a mixture of paper and ink, and neither is a third colour
-    frequent = ((biweight(pixels - outer, 0.09) * valid > 0).sum() > 0.1 * valid.sum()).to(pixels.dtype)
-    third = (pixels - outer - torch.maximum(share, frequent - 1) * across).abs().amax(dim=0) > 0.12
-    alike = ((biweight(pixels - inner, 0.09) * valid)[0] > 0).to(pixels.dtype)
+    frequent = ((biweight(rest, 0.09) * valid > 0).sum() > 0.1 * valid.sum()).to(pixels.dtype)
+    third = (rest - torch.maximum(share, frequent - 1) * across).abs().amax(dim=1) > 0.12
+    alike = ((biweight(pixels - inner, 0.09) * valid)[:, 0] > 0).to(pixels.dtype)
     index = torch.arange(80, device=pixels.device)
     beside = ((index[:, None] - index).abs() <= 1).to(pixels.dtype)
     hull = _hull(alike * (beside @ alike @ beside >= 5))  # without lines
-    region = around(1 - around(1 - hull[None]))[0]
-    weight = hull * weights[0]
-    solid = (weight * alike).sum() > 0.65 * weight.sum()
-    large = (region.sum() > 0.02 * valid.sum()) & (region.sum() > 0.65 * box_around(region).sum())
-    apart = across.abs().max() > 0.12
-    return (solid & large & apart & ((hull * third).sum() > 0.012 * hull.sum())).to(hull.dtype), region
+    region = around(1 - around(1 - hull))
+    weight = hull * weights
+    areas = torch.stack((weight * alike, weight, region, box_around(region), hull * third, hull)).sum(dim=(2, 3))
+    filled, most, size, box, coloured, inside = areas.unbind()
+    apart = across.abs().amax(dim=(1, 2, 3)) > 0.12
+    large = (size > 0.02 * valid.sum()) & (size > 0.65 * box)
+    return (filled > 0.65 * most) & large & apart & (coloured > 0.012 * inside), region
 
 
 def note_area(paper: Tensor, region: Tensor, valid: Tensor) -> Tensor:
@@ -54,9 +56,10 @@ def note_area(paper: Tensor, region: Tensor, valid: Tensor) -> Tensor:
 
     `paper`: 1 for pixels of the note's paper, (80, 80); `region`: as found by `find_note`; `valid`: (80, 80).
     """
-    inside = _hull(1 - around(1 - paper[None])[0])  # without the note's edge and small parts of the background
-    small = _hull(paper * around(region[None])[0])  # of a small note, the ink leaves nothing but the edge
-    inside = torch.maximum(inside, 1 - around(1 - small[None])[0])
+    paper = paper[None]
+    inside = _hull(1 - around(1 - paper))  # without the note's edge and small parts of the background
+    small = _hull(paper * around(region[None]))  # of a small note, the ink leaves nothing but the edge
+    inside = torch.maximum(inside, 1 - around(1 - small))[0]
     index = torch.arange(80, device=paper.device)
     width, height = valid[:, 0].sum(), valid[0].sum()
     at_rim = 1 - ((index >= 1) & (index < width - 2)).to(paper.dtype)[:, None] * ((index >= 1) & (index < height - 2))
@@ -73,7 +76,7 @@ def _closeness(line: Tensor) -> Tensor:
 
 
 def _hull(region: Tensor) -> Tensor:
-    """1 where there is some of `region` (80, 80) in all four directions, or at the place itself."""
+    """1 where there is some of `region` (n, 80, 80) in all four directions, or at the place itself."""
     index = torch.arange(80, device=region.device)
     until = (index[:, None] <= index).to(region.dtype)
     along = torch.minimum(region @ until, region @ until.t())

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnmodel.data.content import find_content
-from bnmodel.data.ink import Ink, InkFinder, mixed, window
+from bnmodel.data.ink import Ink, InkFinder, window
 
 SIZE = 28  # of the result
 BOX = 20.0  # longer side of the ink's bounding box in the result
@@ -45,36 +45,36 @@ def digit_of(canvas: Tensor, found: Ink, area: Tensor, faint: Tensor, ink: Tenso
     near = F.embedding((columns / 4).long(), F.embedding((rows / 4).long(), area).t()).t()
     own = own * (own > faint) * near
     fits = (torch.maximum(bottom * found.step - row, right * found.step - column) + margin) <= ink.size(0)
-    direct = fits.to(ink.dtype)
-    ink = mixed(direct, own, ink)
-    pixel = mixed(direct, torch.ones_like(found.step), (1 / found.step).clamp(min=1))
-    return reduced(ink[None], pixel, (1 - direct) * (found.step > 1).to(ink.dtype))[0]
+    pixel = torch.where(fits, 1.0, (1 / found.step).clamp(min=1))
+    averaged = (torch.logical_not(fits) & (found.step > 1)).to(ink.dtype)
+    return reduced(torch.where(fits, own, ink)[None], pixel, averaged)[0]
 
 
 def reduced(inks: Tensor, pixel: Tensor, averaged: Tensor) -> Tensor:
-    """Ink (n, H, W) → digits (n, 28, 28).
+    """Ink (n, L, L) → digits (n, 28, 28).
 
     Args:
         inks: one drawing each.
         pixel: size of a canvas pixel in pixels of `inks`, ≥ 1, ().
         averaged: 1 if values are covered shares of pixels, so that a bounding box ends within a pixel; else 0, ().
     """
-    rows, columns = (inks.amax(dim=2), inks.sum(dim=2)), (inks.amax(dim=1), inks.sum(dim=1))
-    down, across = resampling_weights(*rows, *columns, pixel, averaged)
-    digits = down @ inks @ across.transpose(1, 2)  # (n, 28, H) (n, H, W) (n, W, 28)
+    down, across = resampling_weights(
+        torch.stack((inks.amax(dim=2), inks.amax(dim=1))),
+        torch.stack((inks.sum(dim=2), inks.sum(dim=1))),
+        pixel,
+        averaged,
+    )
+    digits = down @ inks @ across.transpose(1, 2)  # (n, 28, L) (n, L, L) (n, L, 28)
     # a thin line on a large canvas covers only part of each pixel: scale the maximum to 1
     return digits / digits.amax(dim=2, keepdim=True).amax(dim=1, keepdim=True).clamp(min=1e-6)
 
 
-def resampling_weights(
-    row_highest: Tensor, row_sums: Tensor, column_highest: Tensor, column_sums: Tensor, pixel: Tensor, averaged: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Maxima and sums of the rows (n, H) and columns (n, W) of n drawings → weights (n, 28, H) and (n, 28, W)."""
-    peak = row_highest.amax(dim=1, keepdim=True).clamp(min=1e-6)
-    top, bottom = _extent(row_highest / peak, averaged)  # (n,)
-    left, right = _extent(column_highest / peak, averaged)
-    scale = torch.maximum(bottom - top, right - left) / 20  # pixels per digit pixel
-    return _resampling(row_sums, top, scale, pixel), _resampling(column_sums, left, scale, pixel)
+def resampling_weights(highest: Tensor, sums: Tensor, pixel: Tensor, averaged: Tensor) -> tuple[Tensor, Tensor]:
+    """Maxima and sums of the rows and columns of n drawings (2, n, L) → their weights, (n, 28, L) each."""
+    start, end = _extent(highest / highest.amax(dim=2, keepdim=True).clamp(min=1e-6), averaged)  # (2, n)
+    scale = (end - start).amax(dim=0) / 20  # pixels per digit pixel
+    down, across = _resampling(sums, start, scale, pixel).unbind()
+    return down, across
 
 
 def ink_map(canvas: Tensor) -> Tensor:
@@ -90,47 +90,46 @@ def ink_map(canvas: Tensor) -> Tensor:
 
 
 def ink_box(ink: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """float32 (H, W) → top, bottom, left, right of the ink, float32 (), ends exclusive; the whole picture if blank."""
-    none = torch.zeros(1, dtype=ink.dtype, device=ink.device)
-    top, bottom = _extent(ink.amax(dim=1)[None], none)
-    left, right = _extent(ink.amax(dim=0)[None], none)
-    return top[0], bottom[0], left[0], right[0]
+    """float32 (L, L) → top, bottom, left, right of the ink, float32 (), ends exclusive; the whole picture if blank."""
+    start, end = _extent(torch.stack((ink.amax(dim=1), ink.amax(dim=0))), torch.zeros_like(ink[0, 0]))
+    return start[0], end[0], start[1], end[1]
 
 
 def _extent(profile: Tensor, averaged: Tensor, edge: float = EDGE) -> tuple[Tensor, Tensor]:
-    """Profile (n, L) → start of the first value above `edge` and end of the last, float32 (n,); 0 and L if none is.
+    """Profile (…, L) → start of the first value above `edge` and end of the last, float32 (…,); 0 and L if none is.
 
     With `averaged` 1, these positions lie within a pixel, by the share of it that is covered.
     """
-    index = torch.arange(profile.size(1), device=profile.device, dtype=profile.dtype)
-    occupied = (profile > edge).to(profile.dtype)
-    first = (profile.size(1) - (profile.size(1) - index) * occupied).amin(dim=1)
-    last = ((index + 1) * occupied).amax(dim=1) - 1
-    at_first = (profile * (index == first[:, None])).sum(dim=1)
-    at_last = (profile * (index == last[:, None])).sum(dim=1)
-    start = first + averaged * (1 - at_first)
-    end = last + 1 - averaged * (1 - at_last)
-    some = occupied.amax(dim=1)
-    return some * start, some * end + (1 - some) * profile.size(1)
+    length = profile.size(-1)
+    index = torch.arange(length, device=profile.device, dtype=profile.dtype)
+    occupied = profile > edge
+    first = torch.where(occupied, index, float(length)).amin(dim=-1)
+    last = torch.where(occupied, index, -1.0).amax(dim=-1)
+    at_first = (profile * (index == first[..., None])).sum(dim=-1)
+    at_last = (profile * (index == last[..., None])).sum(dim=-1)
+    some = last >= 0
+    start = torch.where(some, first + averaged * (1 - at_first), 0.0)
+    return start, torch.where(some, last + 1 - averaged * (1 - at_last), float(length))
 
 
 def _resampling(profile: Tensor, start: Tensor, scale: Tensor, pixel: Tensor) -> Tensor:
-    """Ink summed along the other axis (n, L), start of its box and pixels per digit pixel (n,) → weights (n, 28, L).
+    """Ink summed along the other axis and start of its box, (2, n, L) and (2, n), pixels per digit pixel (n,) → weights
+    (2, n, 28, L).
 
     As in MNIST, the box moves by whole digit pixels, so that the centre of mass is within half a pixel of the middle of
     pixel 14, and a 28×28 digit of MNIST stays unchanged.
     Each digit pixel averages the canvas over its own footprint, `scale` wide. For enlargement the footprint is one
     canvas pixel wide, `pixel`, which is linear interpolation. Outside the canvas is background.
     """
-    left = torch.arange(profile.size(1), device=profile.device, dtype=torch.float32)  # pixel j covers [j, j + 1]
-    centre = (profile * (left + 0.5)).sum(dim=1) / profile.sum(dim=1).clamp(min=1e-6)
+    left = torch.arange(profile.size(2), device=profile.device, dtype=torch.float32)  # pixel j covers [j, j + 1]
+    centre = (profile * (left + 0.5)).sum(dim=2) / profile.sum(dim=2).clamp(min=1e-6)
     # 0.001: symmetric drawings are ties, which rounding errors would break differently in each runtime
     shift = torch.floor(28 / 2 + 0.5 - (centre - start) / scale + 0.5 + 0.001)
     index = torch.arange(28, device=profile.device, dtype=torch.float32)
-    middle = start[:, None] + (index + 0.5 - shift[:, None]) * scale[:, None]  # (n, 28)
+    middle = start[..., None] + (index + 0.5 - shift[..., None]) * scale[:, None]  # (2, n, 28)
     half = torch.maximum(scale, pixel)[:, None, None] / 2
-    middle = middle[:, :, None]
-    overlap = torch.minimum(left + 1, middle + half) - torch.maximum(left, middle - half)  # (n, 28, L)
+    middle = middle[..., None]
+    overlap = torch.minimum(left + 1, middle + half) - torch.maximum(left, middle - half)  # (2, n, 28, L)
     return overlap.clamp(min=0) / (2 * half)
 
 
@@ -149,5 +148,5 @@ class SketchClassifier(nn.Module):
     def forward(self, canvas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         digit, ink = self.sketch(canvas)
         log_probs = self.network(digit[None, None])[0]
-        probabilities = mixed((ink > 0).to(ink.dtype), log_probs.exp(), torch.full_like(log_probs, 0.1))
+        probabilities = torch.where(ink > 0, log_probs.exp(), 0.1)
         return probabilities, digit, ink

@@ -35,24 +35,21 @@ def _lines(masks: Tensor, values: Tensor, lengths: Tensor, wanted: Tensor) -> tu
     """1 for each row with a line, and the line's mean contrast, (masks, CELLS) each."""
     index = torch.arange(80, device=masks.device)
     last = ((index >= lengths - 2) & (index < lengths))[:, None]
-    thick, strong = masks, values * masks
-    band, level = torch.zeros_like(masks[:, :, 0]), torch.zeros_like(masks[:, :, 0])
-    for tilt in range(3):  # rows that a line may rise or fall; the smallest that fits is used
-        if tilt > 0:
-            thick, strong = _highest_of_rows(thick), _highest_of_rows(strong)
-        covered = thick.sum(dim=2)
-        ends = thick[:, :, :2].amax(dim=2) * (thick * last).amax(dim=2)
-        lines = ((covered >= 0.92 * lengths) & (ends > 0) & wanted).to(masks.dtype)
-        typical = strong.sum(dim=2) / covered.clamp(min=1)
-        if tilt == 0:
-            band, level = lines, typical * lines
-        else:
-            lines = lines * (1 - _widened(band, 4))
-            level = torch.maximum(level, _widened(typical * lines, 1))
-            band = torch.maximum(band, _widened(lines, 1))
+    thick = [torch.cat((masks, values * masks))]
+    for _ in range(2):  # rows that a line may rise or fall
+        thick.append(thickened(thick[-1]))
+    tilted = torch.stack(thick).unflatten(1, (2, -1))  # (tilts, 2, masks, CELLS, CELLS)
+    covered, strength = tilted.sum(dim=4).unbind(dim=1)  # (tilts, masks, CELLS) each
+    start, end = tilted[:, 0, :, :, :2].amax(dim=3), (tilted[:, 0] * last).amax(dim=3)
+    lines = ((covered >= 0.92 * lengths) & (start * end > 0) & wanted).to(masks.dtype)
+    typical = strength / covered.clamp(min=1)
+    band, level = lines[0], typical[0] * lines[0]
+    for tilt in (1, 2):  # the smallest that fits is used
+        turned = lines[tilt] * (1 - _widened(band, 4))
+        level = torch.maximum(level, _widened(typical[tilt] * turned, 1))
+        band = torch.maximum(band, _widened(turned, 1))
     # a slanted line continues in neighbouring rows, towards one end
-    covered, at_end = masks.sum(dim=2), torch.maximum(masks[:, :, :2].amax(dim=2), (masks * last).amax(dim=2))
-    part = at_end * (covered >= 0.15 * lengths)
+    part = torch.maximum(start[0], end[0]) * (covered[0] >= 0.15 * lengths)
     for _ in range(2):
         band, level = torch.maximum(band, part * _widened(band, 1)), torch.maximum(level, part * _widened(level, 1))
     return band, level
@@ -69,8 +66,8 @@ def _crossing(masks: Tensor, band: Tensor) -> Tensor:
     below = (apart <= 0) & (apart >= -8) & (between <= apart + 1)
     sides = torch.cat((above.to(masks.dtype), below.to(masks.dtype)))
     reached = sides @ (masks * (1 - band[:, :, None])).repeat(2, 1, 1)
-    framed = F.pad((reached > 0).to(masks.dtype), (1, 1))
-    near = _highest(framed[:, :, :-2], framed[:, :, 1:-1], framed[:, :, 2:])
+    framed = F.pad((reached > 0).to(masks.dtype), (1, 1, 0, 0), "replicate")
+    near = _highest(framed[..., :-2], framed[..., 1:-1], framed[..., 2:])
     return torch.minimum(near[: masks.size(0)], near[masks.size(0) :])
 
 
@@ -79,22 +76,17 @@ def _widened(lines: Tensor, by: int) -> Tensor:
     return F.max_pool2d(lines.view(1, 1, -1, 80), (1, 2 * by + 1), 1, (0, by)).view(-1, 80) if by > 0 else lines
 
 
-def _highest_of_rows(masks: Tensor) -> Tensor:
-    """(n, h, w) → maximum of each cell and its neighbours above and below."""
-    framed = F.pad(masks, (0, 0, 1, 1))
-    return _highest(framed[:, :-2], framed[:, 1:-1], framed[:, 2:])
-
-
-def thickened(mask: Tensor) -> Tensor:
-    """(h, w) → maximum of each cell and its neighbours above and below."""
-    return _highest_of_rows(mask[None])[0]
+def thickened(masks: Tensor) -> Tensor:
+    """(…, n, h, w) → maximum of each cell and its neighbours above and below."""
+    framed = F.pad(masks, (0, 0, 1, 1), "replicate")
+    return _highest(framed[..., :-2, :], framed[..., 1:-1, :], framed[..., 2:, :])
 
 
 def around(masks: Tensor) -> Tensor:
-    """(n, h, w) → maximum of each cell and its 8 neighbours; 20 times as fast as PyTorch's pooling."""
-    framed = F.pad(masks, (1, 1, 1, 1))
-    rows = _highest(framed[:, :-2], framed[:, 1:-1], framed[:, 2:])
-    return _highest(rows[:, :, :-2], rows[:, :, 1:-1], rows[:, :, 2:])
+    """(…, n, h, w) → maximum of each cell and its 8 neighbours; 20 times as fast as PyTorch's pooling."""
+    framed = F.pad(masks, (1, 1, 1, 1), "replicate")
+    rows = _highest(framed[..., :-2, :], framed[..., 1:-1, :], framed[..., 2:, :])
+    return _highest(rows[..., :-2], rows[..., 1:-1], rows[..., 2:])
 
 
 def _highest(first: Tensor, second: Tensor, third: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def light_on(pixels: Tensor, valid: Tensor, step: Tensor) -> tuple[Tensor, Tenso
     paper = 1 - highest(1 - highest(F.pad(grey, (12, 12, 12, 12))))  # closing, with squares that cross the border
     shadow = is_shadow(pixels, grey, paper, valid) * (step > 0.19).to(grey.dtype)
     # the narrow parts of a shadow are as bright as its wide ones nearby
-    level = 1 - highest(highest(F.pad((1 - paper) * valid, (12, 12, 12, 12))))
+    level = 1 - highest(highest(F.pad((1 - paper) * valid, (12, 12, 12, 12), "replicate")))
     narrow = ((grey > 0.9 * level) & (grey < 1.1 * level) & (level < 0.85 * paper)).to(grey.dtype)
     wide = (paper < 1.1 * level).to(grey.dtype)
     tip = narrow * around(1 - around(1 - torch.maximum(narrow, wide)))  # of a corner or an arc
@@ -54,8 +54,8 @@ def is_shadow(pixels: Tensor, grey: Tensor, paper: Tensor, valid: Tensor) -> Ten
         paper: `grey` without dark strokes, (1, 80, 80).
         valid: (80, 80).
     """
-    inside = (1 - highest(F.pad((1 - paper) * valid, (6, 6, 6, 6)))) * valid
-    region = highest(F.pad(inside, (6, 6, 6, 6)))  # without bright strokes and frames, too
+    inside = (1 - highest(F.pad((1 - paper) * valid, (6, 6, 6, 6), "replicate"))) * valid
+    region = highest(F.pad(inside, (6, 6, 6, 6), "replicate"))  # without bright strokes and frames, too
     bright, dark = (region * valid).max(), 1 - ((1 - region) * valid).max()
     step = around(torch.cat((region * valid, (1 - region) * valid))).sum(dim=0) - 1
     edge = ((step > 0.42 * (bright - dark)).to(grey.dtype) * valid).sum()

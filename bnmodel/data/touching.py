@@ -52,8 +52,8 @@ def section_digits(pieces: Tensor, columns: Tensor, pixel: Tensor, averaged: Ten
     row_sums = torch.stack([sums[:, i:j].sum(dim=1) for i, j in SECTIONS], dim=1)
     inside = torch.stack([of_strip[:, i:j].any(dim=1) for i, j in SECTIONS], dim=1).to(pieces.dtype)
     column_highest, column_sums = pieces.amax(dim=1)[:, None] * inside, pieces.sum(dim=1)[:, None] * inside
-    rows = row_highest.flatten(0, 1), row_sums.flatten(0, 1)
-    down, across = resampling_weights(*rows, column_highest.flatten(0, 1), column_sums.flatten(0, 1), pixel, averaged)
+    highest, sums = torch.stack((row_highest, column_highest)), torch.stack((row_sums, column_sums))
+    down, across = resampling_weights(highest.flatten(1, 2), sums.flatten(1, 2), pixel, averaged)
     count = len(SECTIONS)
     across = across.view(-1, count, 28, 320) * inside[:, :, None]
     digits = (down.view(-1, count * 28, 320) @ pieces).view(-1, count, 28, 320) @ across.transpose(2, 3)

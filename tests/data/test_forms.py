@@ -7,8 +7,9 @@ from PIL import Image, ImageDraw
 from preprocessing_helpers import STROKES, drawn, painted, sketch
 from torch import Tensor
 
-from bnmodel.data.forms import runs, without_forms
-from bnmodel.data.ink import InkFinder
+from bnmodel.data.content import highest_of_cells
+from bnmodel.data.forms import distances, find_forms, runs
+from bnmodel.data.ink import InkFinder, enlarged
 
 
 def rectangle(ink: np.ndarray, left: int, width: int) -> None:
@@ -53,7 +54,8 @@ def number() -> np.ndarray:
 def cleaned(canvas: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """The ink before and after the removal."""
     found = InkFinder()(canvas)
-    return found.contrast, without_forms(found.contrast, found.columns, side)
+    form = find_forms(highest_of_cells(found.contrast, side), found.columns)
+    return found.contrast, found.contrast * (1 - enlarged(form))
 
 
 @pytest.mark.parametrize("pen", [0, 60], ids=["black", "grey"])
@@ -148,11 +150,11 @@ def test_runs_are_as_long_as_asked_and_may_have_short_gaps() -> None:
     mask = torch.zeros(160, 160)
     mask[3, 10:40] = mask[5, 10:39] = mask[7, 10:60] = 1
     mask[7, 30] = 0
-    apart = torch.arange(160.0) - torch.arange(160.0)[:, None]
-    found = runs(mask, apart, torch.tensor(30.0), 0.99)
+    after = distances(160)
+    found = runs(mask[None], after, torch.tensor(30.0), 0.99)[0]
     assert found.sum(dim=1).nonzero().flatten().tolist() == [3]
     assert found[3].nonzero().flatten().tolist() == list(range(10, 40))
-    assert runs(mask, apart, torch.tensor(30.0), 0.95)[7, 10:60].all()
+    assert runs(mask[None], after, torch.tensor(30.0), 0.95)[0, 7, 10:60].all()
 
 
 @pytest.mark.parametrize("side", [80, 160])

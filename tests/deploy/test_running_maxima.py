@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnmodel.data.ruled_lines import around
@@ -49,6 +50,11 @@ def slices_of_slices(x: Tensor) -> Tensor:
     return maximum(x[:, 1:][:, 1:], x[:, :-1][:, :-1], x[:, 1:][:, :-1])
 
 
+def padded(x: Tensor, pads: tuple[int, int, int, int], mode: str = "replicate") -> Tensor:
+    framed = F.pad(x, pads, mode)
+    return maximum(framed[:, :-2], framed[:, 1:-1], framed[:, 2:])
+
+
 OTHERS: dict[str, Function] = {
     "a gap": lambda x: maximum(x[:, :-4], x[:, 1:-3], x[:, 4:]),
     "of two rows": lambda x: maximum(x[:, :-1], x[:, 1:]),
@@ -83,6 +89,30 @@ def test_running_maxima_are_pooled(function: Function, kernels: list[list[int]])
     assert str(graph.graph) == before
     assert [node.args[1] for node in pooled.graph.nodes if node.target is POOL] == kernels
     x = torch.randn(4, 20, 24)
+    torch.testing.assert_close(pooled(x), function(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("function", "kernel", "padding"),
+    [
+        (around, [3, 3], [1, 1]),
+        (lambda x: around(around(x)), [5, 5], [2, 2]),
+        (lambda x: around(x[None])[0], [3, 3], [1, 1]),
+        (lambda x: padded(x, (0, 0, 1, 1)), [3, 1], [1, 0]),
+        (lambda x: padded(x, (0, 0, 2, 2)), [3, 1], [0, 0]),
+        (lambda x: padded(x, (0, 0, 1, 0)), [3, 1], [0, 0]),
+        (lambda x: padded(x, (0, 0, 1, 1), "constant"), [3, 1], [0, 0]),
+    ],
+    ids=["one", "two", "several images", "rows", "wider than the window", "on one side", "with zeros"],
+)
+def test_only_padding_that_repeats_the_edge_is_part_of_pooling(
+    function: Function, kernel: list[int], padding: list[int]
+) -> None:
+    pooled = with_pooling(graph_of(function))
+    assert pooled is not None
+    (pool,) = [node for node in pooled.graph.nodes if node.target is POOL]
+    assert pool.args[1:] == (kernel, [1, 1], padding)
+    x = -torch.rand(4, 20, 24)  # less than the zeros of padding
     torch.testing.assert_close(pooled(x), function(x), rtol=0, atol=0)
 
 
