@@ -49,6 +49,8 @@ def canonicalize(graph: fx.Graph) -> None:
             node.target, node.args = (aten.max if short == "amax" else aten.min).default, node.args[:1]
         elif short.startswith("adaptive_avg_pool"):
             _plain_mean(graph, node)
+        elif short in ("add", "div", "mul"):
+            _without_flags(graph, node)
         elif short == "cdist":
             _plain_distances(graph, node)
         elif short == "embedding_bag":
@@ -165,6 +167,19 @@ def _without_divisor(graph: fx.Graph, node: fx.Node) -> None:
         scaled = graph.call_function(aten.mul.Tensor, (node, count / divisor))
     scaled.meta = dict(node.meta)
     node.replace_all_uses_with(scaled, lambda user: user is not scaled)
+
+
+def _without_flags(graph: fx.Graph, node: fx.Node) -> None:
+    """Cast boolean operands without axes to the result's type: TorchScript cannot compute with such a constant."""
+    flags = [one for one in node.all_input_nodes if is_tensor(one) and dtype_of(one) == torch.bool and not shape(one)]
+    if not flags or not is_tensor(node):
+        return
+    if dtype_of(node) == torch.bool:
+        node.target = (aten.logical_and if operator_name(node) == "mul" else aten.logical_or).default
+        return
+    for flag in flags:
+        with graph.inserting_before(node):
+            node.replace_input_with(flag, _call(graph, aten.to.dtype, flag, dtype_of(node)))
 
 
 def _plain_distances(graph: fx.Graph, node: fx.Node) -> None:

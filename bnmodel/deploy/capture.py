@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses import FakeTensor
 from torch.nn.utils.rnn import PackedSequence
 
 from bnmodel.deploy.axes import Axes, batch_size, dynamic_axes, for_tracing, kept_axes, ports
-from bnmodel.deploy.errors import ExportError, first_line
+from bnmodel.deploy.errors import ExportError, first_sentence
 from bnmodel.deploy.flat_graph import flat_graph, functional
 from bnmodel.deploy.nodes import placeholders, results_of, shape
 from bnmodel.deploy.preflight import refuse_graph
@@ -102,6 +103,7 @@ def _captured(
             raise _refusal(network, error) from error
         notes.append(f"the batch size is fixed at {batch_size(tensors)}: {_reason(error)}")
     guard = _guard(program) if any(axes) else None
+    _refuse_lost_values(network, program)
     try:
         module = flat_graph(functional(program), inputs)
     except Exception as error:
@@ -148,6 +150,16 @@ def _fixed(program: torch.export.ExportedProgram, axes: Sequence[Axes]) -> int:
     return sum(isinstance(shape(nodes[str(name)])[axis], int) for name, chosen in inputs for axis in chosen)
 
 
+def _refuse_lost_values(network: FlatNetwork, program: torch.export.ExportedProgram) -> None:
+    """Refuse a program in which an intermediate value became a constant without values."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    if any(isinstance(value, FakeTensor) or wrapped(value) for value in program.constants.values()):
+        raise ExportError(
+            f"{type(network.model).__name__}: torch.export loses values that forward differentiates with torch.func or "
+            "copies; write the derivative with torch operators, or use torch.autograd.grad"
+        )
+
+
 def _guard(program: torch.export.ExportedProgram) -> Callable[..., object] | None:
     if not getattr(program, "_guards_code", None):
         return None
@@ -157,7 +169,10 @@ def _guard(program: torch.export.ExportedProgram) -> Callable[..., object] | Non
 
 
 def _refusal(network: FlatNetwork, error: Exception) -> ExportError:
-    reason, remedy = _reason(error), "check it with torch.export.export(network, example, strict=False)"
+    line = _users_line(error)
+    reason, remedy = _reason(error), "torch.export.export(network, example, strict=False) shows the whole error"
+    if line:
+        remedy = f"use other torch operators there, or compute it outside of forward; {remedy}"
     local = (value for frame, _ in traceback.walk_tb(error.__traceback__) for value in frame.f_locals.values())
     if any(isinstance(value, PackedSequence) for value in local):
         reason = "packed sequences cannot be traced, since their sizes are values of the input"
@@ -166,9 +181,11 @@ def _refusal(network: FlatNetwork, error: Exception) -> ExportError:
         name = changed[1].removeprefix("model.")
         reason = f"forward changes {'a tensor' if name.startswith('lifted_tensor') else name}, which is not a buffer"
         remedy = "register it with register_buffer, and change it only in train mode"
+    elif isinstance(error, ExportError):
+        reason, _, remedy = str(error).partition("; ")
     elif reason == DATA_DEPENDENT:
         remedy = "replace the branch by torch.where, or the loop by torch operators"
-    return ExportError(f"{type(network.model).__name__}: {reason}{_users_line(error)}; {remedy}")
+    return ExportError(f"{type(network.model).__name__}: {reason}{line}; {remedy}")
 
 
 def _reason(error: Exception) -> str:
@@ -176,7 +193,7 @@ def _reason(error: Exception) -> str:
     text = f"{type(error).__name__} {error}"
     if any(word in text for word in ("data-dependent", "GuardOnDataDependent", "unbacked")):
         return DATA_DEPENDENT
-    return f"torch.export cannot trace it ({type(error).__name__}: {first_line(error)})"
+    return f"torch.export cannot trace it ({first_sentence(error)})"
 
 
 def _users_line(error: BaseException) -> str:

@@ -41,7 +41,9 @@ def cases_of(network: FlatNetwork, captured: Captured, tensors: Sequence[Tensor]
         cases += _random(network, captured, cases[0])
     count = len(cases)
     for step in range(min(MIXED, wanted) - count):
-        cases.append(_mixture(cases[step % count], cases[(step + 1) % count], step))
+        mixed = _mixture(cases[step % count], cases[(step + 1) % count], step)
+        if _runs(network, captured, mixed):  # indices and coordinates in floating point cannot be mixed
+            cases.append(mixed)
     return cases + _other_sizes(network, captured, cases[0])
 
 

@@ -32,6 +32,7 @@ from bnmodel.deploy.signature import Arguments, FlatNetwork, arguments
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 RESERVED = ("golden", "certificate", "README")
+TYPE_UNKNOWN_TO_ONNX = re.compile(r"op_type:(\w+).*has unsupported type: tensor\((\w+)\)")
 UNKNOWN_TO_ONNX = re.compile(r"No ONNX function found for <(?:OpOverload\(op=')?([\w. -]+)")
 
 
@@ -181,7 +182,10 @@ def _written(path: Path, program: Program, model: Model, vectors: Golden) -> lis
     if "golden vectors" in broken:  # wrong values fail the other check, too
         broken.pop("batch invariance", None)
     if broken:
-        raise ExportError("; ".join(f"{check}: {detail}" for check, detail in broken.items()))
+        checks_by_detail: dict[str, list[str]] = {}  # an error of the runtime fails several checks alike
+        for check, detail in broken.items():
+            checks_by_detail.setdefault(detail, []).append(check)
+        raise ExportError("; ".join(f"{', '.join(names)}: {detail}" for detail, names in checks_by_detail.items()))
     return found
 
 
@@ -195,8 +199,12 @@ def _reason(error: Exception) -> str:
     if "torch.onnx._internal.exporter._tensors.SymbolicTensor" in str(cause):
         return "an operator has an attribute that depends on the batch size or another dynamic axis; use dynamic=False"
     if missing := UNKNOWN_TO_ONNX.search(str(cause)):
+        if "complex" in str(cause):
+            return f"the ONNX exporter has no {missing[1]} of complex numbers; compute with real and imaginary parts"
         return f"torch's ONNX exporter has no conversion of {missing[1]}; compute it with other operators"
-    return f"{type(cause).__name__}: {first_line(cause, 200)}"
+    if refused := TYPE_UNKNOWN_TO_ONNX.search(str(cause)):
+        return f"ONNX's {refused[1]} takes no {refused[2]}; convert the network with network.float()"
+    return f"torch cannot write it ({type(cause).__name__}: {first_line(cause, 200)}); use other operators"
 
 
 def _formats(formats: str | Sequence[str] | None) -> list[str] | None:

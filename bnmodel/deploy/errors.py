@@ -1,6 +1,7 @@
 """The error of every failed export, load and verification."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,11 @@ def as_path(name: str, value: Path | str) -> Path:
 def not_installed(package: str | None) -> str:
     """The message for a missing optional dependency."""
     return f'{package}: expected to be installed; pip install "batchnorm-lab[deploy]"'
+
+
+def first_sentence(error: BaseException, limit: int = 200) -> str:
+    """The first sentence of an error's message without its final full stop, or the error's type if it has none."""
+    return re.split(r"\.(?= |$)|, please report a bug", first_line(error, limit))[0]
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:

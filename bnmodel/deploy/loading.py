@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -64,8 +65,11 @@ def load_file(path: Path, threads: int | None = None, lean: bool = False, optimi
     except ModuleNotFoundError as error:
         raise ExportError(f"{path}: {not_installed(error.name)}") from error
     except Exception as error:  # runtimes have no common base class of errors
-        if "NOT_IMPLEMENTED" in str(error):
-            raise ExportError(f"{path}: ONNX Runtime cannot run it ({first_line(error)})") from error
+        if missing := re.search(r"Could not find an implementation for (\w+)", str(error)):
+            raise ExportError(
+                f"{path}: ONNX Runtime cannot run it, since it has no {missing[1]} for the types of its inputs; "
+                "convert the network with network.float()"
+            ) from error
         raise ExportError(
             f"{path}: damaged, or not what its name says ({first_line(error)}); export it again"
         ) from error

@@ -63,8 +63,8 @@ def exportable(module: nn.Module) -> nn.Module:
 def only_its_layers(module: nn.Module) -> Iterator[None]:
     """Refuse, before it runs, a layer that `module` calls and that is not part of it, or is in train mode.
 
-    `eval()`, `double()` and copies do not reach layers that a closure or an object of another class holds. Layers
-    without parameters and buffers are made in forward, and harmless.
+    `eval()`, `double()` and copies do not reach layers that a closure or an object of another class holds. Layers that
+    are made in forward are harmless without parameters and buffers of their own, such as a slice of an nn.Sequential.
 
     Raises:
         ExportError: when such a layer is called.
@@ -79,7 +79,7 @@ def only_its_layers(module: nn.Module) -> Iterator[None]:
         if called in held:
             where = "a layer that is not registered (hold it in an nn.ModuleList or nn.ModuleDict), "
             _refuse_train_mode(called, where)
-        elif any(True for _ in (*called.parameters(), *called.buffers())):
+        elif any(part not in registered and _has_tensors(part) for part in called.modules()):
             raise ExportError(
                 f"{type(called).__name__}: the network calls this layer, but does not hold it as a module, so that "
                 "eval() and state_dict() do not reach it; assign it to an attribute of a module, or to an nn.ModuleList"
@@ -93,6 +93,11 @@ def only_its_layers(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         hook.remove()
+
+
+def _has_tensors(layer: nn.Module) -> bool:
+    """Whether a layer, without those inside it, has parameters or buffers."""
+    return any(True for _ in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)))
 
 
 def named_norms(module: nn.Module) -> dict[str, nn.Module]:

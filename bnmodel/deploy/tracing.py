@@ -18,11 +18,13 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.modules import transformer
 
 from bnmodel.deploy.axes import Axes
+from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.signature import FlatNetwork
 
 aten = torch.ops.aten
 LINSPACE = torch.linspace
 DATA: Any = torch.Tensor.data
+DEEPCOPY: Any = torch.Tensor.__deepcopy__
 
 
 @contextmanager
@@ -53,11 +55,15 @@ def export(
 
 @contextmanager
 def _traceable() -> Iterator[None]:
-    """Replace what torch.export cannot trace: checks of values, linspace of a dynamic size, and `tensor.data`."""
+    """Replace what torch.export or the formats lack: checks of values, linspace of a dynamic size, `tensor.data`,
+    copies of tensors, and the fused kernels of torch's transformers.
+    """
     replaced: list[tuple[Any, str, Any]] = [
         (transformer, "_detect_is_causal_mask", _given_causality),
         (torch, "linspace", _linspace),
-        (torch.Tensor, "data", property(_data, DATA.__set__)),
+        (torch.backends.mha, "get_fastpath_enabled", _never),
+        (torch.Tensor, "data", property(_data, _set_data)),
+        (torch.Tensor, "__deepcopy__", _deepcopy),
     ]
     if torchvision := sys.modules.get("torchvision.transforms._functional_tensor"):
         replaced.append((torchvision, "normalize", _normalize))
@@ -76,10 +82,37 @@ def _given_causality(mask: Tensor | None, is_causal: bool | None = None, size: i
     return bool(is_causal)
 
 
+def _never() -> bool:
+    return False
+
+
+def _is_traced(tensor: Tensor) -> bool:
+    return isinstance(tensor, (FakeTensor, FunctionalTensor))
+
+
 def _data(tensor: Tensor) -> Tensor:
     """tensor.data; of a traced tensor as tensor.detach(), since the former would become a constant without values."""
-    traced = isinstance(tensor, (FakeTensor, FunctionalTensor))
-    return tensor.detach() if traced else DATA.__get__(tensor)
+    return tensor.detach() if _is_traced(tensor) else DATA.__get__(tensor)
+
+
+def _set_data(tensor: Tensor, value: Tensor) -> None:
+    """tensor.data = value; of a traced tensor as tensor.copy_(value), since the former would not be in the graph.
+
+    `module.to` sets the data of parameters, to the same values.
+    """
+    if not _is_traced(tensor) or isinstance(tensor, torch.nn.Parameter):
+        DATA.__set__(tensor, value)
+    elif (tensor.shape, tensor.dtype) != (value.shape, value.dtype):
+        raise ExportError(
+            "forward sets `tensor.data` to a tensor of another shape or type; assign the new one to a variable"
+        )
+    else:
+        tensor.copy_(value)
+
+
+def _deepcopy(tensor: Tensor, memo: dict[int, Any]) -> Any:
+    """copy.deepcopy(tensor); of a traced tensor as tensor.clone(), since its storage cannot be copied."""
+    return memo.setdefault(id(tensor), tensor.clone()) if _is_traced(tensor) else DEEPCOPY(tensor, memo)
 
 
 def _linspace(start: Any, end: Any, steps: Any = None, **options: Any) -> Tensor:

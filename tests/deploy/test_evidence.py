@@ -56,3 +56,18 @@ def test_large_outputs_are_compared_in_small_batches():
     few, many = torch.zeros(1, 16).numpy(), torch.zeros(1, 3, 256, 256).numpy()
     assert checks.batches(golden.Golden([[few]], [[few]])) == [1, 2, 7, 64, 257]
     assert checks.batches(golden.Golden([[few]], [[many]])) == [1, 2]
+
+
+class Regions(Body):
+    """Averages over boxes, given as (image, x0, y0, x1, y1); an image that is no index raises."""
+
+    def forward(self, x: Tensor, boxes: Tensor) -> Tensor:
+        from torchvision.ops import roi_align
+
+        return roi_align(self.body(x), boxes, 2)
+
+
+def test_a_mixture_of_samples_that_the_network_does_not_take_is_left_out(tmp_path):
+    boxes = torch.tensor([[number, 1, 1, 5 + number, 6] for number in range(4)], dtype=torch.float32)
+    with pytest.warns(UserWarning, match="batch size is fixed at 4"):
+        certify(Regions().eval(), (X, boxes), tmp_path, formats="pt2")

@@ -1,5 +1,7 @@
 """A network that cannot be exported is refused with an ExportError that names the layer, the reason and the remedy."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,23 @@ class Raises(nn.Module):
         raise RuntimeError("no CUDA here")
 
 
+class Differentiates(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.func.grad(lambda y: y.sin().sum())(x)
+
+
+class Reshapes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        y.data = y.data.flatten(1)
+        return y
+
+
+class CopiesShallowly(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return copy.copy(x * 2)
+
+
 def sparse() -> nn.Module:
     network = nn.Sequential(nn.Linear(6, 2)).eval()
     network[0].weight = nn.Parameter(network[0].weight.detach().to_sparse(), requires_grad=False)
@@ -198,6 +217,9 @@ X = torch.rand(3, 3, 6, 6)
         (lambda: nn.Sequential(torch.jit.script(conv())).eval(), "0: scripted"),
         (lambda: InList().eval(), r"not registered.*nn\.ModuleList.*BatchNorm2d in train mode"),
         (sparse, r"^0\.weight \(torch\.sparse_coo\): expected dense weights.*to_dense"),
+        (lambda: Differentiates().eval(), r"torch\.func.*write the derivative with torch operators"),
+        (lambda: Reshapes().eval(), r"forward sets `tensor\.data`.* at `y\.data = .*assign the new one to a variable"),
+        (lambda: CopiesShallowly().eval(), r"trace it .* at `return copy\.copy.*; use other torch operators there"),
         (quantised, r"^1: quantised or prepared for it .*FakeQuantize.*export the float network"),
         (lambda: PaddedTokens().eval(), "^encode: in eval mode.*padded positions.*enable_nested_tensor=False"),
         (lambda: Packed().eval(), "packed sequences cannot be traced.*on padded sequences"),

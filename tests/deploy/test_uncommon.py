@@ -1,5 +1,6 @@
 """Uncommon networks: all formats are written, or what cannot be written is named."""
 
+import copy
 import functools
 import math
 import threading
@@ -194,6 +195,52 @@ class Bags(Body):
         return self.body(x).mean((2, 3)) + self.bag(places)
 
 
+class Flags(Body):
+    """Boolean constants without axes as factors, summands and divisors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("on", torch.tensor(True))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.body(x)
+        return y * self.on, self.on + y, y / self.on, (y > 0) * self.on, (y > 0) + self.on
+
+
+class Sliced(nn.Module):
+    """Calls a part of its layers, which is a new nn.Sequential."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.layers[:3](x)
+        return y, self.layers[3:](y)
+
+
+class Tokens(Body):
+    """A transformer of several layers, which torch runs with fused kernels in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, norm_first=True)
+        self.encode = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.first = nn.Parameter(torch.rand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.body(x).flatten(2).mT
+        return self.encode(torch.cat([self.first.expand(len(x), 1, -1), tokens], 1))[:, 0]
+
+
+class Copies(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        before = copy.deepcopy(y)
+        y.data = y.data * 2
+        return y - before.tanh()
+
+
 def rectified(x: Tensor) -> Tensor:
     return x.relu()
 
@@ -219,6 +266,10 @@ def rectified(x: Tensor) -> Tensor:
         Spectrogram,
         Neighbours,
         Bags,
+        Flags,
+        Sliced,
+        Tokens,
+        Copies,
     ],
 )
 def test_all_formats_are_written_and_the_norm_is_folded(make, tmp_path):
@@ -275,6 +326,14 @@ class FromComplex(Body):
         return self.body(z.real)
 
 
+class ThroughComplex(Body):
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(self.body(x))
+        low = torch.zeros_like(spectrum)
+        low[:, :, :2, :2] = spectrum[:, :, :2, :2]
+        return torch.fft.irfft2(low, s=(7, 7))
+
+
 class ToComplex(Body):
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(x)
@@ -287,7 +346,9 @@ class ToComplex(Body):
         (Running, torch.float32, r"ONNX exporter has no conversion of aten\.cummax; compute it with other operators"),
         (FromComplex, torch.complex64, r"takes no complex tensors \(z\); .*view_as_real"),
         (ToComplex, torch.float32, r"takes no complex tensors \(output\); .*view_as_real"),
-        (lambda: nn.Conv2d(3, 4, 3).double(), torch.float64, r"ONNX Runtime cannot run it .*Conv"),
+        (ThroughComplex, torch.float32, r"no aten\.zeros_like of complex numbers; compute with real and imaginary"),
+        (lambda: nn.Conv2d(3, 4, 3).double(), torch.float64, r"it has no Conv for .*network\.float\(\)"),
+        (lambda: nn.Conv2d(3, 4, 3).bfloat16(), torch.bfloat16, r"ONNX's Conv takes no bfloat16; .*network\.float\(\)"),
     ],
 )
 def test_what_onnx_runtime_lacks_is_named_as_the_reason(make, dtype, reason, tmp_path):
