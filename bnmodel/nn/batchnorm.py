@@ -7,12 +7,13 @@ Per channel, over the batch and every spatial axis (Ioffe & Szegedy 2015, arXiv 
 `batchnorm_autograd.py`, synchronisation over processes in `sync_batchnorm.py`, conversion in `convert.py`.
 """
 
-from typing import List, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, fx, nn
 
 from bnmodel.nn.batchnorm_autograd import BatchNormStep, normalise, scales, statistics, transformed
+from bnmodel.nn.batchnorm_checks import check_arguments, check_input, require_two_values
 from bnmodel.nn.sync_batchnorm import pool_statistics, processes
 
 # `Optional[...]` and no `from __future__ import annotations` here: torch.jit.script reads these annotations.
@@ -42,7 +43,7 @@ def batch_norm(
         TypeError: `x` is not floating point.
         ValueError: an argument that is not (C,), only one of `mean` and `var`, or one value per channel in training.
     """
-    _check_channels([gamma, beta, mean, var], x)
+    check_arguments([gamma, beta, mean, var], x)
     if mean is None and x.numel() == 0:  # an empty batch has no statistics
         mean, var = x.new_zeros(x.size(1)), x.new_ones(x.size(1))
     if mean is None:
@@ -74,30 +75,6 @@ def batch_norm(
         y = (x - mean.view(per_channel)) * scale.view(per_channel)
         y = y if beta is None else y + beta.view(per_channel)
     return y.to(dtype), mean, var
-
-
-def _check_channels(values: List[Optional[Tensor]], x: Tensor) -> None:
-    if x.dim() < 2:
-        raise ValueError(f"batch_norm: expected x of shape (N, C) or (N, C, *spatial), received {list(x.shape)}")
-    if not x.is_floating_point():
-        raise TypeError(f"batch_norm: expected floating-point x, received {x.dtype}")
-    for value in values:
-        if value is not None and (value.dim() != 1 or value.numel() != x.size(1)):
-            raise ValueError(
-                f"batch_norm: expected gamma, beta, mean and var of {x.size(1)} values (shape [{x.size(1)}]) for x of "
-                f"shape {list(x.shape)}, received {value.numel()} (shape {list(value.shape)})"
-            )
-    if (values[2] is None) != (values[3] is None):
-        raise ValueError("batch_norm: expected mean and var, or neither of them, received one")
-
-
-def require_two_values(values: int, x: Tensor) -> None:
-    """Raise ValueError if a batch has one value per channel, which has no variance."""
-    if values == 1:
-        raise ValueError(
-            f"batch statistics: expected at least 2 values per channel, received {values} from shape {list(x.shape)}; "
-            f"use a larger batch, or eval() to use the running statistics"
-        )
 
 
 class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -152,9 +129,7 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not eps >= 0:  # nor NaN
             raise ValueError(f"eps: expected a number ≥ 0, received {eps}")
         if momentum is not None and not 0 <= momentum <= 1:
-            raise ValueError(
-                f"momentum: expected a number in [0, 1] or None for a cumulative average, received {momentum}"
-            )
+            raise ValueError(f"momentum: expected a number in [0, 1], or None for an average, received {momentum}")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:
             self.register_parameter("bias", None)
@@ -191,10 +166,7 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
     @torch.jit.unused
     def _with_other_processes(self, x: Tensor) -> Tensor:
         if torch._C._are_functorch_transforms_active():
-            raise RuntimeError(
-                "CustomBatchNorm: expected a call outside of torch.func's transforms, since synchronised=True does not "
-                "support them; set synchronised=False on the layer"
-            )
+            raise RuntimeError("CustomBatchNorm: expected synchronised=False in torch.func's transforms, received True")
         count, mean, var = pool_statistics(x.numel() // self.num_features, *statistics(x))
         require_two_values(count, x)
         self._update_running_stats(mean, var, count)
@@ -222,21 +194,7 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
                 self.running_var.lerp_(unbiased, share)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if not input.is_floating_point():
-            raise TypeError(
-                f"CustomBatchNorm: expected a floating-point input, received {input.dtype}; convert it first, e.g. "
-                f"with input.float()"
-            )
-        if input.dim() < 2 or input.dim() > 5:
-            raise ValueError(
-                f"CustomBatchNorm: expected (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W), "
-                f"received {input.dim()} axes, shape {list(input.shape)}"
-            )
-        if input.size(1) != self.num_features:
-            raise ValueError(
-                f"CustomBatchNorm: expected {self.num_features} channels on axis 1, received {input.size(1)}, "
-                f"shape {list(input.shape)}"
-            )
+        check_input(input, self.num_features)
 
     @classmethod
     def from_torch(cls, layer: nn.Module) -> "CustomBatchNorm":

@@ -1,15 +1,14 @@
 """Batch normalisation in eager mode with its gradient written out, three times as fast as autograd's."""
 
-from collections.abc import Iterable, Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from bnmodel.nn import channel_sums
+from bnmodel.nn.channel_sums import along_rows, blocks, channel_sum, fused_sums, has_fused_sums, like, total_of, wide
 from bnmodel.nn.sync_batchnorm import add_over_processes
 
 BATCHED = torch._C._dispatch_key_parse("Batched")  # a gradient under is_grads_batched=True
-BLOCK = 2**18  # values computed at a time, so that intermediate results stay in the CPU's cache
 NEAR = 8  # |μ| in standard deviations, up to which x·scale − μ·scale loses at most three bits
 
 
@@ -21,8 +20,6 @@ class BatchNormStep(torch.autograd.Function):
         ∂L/∂β = Σ g                      ∂L/∂γ = Σ g·(x − μ) / √(σ² + ε)
         ∂L/∂μ = −γ/√(σ² + ε) · Σ g       ∂L/∂σ² = −γ/√(σ² + ε) · Σ g·(x − μ) / (2·(σ² + ε))
         ∂L/∂x = γ/√(σ² + ε) · g          and, where n > 0, + ∂L/∂σ² · 2·(x − μ)/n + ∂L/∂μ / n
-
-    The computation is memory-bound: it makes few passes over x, and saves no other tensor of its size.
     """
 
     @staticmethod
@@ -52,7 +49,7 @@ class BatchNormStep(torch.autograd.Function):
         if not (ctx.count or any(ctx.needs_input_grad[1:])):  # a frozen layer
             return g * like(scale, x), *[None] * 7
         near = ctx.near and ctx.count > 0 and not differentiable
-        if x.numel() <= BLOCK:
+        if x.numel() <= channel_sums.BLOCK:
             x, g = wide(x), wide(g)
         products, total = _gradient_sums(x, g, mean.to(scale.dtype), near)
         grad_x, grad_gamma, grad_beta, grad_mean, grad_var = None, products * inverse_std, total, None, None
@@ -75,12 +72,12 @@ class BatchNormStep(torch.autograd.Function):
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of x, (C,) each and detached, in two passes, without the cancellation of E[x²] − μ²."""
-    x = wide(x.detach()) if x.numel() <= BLOCK else x.detach()
-    parts, n = _blocks(x), max(1, x.numel() // x.size(1))
-    mean = _total([_channel_sum(wide(part)) for (part,) in parts]).div_(n)
+    x = wide(x.detach()) if x.numel() <= channel_sums.BLOCK else x.detach()
+    parts, n = blocks(x), max(1, x.numel() // x.size(1))
+    mean = total_of([channel_sum(wide(part)) for (part,) in parts]).div_(n)
     of_x = like(mean, x)
-    squares = [_channel_sum(torch.ops.aten.mse_loss.default(wide(part), of_x, 0)) for (part,) in parts]
-    return mean, _total(squares).div_(n)
+    squares = [channel_sum(torch.ops.aten.mse_loss.default(wide(part), of_x, 0)) for (part,) in parts]
+    return mean, total_of(squares).div_(n)
 
 
 def scales(gamma: Tensor | None, var: Tensor, eps: float, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,11 +102,11 @@ def normalise(
     shift = scale.new_zeros(()) if shift is None else shift
     if near:
         shift = torch.addcmul(shift, mean, scale, value=-1)
-    shift, scale = like(shift.to(scale.dtype), x), _along_rows(scale, x)
+    shift, scale = like(shift.to(scale.dtype), x), along_rows(scale, x)
     if near and added is None and x.dtype == scale.dtype:
         return torch.addcmul(shift, x, scale)
     y, mean = torch.empty_like(x), like(mean, x)
-    for part, out, *g in _blocks(x, y) if added is None else _blocks(x, y, added[0]):
+    for part, out, *g in blocks(x, y) if added is None else blocks(x, y, added[0]):
         into = out if out.dtype == scale.dtype else None
         part = wide(part) if near else torch.sub(part, mean, out=into)
         part = torch.addcmul(shift, part, scale, out=part if into is None else into)
@@ -138,74 +135,14 @@ def _is_batched(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and torch._C._dispatch_keys(x).has(BATCHED)
 
 
-def like(values: Tensor, x: Tensor) -> Tensor:
-    """(C,) → (C, 1, …), which broadcasts to the shape of x."""
-    return values if x.dim() == 2 else values.view((-1,) + (1,) * (x.dim() - 2))
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in float32, or float64 if it is."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
-
-
-def _along_rows(values: Tensor, x: Tensor) -> Tensor:
-    """(C,) → (C, 1, …), expanded along the rows of x, since addcmul is not vectorised over a broadcast axis."""
-    values = like(values, x)
-    if x.dim() == 2 or x.stride(1) == 1:
-        return values
-    shape = x.shape[1:] if x.size(-1) < 64 else (*values.shape[:-1], x.size(-1))  # short rows: whole channels
-    return values.expand(shape).contiguous()
-
-
 def _gradient_sums(x: Tensor, g: Tensor, mean: Tensor, near: bool) -> tuple[Tensor, Tensor]:
     """Σ g·(x − μ) and Σ g of each channel; where μ is `near` 0, as Σ g·x − μ·Σ g."""
-    if near and _has_fused_sums(x, g):
-        products, total = _fused_sums(x, g)
+    if near and has_fused_sums(x, g):
+        products, total = fused_sums(x, g)
     else:
         sums, of_x = [], like(mean, x)
-        for part, of_y in _blocks(x, g):
+        for part, of_y in blocks(x, g):
             of_y = wide(of_y)
-            sums.append((_channel_sum(of_y * (part if near else part - of_x)), _channel_sum(of_y)))
-        products, total = (_total(of_parts) for of_parts in zip(*sums, strict=True))
+            sums.append((channel_sum(of_y * (part if near else part - of_x)), channel_sum(of_y)))
+        products, total = (total_of(of_parts) for of_parts in zip(*sums, strict=True))
     return torch.addcmul(products, mean, total, value=-1) if near else products, total
-
-
-def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """The tensors along axis 0 in blocks that fit the CPU's cache."""
-    x = tensors[0]
-    if x.numel() <= BLOCK or not x.is_cpu:
-        return (tensors,)
-    rows = max(1, BLOCK * len(x) // x.numel())
-    return list(zip(*(tensor.split(rows) for tensor in tensors), strict=True))
-
-
-def _total(sums: Sequence[Tensor]) -> Tensor:
-    return sums[0] if len(sums) == 1 else torch.stack(list(sums)).sum(0)
-
-
-def _channel_sum(x: Tensor) -> Tensor:
-    """(N, C, *spatial) → (C,). Over space first, then over the batch: two short sums round less than a long one."""
-    if x.dim() == 2:
-        return x.sum(0)
-    if x.stride(1) == 1:  # channels last: whole rows are added up
-        return x.movedim(1, -1).flatten(1, -2).sum(1).sum(0)
-    return x.sum(dim=list(range(2, x.dim()))).sum(0)
-
-
-def _has_fused_sums(x: Tensor, g: Tensor) -> bool:
-    enabled = torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()
-    onednn = enabled and x.is_cpu and x.dtype == g.dtype == torch.float32
-    large = x.numel() > BLOCK and len(x) >= 16  # with a smaller batch oneDNN takes ten times as long
-    return onednn and large and x.dim() == 4 and x.stride(1) == g.stride(1) == 1
-
-
-def _fused_sums(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ g·x and Σ g of each channel in one pass.
-
-    γ·x + β is a depthwise 1 × 1 convolution, whose gradient oneDNN computes for channels-last tensors.
-    """
-    gamma = x.new_ones(x.size(1), 1, 1, 1)
-    _, products, total = torch.ops.aten.convolution_backward(
-        g, x, gamma, [len(gamma)], [1, 1], [0, 0], [1, 1], False, [0, 0], len(gamma), [False, True, True]
-    )
-    return products.view(-1), total

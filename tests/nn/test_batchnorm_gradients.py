@@ -10,7 +10,7 @@ from hypothesis import given
 from torch import Tensor
 
 from bnmodel import CustomBatchNorm, batch_norm
-from bnmodel.nn import batchnorm_autograd
+from bnmodel.nn import batchnorm_autograd, channel_sums
 
 
 @quick
@@ -63,7 +63,7 @@ def test_an_input_of_several_blocks_gives_the_exact_outputs_and_gradients(
     memory_format: torch.memory_format,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batchnorm_autograd, "BLOCK", 200)
+    monkeypatch.setattr(channel_sums, "BLOCK", 200)
     x, upstream = (random_input(0, 17, 5, 4, 3) + offset).to(dtype), random_input(1, 17, 5, 4, 3, dtype=dtype) + 1
     ours, theirs = CustomBatchNorm(5), torch.nn.BatchNorm2d(5, dtype=torch.float64)
     mine, exact = x.clone(memory_format=memory_format).requires_grad_(), x.double().requires_grad_()
@@ -166,7 +166,7 @@ def test_the_gradient_of_a_frozen_layer_needs_no_sums(
 
 @pytest.mark.filterwarnings("ignore:TF32")
 def test_with_onednn_disabled_the_sums_do_not_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batchnorm_autograd, "BLOCK", 0)
+    monkeypatch.setattr(channel_sums, "BLOCK", 0)
     x = random_input(0, 16, 3, 5, 6).contiguous(memory_format=torch.channels_last)
     with torch.backends.mkldnn.flags(enabled=False):
-        assert not batchnorm_autograd._has_fused_sums(x, x)
+        assert not channel_sums.has_fused_sums(x, x)
