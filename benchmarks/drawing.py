@@ -37,9 +37,9 @@ CONDITIONS: dict[str, Drawing] = {
     "small, top left": replace(PLAIN, size=0.4, centre=(0.21, 0.21)),
     "small, bottom right": replace(PLAIN, size=0.4, centre=(0.79, 0.79)),
     # the brush shrinks with the digit, since the plain one would fill its loops
-    **{f"size {size} %": replace(PLAIN, size=size / 100, brush=size / 1000) for size in (20, 35)},
-    **{f"size {size} %": replace(PLAIN, size=size / 100) for size in (50, 80, 95)},
-    **{f"brush {brush} %": replace(PLAIN, size=0.7, brush=brush / 100) for brush in (1, 2, 4, 8, 12)},
+    **{f"size {size}%": replace(PLAIN, size=size / 100, brush=size / 1000) for size in (20, 35)},
+    **{f"size {size}%": replace(PLAIN, size=size / 100) for size in (50, 80, 95)},
+    **{f"brush {brush}%": replace(PLAIN, size=0.7, brush=brush / 100) for brush in (1, 2, 4, 8, 12)},
     **{f"turned {angle:+d}°": replace(PLAIN, rotation=angle) for angle in (-15, -10, -5, 5, 10, 15)},
     **{f"slanted {angle:+d}°": replace(PLAIN, slant=angle) for angle in (-15, 15)},
     "white on black": replace(PLAIN, pen=(255, 255, 255, 255), paper=(0, 0, 0, 255)),
@@ -59,7 +59,7 @@ CONDITIONS: dict[str, Drawing] = {
 
 @dataclass(frozen=True)
 class Score:
-    """Number of `n` drawings read correctly; `low` and `high`: 95 % confidence interval of the accuracy."""
+    """Number of `n` drawings read correctly; `low` and `high`: 95% confidence interval of the accuracy."""
 
     n: int
     correct: int

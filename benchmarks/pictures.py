@@ -3,7 +3,7 @@
 python -m benchmarks.pictures [--model FOLDER]… [--pictures N] [--data-root DIR]
 
 Each condition draws paper, light, pen, print and camera at random. It counts, for single digits, the correct answers
-and the wrong ones with 90 % or more; for numbers, the correct, doubted and wrong ones; for blank sheets, those
+and the wrong ones with 90% or more; for numbers, the correct, doubted and wrong ones; for blank sheets, those
 recognised as blank. Only digits that are read correctly when drawn plainly are used.
 """
 

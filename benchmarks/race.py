@@ -1,4 +1,4 @@
-"""Time to about 99 % on MNIST's test set: the recipe `sprint` against a public recipe without batch norm.
+"""Time to about 99% on MNIST's test set: the recipe `sprint` against a public recipe without batch norm.
 
 python -m benchmarks.race --data-root DIR
 

@@ -27,7 +27,7 @@ from benchmarks.runtimes.table import runtimes_table
 from bnmodel.experiments import convergence_sweep
 from bnmodel.experiments.claims import claims
 from bnmodel.experiments.convergence_sweep import SWEEP_FILE
-from bnmodel.experiments.gradients import PLACES, STYLES
+from bnmodel.experiments.gradients import POSITIONS, STYLES
 from bnmodel.io import atomic_write
 
 ELSEWHERE = {
@@ -169,12 +169,12 @@ def robustness(load: dict[str, Any]) -> str:
 def convergence(_: dict[str, Any]) -> str:
     rows = []
     for claim in claims(convergence_sweep.read()):
-        rows.append([f"**{claim.name}: {claim.verdict}**", *[""] * len(PLACES)])
+        rows.append([f"**{claim.name}: {claim.verdict}**", *[""] * len(POSITIONS)])
         for measure in claim.measures:
-            values = [str(measure.interval(place)) for place in PLACES]
-            better = [False, *(measure.better(place) for place in PLACES[1:])]
+            values = [str(measure.interval(position)) for position in POSITIONS]
+            better = [False, *(measure.better(position) for position in POSITIONS[1:])]
             rows.append([measure.name, *(f"**{v}**" if b else v for v, b in zip(values, better, strict=True))])
-    return table(["", *(STYLES[place][2] for place in PLACES)], rows)
+    return table(["", *(STYLES[position][2] for position in POSITIONS)], rows)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -96,7 +96,7 @@ def smiley(sheet: ImageDraw.ImageDraw, rng: np.random.Generator, _: int) -> None
 
 
 def noise(count: int = 100) -> list[np.ndarray]:
-    """Random black squares of 5 to 40 pixels, covering 5 to 50 % of the canvas."""
+    """Random black squares of 5 to 40 pixels, covering 5 to 50% of the canvas."""
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(count):
@@ -174,7 +174,7 @@ def misread(test: data.Digits, log_probs: Tensor) -> Figure:
     for axes, index in zip(panels, wrong, strict=False):
         probability, answer = log_probs[index].exp().max(0)
         axes.imshow(test.images[index, 0], cmap="gray_r", vmin=0, vmax=1)
-        title = f"{int(test.labels[index])} → {int(answer)}, {100 * float(probability):.0f} %"
+        title = f"{int(test.labels[index])} → {int(answer)}, {100 * float(probability):.0f}%"
         axes.set_title(title, fontsize=9, loc="center", pad=2)
     return drawn
 

@@ -8,7 +8,7 @@ from benchmarks.markdown import table
 from export.bench import read_rows
 
 STYLES = (  # the conditions of benchmarks.drawing that the table lists
-    "plain", "brush 1 %", "brush 12 %", "very shaky hand", "turned +15°", "crossed sevens", "ones with foot and flag",
+    "plain", "brush 1%", "brush 12%", "very shaky hand", "turned +15°", "crossed sevens", "ones with foot and flag",
     "ones with a long flag", "slashed zeros", "sevens in one stroke", "small-headed nines", "closed fours",
     "fours like a bolt",
 )  # fmt: skip
@@ -60,14 +60,14 @@ def drawing(result: dict[str, Any]) -> str:
 
 
 def pictures(result: dict[str, Any]) -> str:
-    """Every condition with its 95 % interval; numbers and single digits have different last columns."""
+    """Every condition with its 95% interval; numbers and single digits have different last columns."""
     rows = []
     for name, row in result["models"]["robust"].items():
         others = (row.get("sure_and_wrong", row.get("read_as_one_sure_digit")), row.get("doubted"))
         shares = ("" if share is None else f"{share:.0%}" for share in others)
         rows.append([name, f"{row['accuracy']:.0%}", f"{row['low']:.0%} – {row['high']:.0%}", *shares])
-    head = [f"{result['pictures']} pictures per condition, read by `robust`", "right", "95 % interval"]
-    return table([*head, "wrong, or one digit, at ≥ 90 %", "doubted"], rows)
+    head = [f"{result['pictures']} pictures per condition, read by `robust`", "right", "95% interval"]
+    return table([*head, "wrong, or one digit, at ≥ 90%", "doubted"], rows)
 
 
 def training(result: dict[str, Any]) -> str:

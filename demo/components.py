@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from demo.page import EXAMPLE, Drawn, unbroken
+from demo.page import EXAMPLE, Drawn
 from demo.scripts import on_mount
 from demo.server.live_training import WAITING
 
@@ -179,7 +179,7 @@ def done(solved: bool) -> str:
 def sentence(words: str, drawn: Drawn | None = None, spoken: bool = True) -> str:
     """What the picture shows, in words (HTML). Screen readers announce its changes if `spoken`."""
     note = '<br><span class="note">Example – draw to use your own digit</span>' if drawn and drawn.is_example else ""
-    return f'<p class="sentence" aria-live="{"polite" if spoken else "off"}">{unbroken(words)}{note}</p>'
+    return f'<p class="sentence" aria-live="{"polite" if spoken else "off"}">{words}{note}</p>'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -189,4 +189,4 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in others)}</tr>'
         for first, *others in rows
     )
-    return unbroken(f'<div class="table"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>')
+    return f'<div class="table"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

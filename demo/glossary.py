@@ -31,7 +31,7 @@ TERMS = (
         ("batch norm", "batch norms"),
     ),
     Term("batch statistics", "Mean and variance of a channel over the images and positions of one batch."),
-    Term("calibration", "Agreement of probability and accuracy: of the answers with 90 %, nine in ten are right."),
+    Term("calibration", "Agreement of probability and accuracy: of the answers with 90%, nine in ten are right."),
     Term("channel", "One of the feature maps of a layer; batch norm normalises each by itself.", ("channels",)),
     Term(
         "condition number",
@@ -72,7 +72,7 @@ TERMS = (
         "In batch norm, the weight of the newest batch in the running statistics, 0.1 in PyTorch. In some libraries, "
         "it is the weight of the old average.",
     ),
-    Term("nat", "The unit of natural logarithms. A probability of 50 % is a loss of 0.69 nats.", ("nats",)),
+    Term("nat", "The unit of natural logarithms. A probability of 50% is a loss of 0.69 nats.", ("nats",)),
     Term("overfitting", "Improving on the training images but not on new ones.", ("overfit",)),
     Term("polarity", "Whether ink is dark on light or light on dark."),
     Term(

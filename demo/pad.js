@@ -354,22 +354,22 @@ function show(reply) {
 function inWords(reply, known, several, doubtful, sure) {
   if (reply?.failed) return 'No answer from the server. Check that the app is running, then draw again.';
   if (!known) return reply?.advice || 'Nothing drawn yet. Draw a digit, 0 to 9.';
-  const certain = `${percent(sure).replace('above', 'more than')} % sure`;
+  const certain = `${percent(sure).replace('above', 'more than')}% sure`;
   if (several) {
     const number = reply.digits.map(name).join('');
     const one = doubtful ? `digit ${reply.chosen + 1}` : `the ${reply.label}, ${certain}`;
     return `The network ${model} reads ${number}. ${reply.advice} The tabs use ${one}; click another digit to choose it.`;
   }
-  const guess = sure >= GUESS ? `Closest guess: ${reply.label} (${percent(sure)} %).` : '';
+  const guess = sure >= GUESS ? `Closest guess: ${reply.label} (${percent(sure)}%).` : '';
   if (doubtful) return `The network ${model} is not sure. ${reply.advice} ${guess}`.trim();
   return `The network ${model} reads ${reply.label}, ${certain}. ${reply.advice}`.trim();
 }
 
 function say(words) {
-  find('.pad-words').textContent = words.replaceAll(' %', '\u00a0%'); // no line break before the sign
+  find('.pad-words').textContent = words;
 }
 
-// As bnmodel.plotting.certainty: 99.95 % must not read as a certainty
+// As bnmodel.plotting.certainty: 99.95% must not read as a certainty
 function percent(p) {
   if (p > 0.999) return 'above 99.9';
   if (p < 0.001) return 'below 0.1';

@@ -61,11 +61,6 @@ LINK = (
 SPOKEN = '<span class="hidden-text" role="status"></span>'
 
 
-def unbroken(words: str) -> str:
-    """The words with no-break spaces before percent signs."""
-    return words.replace(" %", "\u00a0%")
-
-
 @dataclass(frozen=True)
 class Drawn:
     """The digit that a tab shows. `is_example`: nothing is drawn yet, and this is the example."""
@@ -202,7 +197,7 @@ class Page:
             yield tab
         tools = f"{RESET if tab.controls or tab.shared else ''}{LINK}{SPOKEN}"
         heading.value = f'<h2 tabindex="-1">{escape(question)}</h2><div class="tools">{tools}</div>' + (
-            f'<p class="task" data-tab="{name}"><b>Try it</b> {unbroken(escape(task))}</p>' if task else ""
+            f'<p class="task" data-tab="{name}"><b>Try it</b> {escape(task)}</p>' if task else ""
         )
         self.restored[name] = tab.controls
         if tab.controls:  # the button is in the heading, see tab.js

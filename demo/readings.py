@@ -70,7 +70,7 @@ def is_share(axes: Axes) -> bool:
 def number(value: float, share: bool = False) -> str:
     if not share:
         return f"{value:.4g}".replace("-", "−")
-    return percent(value) if 0.999 < value < 1 or 0 < value < 0.001 else f"{100 * value:.3g} %"
+    return percent(value) if 0.999 < value < 1 or 0 < value < 0.001 else f"{100 * value:.3g}%"
 
 
 def legend(figure: Figure, on_page: dict[str, str]) -> str:

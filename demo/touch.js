@@ -5,9 +5,9 @@ const tip = document.querySelector('.tip') ?? document.body.appendChild(
 const NS = 'http://www.w3.org/2000/svg';
 const signed = (text) => String(text).replaceAll('-', '−');
 const percent = (share) => { // as bnmodel.plotting.percent
-  if (share > 0 && share < 0.001) return 'below 0.1 %';
-  if (share > 0.999 && share < 1) return 'above 99.9 %';
-  return `${+(100 * share).toPrecision(3)} %`;
+  if (share > 0 && share < 0.001) return 'below 0.1%';
+  if (share > 0.999 && share < 1) return 'above 99.9%';
+  return `${+(100 * share).toPrecision(3)}%`;
 };
 const number = (value, share) => (share ? percent(value) : signed(+value.toPrecision(4)));
 const escaped = (text) => Object.assign(document.createElement('i'), { textContent: text }).innerHTML;

@@ -19,7 +19,7 @@ def confusion_table(result: dict[str, Any]) -> str:
         f"{len(found['alarms'])} reported an error or a warning.\nCost of a check-up, in evaluation passes: "
         + ", ".join(f"{name} {ratio['sound']:.1f} (drifted {ratio['drifted']:.1f})" for name, ratio in times)
         + ".\nCost of `watch` per training step: "
-        + ", ".join(f"{name} {100 * max(share, 0):.1f} %" for name, share in result["watch"].items())
+        + ", ".join(f"{name} {100 * max(share, 0):.1f}%" for name, share in result["watch"].items())
         + "."
     )
     head = ("planted fault", "expected", "reported as error or warning", "as note")

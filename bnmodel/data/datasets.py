@@ -143,7 +143,7 @@ def write_sample(root: Path | str | None = None, file: Path = SAMPLE_FILE) -> No
 
 
 def split(digits: Digits) -> tuple[Digits, Digits]:
-    """The lecture's fixed split into 80 % training and 20 % validation digits."""
+    """The lecture's fixed split into 80% training and 20% validation digits."""
     from sklearn.model_selection import train_test_split
 
     train, validation = train_test_split(np.arange(len(digits)), test_size=0.2, random_state=42)

@@ -68,8 +68,8 @@ _SHAPES, _FRAME = parse(SHAPES), parse(FRAME)
 def outliers(digits: Tensor, generator: Generator) -> Tensor:
     """Images that are not digits, shaped like `digits` (N, 1, 28, 28), from which some are made; in [0, 1].
 
-    40 % letters, signs, lines and smileys, 25 % scribbles, 10 % noise, 10 % two digits side by side, 5 % two digits on
-    top of each other at a right angle, 5 % dots, 5 % frames, half of these around a digit.
+    40% letters, signs, lines and smileys, 25% scribbles, 10% noise, 10% two digits side by side, 5% two digits on
+    top of each other at a right angle, 5% dots, 5% frames, half of these around a digit.
     """
     count = len(digits)
     _, uniform = random_like(digits, generator)

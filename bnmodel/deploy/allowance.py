@@ -6,7 +6,7 @@ The reference is the network in float64. Per output and channel c, a file may di
 
 - e_c: the network's own error, evaluated in its own type (also with sums added up one element after the other), or in
   float64 with its parameters perturbed by ± 2 u at random, which stands for the rounding of folding and of products
-- ē_c: the 95 % quantile of e over the channels of about the same size (rounded log₄ m differs by at most 2)
+- ē_c: the 95% quantile of e over the channels of about the same size (rounded log₄ m differs by at most 2)
 - m_c: the largest |value| of the channel
 - u: the unit roundoff, 2⁻²⁴ for float32
 
@@ -120,7 +120,7 @@ def allowance(yardstick: Yardstick, expected: Sequence[np.ndarray]) -> np.ndarra
 
 
 def _typical(error: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """(C,): per channel, the 95 % quantile of the errors of channels of about the same size."""
+    """(C,): per channel, the 95% quantile of the errors of channels of about the same size."""
     result = np.zeros_like(error)
     if not size.any():
         return result

@@ -38,7 +38,7 @@ class BatchSpread:
     probabilities: np.ndarray  # (batches,) of `label` in train mode, at batch_size
     flipped: float  # share of these batches in which another digit wins
     sizes: np.ndarray  # (S,)
-    quantiles: np.ndarray  # (S, 3): 10 %, 50 %, 90 %
+    quantiles: np.ndarray  # (S, 3): 10%, 50%, 90%
 
 
 def run(
@@ -117,9 +117,9 @@ def figure(result: BatchSpread) -> Figure:
     plotting.percent_axis(histogram.xaxis)
     plotting.whole_numbers(histogram.yaxis)
     low, middle, high = result.quantiles.T
-    band = "train mode, 10 to 90 %"
+    band = "train mode, 10 to 90%"
     curve.fill_between(result.sizes, low, high, color=plotting.TRAIN, alpha=0.2, label=band)
-    for values, name in ((low, "10 % of batches below"), (high, "90 % of batches below")):
+    for values, name in ((low, "10% of batches below"), (high, "90% of batches below")):
         curve.plot(result.sizes, values, linestyle="none", label=f"_{name}")
     curve.plot(result.sizes, middle, "o--", color=plotting.TRAIN, markersize=4, label="train mode, median")
     curve.axhline(result.eval_probability, color=plotting.EVAL, label="eval mode")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bnmodel import plotting
 from bnmodel.data import load_sample
-from bnmodel.experiments.gradients import PLACES, STYLES
+from bnmodel.experiments.gradients import POSITIONS, STYLES
 from bnmodel.nn.models import SimpleCNNConfig
 from bnmodel.training.history import Epoch
 from bnmodel.training.recipes import Recipe
@@ -38,7 +38,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Convergence:
-    """The state of the three runs, in the order of PLACES."""
+    """The state of the three runs, in the order of POSITIONS."""
 
     rate: float
     initializer: str
@@ -47,14 +47,14 @@ class Convergence:
     curves: tuple[Curve, ...]
 
 
-def recipe(place: str, rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, seed: int = 0) -> Recipe:
-    """The lecture's recipe with batch norm at `place`, without dropout and early stopping.
+def recipe(position: str, rate: float = 0.1, initializer: str = "he_normal", epochs: int = 10, seed: int = 0) -> Recipe:
+    """The lecture's recipe with batch norm at `position`, without dropout and early stopping.
 
     Raises:
-        ValueError: an unknown place or initialiser, a rate that is not positive, or less than one epoch.
+        ValueError: an unknown position or initialiser, a rate that is not positive, or less than one epoch.
     """
-    model = SimpleCNNConfig(norm=place, dropout=0.0, initializer=initializer)
-    return Recipe(f"norm {place}", epochs, patience=epochs, learning_rate=rate, seed=seed, model=model)
+    model = SimpleCNNConfig(norm=position, dropout=0.0, initializer=initializer)
+    return Recipe(f"norm {position}", epochs, patience=epochs, learning_rate=rate, seed=seed, model=model)
 
 
 def start(recipe: Recipe) -> Training:
@@ -100,7 +100,7 @@ def stream(
     """
     if not 1 <= epochs <= MOST_EPOCHS:
         raise ValueError(f"epochs: expected 1 … {MOST_EPOCHS}, received {epochs}")
-    trainings = {place: start(recipe(place, rate, initializer, epochs, seed)) for place in PLACES}
+    trainings = {position: start(recipe(position, rate, initializer, epochs, seed)) for position in POSITIONS}
     for curves in in_turn(trainings):
         yield Convergence(rate, initializer, epochs, seed, curves)
 
@@ -141,14 +141,14 @@ def draw_earlier(axes: Axes, run: int, values: Sequence[float], color: str, line
 
 def draw_curve(
     panels: Sequence[Axes],
-    place: str,
+    position: str,
     numbers: Sequence[int],
     accuracies: Sequence[float],
     losses: Sequence[float],
     diverged: bool,
 ) -> None:
     """Plot accuracy and loss of one network in the style of its position, with a cross where it diverged."""
-    color, line, label = STYLES[place]
+    color, line, label = STYLES[position]
     for axes, values in zip(panels, (accuracies, losses), strict=True):
         axes.plot(numbers, values, line, color=color, marker="o", markersize=3, label=label)
         if diverged:

@@ -23,7 +23,7 @@ from torch import Generator
 from bnmodel import plotting
 from bnmodel.data import DataError, Digits
 from bnmodel.experiments.convergence import RATES, draw_curve, label_axes, recipe
-from bnmodel.experiments.gradients import PLACES, STYLES
+from bnmodel.experiments.gradients import POSITIONS, STYLES
 from bnmodel.io import CHECKSUM_KEYS, atomic_write, checksum, read_checked
 from bnmodel.nn.init import INITIALIZERS
 from bnmodel.nn.models import SimpleCNNConfig
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SWEEP_FILE = Path(__file__).with_name("convergence_sweep.json")
 STEPS, EVERY, WATCHED = 400, 40, 2_000  # SGD steps; steps between evaluations; validation digits per evaluation
 SEEDS = 5
-SETTINGS = len(PLACES) * len(INITIALIZERS) * len(RATES)
+SETTINGS = len(POSITIONS) * len(INITIALIZERS) * len(RATES)
 LEARNED = 0.9  # final accuracy of a network that learns at all; bold in the maps
 
 
@@ -47,7 +47,7 @@ class Cell:
     """One run. `diverged`: the step at which the loss was not finite; accuracy and loss are then None."""
 
     seed: int  # of the initial weights and of the order of the digits
-    place: str  # of the batch norm
+    position: str  # of the batch norm
     initializer: str
     rate: float
     accuracy: float | None  # on all validation digits, after the last step
@@ -78,7 +78,7 @@ def run(
     known: Sequence[Cell] = (),
     on_cell: Callable[[Sweep], None] = lambda so_far: None,
 ) -> Sweep:
-    """Train all combinations of seeds, PLACES, INITIALIZERS and RATES for `steps` steps.
+    """Train all combinations of seeds, POSITIONS, INITIALIZERS and RATES for `steps` steps.
 
     Args:
         known: cells of an interrupted sweep, which are not trained again.
@@ -91,10 +91,10 @@ def run(
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, received {value}")
     sweep = Sweep(command, steps, every, seeds, tuple(known))
-    done = {(cell.seed, cell.place, cell.initializer, cell.rate) for cell in known}
-    for seed, place, initializer, rate in product(range(seeds), PLACES, INITIALIZERS, RATES):
-        if (seed, place, initializer, rate) not in done:
-            cell = one(recipe(place, rate, initializer, seed=seed), train, validation, steps, every)
+    done = {(cell.seed, cell.position, cell.initializer, cell.rate) for cell in known}
+    for seed, position, initializer, rate in product(range(seeds), POSITIONS, INITIALIZERS, RATES):
+        if (seed, position, initializer, rate) not in done:
+            cell = one(recipe(position, rate, initializer, seed=seed), train, validation, steps, every)
             sweep = replace(sweep, cells=(*sweep.cells, cell))
             on_cell(sweep)
     return sweep
@@ -184,14 +184,14 @@ def resumed(path: Path, command: str) -> tuple[Cell, ...]:
     return found.cells
 
 
-Setting = tuple[str, str, float]  # place, initialiser, rate
+Setting = tuple[str, str, float]  # position, initialiser, rate
 
 
 def by_setting(sweep: Sweep) -> dict[Setting, list[Cell]]:
     """The cells of every setting, one per seed."""
     found: dict[Setting, list[Cell]] = {}
     for cell in sweep.cells:
-        found.setdefault((cell.place, cell.initializer, cell.rate), []).append(cell)
+        found.setdefault((cell.position, cell.initializer, cell.rate), []).append(cell)
     return found
 
 
@@ -213,9 +213,9 @@ def figure(sweep: Sweep) -> Figure:
     """Maps of the mean final accuracies, one per position, and their dependence on the rate."""
     drawn, panels = plotting.new_figure(columns=2, rows=2, width=9.6, height=7.0)
     settings = by_setting(sweep)
-    for axes, place in zip(panels, PLACES, strict=False):
-        _map(axes, place, settings)
-        axes.set_title(TITLES[place])
+    for axes, position in zip(panels, POSITIONS, strict=False):
+        _map(axes, position, settings)
+        axes.set_title(TITLES[position])
     _against_rate(panels[3], sweep)
     plotting.legend(drawn, panels[3])
     return drawn
@@ -231,7 +231,7 @@ def rates_figure(sweep: Sweep) -> Figure:
 
 
 def strength(accuracy: float | None) -> float:
-    """Opacity in [0, 0.55] of an accuracy, by the logarithm of the error rate; the maximum is at 2 % and below."""
+    """Opacity in [0, 0.55] of an accuracy, by the logarithm of the error rate; the maximum is at 2% and below."""
     errors = 1 - (accuracy or 0.0)
     return 0.55 * min(1.0, max(0.0, math.log(0.9 / max(errors, 1e-9)) / math.log(0.9 / 0.02)))
 
@@ -242,15 +242,15 @@ def diverged(cells: Sequence[Cell]) -> str:
     return f"{count} of {len(cells)} ×" if count and mean_accuracy(cells) is not None else ""
 
 
-def _map(axes: Axes, place: str, settings: Mapping[Setting, Sequence[Cell]]) -> None:
+def _map(axes: Axes, position: str, settings: Mapping[Setting, Sequence[Cell]]) -> None:
     """Accuracies in percent, bold from LEARNED on, × for diverged."""
     from matplotlib.patches import Rectangle  # slow to import
 
     names = list(INITIALIZERS)
     for (row, name), (column, rate) in product(enumerate(names), enumerate(RATES)):
-        cells = settings[place, name, rate]
+        cells = settings[position, name, rate]
         accuracy = mean_accuracy(cells)
-        color = STYLES[place][0]
+        color = STYLES[position][0]
         square = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=strength(accuracy), linewidth=0)
         axes.add_patch(square)
         text = "×" if accuracy is None else f"{100 * accuracy:.1f}"
@@ -267,9 +267,9 @@ def _map(axes: Axes, place: str, settings: Mapping[Setting, Sequence[Cell]]) -> 
 
 def _against_rate(axes: Axes, sweep: Sweep) -> None:
     """Median over all seeds and initialisers except zeros, and a band from the worst to the best."""
-    for place in PLACES:
-        color, line, label = STYLES[place]
-        learning = [cell for cell in sweep.cells if cell.place == place and cell.initializer != "zeros"]
+    for position in POSITIONS:
+        color, line, label = STYLES[position]
+        learning = [cell for cell in sweep.cells if cell.position == position and cell.initializer != "zeros"]
         at = [[cell.accuracy or 0.0 for cell in learning if cell.rate == rate] for rate in RATES]
         axes.plot(RATES, [median(values) for values in at], line, color=color, marker="o", markersize=3, label=label)
         axes.fill_between(RATES, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.12, linewidth=0)
@@ -287,16 +287,16 @@ def curves_figure(sweep: Sweep, initializer: str, rate: float) -> Figure:
     """Validation accuracy and loss over the steps of one setting, per position: median and range over the seeds."""
     drawn, panels = plotting.new_figure(columns=2, width=7.6, height=3.4)
     settings = by_setting(sweep)
-    for place in PLACES:
-        cells = settings[place, initializer, rate]
+    for position in POSITIONS:
+        cells = settings[position, initializer, rate]
         accuracies = _per_evaluation([cell.accuracies for cell in cells])
         losses = _per_evaluation([cell.losses for cell in cells])
         steps = [sweep.every * look for look in range(1, len(accuracies) + 1)]
         for axes, values in zip(panels, (accuracies, losses), strict=True):
             low, high = [min(v) for v in values], [max(v) for v in values]
-            axes.fill_between(steps, low, high, color=STYLES[place][0], alpha=0.15, linewidth=0)
+            axes.fill_between(steps, low, high, color=STYLES[position][0], alpha=0.15, linewidth=0)
         medians = [median(values) for values in accuracies], [median(values) for values in losses]
-        draw_curve(panels, place, steps, *medians, diverged=mean_accuracy(cells) is None)
+        draw_curve(panels, position, steps, *medians, diverged=mean_accuracy(cells) is None)
     label_axes(panels, "step", sweep.steps)
     plotting.legend(drawn, panels[0])
     return drawn

@@ -64,7 +64,7 @@ def inversion(images: Tensor, severity: float, generator: torch.Generator) -> Te
 
 
 def contrast(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Reduce the ink to as little as 5 % of its brightness."""
+    """Reduce the ink to as little as 5% of its brightness."""
     return images * (1 - 0.95 * severity)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PLACES = ("none", "before", "after")  # of the batch norm
+POSITIONS = ("none", "before", "after")  # of the batch norm
 LAYERS = ("block1.conv", "block2.conv", "dense1", "dense2")
 QUANTILES = (0.05, 0.5, 0.95)
 ALONG = (0.5, 1.0, 2.0, 4.0)  # lengths of the step, as multiples of the learning rate
@@ -39,16 +39,16 @@ MOST_STEPS = 20
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of the weights after some SGD steps; the first axis is the position of batch norm, as in `places`."""
+    """Gradients of the weights after some SGD steps; the first axis is that of `positions` of batch norm."""
 
     initializer: str
     steps: int
-    places: tuple[str, ...]
+    positions: tuple[str, ...]
     layers: tuple[str, ...]
     edges: np.ndarray  # (B + 1,) log10 |gradient|
     shares: np.ndarray  # (3, 4, B) share of a layer's gradients per bin; the outermost bins include all beyond
     zero: np.ndarray  # (3, 4) share of gradients that are exactly 0, which are in no bin
-    quantiles: np.ndarray  # (3, 4, 3): 5 %, 50 %, 95 % of the magnitudes
+    quantiles: np.ndarray  # (3, 4, 3): 5%, 50%, 95% of the magnitudes
     losses: np.ndarray  # (3, steps + 1) of the batches, in nats
     norm: np.ndarray  # (3,) ‖∇L‖₂ of all parameters
     rates: np.ndarray  # (S,) step sizes η along −∇L, from 0 on
@@ -84,23 +84,23 @@ def run(
     own_std = std if initializer == "random_normal" else 0.1
     batch = _batches(steps + 1, batch_size, seed)[-1]
     looks = [
-        _measure(place, *_trained(place, steps, initializer, rate, batch_size, own_std, seed), batch, rate)
-        for place in PLACES
+        _measure(position, *_trained(position, steps, initializer, rate, batch_size, own_std, seed), batch, rate)
+        for position in POSITIONS
     ]
     shares, zero, quantiles, losses, norm, loss_along, change = map(np.array, zip(*looks, strict=True))
     rates = rate * np.array((0.0, *ALONG))
     return Gradients(
-        initializer, steps, PLACES, LAYERS, EDGES, shares, zero, quantiles, losses, norm, rates, loss_along, change
+        initializer, steps, POSITIONS, LAYERS, EDGES, shares, zero, quantiles, losses, norm, rates, loss_along, change
     )
 
 
 def networks(initializer: str = "he_normal", std: float = 0.1, seed: int = 0) -> list[SimpleCNN]:
     """One network per position, in train mode, with the same weights; γ is 1, biases and β are 0."""
-    return [_network(place, initializer, std, seed) for place in PLACES]
+    return [_network(position, initializer, std, seed) for position in POSITIONS]
 
 
-def _network(place: str, initializer: str, std: float, seed: int) -> SimpleCNN:
-    model = _blank(place)
+def _network(position: str, initializer: str, std: float, seed: int) -> SimpleCNN:
+    model = _blank(position)
     generator = Generator().manual_seed(seed)
     options = {"std": std} if initializer == "random_normal" else {}
     for name in LAYERS:
@@ -112,10 +112,10 @@ def _network(place: str, initializer: str, std: float, seed: int) -> SimpleCNN:
     return model
 
 
-def _blank(place: str) -> SimpleCNN:
+def _blank(position: str) -> SimpleCNN:
     """A network with uninitialised weights; creating it does not use the global random state."""
     with torch.device("meta"):
-        model = SimpleCNN(SimpleCNNConfig(norm=place, dropout=0.0))
+        model = SimpleCNN(SimpleCNNConfig(norm=position, dropout=0.0))
     model.to_empty(device="cpu")
     for norm in custom_batchnorms(model).values():
         norm.reset_parameters()
@@ -124,13 +124,13 @@ def _blank(place: str) -> SimpleCNN:
 
 @lru_cache(maxsize=128)  # 100 KB each; moving a slider by one step then costs one SGD step
 def _trained(
-    place: str, steps: int, initializer: str, rate: float, batch_size: int, std: float, seed: int
+    position: str, steps: int, initializer: str, rate: float, batch_size: int, std: float, seed: int
 ) -> tuple[list[Tensor], list[float]]:
     """The weights after `steps` steps, and the losses of the batches. Do not modify them: they are cached."""
     if steps == 0:
-        return _weights(_network(place, initializer, std, seed)), []
-    weights, losses = _trained(place, steps - 1, initializer, rate, batch_size, std, seed)
-    model = _blank(place)
+        return _weights(_network(position, initializer, std, seed)), []
+    weights, losses = _trained(position, steps - 1, initializer, rate, batch_size, std, seed)
+    model = _blank(position)
     _set(model, weights)
     loss, gradient = gradients_of(model, _batches(steps, batch_size, seed)[-1])
     return [p - rate * g for p, g in zip(weights, gradient, strict=True)], [*losses, loss]
@@ -158,9 +158,11 @@ def along_the_step(
     return losses, changes
 
 
-def _measure(place: str, weights: list[Tensor], losses: list[float], batch: Digits, rate: float) -> tuple[object, ...]:
+def _measure(
+    position: str, weights: list[Tensor], losses: list[float], batch: Digits, rate: float
+) -> tuple[object, ...]:
     """The gradients on `batch` of a network with these weights."""
-    model = _blank(place)
+    model = _blank(position)
     _set(model, weights)
     loss, gradient = gradients_of(model, batch)
     named = dict(zip(dict(model.named_parameters()), gradient, strict=True))
@@ -206,7 +208,7 @@ def _l2(tensors: Sequence[Tensor]) -> float:
     return float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
 
 
-STYLES = {  # place → colour, line style, label
+STYLES = {  # position → colour, line style, label
     "none": (plotting.INK, ":", "no batch norm"),
     "before": (plotting.OLIVE, "--", "before the activation"),
     "after": (plotting.ROSE, "-", "after the activation"),
@@ -220,8 +222,8 @@ def figure(result: Gradients) -> Figure:
     powers = range(-8, 4, 2)
     top = 1.25 * max(float(result.shares.max()), 0.04)
     for column, (axes, layer) in enumerate(zip(panels[:4], result.layers, strict=True)):
-        for row, place in enumerate(result.places):
-            _histogram(axes, result, row, column, top * (1.05 + 0.09 * row), STYLES[place])
+        for row, position in enumerate(result.positions):
+            _histogram(axes, result, row, column, top * (1.05 + 0.09 * row), STYLES[position])
         axes.set(title=layer, xlabel="size of the gradient (log)", xlim=(-8, 2), ylim=(0, 1.35 * top))
         axes.set_ylabel("share of the weights")
         plotting.ticks(axes.xaxis, powers, plotting.powers_of_ten(powers))
@@ -229,8 +231,8 @@ def figure(result: Gradients) -> Figure:
         (panels[4], result.change, "gradient's change", "length of the change"),
         (panels[5], result.loss_along, "loss", "loss (nats)"),
     ):
-        for place, curve in zip(result.places, values, strict=True):
-            color, line, label = STYLES[place]
+        for position, curve in zip(result.positions, values, strict=True):
+            color, line, label = STYLES[position]
             axes.plot(result.rates, curve, line, color=color, marker="o", markersize=3, label=label)
         axes.set(title=f"{name} along the step", xlabel="step size η", ylabel=unit)
     plotting.legend(drawn, panels[0])
@@ -238,7 +240,7 @@ def figure(result: Gradients) -> Figure:
 
 
 def _histogram(axes: Axes, result: Gradients, row: int, column: int, height: float, look: tuple[str, str, str]) -> None:
-    """A histogram outline, and above it the median as a dot on a line from 5 to 95 %."""
+    """A histogram outline, and above it the median as a dot on a line from 5 to 95%."""
     color, line, label = look
     plotting.stairs(
         axes, result.shares[row, column], result.edges, color=color, linestyle=line, linewidth=1.6, label=label

@@ -98,26 +98,26 @@ def stairs(
 
 
 def percent(share: Any) -> str:
-    """“45 %”; 99.95 % is not rounded to 100 %, nor 0.04 % to 0 %."""
+    """“45%”; 99.95% is not rounded to 100%, nor 0.04% to 0%."""
     if 0 < share < 0.001:
-        return "below 0.1 %"
+        return "below 0.1%"
     if 0.999 < share < 1:
-        return "above 99.9 %"
+        return "above 99.9%"
     if 0.99 < share < 1:
-        return f"{int(1000 * share) / 10:.1f} %"
-    return f"{100 * share:.1f} %" if share and share < 0.01 else f"{100 * share:.0f} %"
+        return f"{int(1000 * share) / 10:.1f}%"
+    return f"{100 * share:.1f}%" if share and share < 0.01 else f"{100 * share:.0f}%"
 
 
 def certainty(probability: Any) -> str:
-    """`percent` of a network's answer. It never shows 0 % or 100 %, since softmax gives neither 0 nor 1."""
+    """`percent` of a network's answer. It never shows 0% or 100%, since softmax gives neither 0 nor 1."""
     return percent(min(max(float(probability), 1e-9), 1 - 1e-9))
 
 
 def percent_axis(axis: Axis) -> None:
-    """Format the ticks of an axis of shares as percentages, such as “50 %”."""
+    """Format the ticks of an axis of shares as percentages, such as “50%”."""
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axis.set_major_formatter(PercentFormatter(1.0, symbol="%"))
 
 
 def whole_numbers(axis: Axis) -> None:

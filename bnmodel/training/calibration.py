@@ -1,4 +1,4 @@
-"""Temperature scaling, which calibrates probabilities: of all predictions with 80 %, four in five should be right.
+"""Temperature scaling, which calibrates probabilities: of all predictions with 80%, four in five should be right.
 
 The logits are divided by a temperature fitted on validation data (Guo et al. 2017, arXiv 1706.04599). This leaves the
 predicted classes unchanged and folds into the last layer, so that exported files are calibrated too.

@@ -12,17 +12,17 @@ from bnmodel.experiments import convergence, convergence_sweep
 from bnmodel.experiments.claims import Measure, claims
 from bnmodel.experiments.convergence import MOST_EPOCHS, RATES, Convergence
 from bnmodel.experiments.convergence_sweep import LEARNED, Cell, Sweep, by_setting, diverged, mean_accuracy, strength
-from bnmodel.experiments.gradients import PLACES, STYLES
+from bnmodel.experiments.gradients import POSITIONS, STYLES
 from bnmodel.experiments.initialization import title
 from bnmodel.nn.init import INITIALIZERS
 from bnmodel.plotting import percent
 from demo import components as ui
-from demo.page import Drawn, Page, unbroken
+from demo.page import Drawn, Page
 from demo.server.live_training import State, buttons, wire
 from demo.shared_controls import reshuffle_button
 
 QUESTION = "Does a network learn faster and more reliably with batch norm?"
-TASK = "Find a setting in which both networks with batch norm reach 90 % and the one without does not."
+TASK = "Find a setting in which both networks with batch norm reach 90% and the one without does not."
 HINT = """
 Look at which of the three curves rises first and ends highest. They start from the same weights and see the same digits
 in the same order; only the batch norm differs. This tab needs no drawing.
@@ -37,7 +37,7 @@ MAPS = """
 ### Every setting at once
 One row per initialiser, one column per learning rate: the **validation accuracy** in percent after the last step, mean
 over the seeds that did not diverge, bold if ≥ 90. **2 of 5 ×** means that the loss became infinite for 2 of 5 seeds, ×
-alone that it did for most seeds. The frame marks the chosen setting; always answering “1” scores 11 %. The last panel
+alone that it did for most seeds. The frame marks the chosen setting; always answering “1” scores 11%. The last panel
 shows the same as lines: the median over all seeds and all initialisers but zeros, and the range from the worst to the
 best; diverged runs count as 0.
 """
@@ -53,7 +53,7 @@ Ioffe & Szegedy 2015, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167). Sour
 `bnmodel/experiments/convergence.py` and `convergence_sweep.py`; `python -m bnmodel sweep` repeats all runs.
 """
 CLAIMS = """
-Means over {seeds} seeds with 95 % confidence intervals. <b>Bold</b>: better than without batch norm, because the
+Means over {seeds} seeds with 95% confidence intervals. <b>Bold</b>: better than without batch norm, because the
 interval of the difference between runs with the same seed excludes zero. A number without an interval is the same
 for all seeds. A claim holds if every entry is bold. Steps and learning rates are geometric means; the largest rate
 with at least one initialiser is that of each seed's best initialiser.
@@ -99,7 +99,7 @@ def build(page: Page) -> None:
         tab.live(show, inputs=[rate, initializer], outputs=[curves, maps])
         inputs = [rate, initializer, epochs, seed]
         tab.live(ui.coded(snippet), inputs=inputs, outputs=[lines])
-        wire(pressed, inputs, live, convergence.stream, draw, len(PLACES))
+        wire(pressed, inputs, live, convergence.stream, draw, len(POSITIONS))
 
 
 def show(drawn: Drawn, rate: float, initializer: str) -> tuple[str, str]:
@@ -135,7 +135,7 @@ def recorded(initializer: str, rate: float) -> str:
 
 @lru_cache(maxsize=64)
 def recorded_maps(initializer: str, rate: float) -> str:
-    maps = "".join(in_map(sweep(), place, initializer, rate) for place in PLACES)
+    maps = "".join(in_map(sweep(), position, initializer, rate) for position in POSITIONS)
     from demo.svg import to_legend_and_panels  # imports matplotlib
 
     legend, lines = to_legend_and_panels(
@@ -144,15 +144,17 @@ def recorded_maps(initializer: str, rate: float) -> str:
     return f'<div class="figure">{maps}<div>{legend}{lines}</div></div>{in_claims(sweep())}'
 
 
-def in_map(sweep: Sweep, place: str, initializer: str, rate: float) -> str:
+def in_map(sweep: Sweep, position: str, initializer: str, rate: float) -> str:
     """The final accuracies for one position of the norm, in percent, as a coloured table; one setting framed."""
     settings = by_setting(sweep)
     head = "".join(f'<th scope="col" style="{CELL}">{column:g}</th>' for column in RATES)
     rows = ""
     for row in INITIALIZERS:
-        shown = "".join(in_cell(settings[place, row, column], (row, column) == (initializer, rate)) for column in RATES)
+        shown = "".join(
+            in_cell(settings[position, row, column], (row, column) == (initializer, rate)) for column in RATES
+        )
         rows += f'<tr><th scope="row" style="{CELL}; text-align: left; min-width: 0">{title(row)}</th>{shown}</tr>'
-    caption = f'<caption style="text-align: left; padding-bottom: 4px">{convergence_sweep.TITLES[place]}</caption>'
+    caption = f'<caption style="text-align: left; padding-bottom: 4px">{convergence_sweep.TITLES[position]}</caption>'
     corner = f'<th scope="col" style="{CELL}; text-align: left; width: 26%">rate</th>'
     inside = f"{caption}<thead><tr>{corner}{head}</tr></thead><tbody>{rows}</tbody>"
     table = f'<table style="table-layout: fixed">{inside}</table>'
@@ -161,12 +163,12 @@ def in_map(sweep: Sweep, place: str, initializer: str, rate: float) -> str:
 
 def in_cell(cells: Sequence[Cell], framed: bool) -> str:
     """The mean of a setting; its tooltip has the range over the seeds."""
-    place, accuracy = cells[0].place, mean_accuracy(cells)
-    style = f"{CELL}; background: color-mix(in srgb, {PAINT[place]} {100 * strength(accuracy):.0f}%, transparent)"
+    position, accuracy = cells[0].position, mean_accuracy(cells)
+    style = f"{CELL}; background: color-mix(in srgb, {PAINT[position]} {100 * strength(accuracy):.0f}%, transparent)"
     style += "; outline: 2px solid; outline-offset: -2px" if framed else ""
     text = "×" if accuracy is None else f"{100 * accuracy:.1f}"
     share = f"<small>{diverged(cells)}</small>" if diverged(cells) else ""
-    tip = f"{title(cells[0].initializer)}, rate {cells[0].rate:g}, {STYLES[place][2]}: {ui.plain(outcome(cells))}"
+    tip = f"{title(cells[0].initializer)}, rate {cells[0].rate:g}, {STYLES[position][2]}: {ui.plain(outcome(cells))}"
     return (
         f'<td style="{style}" data-tip="{tip}">{f"<b>{text}</b>" if (accuracy or 0) >= LEARNED else text}{share}</td>'
     )
@@ -179,13 +181,13 @@ def outcome(cells: Sequence[Cell]) -> str:
     some = f"diverged with {diverged} of {len(cells)} seeds" if accuracies else "diverged with every seed"
     if not accuracies:
         return some
-    said = f"<b>{fmean(accuracies):.1f} %</b> ({min(accuracies):.1f} – {max(accuracies):.1f})"
+    said = f"<b>{fmean(accuracies):.1f}%</b> ({min(accuracies):.1f} – {max(accuracies):.1f})"
     return f"{said}, {some}" if diverged else said
 
 
 def in_words(sweep: Sweep, initializer: str, rate: float) -> str:
     settings = by_setting(sweep)
-    said = "; ".join(f"{words} {outcome(settings[place, initializer, rate])}" for place, words in WORDS.items())
+    said = "; ".join(f"{words} {outcome(settings[position, initializer, rate])}" for position, words in WORDS.items())
     return (
         f"Recorded on MNIST, {title(initializer)} at rate {rate:g}, after {sweep.steps} steps, mean and range over "
         f"{sweep.seeds} seeds: {said}."
@@ -195,8 +197,10 @@ def in_words(sweep: Sweep, initializer: str, rate: float) -> str:
 def only_with_norm(sweep: Sweep, initializer: str, rate: float) -> bool:
     """Whether both networks with batch norm learn with a setting, and the one without does not."""
     settings = by_setting(sweep)
-    learned = {place: (mean_accuracy(settings[place, initializer, rate]) or 0) >= LEARNED for place in PLACES}
-    return all(learned[place] == (place != "none") for place in PLACES)
+    learned = {
+        position: (mean_accuracy(settings[position, initializer, rate]) or 0) >= LEARNED for position in POSITIONS
+    }
+    return all(learned[position] == (position != "none") for position in POSITIONS)
 
 
 def in_claims(sweep: Sweep) -> str:
@@ -204,25 +208,25 @@ def in_claims(sweep: Sweep) -> str:
     titles = (
         "The lecture’s claim, and whether it holds here",
         f"After {sweep.steps} steps",
-        *(STYLES[p][2] for p in PLACES),
+        *(STYLES[p][2] for p in POSITIONS),
     )
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     body = ""
     for claim in claims(sweep):
         first = f'<th scope="rowgroup" rowspan="{len(claim.measures)}"><b>{claim.name}: {claim.verdict}</b></th>'
         for measure in claim.measures:
-            values = "".join(f"<td>{in_interval(measure, place)}</td>" for place in PLACES)
+            values = "".join(f"<td>{in_interval(measure, position)}</td>" for position in POSITIONS)
             body += f'<tr>{first}<th scope="row">{measure.name}</th>{values}</tr>'
             first = ""
     table = f'<div class="table claims"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     note = f"<p>{CLAIMS.format(seeds=sweep.seeds)}</p>"
-    return unbroken(f"<h3>The three claims, tested</h3>{note}{table}")
+    return f"<h3>The three claims, tested</h3>{note}{table}"
 
 
-def in_interval(measure: Measure, place: str) -> str:
+def in_interval(measure: Measure, position: str) -> str:
     """A mean and its interval, bold where batch norm is better than none (HTML)."""
-    shown = str(measure.interval(place))
-    return f"<b>{shown}</b>" if place != "none" and measure.better(place) else shown
+    shown = str(measure.interval(position))
+    return f"<b>{shown}</b>" if position != "none" and measure.better(position) else shown
 
 
 def draw(result: Convergence, state: State, earlier: Sequence[Convergence] = ()) -> str:
@@ -242,7 +246,7 @@ def runs(result: Convergence, earlier: Sequence[Convergence]) -> str:
         ]
         name = f"{number}: {title(run.initializer)}, rate {run.rate:g}, seed {run.seed}"
         rows.append((f"{name}{' (now)' if run is result else ''}", str(max(len(c.epochs) for c in run.curves)), *ends))
-    return ui.table(("Run", "Epochs", *(STYLES[place][2] for place in PLACES)), rows)
+    return ui.table(("Run", "Epochs", *(STYLES[position][2] for position in POSITIONS)), rows)
 
 
 def progress(result: Convergence, state: State) -> str:
@@ -253,7 +257,7 @@ def progress(result: Convergence, state: State) -> str:
         return f"{doing}: epoch {done} of {result.epochs} ({setting})."
     ends = []
     for curve in result.curves:
-        accuracy = f"<b>{100 * curve.epochs[-1].validation_accuracy:.1f} %</b>" if curve.epochs else "nothing yet"
+        accuracy = f"<b>{100 * curve.epochs[-1].validation_accuracy:.1f}%</b>" if curve.epochs else "nothing yet"
         ended = f"it diverged in epoch {curve.diverged}" if curve.diverged else accuracy
         ends.append(f"{WORDS[curve.name]} {ended}")
     lead = "Trained live" if state == "finished" else "Stopped"

@@ -32,7 +32,7 @@ OTHERS = """
 LOOK_OTHERS = """
 **Best weights kept by reference:** `best = model.state_dict()` is not a copy; it “restores” the last epoch.
 **Statistics not saved:** plain attributes are missing from the checkpoint, and the loaded network starts at mean 0 and
-variance 1. After 30 batches in train mode 4 % of that 1 still remains (0.9³⁰), more than the variances in the last
+variance 1. After 30 batches in train mode 4% of that 1 still remains (0.9³⁰), more than the variances in the last
 three layers of `robust`, which recovers only after about 45 batches; `lecture` does so sooner.
 
 **Momentum inverted:** PyTorch's 0.1 is the weight of the *new* batch; in other libraries momentum is the weight of the

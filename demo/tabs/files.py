@@ -36,7 +36,7 @@ FORMULA = r"""
 $$|y_\text{file} - y| \le \max\left(4\,e_c,\; 4\,\bar e_c,\; 16\,u\,m_c\right)$$
 
 for every output value of channel $c$; $y$ is the output of the network in float64. $e_c$ is the network's own rounding
-error, the largest in float32; $\bar e_c$ is the 95 % quantile of $e$ over channels of about the same size; $m_c$ is the
+error, the largest in float32; $\bar e_c$ is the 95% quantile of $e$ over channels of about the same size; $m_c$ is the
 largest $|y|$; $u = 2^{-24}$. `python -m export verify checkpoints/lecture` repeats the checks, and
 `python -m export bench checkpoints/lecture` measures the speed.
 
@@ -276,4 +276,4 @@ def worst(checks: list[dict[str, Any]]) -> str:
     if not difference:
         return "no difference"
     most = f"at most {share * 100:.0f}" if share >= 0.01 else "less than 1"
-    return f"largest difference {difference:.1e}, {most} % of what is allowed"
+    return f"largest difference {difference:.1e}, {most}% of what is allowed"

@@ -79,7 +79,7 @@ from bnmodel.experiments import gradients
 result = gradients.run(
     initializer="{initializer}", steps={steps}, rate={rate:g}, batch_size={BATCH}, std={std:g}, seed={seed}
 )
-print(dict(zip(result.places, result.norm.tolist())))
+print(dict(zip(result.positions, result.norm.tolist())))
 plotting.save(gradients.figure(result), "gradients.png")
 """
 
@@ -99,7 +99,7 @@ def comparison(initializer: str, std: float, steps: int, rate: float, seed: int)
 def rougher(result: Gradients) -> bool:
     """Whether a step changes the gradient more with batch norm after the activation than without, relatively."""
     at = 1 + ALONG.index(1.0)
-    none, after = (result.places.index(place) for place in ("none", "after"))
+    none, after = (result.positions.index(position) for position in ("none", "after"))
     if not result.norm[none] or not result.norm[after]:
         return False
     return bool(result.change[after, at] / result.norm[after] > result.change[none, at] / result.norm[none])
@@ -107,7 +107,9 @@ def rougher(result: Gradients) -> bool:
 
 def in_words(result: Gradients) -> str:
     when = f"After {result.steps} step{'' if result.steps == 1 else 's'}" if result.steps else "With the same weights"
-    none, after = (result.quantiles[result.places.index(place), :, 1] for place in ("none", "after"))  # (4,), (4,)
+    none, after = (
+        result.quantiles[result.positions.index(position), :, 1] for position in ("none", "after")
+    )  # (4,), (4,)
     if not none.all() or not after.all():
         return f"{when}, half of a layer's gradients or more are exactly zero: it does not learn."
     ratios = ", ".join(ui.significant(ratio, 2) for ratio in after / none)
@@ -122,13 +124,13 @@ def numbers(result: Gradients) -> str:
     at = 1 + ALONG.index(1.0)
     rows = [
         (
-            WORDS[place],
+            WORDS[position],
             ui.significant(result.norm[row]),
             ui.significant(result.change[row, at]),
             percent(result.change[row, at] / result.norm[row]) if result.norm[row] else "",
             " → ".join(ui.significant(loss) for loss in result.loss_along[row, [0, at]]),
         )
-        for row, place in enumerate(result.places)
+        for row, position in enumerate(result.positions)
     ]
     head = (
         "Batch norm",

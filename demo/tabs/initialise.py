@@ -13,7 +13,7 @@ from demo.page import Drawn, Page
 from demo.shared_controls import reshuffle_button
 
 QUESTION = "Where should the weights start?"
-TASK = "With ReLU, find the standard deviation with which random normal keeps the spread of the inputs, within 20 %."
+TASK = "With ReLU, find the standard deviation with which random normal keeps the spread of the inputs, within 20%."
 HINT = """
 Look at the width of the filled histograms: the outputs of one dense layer of 256 units for standard-normal inputs
 (dashed). A good initialiser keeps their spread near that of the inputs, 1; with **sigmoid** none can, since its outputs

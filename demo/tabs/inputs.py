@@ -106,7 +106,7 @@ def in_words(result: InputNormalization) -> str:
 
 def convergence(raw: int | None, normalized: int | None) -> str:
     """Numbers of steps until each descent converges, None: not within MOST_STEPS."""
-    level, never = "below 0.1 % of its initial value", f"within {MOST_STEPS:,} steps"
+    level, never = "below 0.1% of its initial value", f"within {MOST_STEPS:,} steps"
     if raw is None and normalized is None:
         return f"does not stay {level} {never}, on raw or on normalised inputs"
     if raw is None:

@@ -167,7 +167,7 @@ def counted(batches: int | None, seen: int = 0) -> str:
 def kinds(result: RunningStatistics) -> str:
     """A table of the accuracy, and the answer to this digit, with each kind of statistics."""
     rows = [
-        (kind, f"{100 * result.accuracy[kind]:.1f} %", f"{p.argmax()} ({certainty(p.max())})")
+        (kind, f"{100 * result.accuracy[kind]:.1f}%", f"{p.argmax()} ({certainty(p.max())})")
         for kind, p in result.probabilities.items()
     ]
     return ui.table(

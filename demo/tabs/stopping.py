@@ -190,7 +190,7 @@ def progress(result: Regularised, state: State) -> str:
             continue
         accuracy = 100 * curve.epochs[-1].validation_accuracy
         ends.append(
-            f"{name} validation loss {curve.epochs[-1].validation_loss:.3f} ({accuracy:.1f} % right), training loss "
+            f"{name} validation loss {curve.epochs[-1].validation_loss:.3f} ({accuracy:.1f}% right), training loss "
             f"{train[-1]:.3f}, gap <b>{gaps[-1]:.3f}</b>"
         )
     return f"{lead} after {done} of {result.epochs} epochs: {'; '.join(ends)}."

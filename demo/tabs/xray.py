@@ -10,7 +10,7 @@ from demo.images import grey, png_url
 from demo.page import Drawn, Page
 
 QUESTION = "What does the network see of your drawing?"
-TASK = "Draw a small digit with the thinnest brush, so that less than 1 % of the sheet is ink: is it still read?"
+TASK = "Draw a small digit with the thinnest brush, so that less than 1% of the sheet is ink: is it still read?"
 HINT = """
 Compare the sheet with the 28×28 numbers that the network gets, 0 for paper and 255 for full ink: it sees nothing else.
 Draw small, in a corner, or with a thin brush: the numbers hardly change.
@@ -55,7 +55,7 @@ Image.fromarray((255 * digit).round().byte().numpy()).resize((280, 280), 0).save
 
 def _share(covered: float) -> str:
     """In percent, with a decimal where the task needs it."""
-    return f"{100 * covered:.1f} %" if 0.01 <= covered < 0.1 else percent(covered)
+    return f"{100 * covered:.1f}%" if 0.01 <= covered < 0.1 else percent(covered)
 
 
 def show(drawn: Drawn) -> str:

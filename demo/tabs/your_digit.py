@@ -107,7 +107,7 @@ def paired_bars(left: np.ndarray, right: np.ndarray) -> str:
 
 
 def _cell(mode: str, probabilities: np.ndarray, digit: int) -> str:
-    """A bar; a number that would be 0 % is for screen readers only."""
+    """A bar; a number that would be 0% is for screen readers only."""
     p = float(probabilities[digit])
     top = " top" if probabilities.argmax() == digit else ""
     number = certainty(p).replace("above", ">") if p >= 0.005 else f'<span class="hidden-text">{certainty(p)}</span>'

@@ -44,7 +44,7 @@ function show(probabilities, digit, blank) {
     const bar = bars.children[i]
     bar.className = !blank && i === top ? 'top' : ''
     bar.querySelector('i').style.setProperty('--p', blank ? 0 : p)
-    bar.querySelector('b').textContent = blank ? '' : `${Math.round(p * 100)} %`
+    bar.querySelector('b').textContent = blank ? '' : `${Math.round(p * 100)}%`
   })
   const image = new ImageData(28, 28)
   digit.forEach((value, i) => image.data.set([value * 255, value * 255, value * 255, 255], i * 4))

@@ -63,26 +63,26 @@ def test_a_file_is_answered_whole_whatever_range_is_asked_for(header: str, app_u
 @pytest.mark.parametrize(
     ("probability", "text"),
     [
-        (0, "0 %"),
-        (0.0004, "below 0.1 %"),
-        (0.004, "0.4 %"),
-        (0.5, "50 %"),
-        (0.984, "98 %"),
-        (0.99, "99 %"),
-        (0.9901, "99.0 %"),
-        (0.9949, "99.4 %"),
-        (0.9951, "99.5 %"),
-        (0.9989, "99.8 %"),
-        (0.9991, "above 99.9 %"),
-        (0.99999, "above 99.9 %"),
-        (1, "100 %"),
+        (0, "0%"),
+        (0.0004, "below 0.1%"),
+        (0.004, "0.4%"),
+        (0.5, "50%"),
+        (0.984, "98%"),
+        (0.99, "99%"),
+        (0.9901, "99.0%"),
+        (0.9949, "99.4%"),
+        (0.9951, "99.5%"),
+        (0.9989, "99.8%"),
+        (0.9991, "above 99.9%"),
+        (0.99999, "above 99.9%"),
+        (1, "100%"),
     ],
 )
 def test_nearly_certain_is_shown_with_a_decimal_and_never_as_certain(probability: float, text: str) -> None:
     assert percent(probability) == text
 
 
-@pytest.mark.parametrize(("probability", "text"), [(0, "below 0.1 %"), (0.5, "50 %"), (np.float32(1), "above 99.9 %")])
+@pytest.mark.parametrize(("probability", "text"), [(0, "below 0.1%"), (0.5, "50%"), (np.float32(1), "above 99.9%")])
 def test_an_answer_is_never_shown_as_certain(probability: float, text: str) -> None:
     assert certainty(probability) == text
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from benchmarks.running_app import free_port
 from bnmodel.experiments import convergence
 from bnmodel.experiments.convergence import Convergence, Curve
-from bnmodel.experiments.gradients import PLACES
+from bnmodel.experiments.gradients import POSITIONS
 from bnmodel.training.history import Epoch
 from demo.app import build_app, launch_options
 from demo.server.live_training import MAX_TRAININGS
@@ -35,7 +35,8 @@ class Trainer:
         done: tuple[Epoch, ...] = ()
         try:
             while True:
-                yield Convergence(rate, initializer, epochs, seed, tuple(Curve(place, done) for place in PLACES))
+                curves = tuple(Curve(position, done) for position in POSITIONS)
+                yield Convergence(rate, initializer, epochs, seed, curves)
                 time.sleep(0.05)
                 if self.fails:
                     raise ArithmeticError

@@ -39,7 +39,7 @@ def test_a_digit_drawn_with_the_mouse_is_recognised(page: Page, stroke: list[tup
     draw(page, stroke)
     assert answer(page) == digit
     expect(page.locator(".pad-words")).to_have_text(
-        re.compile(rf"The network robust reads {digit}, (more than )?[\d.]+\u00a0% sure\.")
+        re.compile(rf"The network robust reads {digit}, (more than )?[\d.]+% sure\.")
     )
     assert page.locator(".pad-bars .is-top span").inner_text() == digit
     expect(page.locator(".pad-spoken")).to_have_text(page.locator(".pad-words").inner_text())

@@ -30,7 +30,7 @@ def test_every_panel_of_a_figure_carries_its_values_where_they_are_drawn() -> No
         plotting.legend(figure, left)
     legend, panels = svg.to_legend_and_panels(figure, "a figure")
     first, second = (json.loads(html.unescape(found)) for found in re.findall(r"data-values='(.*?)'", panels))
-    assert (first["x"], first["y"], first["share"], first["levels"]) == ("step", "share", True, ["a level: 75 %"])
+    assert (first["x"], first["y"], first["share"], first["levels"]) == ("step", "share", True, ["a level: 75%"])
     assert [point[:2] for point in first["curves"][0]["points"]] == [[0, 0.5], [1, 0.25], [2, 1]]
     assert [point[:2] for point in second["curves"][0]["points"]] == [[0.5, 3], [1.5, 1]]
     assert second["curves"][0]["name"] == "counts"

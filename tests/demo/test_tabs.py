@@ -209,7 +209,7 @@ def test_the_x_ray_shows_each_number_that_the_network_gets(example: Drawn) -> No
 
 def test_the_x_ray_shows_a_share_of_ink_near_the_tasks_limit_with_a_decimal(example: Drawn) -> None:
     canvas = np.full((100, 100, 4), 255, np.uint8)
-    canvas[45:55, 44:58, :3] = 0  # 1.4 %
+    canvas[45:55, 44:58, :3] = 0  # 1.4%
     assert re.search(r"\b1\.4\s%", xray.show(replace(example, canvas=canvas)))
 
 
@@ -238,8 +238,7 @@ def test_the_export_tab_shows_the_apps_own_answer_while_the_other_files_are_load
 
 
 def test_no_line_of_a_tabs_sentence_begins_with_a_percent_sign(example: Drawn) -> None:
-    assert "99.2\u00a0%" in components.sentence("99.2 % of it")
-    assert " %" not in xray.show(example)
+    assert not re.search(r"\s%", xray.show(example))
 
 
 # ---- in Chromium
@@ -395,8 +394,8 @@ def test_a_picture_of_positive_and_negative_values_is_transparent_where_they_are
 @pytest.mark.parametrize(
     ("measured", "expected"),
     [
-        ([(4.3e-2, 0.25), (1.2e-7, 0.29)], "largest difference 4.3e-02, at most 29 % of what is allowed"),
-        ([(1.2e-9, 0.0001), (0.0, 0.0)], "largest difference 1.2e-09, less than 1 % of what is allowed"),
+        ([(4.3e-2, 0.25), (1.2e-7, 0.29)], "largest difference 4.3e-02, at most 29% of what is allowed"),
+        ([(1.2e-9, 0.0001), (0.0, 0.0)], "largest difference 1.2e-09, less than 1% of what is allowed"),
         ([(0.0, 0.0), (0.0, 0.0)], "no difference"),
         ([(None, None)], "10 files"),
     ],
@@ -419,11 +418,11 @@ def test_files_that_agree_bit_for_bit_are_reported_as_equal(example: Drawn, monk
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
-        (0.5, 0.9, "lies between 50 % and 90 % in 8 of 10"),
-        (0.5, 0.5, "is 50 % in 8 of 10"),
-        (0.98, 0.9999, "is at least 98 % in 9 of 10"),  # the 10 % quantile alone bounds it
-        (0.9999, 0.99995, "is above 99.9 % in 9 of 10"),
-        (0.0001, 0.5, "is at most 50 % in 9 of 10"),
+        (0.5, 0.9, "lies between 50% and 90% in 8 of 10"),
+        (0.5, 0.5, "is 50% in 8 of 10"),
+        (0.98, 0.9999, "is at least 98% in 9 of 10"),  # the 10% quantile alone bounds it
+        (0.9999, 0.99995, "is above 99.9% in 9 of 10"),
+        (0.0001, 0.5, "is at most 50% in 9 of 10"),
     ],
 )
 def test_chance_says_in_how_many_batches_the_probability_is_within_its_bounds(

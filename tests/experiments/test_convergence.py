@@ -10,7 +10,7 @@ import torch
 from bnmodel import data
 from bnmodel.experiments import convergence, early_stopping
 from bnmodel.experiments.convergence import Convergence, in_turn, recipe, start, stream
-from bnmodel.experiments.gradients import PLACES
+from bnmodel.experiments.gradients import POSITIONS
 from bnmodel.training import train_from_scratch
 from bnmodel.training.checkpoint import copy_state
 from bnmodel.training.trainer import Training, new_network
@@ -30,7 +30,7 @@ def timeless(epochs):
 
 
 def test_a_network_trained_in_turn_equals_that_of_train_from_scratch():
-    recipes = {place: recipe(place, epochs=2) for place in PLACES}
+    recipes = {position: recipe(position, epochs=2) for position in POSITIONS}
     recipes["dropout"] = early_stopping.recipe("dropout", 0.5, 0.01, epochs=2)
     trainings = {name: small(recipe) for name, recipe in recipes.items()}
     *_, curves = in_turn(trainings)
@@ -58,7 +58,8 @@ def test_trainings_in_three_threads_at_once_are_the_same_as_one_after_the_other(
 
 def test_each_network_has_its_epoch_in_turn_and_the_picture_grows_by_one_point_at_a_time():
     counts = [
-        [len(curve.epochs) for curve in curves] for curves in in_turn({p: small(recipe(p, epochs=2)) for p in PLACES})
+        [len(curve.epochs) for curve in curves]
+        for curves in in_turn({p: small(recipe(p, epochs=2)) for p in POSITIONS})
     ]
     assert counts == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [2, 1, 1], [2, 2, 1], [2, 2, 2]]
 
@@ -82,7 +83,7 @@ def test_closing_the_generator_ends_the_trainings():
 
 
 def test_the_three_networks_start_with_the_same_weights():
-    weights = [start(recipe(place)).model.dense1.weight for place in PLACES]
+    weights = [start(recipe(position)).model.dense1.weight for position in POSITIONS]
     assert all(torch.equal(weights[0], weight) for weight in weights)
 
 
@@ -110,12 +111,12 @@ def test_an_earlier_run_stays_numbered_beside_the_present_one():
 
 
 def test_the_page_reports_the_progress_of_a_live_training():
-    curves = tuple(convergence.Curve(place) for place in PLACES)
+    curves = tuple(convergence.Curve(position) for position in POSITIONS)
     empty = Convergence(0.1, "he_normal", 10, 0, curves)
     assert "epoch 0 of 10" in tab.draw(empty, "training")
     result = convergence.run(epochs=1)
     assert "Trained live" in tab.progress(result, "finished")
-    assert f"{100 * result.curves[0].epochs[0].validation_accuracy:.1f} %" in tab.progress(result, "stopped")
+    assert f"{100 * result.curves[0].epochs[0].validation_accuracy:.1f}%" in tab.progress(result, "stopped")
     diverged = dataclasses.replace(result, curves=(convergence.Curve("none", (), 1), *result.curves[1:]))
     assert "it diverged in epoch 1" in tab.progress(diverged, "finished")
     assert "<svg" in tab.draw(diverged, "finished")

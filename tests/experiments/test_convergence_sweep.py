@@ -16,7 +16,7 @@ from bnmodel.experiments import catalogue, convergence_sweep
 from bnmodel.experiments.claims import Claim, Measure, claims, steps_to
 from bnmodel.experiments.convergence import RATES, recipe
 from bnmodel.experiments.convergence_sweep import Cell, Sweep
-from bnmodel.experiments.gradients import PLACES
+from bnmodel.experiments.gradients import POSITIONS
 from bnmodel.nn.init import INITIALIZERS
 from bnmodel.training.trainer import new_network
 from demo.tabs import convergence as tab
@@ -30,7 +30,7 @@ def shipped() -> Sweep:
 
 
 def test_the_shipped_sweep_holds_every_setting_once_per_seed_and_well_formed(shipped):
-    settings = [(cell.seed, cell.place, cell.initializer, cell.rate) for cell in shipped.cells]
+    settings = [(cell.seed, cell.position, cell.initializer, cell.rate) for cell in shipped.cells]
     assert len(set(settings)) == len(settings) == shipped.seeds * convergence_sweep.SETTINGS
     assert shipped.seeds >= 5
     for cell in shipped.cells:
@@ -50,21 +50,21 @@ def test_the_shipped_sweep_says_which_command_made_it(shipped):
 
 
 def test_the_claims_follow_from_the_cells(shipped):
-    """As arrays: (seed, place, initialiser, rate); Student's t for five seeds from a printed table."""
+    """As arrays: (seed, position, initialiser, rate); Student's t for five seeds from a printed table."""
     names = [name for name in INITIALIZERS if name != "zeros"]
     final, steps, easier = (np.full((5, 3, 5, len(RATES)), value) for value in (0.0, math.inf, math.inf))
     for cell in shipped.cells:
         if cell.initializer != "zeros":
-            at = cell.seed, PLACES.index(cell.place), names.index(cell.initializer), RATES.index(cell.rate)
+            at = cell.seed, POSITIONS.index(cell.position), names.index(cell.initializer), RATES.index(cell.rate)
             final[at] = cell.accuracy or 0
             for target, times in ((0.97, steps), (0.95, easier)):
                 good = np.flatnonzero(np.array(cell.accuracies) >= target)
                 times[at] = shipped.every * (1 + good[0]) if len(good) else math.inf
     shared = np.isfinite(easier).all((0, 1))
-    best = len(RATES) - 1 - np.median(final, 2)[:, :, ::-1].argmax(-1)  # (seed, place)
+    best = len(RATES) - 1 - np.median(final, 2)[:, :, ::-1].argmax(-1)  # (seed, position)
     at_best = np.take_along_axis(final, best[:, :, None, None], 3)[..., 0]
     slow = final[:, :, 1:, RATES.index(0.01)]
-    expected = [  # (seed, place), whether it is compared as a ratio
+    expected = [  # (seed, position), whether it is compared as a ratio
         (np.isfinite(steps).sum((2, 3)), False),
         (np.exp(np.log(easier[:, :, shared]).mean(-1)), True),
         (largest_rate((final >= 0.9).any(2)), True),
@@ -77,26 +77,26 @@ def test_the_claims_follow_from_the_cells(shipped):
     assert shared.any()
     for measure, (values, ratio) in zip(measures, expected, strict=True):
         scaled = np.log(values) if ratio else values
-        for k, place in enumerate(PLACES):
-            found = measure.interval(place)
+        for k, position in enumerate(POSITIONS):
+            found = measure.interval(position)
             half = 2.776 * scaled[:, k].std(ddof=1) / math.sqrt(5)
             low, high = scaled[:, k].mean() - half, scaled[:, k].mean() + half
             bounds = np.array([found.low, found.high])
             assert (np.log(bounds) if ratio else bounds) == pytest.approx([low, high], rel=1e-3, abs=1e-3)
             gain = (scaled[:, k] - scaled[:, 0]) * (1 if measure.larger_is_better else -1)
-            if place != "none":
-                assert measure.better(place) == (gain.mean() - 2.776 * gain.std(ddof=1) / math.sqrt(5) > 0)
+            if position != "none":
+                assert measure.better(position) == (gain.mean() - 2.776 * gain.std(ddof=1) / math.sqrt(5) > 0)
 
 
 def largest_rate(good):
-    """(seed, place, rate) → the largest rate that is good, (seed, place)."""
+    """(seed, position, rate) → the largest rate that is good, (seed, position)."""
     return np.where(good, np.array(RATES), 0).max(-1)
 
 
 @pytest.mark.parametrize(
     ("none", "after", "better"),
     [
-        ((1.0, 2.0, 3.0), (2.0, 3.1, 4.0), True),  # paired: the seeds differ more than the places do
+        ((1.0, 2.0, 3.0), (2.0, 3.1, 4.0), True),  # paired: the seeds differ more than the positions do
         ((1.0, 2.0, 3.0), (0.9, 1.9, 3.0), False),
         ((1.0, 2.0, 3.0), (9.0, 1.0, 3.0), False),  # larger on average, by one seed alone
     ],
@@ -112,7 +112,7 @@ def test_a_position_is_better_if_the_interval_of_the_paired_difference_excludes_
     [(2.0, 2.0, "holds"), (1.0, 2.0, "holds in part"), (0.5, 1.0, "does not hold here")],
 )
 def test_the_verdict_follows_from_the_measures(before, after, verdict):
-    values = {place: (x, x) for place, x in (("none", 1.0), ("before", before), ("after", after))}
+    values = {position: (x, x) for position, x in (("none", 1.0), ("before", before), ("after", after))}
     assert Claim("Faster", (Measure("accuracy", values, larger_is_better=True),)).verdict == verdict
 
 
@@ -196,31 +196,33 @@ def test_an_experiment_needs_a_name_or_all(capsys):
 def test_the_page_shows_the_mean_of_every_setting_in_every_map_and_frames_one_setting_in_each(shipped):
     maps = tab.recorded_maps("he_normal", 0.1).split("<h3>")[0]
     assert maps.count("<td") == convergence_sweep.SETTINGS
-    assert maps.count("outline: 2px") == len(PLACES)
-    cells = [cell for cell in shipped.cells if (cell.place, cell.initializer, cell.rate) == ("after", "he_normal", 0.1)]
+    assert maps.count("outline: 2px") == len(POSITIONS)
+    cells = [
+        cell for cell in shipped.cells if (cell.position, cell.initializer, cell.rate) == ("after", "he_normal", 0.1)
+    ]
     mean = 100 * np.mean([cell.accuracy for cell in cells])
     assert f"<b>{mean:.1f}</b>" in maps
-    assert f"<b>{mean:.1f} %</b>" in tab.in_words(shipped, "he_normal", 0.1)
+    assert f"<b>{mean:.1f}%</b>" in tab.in_words(shipped, "he_normal", 0.1)
 
 
 def test_the_page_says_with_how_many_seeds_a_setting_diverged():
     good, bad = (Cell(0, "none", "zeros", 1.0, accuracy, accuracy, (), (), None) for accuracy in (0.5, None))
-    assert tab.outcome([good, bad]) == "<b>50.0 %</b> (50.0 – 50.0), diverged with 1 of 2 seeds"
+    assert tab.outcome([good, bad]) == "<b>50.0%</b> (50.0 – 50.0), diverged with 1 of 2 seeds"
     assert tab.outcome([bad]) == "diverged with every seed"
     assert "50.0<small>1 of 3 ×</small>" in tab.in_cell([good, good, bad], False)
     assert "<small>" not in tab.in_cell([good, bad, bad], False)  # a single ×
 
 
-def test_the_claims_are_a_table_of_a_line_per_measure_and_a_column_per_place_of_the_norm(shipped):
+def test_the_claims_are_a_table_of_a_line_per_measure_and_a_column_per_position_of_the_norm(shipped):
     rows = re.findall(r"<tr>(.*?)</tr>", tab.in_claims(shipped).split("<tbody>")[1])
     assert [len(re.findall("<td>", row)) for row in rows] == [3] * len(rows)
     assert sum(int(n) for n in re.findall(r'rowspan="(\d)"', "".join(rows))) == len(rows)
     learned = claims(shipped)[0].measures[0]
     values = [value.replace("<b>", "").replace("</b>", "") for value in re.findall("<td>(.*?)</td>", rows[0])]
-    assert values == [str(learned.interval(place)) for place in PLACES]
+    assert values == [str(learned.interval(position)) for position in POSITIONS]
     assert ["<b>" in value for value in re.findall("<td>(.*?)</td>", rows[0])] == [
         False,
-        *(learned.better(place) for place in PLACES[1:]),
+        *(learned.better(position) for position in POSITIONS[1:]),
     ]
 
 

@@ -7,30 +7,30 @@ from torch import nn
 
 from bnmodel.data import load_sample
 from bnmodel.experiments import catalogue, gradients
-from bnmodel.experiments.gradients import EDGES, LAYERS, PLACES, along_the_step, gradients_of, networks, run
+from bnmodel.experiments.gradients import EDGES, LAYERS, POSITIONS, along_the_step, gradients_of, networks, run
 from bnmodel.nn.init import INITIALIZERS
 from demo.tabs import gradients as tab
 
 BATCH = load_sample(train=True)[:16]
 
 
-def hand_built(place: str) -> nn.Sequential:
+def hand_built(position: str) -> nn.Sequential:
     """The lecture's network of torch's own layers, with the weights of `networks`."""
     layers: list[nn.Module] = []
     for inner, outer in ((1, 10), (10, 20)):
         norm, activation = nn.BatchNorm2d(outer), [nn.MaxPool2d(2), nn.ReLU()]
-        order = {"none": activation, "before": [norm, *activation], "after": [*activation, norm]}[place]
+        order = {"none": activation, "before": [norm, *activation], "after": [*activation, norm]}[position]
         layers += [nn.Conv2d(inner, outer, 5), *order]
     net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(320, 50), nn.ReLU(), nn.Linear(50, 10))
-    values = [p.detach().clone() for p in networks(seed=3)[PLACES.index(place)].parameters()]
+    values = [p.detach().clone() for p in networks(seed=3)[POSITIONS.index(position)].parameters()]
     for parameter, value in zip(net.parameters(), values, strict=True):
         parameter.data = value
     return net.train()
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_the_gradients_are_autograds_on_a_hand_built_net(place):
-    model, net = networks(seed=3)[PLACES.index(place)], hand_built(place)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_the_gradients_are_autograds_on_a_hand_built_net(position):
+    model, net = networks(seed=3)[POSITIONS.index(position)], hand_built(position)
     loss, mine = gradients_of(model, BATCH)
     theirs = nn.functional.cross_entropy(net(BATCH.images), BATCH.labels)
     theirs.backward()
@@ -61,22 +61,22 @@ def test_histograms_and_quantiles_are_those_of_the_weights_gradients():
             assert result.shares[row, column].sum() + result.zero[row, column] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_after_some_steps_the_losses_are_those_of_torch_optim_sgd(place):
+@pytest.mark.parametrize("position", POSITIONS)
+def test_after_some_steps_the_losses_are_those_of_torch_optim_sgd(position):
     result = run(steps=3, rate=0.05, batch_size=16, seed=3)
-    net = hand_built(place)
+    net = hand_built(position)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
     for k, batch in enumerate(gradients._batches(4, 16, 3)):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(net(batch.images), batch.labels)
-        assert result.losses[PLACES.index(place), k] == pytest.approx(float(loss.detach()), rel=1e-3)
+        assert result.losses[POSITIONS.index(position), k] == pytest.approx(float(loss.detach()), rel=1e-3)
         loss.backward()
         optimizer.step()
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_along_the_step_loss_and_gradient_are_those_of_a_network_that_took_it(place):
-    model, net = networks(seed=3)[PLACES.index(place)], hand_built(place)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_along_the_step_loss_and_gradient_are_those_of_a_network_that_took_it(position):
+    model, net = networks(seed=3)[POSITIONS.index(position)], hand_built(position)
     _, gradient = gradients_of(model, BATCH)
     losses, changes = along_the_step(model, BATCH, gradient, [0.0, 0.02])
     assert changes[0] == 0
@@ -112,7 +112,7 @@ def test_with_zeros_the_first_layers_gradients_are_all_exactly_zero():
 @pytest.mark.parametrize("seed", range(3))
 def test_for_the_same_parameters_batch_norm_makes_the_later_layers_gradients_larger(seed):
     he, glorot = (run(name, seed=seed).quantiles[:, :, 1] for name in ("he_normal", "glorot_uniform"))
-    after, none = PLACES.index("after"), PLACES.index("none")
+    after, none = POSITIONS.index("after"), POSITIONS.index("none")
     assert (he[after, 2:] > 2 * he[none, 2:]).all()
     assert (glorot[after] > 5 * glorot[none]).all()
 
@@ -164,6 +164,6 @@ def test_the_tab_shows_four_layers_and_two_curves_for_every_initialiser(name):
     html = tab.comparison(name, 1.0, 1, 1.0, 0)
     legend, panels = html.split('<div class="figure narrow">')
     assert panels.count("<svg") == 6
-    assert legend.count("<span>") == len(PLACES)
+    assert legend.count("<span>") == len(POSITIONS)
     assert all(layer in html for layer in LAYERS)
     assert all(words in html for words in tab.WORDS.values())

@@ -167,7 +167,7 @@ def test_the_tab_shows_four_panels_even_when_the_descent_diverges(share):
     ],
 )
 def test_the_sentence_says_which_of_the_two_descents_converges(raw, normalized, words):
-    assert tab.convergence(raw, normalized) == words.format("below 0.1 % of its initial value")
+    assert tab.convergence(raw, normalized) == words.format("below 0.1% of its initial value")
 
 
 def test_a_rate_at_the_limit_of_stability_converges_on_neither():
