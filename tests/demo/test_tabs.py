@@ -210,7 +210,7 @@ def test_the_x_ray_shows_each_number_that_the_network_gets(example: Drawn) -> No
 def test_the_x_ray_shows_a_share_of_ink_near_the_tasks_limit_with_a_decimal(example: Drawn) -> None:
     canvas = np.full((100, 100, 4), 255, np.uint8)
     canvas[45:55, 44:58, :3] = 0  # 1.4%
-    assert re.search(r"\b1\.4\s%", xray.show(replace(example, canvas=canvas)))
+    assert re.search(r"\b1\.4%", xray.show(replace(example, canvas=canvas)))
 
 
 def test_the_difference_of_the_formats_is_the_largest_of_any_pair_and_digit() -> None:
