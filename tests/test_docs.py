@@ -13,6 +13,7 @@ import pytest
 from benchmarks import layout
 from benchmarks.readme import documents, filled
 from bnmodel import __main__ as command_line
+from bnmodel import commands
 from bnmodel.deploy import command as deploy_command
 from bnmodel.deploy.checks import Check
 
@@ -48,7 +49,7 @@ def test_a_command_has_only_options_that_exist(name: str, line: str, monkeypatch
     for command, function in command_line.FUNCTIONS.items():
         parse = partial(command_line._parse, command, without_effect(function))
         monkeypatch.setitem(command_line.COMMANDS, command, parse)
-    monkeypatch.setattr(command_line, "train", without_effect(command_line.train))
+    monkeypatch.setattr(commands, "train", without_effect(commands.train))
     monkeypatch.setitem(command_line.COMMANDS, "train", command_line._parse_train)
     monkeypatch.setitem(command_line.COMMANDS, "diagnose", lambda _: 0)
     monkeypatch.setitem(command_line.COMMANDS, "inspect", deploy_command.inspect_file)
