@@ -38,7 +38,7 @@ PREDICT = (
 )
 COMPARE_MODES = (
     f"What batch normalisation does to one handwritten digit, in {IMAGE}: its probabilities in eval mode (running "
-    "statistics), and in train mode in a batch with `others` (0 … 255) other digits. `kind` of the other digits: "
+    "statistics), and in train mode in a batch with `companions` (0 … 255) other digits. `kind` of the other digits: "
     f"{', '.join(KINDS)}; `digit_class` (0 … 9) applies to “one class” only; the same `seed` gives the same "
     'digits. Returns {"label_eval", "label_train", "probabilities_eval", "probabilities_train"}.'
 )
@@ -55,7 +55,7 @@ def build_api(model: Model) -> None:
     answers = Answers(model)
     kind = gr.Textbox("random", visible=False, label="kind")
     _endpoint("predict", PREDICT, answers.predict, [])
-    others = [_number("others", 31), kind, _number("digit_class", 1), _number("seed", 0)]
+    others = [_number("companions", 31), kind, _number("digit_class", 1), _number("seed", 0)]
     _endpoint("compare_modes", COMPARE_MODES, answers.compare_modes, others)
     _endpoint("batch_spread", BATCH_SPREAD, answers.batch_spread, [_number("batch_size", 32), _number("seed", 0)])
 
@@ -88,20 +88,20 @@ class Answers:
         }
 
     def compare_modes(
-        self, image: dict[str, Any] | None, others: float, kind: str, digit_class: float, seed: float
+        self, image: dict[str, Any] | None, companions: float, kind: str, digit_class: float, seed: float
     ) -> dict[str, Any]:
         """Arguments as MCP clients see them.
 
         Args:
             image: the picture; over MCP as a data: URL ("data:image/png;base64,…"), http URLs are refused
-            others: how many other images share the batch, 0 … 255
+            companions: how many other images share the batch, 0 … 255
             kind: of the other images: random, one class, copies, blurred, inverted, blank or noise
             digit_class: the class of the other images, 0 … 9, where `kind` is "one class"
             seed: of the choice of the other images, 0 … 2³¹ − 1; the same seed gives the same images
         """
         if kind not in KINDS:
             raise refusal(f"kind: expected one of {', '.join(KINDS)}, received {shown(kind)}; choose one of these")
-        count = whole("others", others, 0, MAX_OTHERS)
+        count = whole("companions", companions, 0, MAX_OTHERS)
         label = whole("digit_class", digit_class, 0, 9)
         seed = whole("seed", seed, 0, MAX_SEED)
         digit = read_digit(path_of(image), self.model)

@@ -50,7 +50,7 @@ def by_name(rng: random.Random, target: Target) -> Iterator[Case]:
     while True:
         body = {"image": rng.choice(({"path": target.digit, "meta": META}, image(rng, target)))}
         for _ in range(rng.randrange(3)):
-            body[rng.choice(("others", "kind", "seed", "image", "data", "oauth_token"))] = anything(rng, target)
+            body[rng.choice(("companions", "kind", "seed", "image", "data", "oauth_token"))] = anything(rng, target)
         name = rng.choice(("predict", "compare_modes", "batch_spread", "refresh", "nothing"))
         yield post(f"call/v2/{name}", body, "call")
 
@@ -120,7 +120,7 @@ def mcp(rng: random.Random, target: Target) -> Iterator[Case]:
         pictures = (elsewhere(rng, target), target.canvas, f"{PNG}!", PNG + "A" * 99, "data:", anything(rng, target))
         given = {"image": rng.choice(pictures)}
         if rng.random() < 0.5:
-            given[rng.choice(("others", "kind", "seed", "x"))] = anything(rng, target)
+            given[rng.choice(("companions", "kind", "seed", "x"))] = anything(rng, target)
         name = rng.choice(("predict", "compare_modes", "batch_spread", "refresh", ""))
         body: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
         body["params"] = {"name": name, "arguments": given}

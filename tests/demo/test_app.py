@@ -245,7 +245,7 @@ def test_the_api_pages_example_is_a_picture_on_the_callers_machine(app_url: str)
 
 def test_compare_modes_answers_in_both_modes_and_the_same_for_the_same_seed(client: Client, digit_file: Path) -> None:
     def call(**changes: object) -> dict[str, Any]:
-        arguments = {"others": 8, "kind": "blurred", "digit_class": 1, "seed": 3, **changes}
+        arguments = {"companions": 8, "kind": "blurred", "digit_class": 1, "seed": 3, **changes}
         return client.predict(handle_file(digit_file), **arguments, api_name="/compare_modes")
 
     answer = call()
@@ -275,8 +275,8 @@ def test_batch_spread_measures_the_spread_of_the_answers(client: Client, digit_f
 @pytest.mark.parametrize(
     ("endpoint", "arguments", "words"),
     [
-        ("/compare_modes", {"others": 256}, "others: expected a whole number 0 … 255, received 256"),
-        ("/compare_modes", {"others": 1.5}, "others: expected a whole number"),
+        ("/compare_modes", {"companions": 256}, "companions: expected a whole number 0 … 255, received 256"),
+        ("/compare_modes", {"companions": 1.5}, "companions: expected a whole number"),
         ("/compare_modes", {"kind": "friends"}, "kind: expected one of random"),
         ("/compare_modes", {"digit_class": 10}, "digit_class: expected a whole number 0 … 9"),
         ("/compare_modes", {"seed": -1}, "seed: expected a whole number"),

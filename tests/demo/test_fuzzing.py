@@ -107,7 +107,7 @@ def test_the_documentation_states_the_limits_of_the_code() -> None:
         (
             post("call/compare_modes", {"data": [None, 1]}),
             400,
-            "[image, others, kind, digit_class, seed], received a list of 2",
+            "[image, companions, kind, digit_class, seed], received a list of 2",
         ),
         (post("call/predict", {}), 400, "expected [image], received None"),
         (post("call/nothing", {"data": []}), 404, "expected one of predict, compare_modes, batch_spread"),
