@@ -2,9 +2,11 @@
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,46 +18,71 @@ from tests.windows import new_window, visited
 # pytest-xdist starts a process per core; more threads only wait for each other, in processes that tests start too
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# without bytecode, each process that the tests start would compile what it imports, and pytest rewrite all assertions
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# The slowest files, longest first. They start first, so that pytest-xdist's processes end at about the same time.
-LONGEST = (
+# Files that open most tabs. One process runs them: each process has an app of its own, whose first answers take long.
+ALL_TABS = (
     "demo/test_frame.py",
     "demo/test_tabs.py",
-    "demo/test_live_training.py",
-    "export/test_pipeline.py",
     "demo/test_url_state.py",
-    "demo/test_kept_drawings.py",
-    "demo/test_pad.py",
-    "examples/test_examples.py",
-    "demo/test_app.py",
-    "examples/test_browser_example.py",
-    "test_packaging.py",
-    "deploy/test_uncommon.py",
-    "deploy/test_dynamic_axes.py",
-    "diagnosis/test_checkup.py",
     "demo/test_teachers_mode.py",
-    "data/test_preprocessing.py",
     "demo/test_lesson.py",
-    "demo/test_digits.py",
-    "deploy/test_certify.py",
+    "demo/test_shared_controls.py",
+    "demo/test_take_home.py",
+)
+# The slowest files, longest first. They start first, so that pytest-xdist's processes end at about the same time.
+LONGEST = (
+    *ALL_TABS,
+    "export/test_pipeline.py",
+    "demo/test_live_training.py",
+    "demo/test_kept_drawings.py",
+    "examples/test_examples.py",
+    "demo/test_pad.py",
+    "examples/test_browser_example.py",
+    "demo/test_app.py",
     "training/test_distributed.py",
-    "training/test_surviving_kills.py",
-    "demo/test_one_network.py",
-    "deploy/test_certified_folder.py",
-    "demo/test_cancellation.py",
-    "demo/test_fuzzing.py",
-    "benchmarks/test_drawing.py",
-    "deploy/test_onnx_inspection.py",
     "test_lint_and_types.py",
-    "test_docs.py",
-    "test_damaged.py",
+    "diagnosis/test_checkup.py",
+    "deploy/test_dynamic_axes.py",
+    "data/test_preprocessing.py",
+    "test_packaging.py",
+    "demo/test_digits.py",
+    "deploy/test_uncommon.py",
+    "demo/test_cancellation.py",
+    "deploy/test_certify.py",
+    "training/test_surviving_kills.py",
+    "benchmarks/test_drawing.py",
+    "demo/test_fuzzing.py",
+    "demo/test_one_network.py",
     "demo/test_space.py",
+    "deploy/test_traceable.py",
+    "test_damaged.py",
+    "data/test_preprocessing_invariance.py",
+    "deploy/test_onnx_inspection.py",
+    "test_docs.py",
 )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config.option, "loadscopereorder"):  # pytest-xdist orders files by number of tests
         config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For `--dist loadfile`: the tests of a file, and those of all files of ALL_TABS, run in one process."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class TabsTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "all tabs" if file.endswith(ALL_TABS) else file
+
+    return TabsTogether(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,10 +15,11 @@ from bnmodel.experiments.convergence import Convergence, Curve
 from bnmodel.experiments.gradients import POSITIONS
 from bnmodel.training.history import Epoch
 from demo.app import build_app, launch_options
-from demo.server.live_training import MAX_TRAININGS
+from demo.server import live_training
 from tests.windows import new_window, visited
 
 TIMEOUT = 120_000  # ms, for a busy machine
+MOST = 2  # runs at once in the app of these tests, instead of MAX_TRAININGS: each takes a page
 
 
 @dataclass
@@ -50,6 +51,7 @@ def trainer() -> Iterator[Trainer]:
     trainer = Trainer()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(convergence, "stream", trainer.stream)
+        patched.setattr(live_training, "MAX_TRAININGS", MOST)
         port = free_port()
         app = build_app()
         app.launch(**launch_options(app), server_port=port, prevent_thread_lock=True, quiet=True)
@@ -61,7 +63,7 @@ def trainer() -> Iterator[Trainer]:
 @pytest.fixture(scope="module")
 def windows(trainer: Trainer, browser: Browser) -> Iterator[list[BrowserContext]]:
     """One for each visitor: a browser has six connections to a server, and a page of Gradio keeps two of them open."""
-    opened = [new_window(browser, trainer.url) for _ in range(MAX_TRAININGS + 1)]
+    opened = [new_window(browser, trainer.url) for _ in range(MOST + 1)]
     yield opened
     for window in opened:
         window.close()
@@ -115,7 +117,7 @@ def train(page: Page) -> None:
     shows(page, "Training live")
 
 
-BUSY = f"Busy: {MAX_TRAININGS} runs are training here; yours starts when one of them ends."
+BUSY = f"Busy: {MOST} runs are training here; yours starts when one of them ends."
 
 
 def test_a_run_beyond_the_limit_waits_with_a_message_and_starts_when_a_page_is_closed(
@@ -126,7 +128,7 @@ def test_a_run_beyond_the_limit_waits_with_a_message_and_starts_when_a_page_is_c
         train(page)
     last.locator("#conv-train").click()
     shows(last, BUSY)
-    assert len(trainer.begun) == MAX_TRAININGS
+    assert len(trainer.begun) == MOST
     others[0].close()
     shows(last, "Training live")
     assert len(trainer.closed) == 1
@@ -145,8 +147,8 @@ def test_a_waiting_training_can_be_stopped_before_it_begins(pages: list[Page], t
     shows(others[0], "Stopped")
     wait_until(lambda: len(trainer.closed) == 1, "the first training is closed")
     train(others[0])  # it would be the other's turn
-    wait_until(lambda: len(trainer.begun) > MAX_TRAININGS, "another training has begun")
-    assert len(trainer.begun) == MAX_TRAININGS + 1
+    wait_until(lambda: len(trainer.begun) > MOST, "another training has begun")
+    assert len(trainer.begun) == MOST + 1
 
 
 def test_a_stopped_training_is_closed_says_how_far_it_got_and_can_be_started_again(
@@ -236,9 +238,8 @@ def open_training(context: BrowserContext, url: str) -> Page:
     return page
 
 
-def test_epoch_by_epoch_with_a_pause_and_a_second_run_beside_the_first(browser: Browser, app_url: str) -> None:
-    context = browser.new_context()  # of its own: a browser has six connections to a server, a page of Gradio keeps two
-    page = open_training(context, app_url)
+def test_epoch_by_epoch_with_a_pause_and_a_second_run_beside_the_first(desktop: BrowserContext, app_url: str) -> None:
+    page = open_training(desktop, app_url)
     live_place = page.locator("#conv-live")
     page.locator("#conv-step").click()
     expect(live_place).to_contain_text("Paused: epoch 1 of 30", timeout=120_000)
@@ -251,7 +252,6 @@ def test_epoch_by_epoch_with_a_pause_and_a_second_run_beside_the_first(browser: 
     page.locator("#conv-step").click()
     expect(live_place).to_contain_text("Paused: epoch 1 of 30", timeout=120_000)
     expect(live_place.locator("tbody tr")).to_have_count(2)
-    context.close()
 
 
 def test_the_height_of_the_live_curves_is_reserved(desktop: BrowserContext, app_url: str) -> None:
