@@ -1,5 +1,15 @@
 """Fixtures for the tests of the app."""
 
+import pytest
 from playwright.sync_api import expect
 
+from demo.tabs import corruption, statistics, why
+
 expect.set_options(timeout=30_000)  # ms, for a busy machine
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_computed_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tabs that are shown in the test's process compute only what they show; in the app they compute ahead."""
+    for tab in (corruption, statistics, why):
+        monkeypatch.setattr(tab, "compute_ahead", lambda compute, model: None)

@@ -3,6 +3,7 @@
 import io
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,30 @@ from benchmarks.running_app import (
     wait_for_settled,
     watch_errors,
 )
+from tests.windows import visited
 
 DEMO = Path(__file__).parents[2] / "demo"
 BLANK = "Nothing drawn yet. Draw a digit, 0 to 9."
+
+
+@pytest.fixture(scope="module")
+def opened(other_window: BrowserContext, app_url: str) -> Iterator[Page]:
+    """The app in a window of its own, opened once; fails its tests if the page wrote an error to the console."""
+    with visited(other_window):
+        page = other_window.new_page()
+        errors = watch_errors(page)
+        open_app(page, app_url)
+        yield page
+        assert errors == []
+
+
+@pytest.fixture
+def sheet(opened: Page) -> Page:
+    """`opened`, with nothing drawn on its pad: for tests that only look at what the pad shows of a drawing."""
+    if not opened.locator(".pad-hint").is_visible():
+        act(opened, "Clear")
+        expect(opened.locator(".pad-words")).to_have_text(BLANK)
+    return opened
 
 
 def ink(page: Page) -> int:
@@ -35,14 +57,14 @@ def ink(page: Page) -> int:
 
 
 @pytest.mark.parametrize(("stroke", "digit"), [(ZERO, "0"), (ONE, "1"), (SEVEN, "7")])
-def test_a_digit_drawn_with_the_mouse_is_recognised(page: Page, stroke: list[tuple[float, float]], digit: str) -> None:
-    draw(page, stroke)
-    assert answer(page) == digit
-    expect(page.locator(".pad-words")).to_have_text(
+def test_a_digit_drawn_with_the_mouse_is_recognised(sheet: Page, stroke: list[tuple[float, float]], digit: str) -> None:
+    draw(sheet, stroke)
+    assert answer(sheet) == digit
+    expect(sheet.locator(".pad-words")).to_have_text(
         re.compile(rf"The network robust reads {digit}, (more than )?[\d.]+% sure\.")
     )
-    assert page.locator(".pad-bars .is-top span").inner_text() == digit
-    expect(page.locator(".pad-spoken")).to_have_text(page.locator(".pad-words").inner_text())
+    assert sheet.locator(".pad-bars .is-top span").inner_text() == digit
+    expect(sheet.locator(".pad-spoken")).to_have_text(sheet.locator(".pad-words").inner_text())
 
 
 def test_the_first_touch_leaves_ink_and_the_answer_follows_while_the_pen_is_down(page: Page) -> None:
@@ -58,11 +80,11 @@ def test_the_first_touch_leaves_ink_and_the_answer_follows_while_the_pen_is_down
     wait_for_settled(page, 0)
 
 
-def test_what_the_network_saw_is_shown_as_28_by_28_pixels(page: Page) -> None:
-    draw(page, ONE)
+def test_what_the_network_saw_is_shown_as_28_by_28_pixels(sheet: Page) -> None:
+    draw(sheet, ONE)
     read = """canvas => [canvas.width, canvas.height,
         Math.max(...canvas.getContext('2d').getImageData(0, 0, 28, 28).data.filter((v, i) => i % 4 === 0))]"""
-    assert page.locator(".pad-saw canvas").evaluate(read) == [28, 28, 255]
+    assert sheet.locator(".pad-saw canvas").evaluate(read) == [28, 28, 255]
 
 
 def test_the_drawing_is_sent_as_280_by_280_whatever_the_density_of_the_screen(browser: Browser, app_url: str) -> None:
@@ -129,16 +151,16 @@ def test_a_wider_brush_leaves_more_ink(page: Page) -> None:
 
 
 @pytest.mark.parametrize("digit", ["0", "3", "8"])
-def test_an_example_is_loaded_as_ink_by_a_click(page: Page, digit: str) -> None:
-    act(page, f"Load an example of a {digit}")
-    assert answer(page) == digit
+def test_an_example_is_loaded_as_ink_by_a_click(sheet: Page, digit: str) -> None:
+    act(sheet, f"Load an example of a {digit}")
+    assert answer(sheet) == digit
 
 
 @pytest.mark.parametrize(("paper", "chalk"), [("#ffffff", "#102040"), ("#182028", "#f0f0e0")])
-def test_an_image_can_be_pasted_in_either_polarity(page: Page, paper: str, chalk: str) -> None:
+def test_an_image_can_be_pasted_in_either_polarity(sheet: Page, paper: str, chalk: str) -> None:
     # wider than high: the sheet around it must not become ink
-    before = settled(page)
-    page.evaluate(
+    before = settled(sheet)
+    sheet.evaluate(
         """async ([paper, chalk]) => {
             const canvas = Object.assign(document.createElement('canvas'), { width: 300, height: 200 });
             const pen = canvas.getContext('2d');
@@ -152,27 +174,27 @@ def test_an_image_can_be_pasted_in_either_polarity(page: Page, paper: str, chalk
         }""",
         [paper, chalk],
     )
-    wait_for_settled(page, before)
-    assert answer(page) == "7"
+    wait_for_settled(sheet, before)
+    assert answer(sheet) == "7"
 
 
 @pytest.mark.parametrize("shadow", [[], [(200, 80), (90, 140), (200, 260)], [(0, 30), (60, 300), (0, 300)]])
-def test_a_picture_without_ink_gets_advice(page: Page, shadow: list[tuple[int, int]]) -> None:
+def test_a_picture_without_ink_gets_advice(sheet: Page, shadow: list[tuple[int, int]]) -> None:
     photo = Image.new("RGB", (200, 300), (210, 205, 200))
     if shadow:  # which reaches the picture's border, but not that of the sheet
         ImageDraw.Draw(photo).polygon(shadow, fill=(105, 102, 100))
     paper = io.BytesIO()
     photo.save(paper, "PNG")
-    before = settled(page)
+    before = settled(sheet)
     files: FilePayload = {"name": "x.png", "mimeType": "image/png", "buffer": paper.getvalue()}
-    page.locator(".pad-file input").set_input_files(files)
-    wait_for_settled(page, before)
-    expect(page.locator(".pad-words")).to_contain_text("Nothing stands out from the paper")
+    sheet.locator(".pad-file input").set_input_files(files)
+    wait_for_settled(sheet, before)
+    expect(sheet.locator(".pad-words")).to_contain_text("Nothing stands out from the paper")
 
 
-def test_a_chosen_file_that_is_no_image_is_refused_with_a_message(page: Page) -> None:
-    page.locator(".pad-file input").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no image"})
-    expect(page.locator(".pad-words")).to_contain_text("not an image")
+def test_a_chosen_file_that_is_no_image_is_refused_with_a_message(sheet: Page) -> None:
+    sheet.locator(".pad-file input").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no image"})
+    expect(sheet.locator(".pad-words")).to_contain_text("not an image")
 
 
 def test_the_pad_reports_a_server_that_does_not_answer_and_recovers(desktop: BrowserContext, app_url: str) -> None:
@@ -214,17 +236,17 @@ def test_a_finger_draws_on_a_phone_and_does_not_scroll_the_page(browser: Browser
     context.close()
 
 
-def test_a_scribble_unlike_any_digit_gets_a_question_mark_and_a_message(page: Page) -> None:
+def test_a_scribble_unlike_any_digit_gets_a_question_mark_and_a_message(sheet: Page) -> None:
     scribble = [(0.2, 0.2), (0.8, 0.75), (0.25, 0.7), (0.75, 0.15), (0.5, 0.85), (0.15, 0.45), (0.85, 0.5), (0.4, 0.15)]
-    draw(page, scribble)
-    assert answer(page) == "?"
-    expect(page.locator(".pad-words")).to_have_text(
+    draw(sheet, scribble)
+    assert answer(sheet) == "?"
+    expect(sheet.locator(".pad-words")).to_have_text(
         re.compile(r"robust is not sure\. This does not look like a digit\.( Closest guess: \d \(.*%\)\.)?")
     )
-    draw(page, [(0.3, 0.3), (0.7, 0.7)])  # more of it
-    page.locator("[data-do=clear]").click()
-    draw(page, SEVEN)
-    assert answer(page) == "7"
+    draw(sheet, [(0.3, 0.3), (0.7, 0.7)])  # more of it
+    sheet.locator("[data-do=clear]").click()
+    draw(sheet, SEVEN)
+    assert answer(sheet) == "7"
 
 
 def test_the_scripts_of_the_pad_which_share_a_scope_declare_each_name_once() -> None:
