@@ -1,6 +1,7 @@
 """The tabs: their numbers are right, follow the drawing, and are not mixed up between visitors."""
 
 import copy
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from torch import nn
 from benchmarks.running_app import SEVEN, act, draw, open_app, watch_errors
 from bnmodel import CustomBatchNorm
 from bnmodel.data import load_sample
-from bnmodel.deploy.loading import FORMATS
+from bnmodel.deploy.loading import FORMATS, load_file
 from bnmodel.experiments import worked_example
 from bnmodel.experiments.batch_spread import BatchSpread
 from bnmodel.experiments.batch_statistics import custom_batchnorms
@@ -219,16 +220,25 @@ def test_the_difference_of_the_formats_is_the_largest_of_any_pair_and_digit() ->
     assert files.largest_difference(answers) == pytest.approx(0.2)
 
 
+loaded = functools.cache(load_file)
+
+
+@pytest.fixture
+def each_file_loads_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In all tests with this fixture together: torch.export's files take seconds to load."""
+    monkeypatch.setattr(files, "load_file", loaded)
+    monkeypatch.setattr(files, "_LOADED", {})
+
+
+@pytest.mark.usefixtures("each_file_loads_once")
 def test_the_formats_agree_on_the_example(example: Drawn) -> None:
     answers = [run(example.canvas)[0] for run in files.sketches(example.model.folder).values()]
     assert len(answers) == len(FORMATS) - 1  # the app's own answer is that of the third
     assert files.largest_difference([*answers, example.probabilities]) < 1e-5
 
 
-def test_the_export_tab_shows_the_apps_own_answer_while_the_other_files_are_loaded(
-    example: Drawn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "_LOADED", {})
+@pytest.mark.usefixtures("each_file_loads_once")
+def test_the_export_tab_shows_the_apps_own_answer_while_the_other_files_are_loaded(example: Drawn) -> None:
     first, whole = files.show(example)
     assert f"reads <b>{example.label}</b>" in first
     assert first.count("…</td>") == 20
