@@ -128,6 +128,7 @@ def test_a_run_beyond_the_limit_waits_with_a_message_and_starts_when_a_page_is_c
         train(page)
     last.locator("#conv-train").click()
     shows(last, BUSY)
+    last.wait_for_timeout(500)  # by now it would have begun
     assert len(trainer.begun) == MOST
     others[0].close()
     shows(last, "Training live")
