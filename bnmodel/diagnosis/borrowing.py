@@ -1,6 +1,5 @@
 """Borrow a model: eval mode without gradients, everything restored afterwards."""
 
-import copy
 import random
 import sys
 from collections import deque
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 GENERATORS = (torch.Generator, np.random.Generator, random.Random)
+CONTAINERS = (list, deque, dict, set)
+PLAIN = (bool, int, float, str, type(None))  # most attributes: skipped early, since isinstance(…, Tensor) is slow
 
 
 def bare(model: nn.Module) -> nn.Module:
@@ -59,13 +60,16 @@ def _contents(attributes: Iterable[dict[str, Any]]) -> tuple[list[Any], list[Ten
     waiting = [value for own in attributes for value in own.values()]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, Tensor):
+        if isinstance(value, CONTAINERS):
+            if id(value) not in found:
+                found[id(value)] = value
+                waiting += value.values() if isinstance(value, dict) else value
+        elif type(value) in PLAIN:
+            continue
+        elif isinstance(value, Tensor):
             tensors[id(value)] = value
         elif isinstance(value, GENERATORS):
             generators.append(value)
-        elif isinstance(value, (list, deque, dict, set)) and id(value) not in found:
-            found[id(value)] = value
-            waiting += value.values() if isinstance(value, dict) else value
     return list(found.values()), list(tensors.values()), generators
 
 
@@ -83,7 +87,7 @@ def borrowed(model: nn.Module) -> Iterator[None]:
     """Put `model` into eval mode without gradients; restore attributes, buffers and random state afterwards."""
     attributes = [(module, dict(vars(module))) for module in model.modules()]  # `training` is one
     containers, tensors, generators = _contents([own for _, own in attributes])
-    copies = [(value, copy.copy(value)) for value in containers]
+    copies = [(value, dict(value) if isinstance(value, dict) else list(value)) for value in containers]
     registered = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     others = [tensor for tensor in tensors if id(tensor) not in registered]
     restorers = [_restorer(generator) for generator in generators]

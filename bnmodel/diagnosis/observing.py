@@ -149,7 +149,9 @@ def observe(
 
 def same_random_numbers(batch: Batch) -> None:
     """Seed what a forward draws in eval mode, such as samples of a latent, alike in every pass over a batch."""
-    torch.manual_seed(batch.number)
+    torch.default_generator.manual_seed(batch.number)  # torch.manual_seed takes a millisecond before CUDA is initialised
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(batch.number)
 
 
 class FunctionalNorms(TorchFunctionMode):
