@@ -138,10 +138,9 @@ def _warn_of_unused_targets(examination: Examination) -> None:
 def _state_findings(examination: Examination) -> list[Finding]:
     """Findings that follow from the state of each layer that was called."""
     findings: list[Finding | None] = []
-    diverged = not all(bool(parameter.isfinite().all()) for parameter in examination.model.parameters())
     for name, norm in examination.called().items():
         own = state.batch_statistics(name, norm, name in examination.seen.dependent)
-        own = own or state.invalid(name, norm, diverged) or state.never_updated(name, norm)
+        own = own or state.invalid(name, norm, examination.model) or state.never_updated(name, norm)
         findings.append(own)
         findings.append(state.dead(name, norm, examination.dead[name]))
         if own is None:

@@ -194,13 +194,17 @@ def _depends_on_batch(norm: nn.Module, x: Tensor) -> bool:
         return False
     steps = [max(len(x) // 4, 1), 1, *(max(size // 8, 1) for size in x.shape[2:])]
     few = x[tuple(slice(None, None, step) for step in steps)][:4]
+
+    def normalised(rows: Tensor) -> Tensor:
+        return forward(norm, rows.clone())  # it may change its input in place
+
     for some in (few, x):  # four samples and few positions are enough, unless the forward needs all
         count = len(some) // 2
         try:
-            first, alone = forward(norm, some)[:count], forward(norm, some[:count])
+            first, alone = normalised(some)[:count], normalised(some[:count])
             if torch.equal(first, alone) or torch.allclose(first, alone, 1e-2, 1e-2, equal_nan=True):
                 return False
-            again = forward(norm, some)[:count]
+            again = normalised(some)[:count]
             return torch.allclose(first, again, 1e-2, 1e-2, equal_nan=True)  # else it is random
         except Exception:  # it takes other arguments, or returns no tensor
             continue

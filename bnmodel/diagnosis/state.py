@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnmodel.diagnosis.batchnorms import (
     Norm,
@@ -30,10 +30,10 @@ RECALIBRATE = "model = bnmodel.recalibrate(model, training_batches)"
 LOAD_EARLIER = "model.load_state_dict(state)  # of a checkpoint before the weights became NaN; train with a lower rate"
 
 
-def invalid(name: str, norm: Norm, diverged: bool = False) -> Finding | None:
+def invalid(name: str, norm: Norm, model: nn.Module) -> Finding | None:
     """NaN or infinite γ or β; NaN, infinite or negative values in the running statistics.
 
-    diverged: other weights of the model are not finite either, so that new statistics would not help.
+    New statistics do not help if other weights of `model` are not finite either.
     """
     broken_parameters = [key for key, value in norm.named_parameters(recurse=False) if not value.isfinite().all()]
     if broken_parameters:
@@ -57,6 +57,7 @@ def invalid(name: str, norm: Norm, diverged: bool = False) -> Finding | None:
         (int((var < 0).sum()), "of negative variance"),
     ]
     what = ", ".join(f"{count} {word}" for count, word in counts if count)
+    diverged = not all(bool(parameter.isfinite().all()) for parameter in model.parameters())
     return Finding(
         "invalid-statistics",
         "error",

@@ -164,7 +164,7 @@ class Watch:
         self._latest[name].append((distance, ratio))
         found = [state.batch_statistics(name, norm), state.dead(name, norm, negligible)]
         if running is not None and not (math.isfinite(distance) and 0 < ratio < math.inf):
-            found.append(state.invalid(name, norm))
+            found.append(state.invalid(name, norm, self.model))
         if running is not None and (norm.momentum == 0 or not norm.track_running_stats):
             found.append(state.never_updated(name, norm))
         if values < TINY:
