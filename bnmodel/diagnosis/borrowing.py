@@ -5,8 +5,10 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import is_dataclass
 from functools import partial
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -52,8 +54,12 @@ def _eagerly() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def _contents(attributes: Iterable[dict[str, Any]]) -> tuple[list[Any], list[Tensor], list[Any]]:
-    """Lists, deques, dicts and sets among `attributes` and inside them; tensors and random generators in these."""
+def _contents(attributes: Iterable[dict[str, Any]], files: set[str]) -> tuple[list[Any], list[Tensor], list[Any]]:
+    """Lists, deques, dicts and sets among `attributes` and inside them; tensors and random generators in these.
+
+    The attributes of an object are such a dict if it is a data class or its class is defined in one of the Python
+    modules `files`. Other objects, such as a trainer, may refer to anything.
+    """
     found: dict[int, Any] = {}
     tensors: dict[int, Tensor] = {}
     generators: list[Any] = []
@@ -70,7 +76,14 @@ def _contents(attributes: Iterable[dict[str, Any]]) -> tuple[list[Any], list[Ten
             tensors[id(value)] = value
         elif isinstance(value, GENERATORS):
             generators.append(value)
+        elif _holds_state(value, files):
+            waiting.append(vars(value))
     return list(found.values()), list(tensors.values()), generators
+
+
+def _holds_state(value: Any, files: set[str]) -> bool:
+    plain = not isinstance(value, (type, nn.Module)) and hasattr(value, "__dict__")
+    return plain and (isinstance(value, SimpleNamespace) or is_dataclass(value) or type(value).__module__ in files)
 
 
 def _restorer(generator: Any) -> Callable[[], object]:
@@ -86,7 +99,9 @@ def _restorer(generator: Any) -> Callable[[], object]:
 def borrowed(model: nn.Module) -> Iterator[None]:
     """Put `model` into eval mode without gradients; restore attributes, buffers and random state afterwards."""
     attributes = [(module, dict(vars(module))) for module in model.modules()]  # `training` is one
-    containers, tensors, generators = _contents([own for _, own in attributes])
+    containers, tensors, generators = _contents(
+        [own for _, own in attributes], {type(module).__module__ for module, _ in attributes}
+    )
     copies = [(value, dict(value) if isinstance(value, dict) else list(value)) for value in containers]
     registered = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     others = [tensor for tensor in tensors if id(tensor) not in registered]
@@ -106,6 +121,6 @@ def borrowed(model: nn.Module) -> Iterator[None]:
                 container.extend(before) if isinstance(container, (list, deque)) else container.update(before)
             for restore in restorers:
                 restore()
-            for tensor, before in contents:
-                if not torch.equal(tensor, before):
-                    tensor.detach().copy_(before)
+            for tensor, content in contents:
+                if not torch.equal(tensor, content):
+                    tensor.detach().copy_(content)

@@ -79,7 +79,7 @@ def diagnose(
 
 def _examine(examination: Examination, reference: list[Batch] | None) -> Report:
     examination.measure()
-    _warn_of_unused_targets(examination)
+    _warn_of_unused_parts(examination)
     fits_reference = {} if reference is None else examination.deviations_from(reference)
     findings = _state_findings(examination)
     definite = {finding.layer for finding in findings if finding.severity == "error" and finding.code != "mixed-modes"}
@@ -113,10 +113,31 @@ def _examine(examination: Examination, reference: list[Batch] | None) -> Report:
     )
 
 
-def _warn_of_unused_targets(examination: Examination) -> None:
-    targets, outcome = examination.batches[0].targets, examination.in_eval.outcome()
+def _warn_of_unused_parts(examination: Examination) -> None:
+    """Warn of outputs, targets or a loss by which the passes could not be compared."""
+    targets = examination.batches[0].targets
     if examination.loss is not None and targets is None:
-        warnings.warn("loss: not used, since the batches have no targets; pass (inputs, targets)", stacklevel=4)
+        _warn("loss: not used, since the batches have no targets; pass (inputs, targets)")
+    if not any(examination.in_eval.heads.values()):
+        _warn(
+            "outputs: expected a tensor with a row per sample, received none, so that the effect of findings is not "
+            "measured; return it from the model's forward, or pass forward=lambda model, batch: ..."
+        )
+    elif examination.embeddings:
+        _warn(
+            "targets: the outputs do not predict these classes in any mode, so that their values are compared without "
+            "targets, as embeddings; if they are scores of classes, check the order of the targets, or pass loss="
+        )
+    elif _targets_fit_nothing(examination):
+        kind = f"{targets.dtype} {list(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+        _warn(
+            f"targets: expected int64 classes, or values of the outputs' shape, received {kind}, which fit no output; "
+            "predictions are compared without targets; convert them, or pass loss="
+        )
+
+
+def _targets_fit_nothing(examination: Examination) -> bool:
+    targets, outcome = examination.batches[0].targets, examination.in_eval.outcome()
     plain = isinstance(targets, Tensor) or (
         isinstance(targets, list) and all(isinstance(each, (int, float, str)) for each in targets)
     )
@@ -124,15 +145,12 @@ def _warn_of_unused_targets(examination: Examination) -> None:
     if examination.forward is not None and isinstance(inputs, (tuple, list)):
         inputs = inputs[0]
     if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and inputs.shape == targets.shape:
-        return  # real and generated images, rather than inputs and targets
-    if not plain or outcome.loss is not None or outcome.accuracy is not None:
-        return
-    kind = f"{targets.dtype} {list(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
-    warnings.warn(
-        f"targets: expected int64 classes, or values of the outputs' shape, received {kind}, which fit no output; "
-        "predictions are compared without targets; convert them, or pass loss=",
-        stacklevel=4,
-    )
+        return False  # real and generated images, rather than inputs and targets
+    return plain and outcome.loss is None and outcome.accuracy is None
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=5)  # of the call of `diagnose`
 
 
 def _state_findings(examination: Examination) -> list[Finding]:

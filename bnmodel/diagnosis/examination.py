@@ -52,6 +52,7 @@ class Examination:
     in_eval: Scores = field(default_factory=Scores)
     in_train: Scores = field(default_factory=Scores)
     in_reference: Scores = field(default_factory=Scores)
+    embeddings: bool = False  # the targets are classes, but the outputs are not scores of these
 
     def measure(self) -> None:
         """One pass in eval mode and one with batch statistics."""
@@ -61,6 +62,11 @@ class Examination:
         )
         self._measure_deviations()
         self.dead = {name: self._dead(name) for name in self.seen.order}
+        passes = (self.in_eval, self.in_train)
+        if self.loss is None and all(each.by_chance() for each in passes) and not self.batches_mislead():
+            self.embeddings = True
+            for scores in passes:
+                scores.without_targets(scores.heads)
 
     def called(self) -> dict[str, Norm]:
         """The layers that were called, in the order of their first call."""
@@ -184,18 +190,16 @@ class Examination:
 
     def deviations_from(self, reference: list[Batch]) -> dict[str, Deviation]:
         """Deviation of each layer's running statistics from the population of other batches."""
-
-        def consume(batch: Batch, outputs: Any) -> None:
-            self.in_reference.heads[batch.number] = score(batch, outputs, self.loss)
-
+        consume = self._into(self.in_reference)
         return self._deviations(_expected(observe(self.model, self.norms, reference, self.forward, consume)))
 
     def _into(self, scores: Scores) -> Callable[[Batch, Any], None]:
         """A function that scores the outputs of a batch."""
-        index = {id(batch): position for position, batch in enumerate(self.batches)}
 
         def consume(batch: Batch, outputs: Any) -> None:
-            scores.heads[index[id(batch)]] = score(batch, outputs, self.loss)
+            scores.heads[batch.number] = score(batch, outputs, self.loss)
+            if self.embeddings:
+                scores.without_targets((batch.number,))
 
         return consume
 

@@ -149,7 +149,7 @@ def observe(
 
 def same_random_numbers(batch: Batch) -> None:
     """Seed what a forward draws in eval mode, such as samples of a latent, alike in every pass over a batch."""
-    torch.default_generator.manual_seed(batch.number)  # torch.manual_seed takes a millisecond before CUDA is initialised
+    torch.default_generator.manual_seed(batch.number)  # torch.manual_seed takes a millisecond without CUDA
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(batch.number)
 
@@ -196,7 +196,8 @@ def _depends_on_batch(norm: nn.Module, x: Tensor) -> bool:
     few = x[tuple(slice(None, None, step) for step in steps)][:4]
 
     def normalised(rows: Tensor) -> Tensor:
-        return forward(norm, rows.clone())  # it may change its input in place
+        outputs: Tensor = forward(norm, rows.clone())  # it may change its input in place
+        return outputs
 
     for some in (few, x):  # four samples and few positions are enough, unless the forward needs all
         count = len(some) // 2

@@ -6,7 +6,7 @@ estimator: Cochran 1977, *Sampling Techniques*, chapter 7).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,7 @@ Kind = Literal["accuracy", "balanced accuracy", "loss", "answers"]
 LEAST_CONTROLLED = 16  # samples from which a control variate is used
 FIELD = 64  # values of a sample from which they count as those of an image or series
 MOVED = 0.5  # a numeric output has changed if it moved by more, in standard deviations over samples
+CHANCE = 1.5  # largest mean recall over classes that counts as chance, relative to 1/classes
 RARE = 8  # least number of samples of the rarest class for balanced accuracy
 IMBALANCED = 3  # least ratio of the largest class to the smallest for it
 VARIED = 0.95  # share of samples with the same answer from which (N, K) outputs are not scores of classes
@@ -109,6 +110,20 @@ class Scores:
             None if losses is None or not len(losses) else float(losses.mean()),
             None if correct is None or not len(correct) else float(correct.mean()),
         )
+
+    def by_chance(self) -> bool:
+        """Whether the outputs do not tell the classes of the targets, three or more, apart: they may be embeddings."""
+        correct, classes = self._joined("correct"), self._joined("classes")
+        if correct is None or classes is None or any(len(heads) != 1 for heads in self.heads.values()):
+            return False
+        _, inverse, counts = classes.unique(return_inverse=True, return_counts=True)
+        recall = inverse.bincount(weights=correct) / counts
+        return len(counts) > 2 and float(recall.mean()) <= CHANCE / len(counts)
+
+    def without_targets(self, indices: Iterable[int]) -> None:
+        """Forget the targets in some batches: the values of the outputs are compared instead."""
+        for index in indices:
+            self.heads[index] = [head.unlabelled or head for head in self.heads[index]]
 
     def accuracy_lost(self, reference: "Scores") -> str:
         """Accuracy here and on the reference if it is lower by as much as an error, beyond chance; otherwise ""."""

@@ -32,6 +32,7 @@ class Head:
         losses: (N,), or None.
         balanced: (N,) mean recall over the classes present in a sample, if it has several targets: most pixels are
             background, most labels are absent.
+        unlabelled: the same (N, K) outputs, which may be embeddings rather than scores, without the targets.
     """
 
     answers: Tensor
@@ -40,6 +41,7 @@ class Head:
     balanced: Tensor | None = None
     classes: Tensor | None = None
     values: Tensor | None = None
+    unlabelled: "Head | None" = None
 
     @property
     def gauge(self) -> Tensor | None:
@@ -75,7 +77,7 @@ def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
         head = head or Head(_answers(found[0][1]) if found else torch.zeros(batch.samples, 0))
         head.losses = _own_losses(loss, outputs, batch)
         heads = [head]
-    return heads or [Head(_answers(output), values=_scores(output)) for _, output in found]
+    return heads or [_unlabelled(output) for _, output in found]
 
 
 def _joined(outputs: Sequence[Any]) -> Any:
@@ -179,6 +181,7 @@ def _require_classes(outputs: Sequence[Tensor], target: Tensor) -> None:
 
 
 def _classes(output: Tensor, target: Tensor) -> Head:
+    unlabelled = _unlabelled(output) if output.dim() == 2 else None
     output = output.float().reshape(len(output), output.size(1), -1)  # (N, K, P)
     target = target.long().reshape(len(output), -1)  # (N, P)
     step = -(-target.size(1) // MAX_POSITIONS)
@@ -199,7 +202,7 @@ def _classes(output: Tensor, target: Tensor) -> Head:
     losses = ((nll.double() * valid).sum(1) / counts).cpu()
     if target.size(1) == 1 or output.size(1) > MAX_BALANCED:
         single = target[:, 0].cpu() if target.size(1) == 1 else None
-        return Head(_thinned(answers).cpu(), correct.cpu(), losses, classes=single)
+        return Head(_thinned(answers).cpu(), correct.cpu(), losses, classes=single, unlabelled=unlabelled)
     balanced = _balanced(right, torch.where(valid, target, output.size(1)), output.size(1))
     return Head(_thinned(answers).cpu(), correct.cpu(), losses, balanced.cpu())
 
@@ -210,6 +213,10 @@ def _balanced(right: Tensor, target: Tensor, classes: int) -> Tensor:
     present = right.new_zeros(shape).scatter_add_(1, target, torch.ones_like(right))[:, :classes]
     hits = right.new_zeros(shape).scatter_add_(1, target, right)[:, :classes]
     return (hits / present.clamp(min=1)).sum(1) / (present > 0).sum(1).clamp(min=1)
+
+
+def _unlabelled(output: Tensor) -> Head:
+    return Head(_answers(output), values=_scores(output))
 
 
 def _answers(output: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 import copy
 import random
 from collections import OrderedDict, defaultdict, deque
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,41 @@ def test_containers_of_all_kinds_are_restored(drifted: nn.Module, digits: zoo.Da
     assert model.kept[0].tolist() == [1, 1]
     assert torch.equal(model.generators[0].get_state(), expected[1])
     assert drawn(model.generators[1:]) == expected[0]
+
+
+class Memory:
+    """A class of this file, as its networks."""
+
+    def __init__(self) -> None:
+        self.calls, self.sizes, self.last = 0, [0], torch.zeros(1)
+
+
+@dataclass
+class Counted:
+    calls: int = 0
+
+
+class Delegating(Remembering):
+    """Keeps what it saw in objects."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(inner)
+        self.memory, self.several = Memory(), [Counted(), SimpleNamespace(calls=0)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for each in (self.memory, *self.several):
+            each.calls += 1
+        self.memory.sizes.append(len(x))
+        self.memory.last.add_(1)
+        return self.inner(x)
+
+
+def test_objects_that_keep_state_are_restored(drifted: nn.Module, digits: zoo.Data) -> None:
+    model = Delegating(drifted)
+    diagnose(model, digits.batches())
+    assert [each.calls for each in (model.memory, *model.several)] == [0, 0, 0]
+    assert model.memory.sizes == [0]
+    assert model.memory.last.item() == 0
 
 
 def test_reading_from_a_loader_keeps_the_random_state(cnn: nn.Module, digits: zoo.Data) -> None:

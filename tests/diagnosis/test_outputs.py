@@ -142,3 +142,59 @@ def test_a_gain_in_loss_is_measured_on_all_batches() -> None:
     assert gain is not None
     assert (gain.kind, gain.samples) == ("loss", 500)
     assert 0 < gain.value <= 1
+
+
+def supervised_contrastive(embeddings: Tensor, classes: Tensor) -> Tensor:
+    """Khosla et al. 2020: embeddings of a class are similar, others are not."""
+    unit = nn.functional.normalize(embeddings)
+    similar = (unit @ unit.T / 0.1).fill_diagonal_(-1e9)
+    same = (classes[:, None] == classes).float().fill_diagonal_(0)
+    return -(similar.log_softmax(1) * same).sum(1).div(same.sum(1).clamp(min=1)).mean()
+
+
+@pytest.mark.parametrize("width", [10, 64])
+def test_embeddings_with_classes_as_targets_are_compared_by_their_values(digits: zoo.Data, width: int) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(zoo.cnn(), nn.ReLU(), nn.Linear(10, width))
+
+    data = zoo.Data(digits.train, digits.test, supervised_contrastive)
+    model = zoo.trained(build, data, steps=150).eval()
+    with pytest.warns(UserWarning, match="do not predict these classes"):
+        assert diagnose(model, digits.batches()).sound
+    with pytest.warns(UserWarning, match="do not predict these classes"):
+        report = diagnose(drifted(model, digits.test[0]), digits.batches())
+    assert "stale-statistics" in serious(report)
+    assert report.recalibration is not None
+    assert report.recalibration.kind == "answers"
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_model_without_outputs_is_named_as_the_reason(digits: zoo.Data, labelled: bool) -> None:
+    class Silent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = zoo.built(zoo.cnn, digits)
+
+        def forward(self, x: Tensor) -> None:
+            self.inner(x)
+
+    batches = digits.batches() if labelled else [x for x, _ in digits.batches()]
+    with pytest.warns(UserWarning, match="outputs: expected a tensor with a row per sample") as caught:
+        diagnose(Silent().eval(), batches)
+    assert len(caught) == 1
+
+
+class InPlaceNorm(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        normalised = super().forward(x)
+        return normalised if self.training else x.copy_(normalised)
+
+
+def test_a_norm_that_overwrites_its_input_is_measured_on_what_the_model_computes(digits: zoo.Data) -> None:
+    inner = nn.Sequential(nn.Conv2d(1, 8, 3), InPlaceNorm(8), nn.Flatten(), nn.Linear(288, 10))
+    model = zoo.train(inner, digits, steps=60).eval()
+    report = diagnose(model, digits.batches())
+    with torch.no_grad():
+        expected = torch.cat([nn.functional.cross_entropy(model(x), y, reduction="none") for x, y in digits.batches()])
+    assert report.eval_outcome.loss == pytest.approx(float(expected.mean()), rel=1e-6)
+    assert report.sound
