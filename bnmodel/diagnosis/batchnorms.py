@@ -17,12 +17,13 @@ def named_batch_norms(model: nn.Module) -> dict[str, Norm]:
     Subclasses whose running statistics are not one mean and one variance per channel are left out.
 
     Raises:
-        ValueError: a lazy module is not initialised, a parameter is on the meta device, or a batch norm is scripted.
+        ValueError: a lazy module is not initialised, a parameter or buffer is on the meta device, or a batch norm is
+            scripted.
     """
-    for name, parameter in model.named_parameters():
-        if is_lazy(parameter):
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
             raise ValueError(f"{name}: expected an initialised module, received a lazy one; run one forward pass first")
-        if parameter.is_meta:
+        if tensor.is_meta:
             raise ValueError(f"{name}: expected values, received a meta tensor; load the weights first")
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule) and "BatchNorm" in module.original_name:

@@ -62,11 +62,16 @@ class Examination:
         )
         self._measure_deviations()
         self.dead = {name: self._dead(name) for name in self.seen.order}
+        self._find_embeddings()
+
+    def _find_embeddings(self) -> None:
+        """Compare outputs by their values if they predict the targets no better than chance, and are not constant."""
         passes = (self.in_eval, self.in_train)
-        if self.loss is None and all(each.by_chance() for each in passes) and not self.batches_mislead():
-            self.embeddings = True
-            for scores in passes:
-                scores.without_targets(scores.heads)
+        if self.loss is not None or not all(scores.by_chance() for scores in passes):
+            return
+        self.embeddings = not (self.in_train.collapsed() or self.batches_mislead())
+        for scores in passes if self.embeddings else ():
+            scores.without_targets(scores.heads)
 
     def called(self) -> dict[str, Norm]:
         """The layers that were called, in the order of their first call."""

@@ -134,6 +134,12 @@ def observe(
                 outputs = call(model, batch, forward)
             consume(batch, outputs)
     result.functional = list(functional.found)
+    _summarise(moments, result)
+    return result
+
+
+def _summarise(moments: dict[str, list[Moments]], result: Observed) -> None:
+    """Put the statistics of each layer, from its sums per call, into `result`."""
     for name, calls in moments.items():
         statistics = reduce(Moments.merged, calls).statistics()
         if statistics is None:
@@ -144,7 +150,6 @@ def observe(
         result.centres[name] = calls[0].centre if calls[0].subtract else None
         if len(calls) > 1:
             result.by_call[name] = [each for part in calls if (each := part.statistics()) is not None]
-    return result
 
 
 def same_random_numbers(batch: Batch) -> None:

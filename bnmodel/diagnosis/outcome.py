@@ -120,6 +120,11 @@ class Scores:
         recall = inverse.bincount(weights=correct) / counts
         return len(counts) > 2 and float(recall.mean()) <= CHANCE / len(counts)
 
+    def collapsed(self) -> bool:
+        """Whether nearly all samples have the same answer."""
+        answers = self._joined("answers")
+        return answers is None or int(answers.flatten().bincount().max()) >= VARIED * len(answers)
+
     def without_targets(self, indices: Iterable[int]) -> None:
         """Forget the targets in some batches: the values of the outputs are compared instead."""
         for index in indices:

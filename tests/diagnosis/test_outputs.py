@@ -168,6 +168,11 @@ def test_embeddings_with_classes_as_targets_are_compared_by_their_values(digits:
     assert report.recalibration.kind == "answers"
 
 
+def test_a_classifier_with_constant_outputs_keeps_its_accuracy(cnn: nn.Module, digits: zoo.Data) -> None:
+    cnn.get_submodule("12").weight.data.zero_()
+    assert diagnose(cnn, digits.batches()).eval_outcome.accuracy == pytest.approx(0.1, abs=0.05)
+
+
 @pytest.mark.parametrize("labelled", [False, True])
 def test_a_model_without_outputs_is_named_as_the_reason(digits: zoo.Data, labelled: bool) -> None:
     class Silent(nn.Module):

@@ -149,6 +149,8 @@ def test_statistics_that_cannot_be_used_are_refused(model: nn.Module, x: Tensor,
 def test_a_model_without_values_is_refused() -> None:
     with pytest.raises(ValueError, match="received a meta tensor"):
         diagnose(nn.Sequential(nn.BatchNorm1d(3)).to("meta"), [torch.rand(8, 3)])
+    with pytest.raises(ValueError, match=r"1.running_mean: .* received a meta tensor"):
+        diagnose(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False, device="meta")), [torch.rand(8, 3)])
 
 
 @pytest.mark.parametrize("options", [{"loss": "mse"}, {"forward": "call"}])
