@@ -112,13 +112,22 @@ class Scores:
         )
 
     def by_chance(self) -> bool:
-        """Whether the outputs do not tell the classes of the targets, three or more, apart: they may be embeddings."""
+        """Whether the outputs do not tell the targets' classes apart, three or more, and are at least twice as many.
+
+        They may be embeddings. A classifier without training has about as many outputs as there are classes.
+        """
         correct, classes = self._joined("correct"), self._joined("classes")
         if correct is None or classes is None or any(len(heads) != 1 for heads in self.heads.values()):
             return False
-        _, inverse, counts = classes.unique(return_inverse=True, return_counts=True)
+        unlabelled = [head.unlabelled for heads in self.heads.values() for head in heads]
+        outputs = [one.values for one in unlabelled if one is not None and one.values is not None]
+        if len(outputs) < len(unlabelled):
+            return False
+        width = outputs[0].size(1)
+        found, inverse, counts = classes.unique(return_inverse=True, return_counts=True)
         recall = inverse.bincount(weights=correct) / counts
-        return len(counts) > 2 and float(recall.mean()) <= CHANCE / len(counts)
+        few = len(counts) > 2 and width >= 2 * (int(found.max()) + 1)
+        return few and float(recall.mean()) <= CHANCE / len(counts)
 
     def collapsed(self) -> bool:
         """Whether nearly all samples have the same answer."""

@@ -152,10 +152,9 @@ def supervised_contrastive(embeddings: Tensor, classes: Tensor) -> Tensor:
     return -(similar.log_softmax(1) * same).sum(1).div(same.sum(1).clamp(min=1)).mean()
 
 
-@pytest.mark.parametrize("width", [10, 64])
-def test_embeddings_with_classes_as_targets_are_compared_by_their_values(digits: zoo.Data, width: int) -> None:
+def test_embeddings_with_classes_as_targets_are_compared_by_their_values(digits: zoo.Data) -> None:
     def build() -> nn.Module:
-        return nn.Sequential(zoo.cnn(), nn.ReLU(), nn.Linear(10, width))
+        return nn.Sequential(zoo.cnn(), nn.ReLU(), nn.Linear(10, 64))
 
     data = zoo.Data(digits.train, digits.test, supervised_contrastive)
     model = zoo.trained(build, data, steps=150).eval()
@@ -168,7 +167,8 @@ def test_embeddings_with_classes_as_targets_are_compared_by_their_values(digits:
     assert report.recalibration.kind == "answers"
 
 
-def test_a_classifier_with_constant_outputs_keeps_its_accuracy(cnn: nn.Module, digits: zoo.Data) -> None:
+def test_a_classifier_at_chance_keeps_its_accuracy(cnn: nn.Module, digits: zoo.Data) -> None:
+    assert diagnose(zoo.built(zoo.cnn, digits), digits.batches()).eval_outcome.accuracy is not None
     cnn.get_submodule("12").weight.data.zero_()
     assert diagnose(cnn, digits.batches()).eval_outcome.accuracy == pytest.approx(0.1, abs=0.05)
 
