@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from bnmodel.deploy.nodes import dtype_of, is_tensor, named_arguments, same_shape, shape
-from bnmodel.deploy.views import merge_views, viewed
+from bnmodel.deploy.reshapes import merge_reshapes, reshaped
 
 aten = torch.ops.aten
 LEAST = 3  # width of a window that is worth pooling
@@ -44,7 +44,7 @@ def with_pooling(original: fx.GraphModule) -> fx.GraphModule | None:
     for node in list(graph.nodes):
         if node in created and len(shape(node)) == 3 and all(isinstance(size, int) for size in shape(node)):
             _in_four_dimensions(node)
-    merge_views(graph)
+    merge_reshapes(graph)
     graph.eliminate_dead_code()
     pooled.recompile()
     return pooled
@@ -75,11 +75,11 @@ def _in_four_dimensions(pool: fx.Node) -> None:
     assert isinstance(source, fx.Node)
     graph, sizes = pool.graph, list(shape(pool))
     with graph.inserting_before(pool):
-        pool.args = (viewed(source, [1, *shape(source)]), *rest)
+        pool.args = (reshaped(source, [1, *shape(source)]), *rest)
     pool.meta = {"val": pool.meta["val"][None]}
     with graph.inserting_after(pool):
-        view = viewed(pool, sizes)
-    pool.replace_all_uses_with(view, lambda user: user is not view)
+        result = reshaped(pool, sizes)
+    pool.replace_all_uses_with(result, lambda user: user is not result)
 
 
 def _windows(graph: fx.Graph) -> dict[fx.Node, Window]:
