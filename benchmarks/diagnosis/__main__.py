@@ -81,20 +81,20 @@ def with_fused_activations() -> nn.Module:
     return model
 
 
-def images(samples: int, size: int, batch: int, channels: int = 3) -> Callable[[], Inputs]:
-    return lambda: list(torch.randn(samples, channels, size, size).split(batch))
+def images(size: int, channels: int = 3) -> Callable[[], Inputs]:
+    return lambda: list(torch.randn(256, channels, size, size).split(16))
 
 
 TIMED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]] = {
-    "resnet18": (models.resnet18, images(64, 112, 8)),
-    "mobilenet_v3_small": (models.mobilenet_v3_small, images(64, 160, 8)),
-    "densenet121": (models.densenet121, images(32, 96, 4)),
-    "U-Net": (lambda: zoo.UNet(16), images(64, 64, 8, 1)),
-    "LSTM": (lambda: zoo.Recurrent(28, 128), images(512, 28, 32, 1)),
-    "DataParallel": (lambda: nn.DataParallel(models.resnet18()), images(64, 96, 8)),
+    "resnet18": (models.resnet18, images(112)),
+    "mobilenet_v3_small": (models.mobilenet_v3_small, images(160)),
+    "densenet121": (models.densenet121, images(96)),
+    "U-Net": (lambda: zoo.UNet(16), images(64, 1)),
+    "LSTM": (lambda: zoo.Recurrent(28, 128), images(28, 1)),
+    "DataParallel": (lambda: nn.DataParallel(models.resnet18()), images(96)),
 }
 if find_spec("timm"):
-    TIMED["timm's BatchNormAct2d"] = with_fused_activations, images(64, 128, 8)
+    TIMED["timm's BatchNormAct2d"] = with_fused_activations, images(128)
 
 
 def ratio(build: Callable[[], nn.Module], inputs: Callable[[], Inputs]) -> dict[str, float]:

@@ -16,7 +16,8 @@ def confusion_table(result: dict[str, Any]) -> str:
     found, times = result["healthy"], result["time"].items()
     others = (
         f"{result['seeds']} seeds per fault. Of {found['checkups']} check-ups of {found['networks']} healthy networks, "
-        f"{len(found['alarms'])} reported an error or a warning.\nCost of a check-up, in evaluation passes: "
+        f"{len(found['alarms'])} reported an error or a warning.\n"
+        "Cost of a check-up, in evaluation passes over the same 256 samples in batches of 16: "
         + ", ".join(f"{name} {ratio['sound']:.1f} (drifted {ratio['drifted']:.1f})" for name, ratio in times)
         + ".\nCost of `watch` per training step: "
         + ", ".join(f"{name} {100 * max(share, 0):.1f}%" for name, share in result["watch"].items())

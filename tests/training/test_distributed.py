@@ -146,7 +146,7 @@ def test_in_eval_mode_nothing_is_shared(both) -> None:  # type: ignore[no-untype
 
 def test_a_transform_of_a_synchronised_layer_is_refused(both) -> None:  # type: ignore[no-untyped-def]
     for results in both:
-        assert "synchronised=True does not support them" in next(iter(results["vmap"]))
+        assert "expected synchronised=False" in next(iter(results["vmap"]))
 
 
 def test_one_value_per_channel_in_all_processes_together_is_refused(both) -> None:  # type: ignore[no-untyped-def]
