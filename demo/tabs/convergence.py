@@ -205,28 +205,25 @@ def only_with_norm(sweep: Sweep, initializer: str, rate: float) -> bool:
 
 def in_claims(sweep: Sweep) -> str:
     """The lecture's three claims with their numbers, and whether they hold (HTML)."""
-    titles = (
-        "The lecture’s claim, and whether it holds here",
-        f"After {sweep.steps} steps",
-        *(STYLES[p][2] for p in POSITIONS),
-    )
+    titles = (f"After {sweep.steps} steps", *(STYLES[p][2] for p in POSITIONS))
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     body = ""
     for claim in claims(sweep):
-        first = f'<th scope="rowgroup" rowspan="{len(claim.measures)}"><b>{claim.name}: {claim.verdict}</b></th>'
+        rows = f'<tr><th scope="rowgroup" colspan="{len(titles)}"><b>{claim.name}: {claim.verdict}</b></th></tr>'
         for measure in claim.measures:
             values = "".join(f"<td>{in_interval(measure, position)}</td>" for position in POSITIONS)
-            body += f'<tr>{first}<th scope="row">{measure.name}</th>{values}</tr>'
-            first = ""
-    table = f'<div class="table claims"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+            rows += f'<tr><th scope="row">{measure.name}</th>{values}</tr>'
+        body += f"<tbody>{rows}</tbody>"
+    table = f'<div class="table claims"><table><thead><tr>{head}</tr></thead>{body}</table></div>'
     note = f"<p>{CLAIMS.format(seeds=sweep.seeds)}</p>"
     return f"<h3>The three claims, tested</h3>{note}{table}"
 
 
 def in_interval(measure: Measure, position: str) -> str:
-    """A mean and its interval, bold where batch norm is better than none (HTML)."""
-    shown = str(measure.interval(position))
-    return f"<b>{shown}</b>" if position != "none" and measure.better(position) else shown
+    """A mean, bold where batch norm is better than none, and its interval on a line below (HTML)."""
+    mean, opening, interval = str(measure.interval(position)).partition(" (")
+    mean = f"<b>{mean}</b>" if position != "none" and measure.better(position) else mean
+    return f"{mean} <small>({interval}</small>" if opening else mean
 
 
 def draw(result: Convergence, state: State, earlier: Sequence[Convergence] = ()) -> str:

@@ -214,13 +214,18 @@ def test_the_page_says_with_how_many_seeds_a_setting_diverged():
 
 
 def test_the_claims_are_a_table_of_a_line_per_measure_and_a_column_per_position_of_the_norm(shipped):
-    rows = re.findall(r"<tr>(.*?)</tr>", tab.in_claims(shipped).split("<tbody>")[1])
-    assert [len(re.findall("<td>", row)) for row in rows] == [3] * len(rows)
-    assert sum(int(n) for n in re.findall(r'rowspan="(\d)"', "".join(rows))) == len(rows)
+    groups = tab.in_claims(shipped).split("<tbody>")[1:]
+    rows = [re.findall(r"<tr>(.*?)</tr>", group) for group in groups]
+    assert [len(group) - 1 for group in rows] == [len(claim.measures) for claim in claims(shipped)]
+    assert [len(re.findall("<td>", row)) for group in rows for row in group[1:]] == [3] * sum(len(g) - 1 for g in rows)
+    assert [group[0] for group in rows] == [
+        f'<th scope="rowgroup" colspan="4"><b>{claim.name}: {claim.verdict}</b></th>' for claim in claims(shipped)
+    ]
     learned = claims(shipped)[0].measures[0]
-    values = [value.replace("<b>", "").replace("</b>", "") for value in re.findall("<td>(.*?)</td>", rows[0])]
+    cells = re.findall("<td>(.*?)</td>", rows[0][1])
+    values = [re.sub("<.*?>", "", cell) for cell in cells]
     assert values == [str(learned.interval(position)) for position in POSITIONS]
-    assert ["<b>" in value for value in re.findall("<td>(.*?)</td>", rows[0])] == [
+    assert ["<b>" in cell for cell in cells] == [
         False,
         *(learned.better(position) for position in POSITIONS[1:]),
     ]
