@@ -1,27 +1,11 @@
 """Successive changes of shape are merged, with the same values."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor, nn
+from graph_helpers import Function, Of, graph_of
 
 from bnmodel.deploy.nodes import operator_name
 from bnmodel.deploy.reshapes import merge_reshapes
-
-Function = Callable[[Tensor], Tensor]
-
-
-class Of(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
 
 CASES: dict[str, tuple[Function, list[str]]] = {
     "undone": (lambda x: x.unsqueeze(0).squeeze(0) + 1, ["add"]),
@@ -38,7 +22,7 @@ CASES: dict[str, tuple[Function, list[str]]] = {
 def test_changes_of_shape_are_merged(name: str) -> None:
     function, operators = CASES[name]
     x = torch.randn(10, 12)
-    graph = torch.export.export(Of(function), (x,)).module()
+    graph = graph_of(function, x)
     merge_reshapes(graph.graph)
     graph.recompile()
     assert [operator_name(node) for node in graph.graph.nodes if operator_name(node)] == operators

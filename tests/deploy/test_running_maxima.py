@@ -1,6 +1,5 @@
 """Running maxima become max pooling in ONNX files, with the same values."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +8,16 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from graph_helpers import Function, Of, graph_of
+from torch import Tensor
 
 from bnmodel.data.ruled_lines import around
 from bnmodel.data.shadows import highest
 from bnmodel.deploy import certify
 from bnmodel.deploy.running_maxima import with_pooling
 
-Function = Callable[[Tensor], Tensor]
+X = torch.zeros(4, 20, 24)
 POOL = torch.ops.aten.max_pool2d.default
-
-
-class Of(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def maximum(*values: Tensor) -> Tensor:
@@ -72,17 +61,13 @@ OTHERS: dict[str, Function] = {
 }
 
 
-def graph_of(function: Function) -> torch.fx.GraphModule:
-    return torch.export.export(Of(function), (torch.zeros(4, 20, 24),)).module()
-
-
 @pytest.mark.parametrize(
     ("function", "kernels"),
     [(around, [[3, 3]]), (highest, [[13, 13]]), (of_columns, [[1, 3]]), (twice, [[3, 1], [5, 1]]),
      (slices_of_slices, [[3, 1]])],
 )  # fmt: skip
 def test_running_maxima_are_pooled(function: Function, kernels: list[list[int]]) -> None:
-    graph = graph_of(function)
+    graph = graph_of(function, X)
     before = str(graph.graph)
     pooled = with_pooling(graph)
     assert pooled is not None
@@ -108,7 +93,7 @@ def test_running_maxima_are_pooled(function: Function, kernels: list[list[int]])
 def test_only_padding_that_repeats_the_edge_is_part_of_pooling(
     function: Function, kernel: list[int], padding: list[int]
 ) -> None:
-    pooled = with_pooling(graph_of(function))
+    pooled = with_pooling(graph_of(function, X))
     assert pooled is not None
     (pool,) = [node for node in pooled.graph.nodes if node.target is POOL]
     assert pool.args[1:] == (kernel, [1, 1], padding)
@@ -118,7 +103,7 @@ def test_only_padding_that_repeats_the_edge_is_part_of_pooling(
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_maxima_stay(name: str) -> None:
-    assert with_pooling(graph_of(OTHERS[name])) is None
+    assert with_pooling(graph_of(OTHERS[name], X)) is None
 
 
 def test_the_onnx_file_pools_and_the_others_slice(tmp_path: Path) -> None:
