@@ -19,7 +19,7 @@ def common_colours(pixels: Tensor, weights: Tensor) -> Tensor:
 def biweight(difference: Tensor, scale: float, channels: int = -3) -> Tensor:
     """(…, 4, h, w) → (…, 1, h, w): 1 for no difference, 0 for a difference of `scale` or more in any channel.
 
-    `channels`: their axis, if another than in this example.
+    `channels` is the axis of the channels.
     """
     ratio = difference.abs().amax(dim=channels, keepdim=True) / scale
     inside = (1 - ratio * ratio).clamp(min=0)

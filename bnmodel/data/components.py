@@ -53,7 +53,7 @@ def components(mask: Tensor, turns: int = 4) -> Components:
 
 
 def surrounds(ink: Tensor, content: Tensor) -> Tensor:
-    """Whether there is ink on all four sides of at least 70 % of the bounding box of `content`."""
+    """Whether there is ink on all four sides of at least 70% of the bounding box of `content`."""
     index, first, last = _ends(content)
     outside = torch.stack((index < first, index > last), dim=1).to(ink.dtype)  # (2, 2, side): before and behind
     rows, columns = ((index >= first) & (index <= last)).unbind()

@@ -17,7 +17,7 @@ from bnmodel.data.ruled_lines import Sheet, around, without_lines
 
 
 class Insets(NamedTuple):
-    """1 inside the picture except for a margin, 8, 15 or 20 % of its sides or a cell, (CELLS, CELLS) each."""
+    """1 inside the picture except for a margin, 8, 15 or 20% of its sides or a cell, (CELLS, CELLS) each."""
 
     by_8: Tensor
     by_15: Tensor

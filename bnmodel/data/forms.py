@@ -48,7 +48,7 @@ def find_forms(cells: Tensor, columns: Tensor) -> Tensor:
 
 
 def distances(side: int) -> Tensor:
-    """(i, j): how far cell j of a line is after cell i; very far if it is before."""
+    """(side, side): at (i, j), how far cell j of a line is after cell i; very far if it is before."""
     index = torch.arange(side, dtype=torch.float32)
     return torch.where(index >= index[:, None], index - index[:, None], 1e6)
 

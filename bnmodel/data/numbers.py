@@ -23,7 +23,7 @@ class NumberReader(nn.Module):
     Both outputs are padded with zeros. `count` is 0 for a blank canvas; for more than 8 digits it is -1, and the other
     outputs are 0. Pieces of ink that belong together, such as the bar of a 5, are one digit. Each of the two largest
     pieces is read as two or three digits if the network is more confident of these; the probabilities of other pieces
-    wider than a digit stay below 50 %.
+    wider than a digit stay below 50%.
     """
 
     def __init__(self, network: nn.Module) -> None:

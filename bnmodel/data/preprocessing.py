@@ -113,8 +113,13 @@ def _extent(profile: Tensor, averaged: Tensor, edge: float = EDGE) -> tuple[Tens
 
 
 def _resampling(profile: Tensor, start: Tensor, scale: Tensor, pixel: Tensor) -> Tensor:
-    """Ink summed along the other axis and start of its box, (2, n, L) and (2, n), pixels per digit pixel (n,) → weights
-    (2, n, 28, L).
+    """Weights (2, n, 28, L) that resample the rows and columns of n drawings.
+
+    Args:
+        profile: ink summed along the other axis, (2, n, L).
+        start: of the bounding box, (2, n).
+        scale: pixels per digit pixel, (n,).
+        pixel: size of a canvas pixel in pixels of the drawing, ().
 
     As in MNIST, the box moves by whole digit pixels, so that the centre of mass is within half a pixel of the middle of
     pixel 14, and a 28×28 digit of MNIST stays unchanged.

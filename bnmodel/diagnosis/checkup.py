@@ -36,9 +36,9 @@ def diagnose(
 
     Running statistics are tested against the population with standard errors that treat samples, not values, as
     independent; the test accounts for all channels and layers. Severity follows from the outputs: the layer gets the
-    statistics of its input, alone and together with the others. A gain of at least 5 points of accuracy (20 % of the
-    loss; without targets, 10 % of the predictions changed) is an error, at least 1 point (4 %; 3 %) a warning, if the
-    99 % interval excludes chance (docs/diagnosis.md).
+    statistics of its input, alone and together with the others. A gain of at least 5 points of accuracy (20% of the
+    loss; without targets, 10% of the predictions changed) is an error, at least 1 point (4%; 3%) a warning, if the
+    99% interval excludes chance (docs/diagnosis.md).
 
     It takes two to three times as long as an evaluation of the batches.
 

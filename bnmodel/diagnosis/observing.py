@@ -5,7 +5,6 @@ batch norms before each call. Dropout therefore stays off, momentum does not mat
 needs a GPU (SyncBatchNorm) work as well.
 """
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,17 +14,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 
+from bnmodel.diagnosis.batch_dependence import FunctionalNorms, depends_on_batch
 from bnmodel.diagnosis.batches import Batch, Forward, call
 from bnmodel.diagnosis.batchnorms import Norm, amplification, running_statistics, takes
 from bnmodel.diagnosis.moments import Moments, Statistics, array, batch_moments
 
-SIGNATURE = inspect.signature(F.batch_norm)
-OPERATOR = ("input", "weight", "bias", "running_mean", "running_var", "training")  # first arguments of torch.batch_norm
 HIGH_AMPLIFICATION = 100.0  # from here on, a channel's largest output is measured
 
 Values: TypeAlias = Tensor | np.ndarray
@@ -112,7 +107,7 @@ def observe(
 
     def hook(name: str, index: int, module: nn.Module, x: Tensor) -> None:
         calls = moments.setdefault(name, [])
-        if not calls and _depends_on_batch(module, x):
+        if not calls and depends_on_batch(module, x):
             result.dependent.add(name)
         if index == len(calls):
             calls.append(Moments(calls[0] if calls else None))
@@ -154,67 +149,10 @@ def _summarise(moments: dict[str, list[Moments]], result: Observed) -> None:
 
 def same_random_numbers(batch: Batch) -> None:
     """Seed what a forward draws in eval mode, such as samples of a latent, alike in every pass over a batch."""
-    torch.default_generator.manual_seed(batch.number)  # torch.manual_seed takes a millisecond without CUDA
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(batch.number)
-
-
-class FunctionalNorms(TorchFunctionMode):
-    """While active, find modules other than batch norms that call F.batch_norm or torch's operator in training mode.
-
-    A batch of one, as in weight standardisation and adaptive instance norm, has no other samples.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.found: dict[str, None] = {}
-        self._names = {module: name for name, module in model.named_modules()}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in (F.batch_norm, torch.batch_norm):
-            names = SIGNATURE.parameters if func is F.batch_norm else OPERATOR
-            given = {**dict(zip(names, args, strict=False)), **kwargs}
-            module = _calling_module()
-            if given.get("training") and len(given["input"]) > 1 and not isinstance(module, _BatchNorm):
-                self.found[self._names.get(module, "")] = None
-        return func(*args, **kwargs)
-
-
-def _calling_module() -> nn.Module | None:
-    """The module whose method runs, for a caller that may be a function."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, nn.Module):
-            return owner
-        frame = frame.f_back
-    return None
-
-
-def _depends_on_batch(norm: nn.Module, x: Tensor) -> bool:
-    """Whether a subclass with a forward of its own normalises with its batch in eval mode, too."""
-    forward = type(norm).forward
-    if forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward) or len(x) < 2:
-        return False
-    steps = [max(len(x) // 4, 1), 1, *(max(size // 8, 1) for size in x.shape[2:])]
-    few = x[tuple(slice(None, None, step) for step in steps)][:4]
-
-    def normalised(rows: Tensor) -> Tensor:
-        outputs: Tensor = forward(norm, rows.clone())  # it may change its input in place
-        return outputs
-
-    for some in (few, x):  # four samples and few positions are enough, unless the forward needs all
-        count = len(some) // 2
-        try:
-            first, alone = normalised(some)[:count], normalised(some[:count])
-            if torch.equal(first, alone) or torch.allclose(first, alone, 1e-2, 1e-2, equal_nan=True):
-                return False
-            again = normalised(some)[:count]
-            return torch.allclose(first, again, 1e-2, 1e-2, equal_nan=True)  # else it is random
-        except Exception:  # it takes other arguments, or returns no tensor
-            continue
-    return False
+    if torch.accelerator.is_available():
+        torch.manual_seed(batch.number)
+    else:  # the same, a hundred times as fast
+        torch.default_generator.manual_seed(batch.number)
 
 
 def _amplified(norm: Norm) -> tuple[Tensor, Tensor, Tensor] | None:

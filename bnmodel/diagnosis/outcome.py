@@ -58,7 +58,7 @@ class Gain:
     Attributes:
         kind: "accuracy", or "balanced accuracy" if a sample has several targets or classes are rare, in [−1, 1];
             "loss", relative to that before; "answers", the share of samples that change.
-        value, lower, upper: estimate and 99 % interval.
+        value, lower, upper: estimate and 99% interval.
         samples: compared.
     """
 
@@ -241,7 +241,7 @@ def _differences(pairs: list[tuple[Head, Head]]) -> tuple[Kind, Tensor, float]:
 
 
 def _interval(kind: Kind, difference: Tensor, scale: float, control: Tensor | None = None) -> Gain:
-    """Estimate and 99 % interval of a mean; `control` are like differences of these samples and of more."""
+    """Estimate and 99% interval of a mean; `control` are like differences of these samples and of more."""
     count = len(difference)
     difference = torch.nan_to_num(difference, 0.0, 0.0, 0.0) / scale
     value = float(difference.mean()) if count else 0.0

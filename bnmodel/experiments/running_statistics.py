@@ -279,7 +279,7 @@ def _accuracies(axes: Axes, result: RunningStatistics) -> None:
     shares = [result.accuracy[kind] for kind in kinds]
     colours = [plotting.TRAIN if kind == "last batch" else plotting.EVAL for kind in kinds]
     bars = axes.barh(kinds, shares, color=colours, label="accuracy")
-    axes.bar_label(bars, [f" {100 * share:.1f} %" for share in shares], color=plotting.INK)
+    axes.bar_label(bars, [f" {100 * share:.1f}%" for share in shares], color=plotting.INK)
     axes.set(title=f"accuracy on {result.digits:,} test digits", xlim=(0, 1.18))
     axes.invert_yaxis()
     axes.grid(False)

@@ -387,7 +387,7 @@ def test_a_small_rest_of_the_initial_variance_is_an_unconverged_average() -> Non
     norm = nn.BatchNorm1d(8, momentum=0.01)
     torch.manual_seed(0)
     with torch.no_grad():
-        for _ in range(600):  # (1 − 0.01)^600 = 0.24 %, of a variance a thousandth of the initial 1
+        for _ in range(600):  # (1 − 0.01)^600 = 0.24%, of a variance a thousandth of the initial 1
             norm(0.03 * torch.randn(64, 8))
     x = 0.03 * torch.randn(2000, 8)
     moments = Moments()

@@ -70,7 +70,7 @@ def test_a_transformer_with_batch_norm_over_tokens(digits: zoo.Data) -> None:
 
 
 def rare_labels(targets: Tensor) -> Tensor:
-    """One of 40 labels is present: 97.5 % are right if none is predicted."""
+    """One of 40 labels is present: 97.5% are right if none is predicted."""
     return F.one_hot(targets, 40).float() + F.one_hot(targets + 10, 40).float()
 
 
