@@ -1,8 +1,9 @@
 """Load test with fifty simultaneous visitors, then a soak test.  python -m benchmarks.load [--soak MINUTES]
 
 A visitor sends the same requests as the page: while drawing, one at a time; after pen-up, a call of the first tab
-through Gradio's queue; then it pauses for two seconds. The soak test has no pauses. Each answer is compared with the
-answer to the same drawing on an idle server. Every request of a pad has a file of its own, so that its answer is not
+through Gradio's queue; then it pauses for two seconds. The soak test has no pauses; its visitors keep their sessions,
+of which the server stores a limited number (`demo.app.MOST_SESSIONS`). Each answer is compared with the answer to the
+same drawing on an idle server. Every request of a pad has a file of its own, so that its answer is not
 cached. Server and visitors share the machine.
 """
 
@@ -104,9 +105,10 @@ class App:
         return found
 
 
-async def visit(app: App, drawings: Drawings, start: int, until: float, hurried: bool, seen: Seen):  # type: ignore[no-untyped-def]
-    """Draw digits until `until`, a time of the monotonic clock."""
-    session = uuid4().hex
+async def visit(
+    app: App, session: str, drawings: Drawings, start: int, until: float, hurried: bool, seen: Seen
+) -> None:
+    """Draw digits until `until`, a time of the monotonic clock, beginning with drawing number `start`."""
     for drawing, (answer, picture) in itertools.islice(itertools.cycle(drawings.items()), start, None):
         if time.monotonic() > until:
             return
@@ -135,11 +137,17 @@ def with_comment(url: str, comment: str) -> str:
     return f"{prefix},{base64.b64encode(png[:-12] + chunk + png[-12:]).decode()}"
 
 
-async def crowd(app: App, drawings: Drawings, visitors: int, seconds: float, hurried: bool) -> Seen:
+async def crowd(app: App, sessions: list[str], drawings: Drawings, seconds: float, hurried: bool) -> Seen:
+    """One visitor per session at the same time."""
     seen = Seen()
     until = time.monotonic() + seconds
-    await asyncio.gather(*(visit(app, drawings, number, until, hurried, seen) for number in range(visitors)))
+    visits = (visit(app, session, drawings, k, until, hurried, seen) for k, session in enumerate(sessions))
+    await asyncio.gather(*visits)
     return seen
+
+
+def new_sessions(count: int) -> list[str]:
+    return [uuid4().hex for _ in range(count)]
 
 
 async def measure(url: str, process: int, soak_minutes: float) -> dict[str, Any]:
@@ -148,7 +156,7 @@ async def measure(url: str, process: int, soak_minutes: float) -> dict[str, Any]
         app = await App.open(client)
         drawings = await app.alone(VISITORS)
         began = time.perf_counter()
-        seen = await crowd(app, drawings, VISITORS, SECONDS, hurried=False)
+        seen = await crowd(app, new_sessions(VISITORS), drawings, SECONDS, hurried=False)
         result = {
             "visitors": VISITORS,
             "answers_per_s": round(len(seen.pad) / (time.perf_counter() - began)),
@@ -159,8 +167,9 @@ async def measure(url: str, process: int, soak_minutes: float) -> dict[str, Any]
         }
         print(result, seen.errors[:3], flush=True)
         memory, answers, errors = [resident_mb(process)], 0, list(seen.errors)
+        sessions = new_sessions(SOAK_VISITORS)
         for _ in range(max(1, round(soak_minutes))):
-            seen = await crowd(app, drawings, SOAK_VISITORS, 60, hurried=True)
+            seen = await crowd(app, sessions, drawings, 60, hurried=True)
             answers += len(seen.pad)
             errors += seen.errors
             memory.append(resident_mb(process))
