@@ -31,7 +31,8 @@ from demo.images import as_ink, enlarge, png_url
 VISITORS = 50
 SECONDS = 60
 STROKES = 8  # requests per digit while it is drawn
-REST = 0.12  # seconds between an answer and the next request while drawing, at least; as long as the answer took
+REST = 0.12  # minimum seconds between an answer and the next request while drawing
+BACKOFF = 3  # the pause is at least this many times as long as the answer took
 PAUSE = 2.0  # seconds between two digits
 SOAK_VISITORS = 8  # without pauses
 TIMEOUT = 30.0
@@ -119,7 +120,7 @@ async def visit(
                 if await app.read(session, latest) != answer:
                     seen.errors.append("another answer than alone")
                 seen.pad.append(time.perf_counter() - began)
-                await asyncio.sleep(0 if hurried else max(REST, seen.pad[-1]))
+                await asyncio.sleep(0 if hurried else max(REST, BACKOFF * seen.pad[-1]))
             began = time.perf_counter()
             if await app.show(session, latest) != picture:
                 seen.errors.append("another picture than alone")

@@ -4,7 +4,8 @@
 
 const SIDE = 560; // canvas pixels per side, at any screen density
 const EXPORT = 280; // pixels per side of the drawing that is sent to the server
-const PAUSE = 120; // minimum ms between two answers while drawing; at least as long as the last answer took
+const PAUSE = 120; // minimum ms between two answers while drawing
+const BACKOFF = 3; // the pause is at least this many times as long as the last answer took: fewer requests to a busy server
 const RETRY = 2000; // ms until the next request if the server did not answer
 const TAP = 8; // canvas pixels; a shorter stroke is a tap
 const NEAR = 1.5; // canvas pixels; closer points of a stroke are skipped
@@ -278,7 +279,7 @@ async function answer() {
     if (own !== turn) return;
     show(reply);
     answered = current;
-    const pause = Math.max(PAUSE, performance.now() - began);
+    const pause = Math.max(PAUSE, BACKOFF * (performance.now() - began));
     if (stroke) await new Promise((resolve) => { setTimeout(resolve, pause); });
     if (own !== turn) return;
   }
