@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -69,6 +70,22 @@ def imported_packages(*paths: Path) -> set[str]:
 def files(*folders: str, but: str = "-") -> list[Path]:
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     return [path for path in paths if but not in path.relative_to(ROOT).as_posix()]
+
+
+def test_git_does_not_change_line_ends_of_files_with_a_checksum(tmp_path: Path) -> None:
+    """With core.autocrlf, the default of Git for Windows."""
+
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-c", "core.autocrlf=true", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    original = ROOT / "checkpoints/lecture/golden.json"
+    for file in (ROOT / ".gitattributes", original):
+        shutil.copy(file, tmp_path)
+    git("init")
+    git("add", ".")
+    (tmp_path / original.name).unlink()
+    git("checkout", original.name)
+    assert (tmp_path / original.name).read_bytes() == original.read_bytes()
 
 
 def test_a_space_installs_the_dependencies_and_the_extras_of_the_app() -> None:
