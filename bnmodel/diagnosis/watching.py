@@ -27,7 +27,7 @@ from bnmodel.diagnosis.hooks import Hook
 from bnmodel.diagnosis.measurement import Measurement, measured, rows_of, thinned
 from bnmodel.diagnosis.moments import array
 from bnmodel.findings import Finding
-from bnmodel.io import atomic_write
+from bnmodel.io import atomic_write, without_infinities
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ class Watch:
         with atomic_write(path) as temporary:
             if Path(path).suffix == ".json":
                 content = {"measurements": rows, "findings": [finding.to_dict() for finding in self.findings]}
-                temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+                text = json.dumps(without_infinities(content), indent=1, allow_nan=False)
+                temporary.write_text(text + "\n", encoding="utf-8")
             else:
                 with temporary.open("w", newline="", encoding="utf-8") as file:
                     writer = csv.DictWriter(file, [field.name for field in fields(Measurement)])

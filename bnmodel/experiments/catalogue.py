@@ -32,7 +32,7 @@ from bnmodel.experiments import (
     worked_example,
 )
 from bnmodel.experiments.other_samples import other_samples
-from bnmodel.io import atomic_write
+from bnmodel.io import atomic_write, without_infinities
 from bnmodel.training.checkpoint import load_checkpoint
 from bnmodel.training.history import HISTORY, History
 
@@ -71,7 +71,7 @@ EXPERIMENTS: dict[str, tuple[Run, Callable[[Any], Figure]]] = {
 
 
 def write(name: str, folder: Path, digit: Tensor, out: Path) -> list[Path]:
-    """Run the experiment called `name` with its defaults and write `out`/NAME.png, .svg and .json.
+    """Run the experiment called `name` with its defaults and write `out`/NAME.png, .svg and .json (null for NaN).
 
     Raises:
         ValueError: there is no such experiment.
@@ -86,7 +86,8 @@ def write(name: str, folder: Path, digit: Tensor, out: Path) -> list[Path]:
     for path in paths[:2]:
         plotting.save(drawn, path)
     with atomic_write(paths[2]) as temporary:
-        temporary.write_text(json.dumps(plain(result), indent=1) + "\n")
+        text = json.dumps(without_infinities(plain(result)), indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
     return paths
 
 

@@ -149,6 +149,15 @@ def test_invalid_statistics_are_reported_at_once(digits: zoo.Data) -> None:
     }
 
 
+def test_the_json_file_has_null_for_values_that_json_lacks(tmp_path: Path) -> None:
+    x = torch.randn(8, 3)
+    x[0, 0] = torch.inf
+    with watch(nn.BatchNorm1d(3), every=1, file=tmp_path / "norms.json") as watching:
+        watching.model(x)
+    (row,) = json.loads((tmp_path / "norms.json").read_text(), parse_constant=pytest.fail)["measurements"]
+    assert row["distance"] is None
+
+
 def test_the_file_may_be_json(digits: zoo.Data, tmp_path: Path) -> None:
     model = zoo.built(zoo.cnn, digits)
     with watch(model, every=1, file=tmp_path / "norms.json"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from bnmodel import CustomBatchNorm, SimpleCNN, SimpleCNNConfig, load_checkpoint, plotting
+from bnmodel import RECIPES, CustomBatchNorm, SimpleCNN, SimpleCNNConfig, load_checkpoint, plotting
 from bnmodel.__main__ import main
 from bnmodel.data import load_sample
 from bnmodel.experiments import (
@@ -27,6 +27,7 @@ from bnmodel.experiments import (
 from bnmodel.experiments import running_statistics as statistics
 from bnmodel.experiments.batch_statistics import custom_batchnorms, with_batch_statistics
 from bnmodel.experiments.other_samples import KINDS, most_revealing, other_samples
+from bnmodel.training.checkpoint import save_checkpoint
 from bnmodel.training.evaluation import evaluate
 from bnmodel.training.history import Epoch, History
 from demo import svg
@@ -273,6 +274,14 @@ def test_the_command_line_writes_picture_and_numbers_of_a_drawn_digit(tmp_path, 
     assert main(arguments) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["modes.json", "modes.png", "modes.svg"]
     assert np.argmax(json.loads((tmp_path / "out/modes.json").read_text())["eval_probabilities"]) == 1
+
+
+def test_the_numbers_have_null_for_what_a_network_without_batch_norm_lacks(tmp_path):
+    network = SimpleCNN(SimpleCNNConfig(norm="none", channels=(2, 3), hidden=4)).eval()
+    save_checkpoint(tmp_path / "best.pt", network, RECIPES["lecture"].to_dict(), {}, "sample")
+    catalogue.write("forgotten_eval", tmp_path, DIGIT, tmp_path)
+    numbers = json.loads((tmp_path / "forgotten_eval.json").read_text(), parse_constant=pytest.fail)
+    assert set(numbers["drift"]) == {None}
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"no image", "expected an image"), (None, "blank")])
