@@ -96,7 +96,7 @@ def fit(
         if out is not None:
             if results:
                 save_checkpoint(out / "best.pt", model, recipe.to_dict(), asdict(history.best) | results, dataset)
-            history.write(out / "history.json", recipe, dataset)
+            history.write(out / HISTORY, recipe, dataset)
     return history
 
 
@@ -123,14 +123,15 @@ def refit(
         resume: continue from `out`/training.pt if it exists.
 
     Raises:
-        ValueError: `chosen` is not finished or selected its epoch by validation loss, or `out` is `chosen`.
+        ValueError: `chosen` has not trained all epochs or selected its epoch by validation loss, or `out` is `chosen`.
         CheckpointError, TrainingError, OSError: as for `fit`.
     """
     chosen, out = Path(chosen), Path(out)
-    checkpoint, history = load_checkpoint(chosen), (chosen / HISTORY).read_bytes()
+    checkpoint, history = load_checkpoint(chosen), History.read(chosen / HISTORY)
     recipe = Recipe(**checkpoint.recipe | {"model": checkpoint.model.config})
     recipe = recipe if seed is None else replace(recipe, seed=seed)
-    _require_refittable(recipe, checkpoint.results, chosen, out)
+    _require_refittable(recipe, history.stopped, checkpoint.results, chosen, out)
+    written = (chosen / HISTORY).read_bytes()
     model, generator = new_network(recipe)
     known = split(digits)[1][:1000]  # to show progress
     done = fit(
@@ -152,20 +153,23 @@ def refit(
         with folder_lock(out):
             save_checkpoint(out / "best.pt", model, recipe.to_dict(), results, checkpoint.dataset)
             with atomic_write(out / HISTORY) as temporary:
-                temporary.write_bytes(history)
+                temporary.write_bytes(written)
     return model
 
 
-def _require_refittable(recipe: Recipe, results: dict[str, Any], chosen: Path, out: Path) -> None:
+def _require_refittable(recipe: Recipe, stopped: str, results: dict[str, Any], chosen: Path, out: Path) -> None:
     if not recipe.keeps_last:
         raise ValueError(
             f"refit: expected a recipe that keeps its last epoch, received {recipe.name}, which keeps the epoch with "
             f"the lowest validation loss and thus needs validation digits; use a recipe with keeps_last"
         )
-    if recipe.calibrated and "temperature" not in results:
+    uncalibrated = recipe.calibrated and "temperature" not in results
+    if stopped != "finished" or uncalibrated:
+        received = "without a temperature" if uncalibrated else f"that was stopped: {stopped}"
+        patience = f" --patience {recipe.epochs}" if stopped == "early" else ""
         raise ValueError(
-            f"refit: expected a finished run in {chosen}, received one without a temperature; "
-            f"finish it: python -m bnmodel train --recipe {recipe.name} --resume --out {chosen}"
+            f"refit: expected a finished run in {chosen}, received one {received}; "
+            f"finish it: python -m bnmodel train --recipe {recipe.name}{patience} --resume --out {chosen}"
         )
     if out.resolve() == chosen.resolve():
         raise ValueError(

@@ -21,7 +21,7 @@ from bnmodel.nn.models import Network, build
 from bnmodel.training import distributed
 from bnmodel.training.checkpoint import CheckpointError, copy_state, load_plain, save_checkpoint, save_plain
 from bnmodel.training.evaluation import evaluate
-from bnmodel.training.history import EarlyStopping, Epoch, History
+from bnmodel.training.history import HISTORY, EarlyStopping, Epoch, History
 from bnmodel.training.recipes import Recipe
 
 DIVERGED = 1000.0  # nats, training and validation loss together; guessing costs 2.3 each
@@ -216,7 +216,7 @@ class Training:
         if latest is self.history.best:
             with self._averaged():
                 save_checkpoint(out / "best.pt", self.model, self.recipe.to_dict(), asdict(latest), dataset)
-        self.history.write(out / "history.json", self.recipe, dataset)
+        self.history.write(out / HISTORY, self.recipe, dataset)
         state = {
             "recipe": self.recipe.to_dict(),
             "epochs": [asdict(epoch) for epoch in self.history.epochs],

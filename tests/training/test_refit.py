@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -95,6 +96,24 @@ def test_a_training_that_is_not_finished_is_refused(digits: Digits, tmp_path: Pa
     best = load_checkpoint(tmp_path)
     save_checkpoint(tmp_path / "best.pt", best.model, FINAL.to_dict(), best.results, "digits")  # as Ctrl-C leaves it
     with pytest.raises(ValueError, match=r"expected a finished run .* train --recipe quick --resume"):
+        refit(tmp_path, digits, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("patience", "remedy"), [(9, "--recipe quick --resume"), (1, "--recipe quick --patience 9 --resume")]
+)
+def test_a_training_that_ended_before_its_last_epoch_is_refused(
+    patience: int, remedy: str, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(FINAL, epochs=9, patience=patience, calibrated=False)
+    if patience == 1:  # stops early
+        monkeypatch.setattr(module.Training, "_train_epoch", lambda _: (1.0, 0.5))
+    else:
+        monkeypatch.setattr(module.Training, "save", Mock(side_effect=KeyboardInterrupt))
+    model, history = train_from_scratch(recipe, *split(digits), "digits", tmp_path, progress=False)
+    save_checkpoint(tmp_path / "best.pt", model, recipe.to_dict(), {}, "digits")
+    assert history.stopped == ("early" if patience == 1 else "interrupted")
+    with pytest.raises(ValueError, match=f"expected a finished run .* received one that was stopped: .*{remedy}"):
         refit(tmp_path, digits, tmp_path / "out")
 
 
