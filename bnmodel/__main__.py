@@ -1,7 +1,6 @@
 """Train, evaluate and examine the digit recogniser: `python -m bnmodel COMMAND`."""
 
 import argparse
-import io
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,14 +9,13 @@ import tyro
 
 from bnmodel import commands
 from bnmodel.data import DataError
+from bnmodel.io import replace_unprintable
 from bnmodel.training import RECIPES, CheckpointError, TrainingError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns 0, 1 after an error, or 130 after Ctrl-C. Wrong usage raises SystemExit(2)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # terminals other than UTF-8 lack some symbols
+    replace_unprintable()
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     if name in ("-h", "--help"):
         print(_usage())

@@ -1,11 +1,13 @@
-"""Atomic writes, JSON files with a checksum, and a lock per folder."""
+"""Atomic writes, JSON files with a checksum, a lock per folder, and output in any encoding."""
 
 import hashlib
+import io
 import json
 import math
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,6 +135,13 @@ def folder_lock(folder: Path, wait: float = 0.0, purpose: str = "training") -> I
         yield
     finally:
         lock.release()
+
+
+def replace_unprintable() -> None:
+    """Print “?” for symbols that the encoding of standard output or error lacks; otherwise `print` would raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _explained(path: Path, error: OSError) -> OSError:

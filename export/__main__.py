@@ -9,12 +9,14 @@ from bnmodel import CheckpointError
 from bnmodel.data import DataError, default_data_root
 from bnmodel.deploy.command import inspect_file, report
 from bnmodel.deploy.errors import ExportError
+from bnmodel.io import replace_unprintable
 from export import verification
 from export.bench import bench, table, write_rows
 from export.pipeline import export_checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    replace_unprintable()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] == "inspect":
         return inspect_file(arguments[1:], "python -m export inspect")

@@ -1,9 +1,11 @@
 """The certificate of this project's files: the shipped files are right, and a broken file fails the right check."""
 
 import functools
+import io
 import json
 import os
 import shutil
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -199,6 +201,15 @@ def test_verify_prints_a_table_and_exits_with_zero_or_with_one(folder, capsys, m
     (folder / "digits.onnx").write_bytes(b"not a model")
     assert export.__main__.main(["verify", str(folder), "--data-root", "nowhere"]) == 1
     assert "FAILED  unchanged" in capsys.readouterr().out
+
+
+def test_verify_prints_its_table_in_an_encoding_without_arrows(folder, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr("export.verification.CANVASES", CANVASES)
+    assert export.__main__.main(["verify", str(folder), "--data-root", "nowhere"]) == 0
+    terminal.flush()
+    assert b"images ? log_probs" in terminal.buffer.getvalue()
 
 
 def test_verify_prints_the_numbers_as_json(folder, capsys, monkeypatch):
