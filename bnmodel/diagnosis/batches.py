@@ -87,8 +87,8 @@ def _is_one_batch(batches: Any) -> bool:
     arrays = isinstance(batches, tuple) and all(isinstance(each, (Tensor, np.ndarray)) for each in batches)
     if not arrays or len(batches) != 2:
         return False
-    x, y = map(torch.as_tensor, batches)
-    return x.dim() > 1 and y.dim() > 0 and len(x) == len(y) and (x.dim() != y.dim() or x.dtype != y.dtype)
+    x, y = batches
+    return x.ndim > 1 and y.ndim > 0 and len(x) == len(y) and (x.ndim != y.ndim or x.dtype != y.dtype)
 
 
 def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str) -> Batch:
@@ -201,8 +201,8 @@ def _rebuilt(original: Any, items: Any) -> Any:
 
 
 def _to_tensor(leaf: Any, device: torch.device | None) -> Any:
-    if isinstance(leaf, np.ndarray) and leaf.dtype != object:
-        leaf = torch.from_numpy(leaf)
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc":
+        leaf = torch.from_numpy(np.asarray(leaf, leaf.dtype.newbyteorder("="), order="C"))  # else torch raises
     return leaf.to(device) if isinstance(leaf, Tensor) and device is not None else leaf
 
 

@@ -129,7 +129,8 @@ def _warn_of_unused_parts(examination: Examination) -> None:
             "targets, as embeddings; if they are scores of classes, check the order of the targets, or pass loss="
         )
     elif _targets_fit_nothing(examination):
-        kind = f"{targets.dtype} {list(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+        array = isinstance(targets, (Tensor, np.ndarray))
+        kind = f"{targets.dtype} {list(targets.shape)}" if array else type(targets).__name__
         _warn(
             f"targets: expected int64 classes, or values of the outputs' shape, received {kind}, which fit no output; "
             "predictions are compared without targets; convert them, or pass loss="
@@ -138,7 +139,7 @@ def _warn_of_unused_parts(examination: Examination) -> None:
 
 def _targets_fit_nothing(examination: Examination) -> bool:
     targets, outcome = examination.batches[0].targets, examination.in_eval.outcome()
-    plain = isinstance(targets, Tensor) or (
+    plain = isinstance(targets, (Tensor, np.ndarray)) or (
         isinstance(targets, list) and all(isinstance(each, (int, float, str)) for each in targets)
     )
     inputs = examination.batches[0].inputs

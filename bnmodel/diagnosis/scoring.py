@@ -17,6 +17,7 @@ MAX_ENTRIES = 1024  # of one sample's output that are compared
 MAX_POSITIONS = 4096  # of a sample, such as pixels, that are scored
 DETECTED = 64  # of a detector's output per sample that are compared
 LABELS = ("label", "labels", "target", "targets", "y")  # names of targets in a dict that holds inputs, too
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # for which torch lacks most operators
 MAX_BALANCED = 256  # classes up to which the accuracy of several targets per sample is balanced
 
 
@@ -58,7 +59,11 @@ def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
         for name, tensor in named_tensors(outputs)
         if tensor.dim() and tensor.size(0) == batch.samples and not tensor.is_complex()
     ]
-    targets = [(name, t) for name, t in named_tensors(batch.targets) if t.dim() and t.size(0) == batch.samples]
+    targets = [
+        (name, t.long() if t.dtype in UNSIGNED else t)
+        for name, t in named_tensors(batch.targets)
+        if t.dim() and t.size(0) == batch.samples
+    ]
     if batch.targets is batch.inputs:
         targets = [(name, t) for name, t in targets if name.rpartition(".")[2].lower() in LABELS]
     heads = []

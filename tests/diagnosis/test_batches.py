@@ -2,9 +2,11 @@
 
 import copy
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -124,6 +126,28 @@ def test_a_loss_of_ones_own_is_used(drifted: nn.Module, digits: zoo.Data) -> Non
         expected = nn.functional.multi_margin_loss(drifted(digits.test[0]), digits.test[1])
     assert report.eval_outcome.loss == pytest.approx(float(expected), rel=1e-3)
     assert "stale-statistics" in serious(report)
+
+
+@pytest.mark.parametrize("change", [lambda x: x[::-1], lambda x: x.astype(">f4")])
+def test_arrays_in_reverse_or_of_another_byte_order_are_read(
+    cnn: nn.Module, digits: zoo.Data, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    inputs = change(digits.test[0].numpy())
+    expected = diagnose(cnn, [torch.tensor(inputs.astype(np.float32))])
+    assert diagnose(cnn, [inputs]).layers == expected.layers
+
+
+def test_an_array_of_text_as_targets_is_not_scored_with_a_warning(cnn: nn.Module, digits: zoo.Data) -> None:
+    x, y = digits.test
+    with pytest.warns(UserWarning, match=r"targets: expected int64 classes.*received <U"):
+        report = diagnose(cnn, [(x, y.numpy().astype(str))])
+    assert report.eval_outcome.accuracy is None
+
+
+def test_unsigned_targets_are_classes(cnn: nn.Module, digits: zoo.Data) -> None:
+    x, y = digits.test
+    expected = diagnose(cnn, [(x, y)]).eval_outcome
+    assert diagnose(cnn, [(x, y.numpy().astype(np.uint16))]).eval_outcome == expected
 
 
 @pytest.mark.parametrize(

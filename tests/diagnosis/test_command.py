@@ -169,6 +169,8 @@ class Pickled:
         (FACTORY, {"--weights": "damaged.safetensors"}, "not a file of tensors"),
         (FACTORY, {"--weights": "other.pt"}, "does not fit the model"),
         (FACTORY, {"--samples": "0"}, "at least 1"),
+        (FACTORY, {"--batch-size": "many"}, "expected an integer of at least 1, received many"),
+        (FACTORY, {"--mean": "dark"}, "expected a finite number, received dark"),
     ],
 )
 def test_wrong_use_exits_with_2_and_a_remedy(
