@@ -8,6 +8,7 @@ cosmic-ray makes the changes in a copy of the tracked files, in build/mutants.
 import argparse
 import json
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -40,10 +41,11 @@ def main() -> int:
     options = parser.parse_args()
 
     _copy_tracked_files()
-    tests = f"{sys.executable} -m pytest -x -q {' '.join(options.tests)}"
-    config = CONFIG.format(file=json.dumps(str(options.file)), timeout=options.timeout, command=json.dumps(tests))
+    tests = [sys.executable, "-m", "pytest", "-x", "-q", *options.tests]
+    command = json.dumps(shlex.join(tests))
+    config = CONFIG.format(file=json.dumps(str(options.file)), timeout=options.timeout, command=command)
     (COPY / "mutants.toml").write_text(config)
-    subprocess.run([*tests.split()], cwd=COPY, check=True)  # they must pass without a mutant
+    subprocess.run(tests, cwd=COPY, check=True)  # they must pass without a mutant
     _cosmic_ray("init", "mutants.toml", "mutants.sqlite")
     with use_db(str(COPY / "mutants.sqlite"), WorkDB.Mode.open) as database:
         _keep_sample(database, options.sample, options.seed)

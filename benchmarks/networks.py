@@ -8,7 +8,6 @@ separate process; its files are compared with it in float64 on inputs that `cert
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -165,6 +164,8 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="keep earlier results and add the missing ones")
     options = parser.parse_args()
     if options.one:
+        import resource  # POSIX only; the tables of the docs need this module on Windows, too
+
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))  # a network that is too large ends in an error
         print(json.dumps(one(options.one)))
         return 0

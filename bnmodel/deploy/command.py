@@ -1,4 +1,4 @@
-"""bnmodel inspect FILE.onnx | bnmodel verify DIR"""
+"""The commands `bnmodel inspect FILE.onnx` and `bnmodel verify DIR`."""
 
 import argparse
 import json

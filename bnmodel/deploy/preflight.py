@@ -14,13 +14,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from bnmodel import CustomBatchNorm
 from bnmodel.deploy.copying import detached_copy, unregistered
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.nodes import branch_of, layer_name, named_arguments, operator_name
-from bnmodel.nn.dropout import Dropout
 
-NORMS = (CustomBatchNorm, _BatchNorm)
 WRAPPERS = {
     "DataParallel": "module",
     "DistributedDataParallel": "module",
@@ -101,8 +98,8 @@ def _has_tensors(layer: nn.Module) -> bool:
 
 
 def named_norms(module: nn.Module) -> dict[str, nn.Module]:
-    """Batch norms, `CustomBatchNorm` and torch's, by name."""
-    return {name: part for name, part in module.named_modules() if isinstance(part, NORMS)}
+    """Batch norms, torch's and bnmodel's, by name."""
+    return {name: part for name, part in module.named_modules() if isinstance(part, _BatchNorm)}
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -158,8 +155,8 @@ def _is_broken(tensor: Tensor, infinite: bool) -> bool:
 
 def _refuse_train_mode(module: nn.Module, where: str = "") -> None:
     for name, part in module.named_modules():
-        active = isinstance(part, (*NORMS, nn.modules.instancenorm._InstanceNorm, nn.RReLU)) or (
-            isinstance(part, (_DropoutNd, Dropout)) and part.p > 0
+        active = isinstance(part, (_BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.RReLU)) or (
+            isinstance(part, _DropoutNd) and part.p > 0
         )
         if part.training and active:
             raise ExportError(

@@ -1,4 +1,4 @@
-"""bnmodel diagnose MODULE:FACTORY --weights FILE --data FOLDER_OR_NPZ"""
+"""The command `bnmodel diagnose MODULE:FACTORY --weights FILE --data PATH`."""
 
 import argparse
 import math
@@ -126,7 +126,3 @@ def _finite(text: str) -> float:
         if math.isfinite(value := float(text)):
             return value
     raise argparse.ArgumentTypeError(f"expected a finite number, received {text}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -66,5 +66,5 @@ def measured(rows: np.ndarray, tracked: bool, eps: float) -> list[float]:
 
 def thinned(x: Tensor) -> Tensor:
     """The first samples, with about MOST_VALUES values per channel."""
-    per_sample = max(x[:1].numel() // x.size(1), 1)
-    return x[: max(MOST_VALUES // per_sample, 2)]
+    values = max(x[:1].numel() // x.size(1), 1)  # per sample
+    return x[: max(MOST_VALUES // values, 2)]

@@ -22,10 +22,11 @@ def named_norm(model: nn.Module, name: str | None) -> tuple[str, CustomBatchNorm
         ValueError: an unknown name, or no batch norm.
     """
     norms = custom_batchnorms(model)
-    name = name or next(iter(norms), "")
+    if not norms:
+        raise ValueError("norm: this network has no batch norm; use a checkpoint trained with batch norm")
+    name = name or next(iter(norms))
     if name not in norms:
-        names = ", ".join(norms) or "none, this network has no batch norm"
-        raise ValueError(f"norm: expected one of {names}, received {name!r}")
+        raise ValueError(f"norm: expected one of {', '.join(norms)}, received {name!r}")
     return name, norms[name]
 
 

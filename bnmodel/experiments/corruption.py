@@ -151,15 +151,15 @@ def accuracies(model: nn.Module, kind: str, batch_size: int, seed: int) -> np.nd
 @cache_by_content(128)
 def _accuracies(model: nn.Module, kind: str, severities: tuple[float, ...], batch_size: int, seed: int) -> np.ndarray:
     count = samples(model)
-    size = batch_size
     labels = load_sample(train=False).labels[_order(seed)][:count]
-    at_once = max(1, CHUNK // size) if size else 0  # batches
-    networks = {k: with_batch_statistics(model, k) for k in {at_once, count // size % at_once} if k} if size else {}
+    at_once = batch_size * max(1, CHUNK // batch_size) if batch_size else CHUNK  # digits
+    lengths = {at_once, count % at_once} - {0}
+    networks = {n: with_batch_statistics(model, n // batch_size) if batch_size else model for n in lengths}
     shares = []
     with torch.inference_mode(), QuickPooling():  # predict_log_probs has its own batch size
         for severity in severities:
-            parts = corrupted_sample(kind, severity, seed)[:count].split(size * at_once or CHUNK)
-            answers = torch.cat([(networks[len(part) // size] if size else model)(part) for part in parts]).argmax(1)
+            parts = corrupted_sample(kind, severity, seed)[:count].split(at_once)
+            answers = torch.cat([networks[len(part)](part) for part in parts]).argmax(1)
             shares.append(float((answers == labels).float().mean()))
     return np.array(shares)
 

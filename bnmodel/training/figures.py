@@ -12,7 +12,7 @@ def loss_curves(history: History, title: str = "") -> Figure:
     figure, (axes,) = plotting.new_figure()
     numbers = [epoch.epoch for epoch in history.epochs]
     axes.plot(
-        numbers, [e.train_loss for e in history.epochs], "--", color=plotting.TRAIN, label="training (with dropout)"
+        numbers, [e.train_loss for e in history.epochs], "--", color=plotting.TRAIN, label="training (train mode)"
     )
     axes.plot(numbers, [e.validation_loss for e in history.epochs], color=plotting.EVAL, label="validation")
     best, last = history.best, history.epochs[-1]

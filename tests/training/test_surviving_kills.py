@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,8 @@ from bnmodel.io import TEMPORARY, folder_lock, read_checked
 from bnmodel.training import fit, train_from_scratch
 from bnmodel.training.recipes import Recipe
 from bnmodel.training.trainer import new_network
+
+resource = pytest.importorskip("resource", reason="limits on file sizes and SIGINT need POSIX")
 
 RECIPE = Recipe(
     "short", epochs=60, patience=60, learning_rate=0.05, momentum=0.9, schedule="one_cycle",

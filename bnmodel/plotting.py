@@ -1,6 +1,7 @@
-"""Shared plot style. It uses matplotlib's object API only: pyplot would keep every figure alive.
+"""Figures in one style, for light and dark pages.
 
-matplotlib is imported with the first figure, since that takes as long as the rest of this package.
+Only matplotlib's object API is used: pyplot would keep every figure alive. The first figure imports matplotlib, since
+that takes as long as importing the rest of bnmodel.
 """
 
 from __future__ import annotations
