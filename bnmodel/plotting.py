@@ -75,11 +75,11 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 7.0, height: floa
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def ticks(axis: Axis, places: Sequence[float], labels: Sequence[str]) -> None:
-    """Ticks at `places`; faster than matplotlib's `set_ticks`, which creates them at once."""
+def ticks(axis: Axis, positions: Sequence[float], labels: Sequence[str]) -> None:
+    """Ticks at `positions`; faster than matplotlib's `set_ticks`, which creates them at once."""
     from matplotlib.ticker import FixedFormatter, FixedLocator
 
-    axis.set_major_locator(FixedLocator(places))
+    axis.set_major_locator(FixedLocator(positions))
     axis.set_major_formatter(FixedFormatter(labels))
 
 

@@ -88,7 +88,7 @@ def measured(kind: str, axis: int | None, own: Sequence[np.ndarray], exact: Sequ
     errors = [_per_channel(_difference(a, b), axis) for a, b in zip(own, exact, strict=True)]
     largest = np.max(np.stack(errors), axis=0)
     if not np.isfinite(largest).all():
-        raise ValueError("values that are not finite, at other places than in float64")
+        raise ValueError("values that are not finite, at other positions than in float64")
     return Yardstick(kind, axis, tuple(float(f"{error:.3g}") for error in largest.tolist()))
 
 

@@ -36,15 +36,15 @@ ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "addcmul", "neg")
 
 @dataclass(frozen=True)
 class Step:
-    """One operator that scales and shifts its `place`-th argument by constants."""
+    """One operator that scales and shifts its argument number `index` by constants."""
 
     node: fx.Node
-    place: int
+    index: int
     affine: Affine
 
     @property
     def source(self) -> fx.Node:
-        source = self.node.args[self.place]
+        source = self.node.args[self.index]
         assert isinstance(source, fx.Node)
         return source
 
@@ -172,26 +172,26 @@ def _batch_norm(node: fx.Node, constants: Constants) -> Step | None:
 
 def _arithmetic(node: fx.Node, name: str, constants: Constants) -> Step | None:
     operands = [_operand(value, constants) for value in node.args]
-    variable = [place for place, value in enumerate(operands) if value is None]
+    variable = [index for index, value in enumerate(operands) if value is None]
     factor: Any = node.kwargs.get("alpha", node.kwargs.get("value", 1))
     if len(variable) != 1 or set(node.kwargs) - {"alpha", "value"} or not isinstance(factor, (int, float)):
         return None
-    place = variable[0]
-    source = node.args[place]
+    index = variable[0]
+    source = node.args[index]
     if not isinstance(source, fx.Node) or not is_float(source) or not same_shape(source, node):
         return None
-    parts = _scale_and_shift(name, place, operands, float(factor))
+    parts = _scale_and_shift(name, index, operands, float(factor))
     if parts is None:
         return None
     rank = len(shape(node))
     scale, shift = (torch.as_tensor(part, dtype=torch.float64) for part in parts)
-    return Step(node, place, Affine(scale[(None,) * (rank - scale.dim())], shift[(None,) * (rank - shift.dim())]))
+    return Step(node, index, Affine(scale[(None,) * (rank - scale.dim())], shift[(None,) * (rank - shift.dim())]))
 
 
-def _scale_and_shift(name: str, place: int, operands: Sequence[Any], factor: float) -> tuple[Any, Any] | None:
-    """Scale and shift of an arithmetic operator in its operand at `place`; `factor`: alpha, or value of addcmul."""
+def _scale_and_shift(name: str, index: int, operands: Sequence[Any], factor: float) -> tuple[Any, Any] | None:
+    """Scale and shift of an arithmetic operator in its operand at `index`; `factor`: alpha, or value of addcmul."""
     first, second = operands[0], operands[-1]
-    match name, place:
+    match name, index:
         case "neg", _:
             return -1.0, 0.0
         case "add", 0:
@@ -207,11 +207,11 @@ def _scale_and_shift(name: str, place: int, operands: Sequence[Any], factor: flo
         case "rsub", 1:
             return 1.0, -first * factor
         case "mul", _:
-            return (second if place == 0 else first), 0.0
+            return (second if index == 0 else first), 0.0
         case "div", 0:
             return second.reciprocal(), 0.0
         case "addcmul", 1 | 2:
-            return operands[3 - place] * factor, first
+            return operands[3 - index] * factor, first
     return None
 
 

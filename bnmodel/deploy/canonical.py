@@ -200,10 +200,10 @@ def _plain_distances(graph: fx.Graph, node: fx.Node) -> None:
 def _wide_bags(graph: fx.Graph, node: fx.Node) -> None:
     """Cast the int32 indices and offsets of an embedding bag, which ONNX lacks."""
     with graph.inserting_before(node):
-        for place in (1, 2):
-            given = node.args[place]
+        for index in (1, 2):
+            given = node.args[index]
             if isinstance(given, fx.Node) and dtype_of(given) == torch.int32:
-                node.update_arg(place, _call(graph, aten.to.dtype, given, torch.int64))
+                node.update_arg(index, _call(graph, aten.to.dtype, given, torch.int64))
 
 
 def _plain_repeat(graph: fx.Graph, node: fx.Node) -> None:

@@ -113,8 +113,8 @@ def agreement(
 
 def compared(received: Sequence[Arrays], expected: Sequence[Arrays], yardsticks: Sequence[Yardstick]) -> Result:
     passed, largest, worst, exact = True, 0.0, 0.0, 0
-    for place, yardstick in enumerate(yardsticks):
-        verdict = judge(yardstick, [got[place] for got in received], [want[place] for want in expected])
+    for index, yardstick in enumerate(yardsticks):
+        verdict = judge(yardstick, [got[index] for got in received], [want[index] for want in expected])
         passed &= verdict.passed
         if yardstick.exact:
             exact += int(verdict.difference) if np.isfinite(verdict.difference) else 1
@@ -181,15 +181,15 @@ def batches(golden: Golden) -> list[int]:
 def of_one_size(golden: Golden) -> Golden:
     """The cases that can be batched with the first one."""
     shapes = [[array.shape[1:] for array in arrays] for arrays in golden.inputs]
-    places = [place for place, one in enumerate(shapes) if one == shapes[0]]
-    return Golden([golden.inputs[place] for place in places], [golden.outputs[place] for place in places])
+    indices = [index for index, one in enumerate(shapes) if one == shapes[0]]
+    return Golden([golden.inputs[index] for index in indices], [golden.outputs[index] for index in indices])
 
 
 def resized(cases: Sequence[Arrays], count: int) -> Arrays:
     """One batch of `count` samples: those of `cases`, repeated or cut."""
     result = []
-    for place in range(len(cases[0])):
-        samples = np.concatenate([case[place] for case in cases])
+    for index in range(len(cases[0])):
+        samples = np.concatenate([case[index] for case in cases])
         result.append(samples[np.arange(count) % len(samples)])
     return result
 

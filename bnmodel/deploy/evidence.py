@@ -84,8 +84,8 @@ def evaluate(
         same = _continuous(variant, exact)
         pairs += [pair for pair, keep in zip(zip(variant, exact, strict=True), same, strict=True) if keep]
     yardsticks = [
-        _yardstick(port, axis, [a[place] for a, _ in pairs], [b[place] for _, b in pairs])
-        for place, (port, axis) in enumerate(zip(outputs, axes, strict=True))
+        _yardstick(port, axis, [a[index] for a, _ in pairs], [b[index] for _, b in pairs])
+        for index, (port, axis) in enumerate(zip(outputs, axes, strict=True))
     ]
     inputs = [[as_array(tensor) for tensor in cases[number]] for number in kept]
     return Evidence(Golden(inputs, exact), yardsticks)
@@ -130,9 +130,9 @@ def _require_independent_samples(network: FlatNetwork, evidence: Evidence) -> No
         for arrays, tensor in zip(zip(*cases.inputs, strict=True), network.arguments.tensors, strict=True)
     ]
     (batch,) = _own(network, [together])
-    for place, yardstick in enumerate(evidence.yardsticks):
-        expected = np.concatenate([case[place] for case in cases.outputs])
-        verdict = judge(yardstick, [batch[place]], [expected])
+    for index, yardstick in enumerate(evidence.yardsticks):
+        expected = np.concatenate([case[index] for case in cases.outputs])
+        verdict = judge(yardstick, [batch[index]], [expected])
         if not verdict.passed and verdict.share > 1000:
             raise ExportError(
                 f"{type(network.model).__name__}: a sample's output depends on the rest of its batch (by "

@@ -93,8 +93,8 @@ class Program:
                 dynamo=True,
                 external_data=False,
                 opset_version=opset,
-                input_names=[f"__input_{place}" for place in range(len(self.inputs))],
-                output_names=[f"__output_{place}" for place in range(len(self.outputs))],
+                input_names=[f"__input_{index}" for index in range(len(self.inputs))],
+                output_names=[f"__output_{index}" for index in range(len(self.outputs))],
                 verbose=False,
             )
         return finished(exported.model_proto, self.inputs, self.outputs, self.opset)
@@ -163,7 +163,7 @@ def repacked(archive: bytes) -> bytes:
     """
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(result, "w") as target:
-        numbers = {number: place for place, number in enumerate(_class_numbers(source))}
+        numbers = {number: index for index, number in enumerate(_class_numbers(source))}
         for original in source.namelist():
             if original.endswith(LEFT_OUT):
                 continue

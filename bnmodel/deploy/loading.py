@@ -169,7 +169,7 @@ def _load_onnx(path: Path, threads: int | None, lean: bool, optimised: bool) -> 
 
 
 def _run_torch(module: Callable[..., Any], metadata: dict[str, Any]) -> Run:
-    narrow = {place for place, one in enumerate(metadata.get("inputs", [])) if one["type"] == "bfloat16"}
+    narrow = {index for index, one in enumerate(metadata.get("inputs", [])) if one["type"] == "bfloat16"}
 
     def run(*arrays: np.ndarray) -> list[np.ndarray]:
         tensors = [torch.from_numpy(np.asarray(array, order="C")) for array in arrays]

@@ -96,8 +96,8 @@ def _since(node: onnx.NodeProto, version: int, types: dict[str, str], constants:
 
 def _accepts(schema: onnx.defs.OpSchema, node: onnx.NodeProto, types: dict[str, str]) -> bool:
     """Whether an operator's definition takes the types of a node's inputs."""
-    for place, name in enumerate(node.input):
-        if name and place < len(schema.inputs) and types.get(name) not in schema.inputs[place].types:
+    for index, name in enumerate(node.input):
+        if name and index < len(schema.inputs) and types.get(name) not in schema.inputs[index].types:
             return False
     return True
 
@@ -194,11 +194,11 @@ def _outputs_from_nodes(graph: onnx.GraphProto) -> None:
 def _wide_indices(graph: onnx.GraphProto) -> None:
     """Cast the int32 indices of scatters and gathers by coordinates, which ONNX defines for int64 only."""
     narrow = {value.name for value in graph.value_info if value.type.tensor_type.elem_type == onnx.TensorProto.INT32}
-    for place, node in reversed(list(enumerate(graph.node))):
+    for index, node in reversed(list(enumerate(graph.node))):
         if node.op_type in ("ScatterND", "GatherND") and node.input[1] in narrow:
             name = f"{node.output[0]}_indices"
             cast = onnx.helper.make_node("Cast", [node.input[1]], [name], to=onnx.TensorProto.INT64)
-            graph.node.insert(place, cast)
+            graph.node.insert(index, cast)
             node.input[1] = name
 
 

@@ -58,12 +58,12 @@ def pull(layers: Layers, node: fx.Node, total: Affine) -> list[Edit]:
 
 def _pull_from_part(layers: Layers, node: fx.Node, total: Affine, reason: str) -> list[Edit]:
     """Pull from one part of a split, whose other parts are scaled by 1 and shifted by 0."""
-    split_node, place = node.args
+    split_node, index = node.args
     assert isinstance(split_node, fx.Node)
     _require(operator_name(split_node) in SPLITS, reason)
-    _require(all(part is node or part.args[1] != place for part in split_node.users), reason)
+    _require(all(part is node or part.args[1] != index for part in split_node.users), reason)
     axis, sizes = _parts(split_node, total, reason)
-    others = [one != place for one in range(len(sizes))]
+    others = [one != index for one in range(len(sizes))]
     return pull(layers, split_node.all_input_nodes[0], _joined(total, axis, sizes, others))
 
 
@@ -128,8 +128,8 @@ def _push_into_parts(layers: Layers, user: fx.Node, total: Affine, reason: str) 
     edits: list[Edit] = []
     for part in user.users:
         _require(part.target is operator.getitem, reason)
-        place: Any = part.args[1]
-        edits += push(layers, part, Affine(scales[place], shifts[place]))
+        index: Any = part.args[1]
+        edits += push(layers, part, Affine(scales[index], shifts[index]))
     return edits
 
 

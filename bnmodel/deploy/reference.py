@@ -38,7 +38,7 @@ class InFloat64(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         written = _written(func)
-        given = [_wide(arg) if place not in written else _wide_type(arg) for place, arg in enumerate(args)]
+        given = [_wide(arg) if index not in written else _wide_type(arg) for index, arg in enumerate(args)]
         options = {name: _wide(value) if name != "out" else value for name, value in (kwargs or {}).items()}
         return func(*given, **options)
 
@@ -46,7 +46,7 @@ class InFloat64(TorchDispatchMode):
 def _written(func: Any) -> set[int]:
     """Positions of the arguments that an operator writes to; those keep their storage."""
     arguments = func._schema.arguments if hasattr(func, "_schema") else ()
-    return {place for place, arg in enumerate(arguments) if arg.alias_info is not None and arg.alias_info.is_write}
+    return {index for index, arg in enumerate(arguments) if arg.alias_info is not None and arg.alias_info.is_write}
 
 
 def _wide(value: Any) -> Any:

@@ -58,14 +58,14 @@ class Arguments:
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
     leaves: tuple[Any, ...]  # None in place of a tensor
-    places: tuple[int, ...]  # indices of the tensors among the leaves
+    indices: tuple[int, ...]  # of the tensors among the leaves
     spec: pytree.TreeSpec
 
     def bind(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The network's arguments, with `tensors` in place of the example's."""
         leaves = list(self.leaves)
-        for place, tensor in zip(self.places, tensors, strict=True):
-            leaves[place] = tensor
+        for index, tensor in zip(self.indices, tensors, strict=True):
+            leaves[index] = tensor
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
         return tuple(args), dict(kwargs)
 
@@ -82,20 +82,20 @@ def arguments(module: nn.Module, example: Any, names: str | Sequence[str] | None
     """
     args, kwargs, parameters = _bound(module, example)
     with_paths, spec = pytree.tree_flatten_with_path((list(args), kwargs))
-    found, tensors, leaves, places = [], [], [], []
-    for place, (path, leaf) in enumerate(with_paths):
+    found, tensors, leaves, indices = [], [], [], []
+    for index, (path, leaf) in enumerate(with_paths):
         if isinstance(leaf, np.ndarray):
             leaf = _from_numpy(leaf)
         if isinstance(leaf, Tensor):
             leaf = _supported(leaf)
             found.append(_input_name(path, parameters))
             tensors.append(leaf)
-            places.append(place)
+            indices.append(index)
         leaves.append(None if isinstance(leaf, Tensor) else leaf)
     if not tensors:
         raise ExportError(f"example: expected at least one tensor, received {type(example).__name__} without any")
     chosen = _chosen("input", names, found)
-    return Arguments(chosen, tuple(tensors), tuple(leaves), tuple(places), spec)
+    return Arguments(chosen, tuple(tensors), tuple(leaves), tuple(indices), spec)
 
 
 def _from_numpy(array: np.ndarray) -> Tensor:
@@ -156,10 +156,10 @@ def _required(parameter: inspect.Parameter) -> bool:
 
 def _input_name(path: tuple[Any, ...], parameters: list[str]) -> str:
     """(0 for args or 1 for kwargs, position or key, …) → the parameter's name and the path inside it."""
-    kind, place, *inside = [key_of(part) for part in path]
+    kind, first, *inside = [key_of(part) for part in path]
     if kind == "1":
-        return "_".join([place, *inside])
-    position = int(place)
+        return "_".join([first, *inside])
+    position = int(first)
     if position < len(parameters) and not parameters[position].startswith("*"):
         return "_".join([parameters[position], *inside])
     starred = next((name[1:] for name in parameters if name.startswith("*")), "input")

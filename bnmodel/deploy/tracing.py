@@ -120,10 +120,10 @@ def _linspace(start: Any, end: Any, steps: Any = None, **options: Any) -> Tensor
     dtype = options.get("dtype") or torch.get_default_dtype()
     if not isinstance(steps, torch.SymInt) or not dtype.is_floating_point:
         return LINSPACE(start, end, steps, **options)
-    places = torch.arange(steps, **{**options, "dtype": dtype})
-    step = (end - start) / places[-1:].clamp(min=1)
-    from_end = places[-1:] - places  # from the nearer end, as torch does
-    return torch.where(places <= from_end, start + step * places, end - step * from_end)
+    positions = torch.arange(steps, **{**options, "dtype": dtype})
+    step = (end - start) / positions[-1:].clamp(min=1)
+    from_end = positions[-1:] - positions  # from the nearer end, as torch does
+    return torch.where(positions <= from_end, start + step * positions, end - step * from_end)
 
 
 def _normalize(image: Tensor, mean: Sequence[float], std: Sequence[float], inplace: bool = False) -> Tensor:

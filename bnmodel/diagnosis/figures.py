@@ -19,15 +19,15 @@ def layers_figure(report: Report) -> Figure:
     layers = [layer for layer in report.layers if layer.calls]
     height = 1.8 + 0.22 * min(max(len(layers), 3), 60)
     figure, (distance, ratio) = new_figure(columns=2, width=9.0, height=height)
-    places = range(len(layers))
+    positions = range(len(layers))
     _bars(distance, layers, [layer.distance for layer in layers], "distance of running mean (σ)")
     _bars(ratio, layers, [_log(layer.variance_ratio) for layer in layers], "log(population / running variance)")
     noise = [layer.batch_noise if layer.batch_noise is not None else math.nan for layer in layers]
-    distance.plot(noise, places, "|", color=TRAIN, markersize=9, label="a batch's mean by chance")
+    distance.plot(noise, positions, "|", color=TRAIN, markersize=9, label="a batch's mean by chance")
     severity = {finding.layer: finding.severity for finding in reversed(report.findings)}
-    for place, layer in enumerate(layers):
+    for position, layer in enumerate(layers):
         if layer.name in severity:
-            distance.plot(layer.distance or 0, place, MARKS[severity[layer.name]], color=INK, markersize=7)
+            distance.plot(layer.distance or 0, position, MARKS[severity[layer.name]], color=INK, markersize=7)
     for kind, mark in MARKS.items():
         if kind in severity.values():
             distance.plot([], [], mark, color=INK, label=kind)
@@ -46,9 +46,9 @@ def outcome_figure(report: Report) -> Figure:
     accuracy = all(outcome.accuracy is not None for _, outcome, _ in known)
     values = [outcome.accuracy if accuracy else outcome.loss for _, outcome, _ in known]
     axes.barh([name for name, _, _ in known], [value or 0 for value in values], color=[color for _, _, color in known])
-    for place, value in enumerate(values):
+    for position, value in enumerate(values):
         text = "–" if value is None else f" {value:.1%}" if accuracy else f" {value:.4g}"
-        axes.text(value or 0, place, text, va="center")
+        axes.text(value or 0, position, text, va="center")
     axes.set_xlabel("accuracy" if accuracy else "loss")
     axes.margins(x=0.2)
     return figure

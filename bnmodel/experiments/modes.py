@@ -126,7 +126,7 @@ def _statistics(axes: Axes, view: NormView) -> None:
     digits = len(str(len(view.running_mean) - 1))
     channels = most_shifted(view, MOST_CHANNELS[min(digits, len(MOST_CHANNELS)) - 1])
     spread = np.maximum(view.running_std, 1e-3)[channels]
-    places = np.arange(len(channels))
+    positions = np.arange(len(channels))
     for mean, std, offset, color, marker, label in (
         (0 * spread, 0 * spread + 1, -0.15, plotting.EVAL, "o", "eval mode, running statistics"),
         (
@@ -139,9 +139,9 @@ def _statistics(axes: Axes, view: NormView) -> None:
         ),
     ):
         style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 4, "elinewidth": 1.5, "label": label}
-        axes.errorbar(places + offset, mean, std, **style)
+        axes.errorbar(positions + offset, mean, std, **style)
     axes.set(title=f"{view.name}: mean ± σ", xlabel="channel, the most shifted first", ylabel="in running deviations σ")
-    plotting.ticks(axes.xaxis, places.tolist(), [str(channel) for channel in channels])
+    plotting.ticks(axes.xaxis, positions.tolist(), [str(channel) for channel in channels])
 
 
 def _outlines(axes: Axes, eval_values: np.ndarray, train_values: np.ndarray) -> None:

@@ -168,13 +168,13 @@ def _into_after(
 def _replace(model: ModelProto, graph: Graph, node: NodeProto, weight: np.ndarray, bias: np.ndarray) -> None:
     """Give `node` new weights: another node may share the old ones. A MatMul becomes a Gemm, which has a bias."""
     dtype = np.asarray(graph.constant(node.input[1])).dtype
-    for place, array, word in ((1, weight, "weight"), (2, bias, "bias")):
+    for index, array, word in ((1, weight, "weight"), (2, bias, "bias")):
         name = f"{node.output[0]}.folded_{word}"
         while any(tensor.name == name for tensor in model.graph.initializer):
             name += "_"
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, dtype), name))
-        if len(node.input) > place:
-            node.input[place] = name
+        if len(node.input) > index:
+            node.input[index] = name
         else:
             node.input.append(name)
     if node.op_type == "MatMul":

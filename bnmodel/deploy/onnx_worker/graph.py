@@ -70,10 +70,10 @@ def _load_external(model: ModelProto, path: Path, allowed: bool) -> None:
     if not allowed:
         raise FileError(f"expected one file, received a model whose weights are in other files; {remedy}")
     for tensor in external:
-        place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        plain = place not in ("", ".", "..") and PurePosixPath(place).name == place == PureWindowsPath(place).name
-        if not plain or (path.parent / place).is_symlink() or not (path.parent / place).is_file():
-            raise FileError(f"expected weights in a file beside the model, received the location {place!r}; {remedy}")
+        name = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        plain = name not in ("", ".", "..") and PurePosixPath(name).name == name == PureWindowsPath(name).name
+        if not plain or (path.parent / name).is_symlink() or not (path.parent / name).is_file():
+            raise FileError(f"expected weights in a file beside the model, received the location {name!r}; {remedy}")
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:

@@ -64,16 +64,16 @@ def _replaced(model: ModelProto, graph: Graph, node: NodeProto, integers: set[st
 def _multiplied(node: NodeProto, integers: set[str]) -> list[NodeProto]:
     """A product of integers as one of floats: each operand less its zero point."""
     nodes, operands = [], []
-    for place in (0, 1):
-        name = node.input[place]
-        zero = node.input[place + 2] if len(node.input) > place + 2 else ""
+    for index in (0, 1):
+        name = node.input[index]
+        zero = node.input[index + 2] if len(node.input) > index + 2 else ""
         for given in (name, zero) if zero else (name,):
-            cast = helper.make_node("Cast", [given], [f"{node.output[0]}.{place}{given}"], to=TensorProto.FLOAT)
+            cast = helper.make_node("Cast", [given], [f"{node.output[0]}.{index}{given}"], to=TensorProto.FLOAT)
             nodes.append(cast)
-        operands.append(f"{node.output[0]}.{place}{name}")
+        operands.append(f"{node.output[0]}.{index}{name}")
         if zero:
             difference = f"{operands[-1]}.shifted"
-            nodes.append(helper.make_node("Sub", [operands[-1], f"{node.output[0]}.{place}{zero}"], [difference]))
+            nodes.append(helper.make_node("Sub", [operands[-1], f"{node.output[0]}.{index}{zero}"], [difference]))
             operands[-1] = difference
     product = helper.make_node(node.op_type.removesuffix("Integer"), operands, [node.output[0]])
     product.attribute.extend(node.attribute)
@@ -83,9 +83,9 @@ def _multiplied(node: NodeProto, integers: set[str]) -> list[NodeProto]:
 def _lstm(model: ModelProto, graph: Graph, node: NodeProto) -> NodeProto:
     """An LSTM with the weights of a quantised one, which holds them transposed."""
     inputs = [*node.input, *[""] * (12 - len(node.input))]
-    for place, scale in ((1, 8), (2, 10)):
-        weights = _weights(graph, [inputs[place], inputs[scale], inputs[scale + 1]])
-        inputs[place] = _store(model, f"{node.name}{node.output[0]}.{place}", weights.transpose(0, 2, 1))
+    for index, scale in ((1, 8), (2, 10)):
+        weights = _weights(graph, [inputs[index], inputs[scale], inputs[scale + 1]])
+        inputs[index] = _store(model, f"{node.name}{node.output[0]}.{index}", weights.transpose(0, 2, 1))
     lstm = helper.make_node("LSTM", inputs[:8], list(node.output))
     lstm.attribute.extend(each for each in node.attribute if each.name in COPIED)
     return lstm

@@ -107,8 +107,8 @@ def dropout(graph: Graph, version: int) -> Iterator[Found]:
             yield found("active-dropout", "error", name, message, INSTEAD)
 
 
-def _number(graph: Graph, node: NodeProto, place: int, default: float) -> float:
-    value = graph.constant(node.input[place]) if len(node.input) > place and node.input[place] else None
+def _number(graph: Graph, node: NodeProto, index: int, default: float) -> float:
+    value = graph.constant(node.input[index]) if len(node.input) > index and node.input[index] else None
     return default if value is None or not value.size else float(value.reshape(-1)[0])
 
 
