@@ -14,7 +14,7 @@ from bnmodel.io import atomic_write, folder_lock
 from bnmodel.nn.models import Network
 from bnmodel.training import distributed
 from bnmodel.training.calibration import calibration_error, fit_temperature, fold_temperature
-from bnmodel.training.checkpoint import load_checkpoint, save_checkpoint
+from bnmodel.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from bnmodel.training.evaluation import evaluate, predict_log_probs
 from bnmodel.training.history import HISTORY, Epoch, History
 from bnmodel.training.recipes import Recipe
@@ -128,7 +128,7 @@ def refit(
     """
     chosen, out = Path(chosen), Path(out)
     checkpoint, history = load_checkpoint(chosen), History.read(chosen / HISTORY)
-    recipe = Recipe(**checkpoint.recipe | {"model": checkpoint.model.config})
+    recipe = _recipe_of(checkpoint, chosen)
     recipe = recipe if seed is None else replace(recipe, seed=seed)
     _require_refittable(recipe, history.stopped, checkpoint.results, chosen, out)
     written = (chosen / HISTORY).read_bytes()
@@ -155,6 +155,15 @@ def refit(
             with atomic_write(out / HISTORY) as temporary:
                 temporary.write_bytes(written)
     return model
+
+
+def _recipe_of(checkpoint: Checkpoint, folder: Path) -> Recipe:
+    try:
+        return Recipe(**checkpoint.recipe | {"model": checkpoint.model.config})
+    except TypeError as error:  # a field that this version lacks
+        raise CheckpointError(
+            f"{folder}: expected a recipe of this version, received another ({error}); train again"
+        ) from error
 
 
 def _require_refittable(recipe: Recipe, stopped: str, results: dict[str, Any], chosen: Path, out: Path) -> None:

@@ -1,5 +1,6 @@
 """Refitting on all digits, including the validation digits."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -9,7 +10,7 @@ import torch
 from training_helpers import SHORT, same, state_of
 
 import bnmodel.training.fitting as module
-from bnmodel import Digits, SimpleCNN, load_checkpoint
+from bnmodel import CheckpointError, Digits, SimpleCNN, load_checkpoint
 from bnmodel.__main__ import main
 from bnmodel.data import load_offline_digits, split
 from bnmodel.training import refit, train_from_scratch
@@ -115,6 +116,15 @@ def test_a_training_that_ended_before_its_last_epoch_is_refused(
     assert history.stopped == ("early" if patience == 1 else "interrupted")
     with pytest.raises(ValueError, match=f"expected a finished run .* received one that was stopped: .*{remedy}"):
         refit(tmp_path, digits, tmp_path / "out")
+
+
+def test_a_recipe_of_another_version_is_refused(digits: Digits, chosen: Path, tmp_path: Path) -> None:
+    shutil.copytree(chosen, tmp_path / "newer")
+    best = load_checkpoint(chosen)
+    recipe = best.recipe | {"sharpness": 0.1}
+    save_checkpoint(tmp_path / "newer/best.pt", best.model, recipe, best.results, "digits")
+    with pytest.raises(CheckpointError, match=r"newer: expected a recipe of this version.*sharpness"):
+        refit(tmp_path / "newer", digits, tmp_path / "out")
 
 
 def test_the_folder_of_the_chosen_training_is_not_overwritten(digits: Digits, chosen: Path) -> None:
