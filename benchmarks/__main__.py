@@ -17,7 +17,6 @@ COMMANDS = (
     "benchmarks.drawing",
     "benchmarks.pictures",
     "benchmarks.recogniser",
-    "benchmarks.rounding",
     "benchmarks.int8",
     "benchmarks.accuracy",
     "benchmarks.batchnorm",
