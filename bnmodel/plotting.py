@@ -118,7 +118,7 @@ def percent_axis(axis: Axis) -> None:
     """Format the ticks of an axis of shares as percentages, such as “50%”."""
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0, symbol="%"))
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol="%"))
 
 
 def whole_numbers(axis: Axis) -> None:

@@ -102,7 +102,7 @@ def digit_in_code(drawn: Drawn) -> str:
 def picture(height: int, name: str) -> gr.HTML:
     """A placeholder for a tab's picture, `height` pixels high on a wide screen. touch.js shows the picture's values."""
     return gr.HTML(
-        f'<div style="height: {height}px"></div>',  # Gradio does not keep `min_height` while it waits
+        f'<div class="room" style="height: {height}px"></div>',  # Gradio does not keep `min_height` while it waits
         elem_id=name,
         elem_classes="picture",
         min_height=height,
@@ -131,7 +131,7 @@ def take_home(name: str) -> None:
         for kind, title in kinds.items()
     )
     gr.HTML(
-        f'<p class="take-home" data-name="{escape(name)}">Save what is shown as {buttons}</p>',
+        f'<p class="take-home" data-name="{escape(name)}">Save as {buttons}</p>',
         js_on_load=on_mount("take_home"),
         apply_default_css=False,
     )

@@ -24,6 +24,11 @@ find('.skip').addEventListener('click', (event) => {
   document.querySelector('.path [aria-selected=true]')?.focus();
 });
 
+// Chromium's Tab key stops at a list that scrolls; the list of a dropdown closes then, and no element has the focus.
+document.addEventListener('keydown', ({ key }) => {
+  if (key === 'Tab') document.querySelectorAll('ul[role=listbox]').forEach((list) => { list.tabIndex = -1; });
+}, true);
+
 // ---- the notes of the lesson and the glossary
 
 const [glossary, lesson] = element.querySelectorAll('dialog');

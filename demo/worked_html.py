@@ -96,7 +96,7 @@ def grid(result: WorkedExample, values: np.ndarray, limit: float, name: str, val
 def steps(result: WorkedExample) -> str:
     """A table of the computation with its numbers."""
     digits, height, width = result.x.shape
-    gamma, beta, eps = short(result.gamma), short(result.beta), signed(f"{result.eps:g}")
+    gamma, beta, eps = short(result.gamma), short(result.beta), plain(result.eps)
 
     def lines(step: Step, origin: str) -> list[str]:
         mean, var, hat = short(step.mean), short(step.var), short(step.normalized)
@@ -121,6 +121,11 @@ def steps(result: WorkedExample) -> str:
         '<th scope="col"><b class="eval">Eval mode, running</b></th>'
     )
     return f'<div class="table steps-of-one"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def plain(eps: float) -> str:
+    """Three digits without an exponent, as a calculator takes them: 0.00001."""
+    return np.format_float_positional(eps, precision=3, fractional=False, trim="-")
 
 
 def cell(value: str, how: str = "") -> str:

@@ -140,7 +140,7 @@ def _statistics(axes: Axes, view: NormView) -> None:
     ):
         style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 4, "elinewidth": 1.5, "label": label}
         axes.errorbar(positions + offset, mean, std, **style)
-    axes.set(title=f"{view.name}: mean ± σ", xlabel="channel, the most shifted first", ylabel="in running deviations σ")
+    axes.set(title=f"{view.name}: mean ± σ", xlabel="channel, the most shifted first", ylabel="in running σ")
     plotting.ticks(axes.xaxis, positions.tolist(), [str(channel) for channel in channels])
 
 

@@ -12,7 +12,7 @@ from demo.page import Drawn, Page
 from demo.shared_controls import reshuffle_button
 
 QUESTION = "How much of a train-mode answer is luck?"
-TASK = "Find a batch size above 2 at which another digit never wins. In how many batches?"
+TASK = "Find a batch size above 2 at which no other digit wins in any batch."
 HINT = """
 Look at the width of the histogram: each batch holds your digit and others drawn at random. The band usually narrows
 towards eval mode's line as the batches grow, for some digits only beyond 16.

@@ -13,7 +13,7 @@ from demo.models import Model
 from demo.page import Drawn, Page
 
 QUESTION = "When the input changes, which statistics are better: old ones or new ones?"
-TASK = "Find a setting in which the running statistics win by 2 points."
+TASK = "Find a setting in which the running statistics win by 2 percentage points."
 HINT = """
 Look where the two curves separate, first for test digits, then for yours; all are corrupted in the same way.
 """
@@ -108,7 +108,8 @@ def in_words(result: Corruption) -> str:
 
 def strip(result: Corruption) -> str:
     """The digit at every severity."""
-    return f'<div class="strip">{"".join(map(_tile, result.digits, result.severities))}</div>'
+    tiles = "".join(map(_tile, result.digits, result.severities))
+    return f'<p class="caption">This digit by severity:</p><div class="strip">{tiles}</div>'
 
 
 def _tile(digit: np.ndarray, severity: float) -> str:

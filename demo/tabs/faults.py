@@ -15,11 +15,11 @@ from demo.models import Model
 from demo.page import Drawn, Page
 
 QUESTION = "What if somebody forgets eval()?"
-TASK = "Find another number of predictions that costs less than half a point of accuracy."
+TASK = "Find another number of predictions that costs less than half a percentage point of accuracy."
 CALLS = 50  # at first
 HINT = """
-Look at the first panel: each prediction without `eval()` moves the running statistics, and accuracy falls for every
-later user.
+Look at the first panel: each prediction without `eval()` moves the running statistics, which usually lowers the
+accuracy for every later user.
 """
 LOOK = """
 An app that forgets `eval()` still answers, so nobody notices. But **every call moves the running statistics** towards
@@ -31,12 +31,13 @@ OTHERS = """
 """
 LOOK_OTHERS = """
 **Best weights kept by reference:** `best = model.state_dict()` is not a copy; it “restores” the last epoch.
+
 **Statistics not saved:** plain attributes are missing from the checkpoint, and the loaded network starts at mean 0 and
 variance 1. After 30 batches in train mode 4% of that 1 still remains (0.9³⁰), more than the variances in the last
 three layers of `robust`, which recovers only after about 45 batches; `lecture` does so sooner.
 
-**Momentum inverted:** PyTorch's 0.1 is the weight of the *new* batch; in other libraries momentum is the weight of the
-old average. If the two are confused, the average jumps with every batch.
+**Momentum inverted:** PyTorch's 0.1 is the weight of the *new* batch; in some other libraries momentum is the weight of
+the old average. If the two are confused, the average jumps with every batch.
 """
 FORMULA = """
 Without `eval()`, the network predicts your digit alone, again and again; dropout stays off, to isolate the effect of
@@ -105,7 +106,8 @@ def in_words(result: ForgottenEval) -> str:
     points = 100 * lost(result)
     calls, answer = int(result.calls[-1]), int(result.answers[-1])
     when = f"After {calls} prediction{'' if calls == 1 else 's'} in train mode"
-    lower = f"accuracy is <b>{points:.1f} points lower</b>" if points > 0.05 else "accuracy has not fallen yet"
+    by = f"<b>{points:.1f} percentage points lower</b>"
+    lower = f"accuracy is {by}" if points > 0.05 else "accuracy has not fallen yet"
     if answer == result.label:
         return f"{when}, {lower}; this digit is still read as {answer} ({certainty(result.probability[-1])})."
     return f"{when}, {lower}, and this digit is read as {answer} instead of {result.label}."

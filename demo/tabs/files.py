@@ -17,13 +17,13 @@ from bnmodel.deploy.loading import FORMATS, Run, load_file
 from demo import components as ui
 from demo.models import Model
 from demo.page import Drawn, Page
-from export.bench import read_rows
+from export.bench import WITHOUT_NORM, read_rows
 
 QUESTION = "Do the files that other apps load give the same answer?"
 TASK = "Download the file that your app needs, and run the code below it."
 HINT = """
-Choose a file by its input and runtime, download it, and copy its code. Then look across a row of the table below: three
-formats of one network, one answer.
+Choose a file by its input and runtime, download it, and copy its code. The table below shows the answer of each format
+to your drawing.
 """
 LOOK = """
 The files contain the preprocessing, and the batch norms are folded into neighbouring layers. For C++, Node and the
@@ -44,6 +44,11 @@ Source: `bnmodel/deploy/allowance.py`, `bnmodel/deploy/checks.py`, `export/bench
 """
 FIRST = "sketch.onnx"
 RUNTIMES = {"onnx": "ONNX Runtime", "torchscript": "PyTorch (TorchScript)", "pt2": "PyTorch (torch.export)"}
+TIMED = {
+    "eager": "PyTorch, before export",
+    **RUNTIMES,
+    WITHOUT_NORM: "ONNX Runtime, trained without batch norm",
+}
 TAKES = {
     "sketch": "a drawing of any size",
     "numbers": "a drawing of up to eight digits",
@@ -262,7 +267,7 @@ def timed(folder: Path) -> str:
     lines: dict[str, list[str]] = {}
     for row in rows:
         cell = f"{row['images_per_s']:,.0f} ({row['times_eager']:.1f}\u00a0×)"
-        lines.setdefault(row["runtime"], []).append(cell)
+        lines.setdefault(TIMED.get(row["runtime"], row["runtime"]), []).append(cell)
     head = ["Digits per second, one thread", *(f"batch {batch}" for batch in batches)]
     return ui.table(head, [[runtime, *cells] for runtime, cells in lines.items()])
 

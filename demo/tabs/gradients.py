@@ -21,7 +21,7 @@ far apart they are with and without batch norm. This tab needs no drawing.
 """
 LOOK = """
 Three networks with the same weights get the same 32 digits; only the batch norm differs. The line through a dot reaches
-from the 5&nbsp;% to the 95&nbsp;% quantile. **At step 0 only batch norm makes the difference**; the smaller
+from the 5% to the 95% quantile. **At step 0 only batch norm makes the difference**; the smaller
 the gradients without it, as with Glorot compared with He, the larger the difference. The last two panels show how much
 the gradient has changed, and the loss, after steps of growing length against the gradient.
 
@@ -51,9 +51,9 @@ def build(page: Page) -> None:
             initializer = gr.Dropdown(
                 choices, value="he_normal", label="Initialiser", elem_id="grad-init", min_width=140
             )
-            std = gr.Slider(0.01, 1, 0.1, step=0.01, label="Std. deviation (normal)", elem_id="grad-std", min_width=200)
+            std = gr.Slider(0.01, 1, 0.1, step=0.01, label="Std. dev. (normal)", elem_id="grad-std", min_width=200)
             steps = gr.Slider(
-                0, MOST_STEPS, 0, step=1, label="After how many steps", elem_id="grad-steps", min_width=180
+                0, MOST_STEPS, 0, step=1, label="Training steps before", elem_id="grad-steps", min_width=180
             )
             rate = gr.Dropdown(
                 [(f"{one:g}", one) for one in (0.001, 0.01, 0.1, 0.3, 1.0)],

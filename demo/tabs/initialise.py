@@ -44,7 +44,7 @@ n \operatorname{Var}(w)\, \mathbb E\big[f'(\sqrt q\,z)^2\big], \quad z \sim \mat
 
 For ReLU both expectations contribute a factor of ½, so $\operatorname{Var}(w) = 2/n$ preserves activations and
 gradients; for the identity, $1/n$ does. Gradients are those at the outputs of the dense layers, for a standard-normal
-gradient at the top. An activation is *saturated* if the slope is below 1&nbsp;% of the steepest (for ReLU, its left
+gradient at the top. An activation is *saturated* if the slope is below 1% of the steepest (for ReLU, its left
 side); a unit is *dead* if it is saturated for every sample. Batch norm is between dense layer and activation.
 
 Source: `initialization.py` and `signal_propagation.py` in `bnmodel/experiments`, `bnmodel/nn/init.py`. Glorot & Bengio

@@ -23,11 +23,11 @@ best weights so far. This tab needs no drawing.
 """
 LOOK = f"""
 The curves are those of this network's recorded training; the epochs after the stop are pale. A validation loss is
-noisy: a short patience mistakes noise for the end, a long one trains many epochs for a small gain.
+noisy: a short patience mistakes noise for the end; a long one costs epochs.
 The training loss is measured during training, with dropout and, for `robust`, with distorted images; therefore it lies
-above the validation loss. The steps at the end of `robust` come from its recipe. The last {ROBUST.averaging} epochs
-average the weights, which makes the validation loss smooth. The last {ROBUST.plain} have no distorted images; there the
-training loss falls below the validation loss.
+above the validation loss. The steps at the end of `robust` come from its recipe: its last {ROBUST.averaging} epochs
+average the weights, which makes the validation loss smooth, and its last {ROBUST.plain} have no distorted images, which
+lowers the training loss below the validation loss.
 """
 LIVE = """
 ### Overfit on purpose, live
@@ -130,12 +130,13 @@ def stopped(result: Stopped) -> str:
     if not result.early:
         return (
             f"With patience {result.patience} the training runs through all {total} epochs: the validation loss always "
-            f"improves in time. The best is {kept:.4f}, in epoch {result.kept}."
+            f"improves in time. The best is {kept:.4f} nats, in epoch {result.kept}."
         )
     saved = total - result.stop
     lead = (
         f"With patience {result.patience} the training stops after epoch {result.stop} of {total} and keeps epoch "
-        f"{result.kept}, validation loss {kept:.4f}. That saves {saved} epoch{'' if saved == 1 else 's'} and costs "
+        f"{result.kept}, validation loss {kept:.4f} nats. That saves {saved} epoch{'' if saved == 1 else 's'} and "
+        "costs "
     )
     if result.kept == result.lowest:
         return f"{lead}nothing: no later epoch is better."

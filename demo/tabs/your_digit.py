@@ -24,10 +24,11 @@ this batch. Compare the two columns: same network, same digit, different statist
 """
 LOOK = """
 **Eval mode** normalises with the running statistics kept from training, so its answer never depends on the rest of the
-batch. **Train mode** normalises with the mean and variance of *this* batch: change the other digits, and its answer
-changes. Programs therefore call `eval()` before they predict. *Worked out* shows the computation, and *Why* shows where
-in the network the two modes differ.
+batch. **Train mode** normalises with the mean and variance of *this* batch: change the other digits, and its
+probabilities change, sometimes its answer too. Programs therefore call `eval()` before they predict. *Worked out* shows
+the computation, and *Why* shows where in the network the two modes differ.
 """
+ELSEWHERE = "Try another digit, such as a 1, or another network."
 FORMULA = r"""
 $$\hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}, \qquad y = \gamma\,\hat x + \beta$$
 
@@ -86,7 +87,7 @@ def in_words(drawn: Drawn, train: np.ndarray, chosen: Others, flips: bool | None
         f"({certainty(train.max())})."
     )
     if flips is False:
-        told += " No batch that was tried changes this answer; this one comes closest."
+        told += f" No batch that was tried changes this answer; this one comes closest. {ELSEWHERE}"
     return told
 
 

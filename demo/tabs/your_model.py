@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "onnx"
 NAMES = {"sound": "A sound file", "train-mode": "Exported in train mode", "never-updated": "Statistics never updated"}
 LIMITS = Limits(memory=2 * 2**30, seconds=30, file_size=0)
 LOOK = f"""
-Choose an example, or drop an ONNX file of your own, at most {LARGEST_FILE // 10**6} MB. It is read and run in a
+Choose an example, or drop an ONNX file of your own, at most {LARGEST_FILE // 10**6} MB. The file is read and run in a
 separate process with limits on memory and time, and deleted afterwards. A sample goes through the network **alone and
 in two different batches**: in a sound file its output is the same each time.
 """
@@ -57,7 +57,7 @@ def build(page: Page) -> None:
         ui.look(LOOK)
         with gr.Row(elem_classes="controls"):
             buttons = {name: gr.Button(title, elem_id=f"example-{name}") for name, title in NAMES.items()}
-        file = gr.File(label="ONNX file", elem_id="your-model", height=130)
+        file = gr.File(label="ONNX file", elem_id="your-model", height=150)
         shown = ui.picture(60, "inspection")
         ui.code(CODE)
         ui.fold(ABOUT, "The command and the source")
@@ -133,7 +133,7 @@ def _item(findings: list[Finding]) -> str:
     tab = EXPLAINED.get(first.code)
     link = f' <a href="?tab={tab}">See it explained.</a>' if tab else ""
     mark = {"error": "✗ Error", "warning": "! Warning", "note": "· Note"}[first.severity]
-    message = re.sub(r"(\d)%", "\\1\u00a0%", f"{first.message[:1].upper()}{first.message[1:]}")
+    message = f"{first.message[:1].upper()}{first.message[1:]}"
     code = f'<span title="{escape(CODES[first.code])}">({escape(first.code)})</span>'
     return (
         f'<li class="{first.severity}"><b>{mark}</b> {code}'
