@@ -22,7 +22,7 @@ from bnmodel.deploy.loading import FORMATS, load_file
 from bnmodel.experiments import worked_example
 from bnmodel.experiments.batch_spread import BatchSpread
 from bnmodel.experiments.batch_statistics import custom_batchnorms
-from bnmodel.experiments.other_samples import KINDS, other_samples
+from bnmodel.experiments.other_samples import KINDS, Others, other_samples
 from demo import components, worked_html
 from demo.app import CHECKPOINTS
 from demo.images import diverging, grey
@@ -157,6 +157,11 @@ def test_small_numbers_keep_the_digits_that_pupils_need_to_compute_with_them(val
     assert worked_html.short(value) == words
 
 
+@pytest.mark.parametrize(("eps", "words"), [(1e-5, "0.00001"), (10**-4.5, "0.0000316"), (10.0, "10")])
+def test_the_epsilon_is_written_as_a_calculator_takes_it(eps: float, words: str) -> None:
+    assert worked_html.plain(eps) == words
+
+
 def test_factors_over_many_layers_are_shown_as_powers_of_ten() -> None:
     assert initialise.short(1.2e24) == "1.2\u00a0·\u00a010<sup>24</sup>"
     assert initialise.short(1.2e-5).endswith("10<sup>−5</sup>")
@@ -176,6 +181,16 @@ def test_the_first_look_finds_a_batch_that_changes_the_answer_and_names_it(frame
     assert said is not None
     assert said[1] != said[3]
     assert "in the batch" in said[2]
+
+
+def test_an_answer_that_no_batch_changes_comes_with_advice_on_what_to_try(frame: Frame) -> None:
+    probabilities = np.eye(10, dtype=np.float32)[7]
+    drawn = replace(frame.drawn(None, "lecture"), probabilities=probabilities)
+    same, other = (
+        your_digit.in_words(drawn, probabilities, Others("blank", 7, None, 0), flips) for flips in (False, True)
+    )
+    assert same.endswith(f"this one comes closest. {your_digit.ELSEWHERE}")
+    assert your_digit.ELSEWHERE not in other
 
 
 def test_blue_and_orange_are_for_eval_and_train_only(example: Drawn) -> None:
