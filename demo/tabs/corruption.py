@@ -13,14 +13,15 @@ from demo.models import Model
 from demo.page import Drawn, Page
 
 QUESTION = "When the input changes, which statistics are better: old ones or new ones?"
-TASK = "Find a setting in which the running statistics win by 2 percentage points."
+TASK = "Find a setting in which the running statistics win by half a percentage point."
 HINT = """
 Look where the two curves separate, first for test digits, then for yours; all are corrupted in the same way.
 """
 LOOK = """
 When **all images change in the same way**, as with faint ink, batch statistics change with them and undo much
-of it: the dashed curve stays up. At severity 0 they gain nothing, and with a small batch they lose: set the batch size
-to 2. A clear digit among corrupted ones may be read worse than alone, since it is normalised by *their* statistics.
+of it: the dashed curve stays up. At severity 0 they gain hardly anything, and with a small batch they lose: set the
+batch size to 2. A clear digit among corrupted ones may be read worse than alone, since it is normalised by *their*
+statistics.
 """
 FORMULA = r"""
 If a corruption scales or shifts a channel as a whole, $x' = a x + b$, then with batch statistics
@@ -89,8 +90,8 @@ plotting.save(corruption.figure(result), "corruption.png")
 
 
 def loses(result: Corruption) -> bool:
-    """Whether batch statistics are at least 2 points worse at some severity."""
-    return bool((result.eval_accuracy - result.train_accuracy).max() >= 0.02)
+    """Whether batch statistics are at least half a percentage point worse at some severity."""
+    return bool((result.eval_accuracy - result.train_accuracy).max() >= 0.005)
 
 
 def in_words(result: Corruption) -> str:

@@ -19,7 +19,7 @@ from demo.tabs.statistics import every_batch_size
 MAPS = 32
 FULL = 0.995  # quantile of the absolute values that gets the full colour
 QUESTION = "What does train mode do to your digit on its way through the network?"
-TASK = "Choose a batch in which some mean is more than 1 standard deviation from the running mean."
+TASK = "Choose a batch in which some mean is more than 0.8 standard deviations from the running mean."
 HINT = """
 Look at the first panel: a **square** away from its **disc** is a mean of this batch that differs from the running
 mean; a longer whisker is a larger spread. The batch is the one of *Your digit*.
@@ -72,7 +72,7 @@ def show(drawn: Drawn, *values: Any) -> tuple[str, str]:
         ui.sentence(words, drawn)
         + ui.panels(modes.figure(shown), f"Statistics and activations of {view.name}", narrow=True)
         + layers(result.norms, view)
-        + ui.done(flips is None and max(float(np.abs(shifts(one)).max()) for one in result.norms) > 1),
+        + ui.done(flips is None and max(float(np.abs(shifts(one)).max()) for one in result.norms) > 0.8),
         feature_maps(view, channel),
     )
 

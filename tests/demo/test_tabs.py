@@ -22,16 +22,18 @@ from bnmodel.deploy.loading import FORMATS, load_file
 from bnmodel.experiments import worked_example
 from bnmodel.experiments.batch_spread import BatchSpread
 from bnmodel.experiments.batch_statistics import custom_batchnorms
+from bnmodel.experiments.early_stopping import MOST_PATIENCE
 from bnmodel.experiments.other_samples import KINDS, Others, other_samples
 from demo import components, worked_html
 from demo.app import CHECKPOINTS
 from demo.images import diverging, grey
 from demo.page import Drawn
 from demo.page import Page as Frame
-from demo.shared_controls import AUTO
+from demo.shared_controls import AUTO, MOST_SHIFTED
 from demo.tabs import (
     chance,
     convergence,
+    corruption,
     faults,
     files,
     gradients,
@@ -112,6 +114,16 @@ def test_the_task_of_faults_can_be_done_with_any_digit(frame: Frame, network: st
     for digit in [*digits, torch.ones(28, 28), torch.eye(28)]:
         assert "data-done" in faults.show(replace(drawn, digit=digit), 1)
         assert "data-done" not in faults.show(replace(drawn, digit=digit), faults.CALLS)  # the first look
+
+
+@pytest.mark.parametrize("network", ["lecture", "robust"])
+def test_the_tasks_of_why_corruption_and_stopping_can_be_done_with_any_network(frame: Frame, network: str) -> None:
+    drawn = frame.drawn(None, network)
+    assert "data-done" in why.show(drawn, 31, "blank", 1, 0, 0, MOST_SHIFTED)[0]
+    assert "data-done" not in why.show(drawn, 31, "random", 1, 0, 0, MOST_SHIFTED)[0]
+    assert "data-done" in corruption.show(drawn, "contrast", 2)
+    assert "data-done" not in corruption.show(drawn, "contrast", corruption.BATCH_SIZE)
+    assert sum("data-done" in stopping.show(drawn, patience) for patience in range(1, MOST_PATIENCE + 1)) == 1
 
 
 def test_the_task_of_your_digit_needs_other_digits_in_the_batch(frame: Frame) -> None:
