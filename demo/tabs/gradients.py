@@ -52,7 +52,7 @@ def build(page: Page) -> None:
                 choices, value="he_normal", label="Initialiser", elem_id="grad-init", min_width=140
             )
             std = gr.Slider(0.01, 1, 0.1, step=0.01, label="Std. dev. (normal)", elem_id="grad-std", min_width=200)
-            steps = gr.Slider(0, MOST_STEPS, 0, step=1, label="Training steps", elem_id="grad-steps", min_width=180)
+            steps = gr.Slider(0, MOST_STEPS, 0, step=1, label="Training steps", elem_id="grad-steps", min_width=150)
             rate = gr.Dropdown(
                 [(f"{one:g}", one) for one in (0.001, 0.01, 0.1, 0.3, 1.0)],
                 value=0.1,
