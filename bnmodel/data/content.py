@@ -13,7 +13,7 @@ from torch import Tensor
 from bnmodel.data.components import Components, box_around, components, surrounds
 from bnmodel.data.forms import find_forms
 from bnmodel.data.ink import Ink, enlarged
-from bnmodel.data.ruled_lines import Sheet, around, without_lines
+from bnmodel.data.ruled_lines import Ruling, Sheet, around, find_ruling, without_lines
 
 
 class Insets(NamedTuple):
@@ -41,10 +41,11 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
     cells = cells * found.area  # (CELLS, CELLS)
     sheet = Sheet(found.rows.view(80, 4).amax(dim=1).sum(), found.columns.view(80, 4).amax(dim=1).sum())
     insets = _insets(sheet)
-    pen = _pen(cells, insets.by_8, sheet)
-    thresholds = torch.tensor((0.25, 0.5), dtype=pen.dtype, device=pen.device)[:, None, None] * pen
-    masks = ((cells > thresholds) & (cells > 0)).to(cells.dtype)
-    kept = without_lines(masks, cells, sheet)
+    ruling = find_ruling(cells, sheet)
+    pen = _pen(cells, insets.by_8, ruling)
+    thresholds = torch.tensor((0.25, 0.5), dtype=pen.dtype, device=pen.device)[:, None, None] * pen.clamp(min=1e-6)
+    masks = (cells > thresholds).to(cells.dtype)
+    kept = without_lines(masks, thresholds, ruling)
     dropped = masks - kept
     extent, extent_above = _extent(kept * insets.by_8).unbind()
     lines, lines_above = dropped.sum(dim=(1, 2)).unbind()
@@ -57,7 +58,7 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
     mask = torch.where(ruled, masks[1], masks[0])
     # what belongs to a line at the lower threshold belongs to it at the higher one, where the line may be interrupted
     kept_ink = torch.where(ruled, kept[0] * kept[1], kept[0])
-    uncertain = _is_ruled(dropped[0], sheet) | (found.shadow > 0)
+    uncertain = ruling.ruled | (found.shadow > 0)
     edges = (found.limits[:, 1] - found.limits[:, 0] > 0.05).to(cells.dtype).t()  # of shadows
     edges = around(around(around(edges[None])))[0]
     chosen = _choose(mask, kept_ink, uncertain, edges, cells, insets, sheet)
@@ -86,11 +87,11 @@ def highest_of_cells(pixels: Tensor, side: int) -> Tensor:
     return pixels.view(side, -1, count).amax(dim=1).view(side, side, -1).amax(dim=2)
 
 
-def _pen(cells: Tensor, inside: Tensor, sheet: Sheet) -> Tensor:
+def _pen(cells: Tensor, inside: Tensor, ruling: Ruling) -> Tensor:
     """Contrast of the strongest ink that is `inside` and no line; without such ink, of any."""
     strongest = cells.max()
-    mask = ((cells > 0.15 * strongest) & (cells > 0)).to(cells.dtype)[None]
-    found = (cells * without_lines(mask, cells, sheet)[0] * inside).max()
+    threshold = (0.15 * strongest).clamp(min=1e-6)[None, None, None]
+    found = (cells * without_lines((cells > threshold).to(cells.dtype), threshold, ruling)[0] * inside).max()
     return torch.where(found > 0, found, strongest)
 
 
@@ -112,7 +113,7 @@ def _choose(
 
     If these are tiny, or only a small part of the ink inside the picture and not enclosed by the rest, the drawing
     itself touches the border, and all ink is returned. Nothing is returned if the ink covers a square of 0.35 of the
-    picture's longer side, which is a shadow; if all ink is small, on ruled paper or under a shadow (`uncertain`); or if
+    picture's longer side, which is a shadow; if all ink is small or flat, on ruled paper or under a shadow (`uncertain`); or if
     it is only at a shadow's `edges`.
     """
     found = components(kept)
@@ -142,7 +143,8 @@ def _choose(
     along = (rim >= 0.5 * torch.minimum(sheet.height, sheet.width)) & (rim < 1.5 * (sheet.height + sheet.width))
     beside = along & ((mask * insets.by_20).sum() == 0)
     chosen = torch.where(enough, parts, mask * torch.logical_not(grains | beside | _has_square(mask, longest)))
-    return chosen * torch.logical_not(uncertain & ((size * kept * (1 - edges)).max() < 0.12 * longest))
+    height = found.bottom - found.top  # remains of ruled lines are flat
+    return chosen * torch.logical_not(uncertain & ((height * kept * (1 - edges)).max() < 0.12 * longest))
 
 
 def _has_square(mask: Tensor, longest: Tensor) -> Tensor:
@@ -152,13 +154,6 @@ def _has_square(mask: Tensor, longest: Tensor) -> Tensor:
         uncovered.append(F.max_pool2d(uncovered[-1], more + 1, 1))
     sides = torch.tensor((15, 18, 23, 28), device=mask.device)
     return ((torch.stack([one.min() for one in uncovered]) == 0) & (sides >= 0.35 * longest)).any()
-
-
-def _is_ruled(lines: Tensor, sheet: Sheet) -> Tensor:
-    """Whether dropped `lines` fill at least four separate rows or columns; an 8 of straight segments has three."""
-    filled = torch.stack((lines.sum(dim=1) >= 0.6 * sheet.width, lines.sum(dim=0) >= 0.6 * sheet.height))
-    filled = F.pad(filled.to(lines.dtype), (1, 0))
-    return ((filled[:, 1:] - filled[:, :-1]).clamp(min=0).sum(dim=1) >= 4).any()
 
 
 def _beside_others(free: Tensor, found: Components, sheet: Sheet) -> Tensor:

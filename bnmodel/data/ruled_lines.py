@@ -14,44 +14,86 @@ class Sheet(NamedTuple):
     width: Tensor
 
 
-def without_lines(masks: Tensor, cells: Tensor, sheet: Sheet) -> Tensor:
+class Ruling(NamedTuple):
+    """Cells sheared so that the lines of ruled paper are level: along rows; and transposed, for lines along columns."""
+
+    cells: Tensor  # (2, 1, CELLS, CELLS), contrast; 0 where lines along columns are no ruled lines
+    beyond: Tensor  # (2, 1, CELLS, CELLS), 1 above and below the picture
+    length: Tensor  # (2, 1, 1, 1), of the rows
+    least: Tensor  # (2, 1, CELLS), number of inked cells that make a row a line
+    back: Tensor  # (2, 1, CELLS, CELLS), int64, the row in `cells` of each cell of the picture
+    kept: Tensor  # (2, 1, CELLS, CELLS), 0 in corners of turned paper, which have no such row
+    ruled: Tensor  # (), whether there are at least three parallel lines that are not level, or four
+
+
+def find_ruling(cells: Tensor, sheet: Sheet) -> Ruling:
+    """Shear by the slopes with most lines across the picture, if these are three or more.
+
+    In a picture more than twice as high as wide, lines along columns are left out, since they may be a 1.
+    """
+    index = torch.arange(80, device=cells.device, dtype=cells.dtype)
+    both = torch.stack((cells, cells.t() * (sheet.width >= 0.5 * sheet.height))).flatten(1)
+    inked = thickened((both > (0.15 * cells.max()).clamp(min=1e-6)).to(cells.dtype).view(2, 80, 80)).flatten(1)
+    sides = torch.stack((sheet.width, sheet.height, sheet.height, sheet.width)).view(2, 2, 1, 1, 1)
+    length, depth = sides.unbind()  # (2, 1, 1, 1) each, of lines along rows and along columns
+    slopes = torch.tensor((0.0, -1.0, 1.0, -2.0, 2.0, -3.0, 3.0, -4.0, 4.0, -5.0, 5.0), device=cells.device) / 32
+    fall = (slopes[:, None, None] * (index + 0.5 - length / 2) + 0.5).floor()  # (2, slopes, 1, CELLS)
+    rows = index[:, None] + fall
+    beyond = (((rows < 0) | (rows >= depth)) & (index < length)).to(cells.dtype)
+    place = (rows.clamp(0, 79) * 80 + index).long()  # (2, slopes, CELLS, CELLS)
+    covered = (inked.gather(1, place.flatten(1)).view_as(beyond) * (1 - beyond)).sum(dim=3)
+    least = 0.92 * length[:, 0] - beyond.sum(dim=3)
+    full = F.pad(((covered >= least) & (covered >= 0.5 * length[:, 0])).to(cells.dtype), (1, 0))
+    count = (full[:, :, 1:] - full[:, :, :-1]).clamp(min=0).sum(dim=2)  # of lines, (2, slopes)
+    count = torch.where(slopes == 0, count + 1, count * (count >= 3))  # level if it has almost as many
+    best = count.argmax(dim=1)  # ties: the first
+    ruled = ((best > 0) | (count[:, 0] >= 5)).any()
+    best = best + 11 * index[:2].long()
+    beyond = F.embedding(best, beyond.flatten(0, 1).flatten(1)).view(2, 1, 80, 80)
+    chosen = both.gather(1, F.embedding(best, place.flatten(0, 1).flatten(1))).view(2, 1, 80, 80) * (1 - beyond)
+    least = F.embedding(best, least.flatten(0, 1)).maximum(0.1 * length[:, 0, 0])[:, None]
+    back = index[:, None] - F.embedding(best, fall.flatten(0, 2)).view(2, 1, 1, 80)
+    nearest = back.clamp(0, 79)
+    return Ruling(chosen, beyond, length, least, nearest.long(), (nearest == back).to(cells.dtype), ruled)
+
+
+def without_lines(masks: Tensor, thresholds: Tensor, ruling: Ruling) -> Tensor:
     """Masks without the lines that reach from side to side. Strokes that cross a line, or are stronger, stay.
 
-    In a picture more than twice as high as wide, upright lines stay too, since they may be a 1.
+    Args:
+        masks: 1 where the contrast exceeds a threshold, (n, CELLS, CELLS).
+        thresholds: positive, (n, 1, 1).
+        ruling: of the same cells.
     """
     count = masks.size(0)
-    both = torch.cat((masks, masks.transpose(1, 2)))  # (2 · masks, CELLS, CELLS): lines along rows, along columns
-    values = torch.cat((cells.expand_as(masks), cells.t().expand_as(masks)))
-    sides = torch.stack((sheet.width, sheet.height))  # lengths of lines along rows, along columns
-    lengths = sides[:, None].expand(2, count).reshape(-1, 1)
-    wanted = (torch.arange(2 * count, device=masks.device)[:, None] < count) | (sheet.width >= 0.5 * sheet.height)
-    band, level = _lines(both, values, lengths, wanted)
-    stays = torch.maximum(_crossing(both, band), (values > 1.35 * level[:, :, None]).to(masks.dtype))
-    left = both * torch.maximum(stays, 1 - band[:, :, None])
-    return torch.minimum(left[:count], left[count:].transpose(1, 2))
+    values, both = ruling.cells, (ruling.cells > thresholds).to(masks.dtype)  # (2, n, CELLS, CELLS)
+    band, level = _lines(both, ruling)
+    stays = torch.maximum(_crossing(both.flatten(0, 1), band.flatten(0, 1)).view_as(both), (values > 1.35 * level[..., None]).to(masks.dtype))
+    stays = torch.maximum(stays, 1 - band[..., None])
+    rows, columns = (stays.gather(2, ruling.back.expand(2, count, 80, 80)) * ruling.kept).unbind()
+    return masks * torch.minimum(rows, columns.transpose(1, 2))
 
 
-def _lines(masks: Tensor, values: Tensor, lengths: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """1 for each row with a line, and the line's mean contrast, (masks, CELLS) each."""
+def _lines(masks: Tensor, ruling: Ruling) -> tuple[Tensor, Tensor]:
+    """1 for each row with a line, and the line's mean contrast, (2, masks, CELLS) each; `masks`: as ruling.cells."""
     index = torch.arange(80, device=masks.device)
-    last = ((index >= lengths - 2) & (index < lengths))[:, None]
-    thick = [torch.cat((masks, values * masks))]
+    last = (index >= ruling.length - 2) & (index < ruling.length)
+    thick = [torch.stack((masks, ruling.cells * masks))]
     for _ in range(2):  # rows that a line may rise or fall
-        thick.append(thickened(thick[-1]))
-    tilted = torch.stack(thick).unflatten(1, (2, -1))  # (tilts, 2, masks, CELLS, CELLS)
-    covered, strength = tilted.sum(dim=4).unbind(dim=1)  # (tilts, masks, CELLS) each
-    start, end = tilted[:, 0, :, :, :2].amax(dim=3), (tilted[:, 0] * last).amax(dim=3)
-    lines = ((covered >= 0.92 * lengths) & (start * end > 0) & wanted).to(masks.dtype)
-    typical = strength / covered.clamp(min=1)
-    band, level = lines[0], typical[0] * lines[0]
+        thick.append(thickened(thick[-1].flatten(0, 2)).view_as(thick[0]))
+    tilted = torch.stack(thick)  # (tilts, 2, 2, masks, CELLS, CELLS)
+    covered, strength = tilted.sum(dim=5).unbind(dim=1)  # (tilts, 2, masks, CELLS) each
+    ends = torch.maximum(tilted[:, 0], ruling.beyond)
+    start, end = ends[..., :2].amax(dim=4), (ends * last).amax(dim=4)
+    lines = ((covered >= ruling.least) & (start * end > 0)).to(masks.dtype)
+    # (tilts, 2, 2, masks, CELLS): whether each row is a line, and its mean contrast
+    lines = torch.stack((lines, lines * strength / covered.clamp(min=1)), dim=1)
+    found = lines[0]
     for tilt in (1, 2):  # the smallest that fits is used
-        turned = lines[tilt] * (1 - _widened(band, 4))
-        level = torch.maximum(level, _widened(typical[tilt] * turned, 1))
-        band = torch.maximum(band, _widened(turned, 1))
+        found = torch.maximum(found, _widened(lines[tilt] * (1 - _widened(found[0], 4)), 1))
     # a slanted line continues in neighbouring rows, towards one end
-    part = torch.maximum(start[0], end[0]) * (covered[0] >= 0.15 * lengths)
-    for _ in range(2):
-        band, level = torch.maximum(band, part * _widened(band, 1)), torch.maximum(level, part * _widened(level, 1))
+    part = torch.maximum(start[0], end[0]) * (covered[0] >= 0.15 * ruling.length[..., 0])
+    band, level = torch.maximum(found, part * _widened(found, 2)).unbind()
     return band, level
 
 
@@ -72,8 +114,8 @@ def _crossing(masks: Tensor, band: Tensor) -> Tensor:
 
 
 def _widened(lines: Tensor, by: int) -> Tensor:
-    """(n, CELLS) → maximum over the neighbours at most `by` away."""
-    return F.max_pool2d(lines.view(1, 1, -1, 80), (1, 2 * by + 1), 1, (0, by)).view(-1, 80) if by > 0 else lines
+    """(…, CELLS) → maximum over the neighbours at most `by` away."""
+    return F.max_pool2d(lines.view(1, 1, -1, 80), (1, 2 * by + 1), 1, (0, by)).view_as(lines)
 
 
 def thickened(masks: Tensor) -> Tensor:
