@@ -113,8 +113,8 @@ def _choose(
 
     If these are tiny, or only a small part of the ink inside the picture and not enclosed by the rest, the drawing
     itself touches the border, and all ink is returned. Nothing is returned if the ink covers a square of 0.35 of the
-    picture's longer side, which is a shadow; if all ink is small or flat, on ruled paper or under a shadow (`uncertain`); or if
-    it is only at a shadow's `edges`.
+    picture's longer side, which is a shadow; if all ink is small or flat, on ruled paper or under a shadow
+    (`uncertain`); or if it is only at a shadow's `edges`.
     """
     found = components(kept)
     size = torch.maximum(found.bottom - found.top, found.right - found.left)

@@ -99,6 +99,7 @@ def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     cells = ink.view(160, 2, 320).amax(dim=1).view(160, 160, 2).amax(dim=2)
     mask = (cells > 0.35).to(ink.dtype)
+    mask = torch.where(_pieces(mask) > 8, around(mask[None])[0], mask)  # parts of digits, such as segments of a display
     top, bottom, left, right = components(mask)
     size = (torch.maximum(bottom - top, right - left) + 0.001 * (bottom - top + right - left)) * mask
     extents = torch.stack((left, top, right, bottom), dim=2).view(-1, 4)
@@ -114,6 +115,14 @@ def find_parts(ink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     more = remaining.max() > 0.4 * size.max()
     labels = torch.where(mask > 0, labels, around(labels[None])[0])  # soft edges
     return torch.stack(boxes) * 2, labels, more
+
+
+def _pieces(mask: Tensor) -> Tensor:
+    """Number of connected components less the number of holes, (): the Euler characteristic of the cells."""
+    across = torch.maximum(F.pad(mask, (1, 0)), F.pad(mask, (0, 1)))  # each side between two columns
+    sides = torch.stack((across.sum(), torch.maximum(F.pad(mask, (0, 0, 1, 0)), F.pad(mask, (0, 0, 0, 1))).sum()))
+    corners = torch.maximum(F.pad(across, (0, 0, 1, 0)), F.pad(across, (0, 0, 0, 1)))
+    return corners.sum() - sides.sum() + mask.sum()
 
 
 def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,7 +143,7 @@ def merged(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     over = (across > 0.4 * narrow) & (down > -0.3 * tall)
     beside = (across > -0.1 * tall) & (down > 0.7 * torch.minimum(height[:, None], height))
     stacked = (across > 0.6 * narrow) & (down > -0.1 * tall)
-    half = (height < 0.6 * height.max()) & (width < 0.5 * height)  # such as of a 1 on a seven-segment display
+    half = height < 0.6 * height.max()  # such as of a 0 or a 1 on a seven-segment display
     stacked = stacked | (half & half[:, None] & (across > 0.2 * narrow) & (down > -0.15 * height.max()))
     gap = (-across).clamp(min=0) + (-down).clamp(min=0)  # 0 where boxes overlap
     flat = (height < 0.4 * height.max()) & (width > height)

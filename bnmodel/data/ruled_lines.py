@@ -18,7 +18,7 @@ class Ruling(NamedTuple):
     """Cells sheared so that the lines of ruled paper are level: along rows; and transposed, for lines along columns."""
 
     cells: Tensor  # (2, 1, CELLS, CELLS), contrast; 0 where lines along columns are no ruled lines
-    beyond: Tensor  # (2, 1, CELLS, CELLS), 1 above and below the picture
+    missing: Tensor  # (2, 1, CELLS, CELLS), 1 above and below the picture, in rows that are partly in it
     length: Tensor  # (2, 1, 1, 1), of the rows
     least: Tensor  # (2, 1, CELLS), number of inked cells that make a row a line
     back: Tensor  # (2, 1, CELLS, CELLS), int64, the row in `cells` of each cell of the picture
@@ -42,7 +42,8 @@ def find_ruling(cells: Tensor, sheet: Sheet) -> Ruling:
     beyond = (((rows < 0) | (rows >= depth)) & (index < length)).to(cells.dtype)
     place = (rows.clamp(0, 79) * 80 + index).long()  # (2, slopes, CELLS, CELLS)
     covered = (inked.gather(1, place.flatten(1)).view_as(beyond) * (1 - beyond)).sum(dim=3)
-    least = 0.92 * length[:, 0] - beyond.sum(dim=3)
+    missing = beyond * (beyond.sum(dim=3, keepdim=True) < 0.9 * length)  # of a row that is partly in the picture
+    least = 0.92 * length[:, 0] - missing.sum(dim=3)
     full = F.pad(((covered >= least) & (covered >= 0.5 * length[:, 0])).to(cells.dtype), (1, 0))
     count = (full[:, :, 1:] - full[:, :, :-1]).clamp(min=0).sum(dim=2)  # of lines, (2, slopes)
     count = torch.where(slopes == 0, count + 1, count * (count >= 3))  # level if it has almost as many
@@ -54,7 +55,8 @@ def find_ruling(cells: Tensor, sheet: Sheet) -> Ruling:
     least = F.embedding(best, least.flatten(0, 1)).maximum(0.1 * length[:, 0, 0])[:, None]
     back = index[:, None] - F.embedding(best, fall.flatten(0, 2)).view(2, 1, 1, 80)
     nearest = back.clamp(0, 79)
-    return Ruling(chosen, beyond, length, least, nearest.long(), (nearest == back).to(cells.dtype), ruled)
+    missing = F.embedding(best, missing.flatten(0, 1).flatten(1)).view(2, 1, 80, 80)
+    return Ruling(chosen, missing, length, least, nearest.long(), (nearest == back).to(cells.dtype), ruled)
 
 
 def without_lines(masks: Tensor, thresholds: Tensor, ruling: Ruling) -> Tensor:
@@ -68,7 +70,10 @@ def without_lines(masks: Tensor, thresholds: Tensor, ruling: Ruling) -> Tensor:
     count = masks.size(0)
     values, both = ruling.cells, (ruling.cells > thresholds).to(masks.dtype)  # (2, n, CELLS, CELLS)
     band, level = _lines(both, ruling)
-    stays = torch.maximum(_crossing(both.flatten(0, 1), band.flatten(0, 1)).view_as(both), (values > 1.35 * level[..., None]).to(masks.dtype))
+    stays = torch.maximum(
+        _crossing(both.flatten(0, 1), band.flatten(0, 1)).view_as(both),
+        (values > 1.35 * level[..., None]).to(masks.dtype),
+    )
     stays = torch.maximum(stays, 1 - band[..., None])
     rows, columns = (stays.gather(2, ruling.back.expand(2, count, 80, 80)) * ruling.kept).unbind()
     return masks * torch.minimum(rows, columns.transpose(1, 2))
@@ -83,7 +88,7 @@ def _lines(masks: Tensor, ruling: Ruling) -> tuple[Tensor, Tensor]:
         thick.append(thickened(thick[-1].flatten(0, 2)).view_as(thick[0]))
     tilted = torch.stack(thick)  # (tilts, 2, 2, masks, CELLS, CELLS)
     covered, strength = tilted.sum(dim=5).unbind(dim=1)  # (tilts, 2, masks, CELLS) each
-    ends = torch.maximum(tilted[:, 0], ruling.beyond)
+    ends = torch.maximum(tilted[:, 0], ruling.missing)
     start, end = ends[..., :2].amax(dim=4), (ends * last).amax(dim=4)
     lines = ((covered >= ruling.least) & (start * end > 0)).to(masks.dtype)
     # (tilts, 2, 2, masks, CELLS): whether each row is a line, and its mean contrast

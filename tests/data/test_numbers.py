@@ -1,14 +1,21 @@
 """Pictures of numbers: digits are found, counted and put in reading order."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 from preprocessing_helpers import STROKES, drawn, painted, row
 from torch import Tensor, nn
 
+from bnmodel import load_checkpoint
+from bnmodel.data.augmentation import DISPLAYED, SEGMENTS
 from bnmodel.data.numbers import NumberReader, reading_order
+
+ROBUST = Path(__file__).parents[2] / "checkpoints/robust"
 
 
 class Sure(nn.Module):
@@ -78,6 +85,21 @@ def test_the_halves_of_a_one_on_a_display_are_one_digit() -> None:
     one = np.zeros((len(ink), 40), np.uint8)
     one[top + 8 : middle - 4, 16:24] = one[middle + 4 : bottom - 8, 14:22] = 255
     assert reader(painted(np.concatenate((ink, one, np.zeros_like(one)), axis=1)))[0] == 3
+
+
+@pytest.mark.parametrize(("labels", "gap"), [("83", 8), ("8086", 4), ("8086", 8), ("3158", 8), ("47", 4)])
+@pytest.mark.parametrize("slant", [0.0, 0.15])
+def test_the_segments_of_a_display_form_its_digits(slant: float, gap: int, labels: str) -> None:
+    sheet = Image.new("L", (160 * len(labels) + 120, 360))
+    for k, label in enumerate(labels):
+        for name in DISPLAYED[int(label)]:
+            (x0, y0), (x1, y1) = ((24 * int(x), 24 * int(y)) for x, y in SEGMENTS[name][0].split())
+            ends = ((x0, y0 + 2 * gap), (x1, y1 - 2 * gap)) if x0 == x1 else ((x0 + 2 * gap, y0), (x1 - 2 * gap, y1))
+            ImageDraw.Draw(sheet).line([(80 + 160 * k + x + slant * (192 - y), 80 + y) for x, y in ends], 255, 18)
+    robust = NumberReader(load_checkpoint(ROBUST).model).eval()
+    with torch.inference_mode():
+        count, _, probabilities = robust(painted(np.asarray(sheet)))
+    assert "".join(str(int(label)) for label in probabilities[:count].argmax(dim=1)) == labels
 
 
 @pytest.mark.parametrize("rise", [0, 4])

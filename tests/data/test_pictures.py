@@ -96,6 +96,38 @@ def test_ruled_paper_without_a_digit_is_blank(squared: bool, margin: bool) -> No
     assert not digit.any()
 
 
+def turned(paper: np.ndarray, degrees: float) -> np.ndarray:
+    """The middle of a larger sheet of the same paper, turned."""
+    larger = Image.fromarray(np.tile(paper, (2, 2)).astype(np.float32)).rotate(degrees, Image.Resampling.BICUBIC)
+    return np.asarray(larger)[SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2]
+
+
+@pytest.mark.parametrize("degrees", [-8, -4, 2, 6, 9])
+@pytest.mark.parametrize("squared", [False, True])
+def test_turned_ruled_paper_without_a_digit_is_blank(squared: bool, degrees: float) -> None:
+    digit, ink = sketch(inked(turned(school_paper(squared, margin=False), degrees), np.zeros((SIDE, SIDE))))
+    assert ink == 0
+    assert not digit.any()
+
+
+@pytest.mark.parametrize("degrees", [-6, 4])
+@pytest.mark.parametrize("name", STROKES)
+def test_turned_ruled_paper_does_not_matter(name: str, degrees: float) -> None:
+    ink = drawn(STROKES[name], 120, (60, 40), (SIDE, SIDE))
+    paper = turned(school_paper(margin=False), degrees)
+    assert distance(sketch(inked(paper, ink))[0], sketch(painted(ink))[0]) < 0.03
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_table_in_a_corner_of_the_picture_is_no_ink(turns: int) -> None:
+    ink = drawn(STROKES["7"], 90, (45, 40), (SIDE, SIDE))
+    paper = np.full((SIDE, SIDE - 40), 235.0)  # rows of a picture that is not square lie outside
+    row, column = np.mgrid[:SIDE, : SIDE - 40]
+    paper[row - SIDE + 70 > 1.2 * (SIDE - 40 - column)] = 60
+    paper, ink = np.rot90(paper, turns), np.rot90(ink[:, :-40], turns)
+    assert distance(sketch(inked(paper, ink))[0], sketch(painted(ink))[0]) < 0.03
+
+
 @pytest.mark.parametrize("name", STROKES)
 def test_a_margin_line_does_not_matter(name: str) -> None:
     ink = drawn(STROKES[name], 120, (60, 40), (SIDE, SIDE))
