@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +46,14 @@ def serve() -> Iterator[str]:
 
 
 @contextmanager
-def serve_logged(log: Path) -> Iterator[Served]:
-    """As `serve`, with the output of the process in the file `log`; a pipe would eventually be full and block it."""
+def serve_logged(log: Path, program: Sequence[str] = ("-m", "demo")) -> Iterator[Served]:
+    """As `serve`, with the output of the process in the file `log`; a pipe would eventually be full and block it.
+
+    program: the arguments of Python that start the app.
+    """
     port = free_port()
     environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
-    command = [sys.executable, "-m", "demo"]
+    command = [sys.executable, *program]
     with log.open("w") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
