@@ -1,9 +1,12 @@
 """Fixtures for the tests of the app."""
 
+from unittest.mock import patch
+
 import pytest
 from playwright.sync_api import expect
 
-from demo.tabs import corruption, statistics, why
+with patch("inspect.getfile", side_effect=OSError):  # as in demo/__main__.py: no type stubs are written
+    from demo.tabs import corruption, statistics, why
 
 expect.set_options(timeout=30_000)  # ms, for a busy machine
 
