@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.load import App, Seen, crowd, growth, quantiles, with_comment
+from benchmarks.load import App, Seen, crowd, growth, new_sessions, quantiles, with_comment
 from bnmodel.data import load_sample
 from demo.images import as_ink, decode_canvas, enlarge, png_url
 
@@ -25,7 +25,7 @@ async def visit_together(url: str, visitors: int, seconds: float, spoil: bool = 
         if spoil:  # one visitor's answers for those of another
             names, answers = list(drawings), list(drawings.values())
             drawings = dict(zip(names, answers[1:] + answers[:1], strict=True))
-        return await crowd(app, drawings, visitors, seconds, hurried=True)
+        return await crowd(app, new_sessions(visitors), drawings, seconds, hurried=True)
 
 
 def test_simultaneous_answers_equal_sequential_ones(app_url: str) -> None:
