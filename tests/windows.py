@@ -5,10 +5,13 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, BrowserContext
 
+PATIENCE = 120_000  # ms, for a busy machine
+
 
 def new_window(browser: Browser, url: str) -> BrowserContext:
     """A window with a cache of its own. Its first page stays open, and so does the process of the pages after it."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE)
     context.new_page().goto(f"{url}/health")
     return context
 

@@ -17,6 +17,7 @@ from examples_helpers import CHECKPOINT, EXAMPLES, LINE, ROOT, agreed, npm_insta
 from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 from benchmarks.running_app import ONE, SEVEN
+from tests.windows import PATIENCE
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -62,6 +63,7 @@ def contexts(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
 
     def make(**options: Any) -> BrowserContext:
         context = browser.new_context(**options)
+        context.set_default_timeout(PATIENCE)
         context.on("request", lambda request: requests.append(request.url))
         opened.append(context)
         return context
