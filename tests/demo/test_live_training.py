@@ -161,6 +161,8 @@ def test_a_stopped_training_is_closed_says_how_far_it_got_and_can_be_started_aga
     shows(page, "Stopped")
     wait_until(lambda: len(trainer.closed) == 1, "the training is closed")
     expect(page.locator("#conv-stop")).to_be_disabled(timeout=TIMEOUT)
+    page.wait_for_timeout(1000)  # a picture that was on its way may still arrive; the final one replaces it
+    shows(page, "Stopped")
     words = page.locator("#conv-live").inner_text()
     page.wait_for_timeout(1000)
     assert page.locator("#conv-live").inner_text() == words
