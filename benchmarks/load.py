@@ -3,8 +3,8 @@
 A visitor sends the same requests as the page: while drawing, one at a time; after pen-up, a call of the first tab
 through Gradio's queue; then it pauses for two seconds. The soak test has no pauses; its visitors keep their sessions,
 of which the server stores a limited number (`demo.app.MOST_SESSIONS`). Each answer is compared with the answer to the
-same drawing on an idle server. Every request of a pad has a file of its own, so that its answer is not
-cached. Server and visitors share the machine.
+same drawing on an idle server. Every request of a pad has a file of its own, so that its answer is not cached. Server
+and visitors share the machine.
 """
 
 import argparse

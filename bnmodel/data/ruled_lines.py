@@ -17,13 +17,13 @@ class Sheet(NamedTuple):
 class Ruling(NamedTuple):
     """Cells sheared so that the lines of ruled paper are level: along rows; and transposed, for lines along columns."""
 
-    cells: Tensor  # (2, 1, CELLS, CELLS), contrast; 0 where lines along columns are no ruled lines
+    cells: Tensor  # (2, 1, CELLS, CELLS), contrast; 0 for columns of a picture more than twice as high as wide
     missing: Tensor  # (2, 1, CELLS, CELLS), 1 above and below the picture, in rows that are partly in it
     length: Tensor  # (2, 1, 1, 1), of the rows
     least: Tensor  # (2, 1, CELLS), number of inked cells that make a row a line
     back: Tensor  # (2, 1, CELLS, CELLS), int64, the row in `cells` of each cell of the picture
     kept: Tensor  # (2, 1, CELLS, CELLS), 0 in corners of turned paper, which have no such row
-    ruled: Tensor  # (), whether there are at least three parallel lines that are not level, or four
+    ruled: Tensor  # (), whether there are at least three parallel slanted lines, or four level ones
 
 
 def find_ruling(cells: Tensor, sheet: Sheet) -> Ruling:
@@ -48,7 +48,7 @@ def find_ruling(cells: Tensor, sheet: Sheet) -> Ruling:
     count = (full[:, :, 1:] - full[:, :, :-1]).clamp(min=0).sum(dim=2)  # of lines, (2, slopes)
     count = torch.where(slopes == 0, count + 1, count * (count >= 3))  # level if it has almost as many
     best = count.argmax(dim=1)  # ties: the first
-    ruled = ((best > 0) | (count[:, 0] >= 5)).any()
+    ruled = ((best > 0) | (count[:, 0] >= 5)).any()  # 5: four level lines, and the one added above
     best = best + 11 * index[:2].long()
     beyond = F.embedding(best, beyond.flatten(0, 1).flatten(1)).view(2, 1, 80, 80)
     chosen = both.gather(1, F.embedding(best, place.flatten(0, 1).flatten(1))).view(2, 1, 80, 80) * (1 - beyond)
