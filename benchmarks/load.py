@@ -175,8 +175,15 @@ async def measure(url: str, process: int, soak_minutes: float) -> dict[str, Any]
             errors += seen.errors
             memory.append(resident_mb(process))
             print(f"soak: {answers:,} answers, {memory[-1]} MB, {len(errors)} errors", flush=True)
-    soak = {"minutes": len(memory) - 1, "answers": answers, "memory_mb": memory, "errors": len(errors)}
-    return {**result, "soak": {**soak, "growth_mb_per_10000_answers": round(growth(memory) / answers * 10_000, 1)}}
+    soak = {
+        "visitors": SOAK_VISITORS,
+        "minutes": len(memory) - 1,
+        "answers": answers,
+        "memory_mb": memory,
+        "errors": len(errors),
+        "growth_mb_per_10000_answers": round(growth(memory) / answers * 10_000, 1),
+    }
+    return {**result, "soak": soak}
 
 
 def growth(memory: list[int]) -> float:

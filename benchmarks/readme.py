@@ -151,7 +151,7 @@ def robustness(load: dict[str, Any]) -> str:
             "load",
         ),
         (
-            f"the same for {soak['minutes']} minutes, {soak['answers']:,} answers",
+            f"{soak['visitors']} visitors without pauses for {soak['minutes']} minutes, {soak['answers']:,} answers",
             f"{soak['errors']} errors; memory {soak['memory_mb'][0]:,} → {soak['memory_mb'][-1]:,} MB, "
             f"{soak['growth_mb_per_10000_answers']:g} MB per 10,000 answers (linear fit after the first minute)",
             "load",
