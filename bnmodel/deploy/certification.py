@@ -18,7 +18,7 @@ from bnmodel.deploy.capture import Captured
 from bnmodel.deploy.cases import OneSize
 from bnmodel.deploy.certificate import Model
 from bnmodel.deploy.checks import Check
-from bnmodel.deploy.errors import ExportError, as_export_error, as_path, first_line
+from bnmodel.deploy.errors import ExportError, as_path, first_line
 from bnmodel.deploy.evidence import Evidence, gather
 from bnmodel.deploy.folder import copy_others, exclusive, others_in, publish, staging
 from bnmodel.deploy.folding import fold_graph
@@ -27,16 +27,17 @@ from bnmodel.deploy.golden import Golden
 from bnmodel.deploy.loading import FORMATS, load_file
 from bnmodel.deploy.metadata import describe_norms, described, versions
 from bnmodel.deploy.onnx_model import opset_of
-from bnmodel.deploy.preflight import exportable
+from bnmodel.deploy.preflight import exportable, isolated
 from bnmodel.deploy.signature import Arguments, FlatNetwork, arguments
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 RESERVED = ("golden", "certificate", "README")
+INVALID_ONNX = re.compile(r"op_type:(\w+).*\[ShapeInferenceError\] (.+)")
 TYPE_UNKNOWN_TO_ONNX = re.compile(r"op_type:(\w+).*has unsupported type: tensor\((\w+)\)")
 UNKNOWN_TO_ONNX = re.compile(r"No ONNX function found for <(?:OpOverload\(op=')?([\w. -]+)")
 
 
-@as_export_error("the export failed")
+@isolated("the export failed")
 def certify(
     module: nn.Module,
     example: Any,
@@ -204,6 +205,8 @@ def _reason(error: Exception) -> str:
         return f"torch's ONNX exporter has no conversion of {missing[1]}; compute it with other operators"
     if refused := TYPE_UNKNOWN_TO_ONNX.search(str(cause)):
         return f"ONNX's {refused[1]} takes no {refused[2]}; convert the network with network.float()"
+    if invalid := INVALID_ONNX.search(str(cause)):
+        return f"torch's ONNX exporter writes an invalid {invalid[1]} ({invalid[2][:150]}); compute it with other operators"
     return f"torch cannot write it ({type(cause).__name__}: {first_line(cause, 200)}); use other operators"
 
 

@@ -16,6 +16,7 @@ from bnmodel.deploy.allowance import Yardstick, judge
 from bnmodel.deploy.errors import first_line
 from bnmodel.deploy.golden import Arrays, Golden
 from bnmodel.deploy.loading import ExportedFile, Run, load_file
+from bnmodel.deploy.onnx_worker.messages import without_preamble
 
 BATCHES = (1, 2, 7, 64, 257)
 LARGEST_BATCH = 1 << 19  # elements of the inputs, and of the outputs
@@ -55,7 +56,7 @@ def held(name: str, file: str, check: Callable[..., Result], *arguments: object)
     try:
         return Check(name, file, *check(*arguments))
     except Exception as error:  # runtimes have no common base class of errors
-        return Check(name, file, False, first_line(error, 200))
+        return Check(name, file, False, first_line(RuntimeError(without_preamble(str(error))), 200))
 
 
 def names(file: ExportedFile, inputs: Sequence[str], outputs: Sequence[str]) -> Result:

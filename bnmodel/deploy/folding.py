@@ -19,9 +19,9 @@ from bnmodel.deploy.batch_norms import Chain, chains, part_of, varying_norms
 from bnmodel.deploy.branches import captured_on_one_path
 from bnmodel.deploy.capture import Captured
 from bnmodel.deploy.constants import Constants, store_constants
-from bnmodel.deploy.errors import ExportError, as_export_error
+from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.layers import Layers
-from bnmodel.deploy.preflight import exportable
+from bnmodel.deploy.preflight import exportable, isolated
 from bnmodel.deploy.propagation import CannotFold, pull, push
 from bnmodel.deploy.reference import called
 from bnmodel.deploy.signature import FlatNetwork, arguments, key_of, signature_of, with_tensors
@@ -42,7 +42,7 @@ class Folded:
     kept: dict[str, str]
 
 
-@as_export_error("folding failed")
+@isolated("folding failed")
 def fold(module: nn.Module, example: Any, dynamic: Any = None) -> Folded:
     """Copy `module` in eval mode, with every batch norm folded for which that is exact.
 

@@ -30,10 +30,11 @@ from torch.utils import _pytree as pytree
 from bnmodel.deploy.axes import Axes
 from bnmodel.deploy.errors import ExportError
 from bnmodel.deploy.loading import METADATA
+from bnmodel.deploy.nodes import placeholders, shape
 from bnmodel.deploy.onnx_model import finished, serialized
 from bnmodel.deploy.running_maxima import with_pooling
 from bnmodel.deploy.signature import Port
-from bnmodel.deploy.tracing import any_length, exact_constants, export, quiet
+from bnmodel.deploy.tracing import any_length, dynamic_linspace, exact_constants, export, quiet
 from bnmodel.io import atomic_write
 
 EXPORT_OPSETS = (18, 20)  # the exporter's own, and a second try for operators that need a newer one
@@ -71,6 +72,12 @@ class Program:
         _rename_inputs(program, [port.name for port in self.inputs])
         return program
 
+    def is_fixed(self, exported: torch.export.ExportedProgram) -> bool:
+        """Whether one of the dynamic axes is a constant in `exported`."""
+        nodes = {node.name: node for node in placeholders(exported.graph)}
+        inputs = zip(exported.graph_signature.user_inputs, self.axes, strict=True)
+        return any(isinstance(shape(nodes[str(name)])[axis], int) for name, chosen in inputs for axis in chosen)
+
     @cached_property
     def onnx(self) -> Any:
         """The ONNX model, without metadata."""
@@ -87,7 +94,7 @@ class Program:
 
     def _onnx(self, opset: int) -> Any:
         pooled = with_pooling(self.graph)
-        with quiet(), any_length(), exact_constants():
+        with quiet(), any_length(), dynamic_linspace(), exact_constants():
             exported: Any = torch.onnx.export(
                 self.exported if pooled is None else replace(self, graph=pooled).exported,
                 dynamo=True,
@@ -130,16 +137,27 @@ def write_torchscript(program: Program, metadata: dict[str, Any], path: Path) ->
 
 
 def write_onnx(program: Program, metadata: dict[str, Any], path: Path) -> None:
-    _write(path, serialized(program.onnx, json.dumps(metadata), METADATA))
+    model = program.onnx
+    if narrow := [port.name for port in (*program.inputs, *program.outputs) if port.type == "bfloat16"]:
+        raise ExportError(
+            f"ONNX Runtime passes no bfloat16 to NumPy or from it ({', '.join(narrow)}); convert in forward, with "
+            "tensor.float()"
+        )
+    _write(path, serialized(model, json.dumps(metadata), METADATA))
 
 
 def write_pt2(program: Program, metadata: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
-    signature = program.exported.module_call_graph[0].signature
+    exported = program.exported
+    if program.is_fixed(exported):  # by the ONNX exporter, which shares its symbols
+        exported = replace(program).exported
+    if program.is_fixed(exported):
+        raise ExportError("torch.export fixes a dynamic axis of the folded graph; leave it fixed, or use other formats")
+    signature = exported.module_call_graph[0].signature
     if signature is not None and signature.out_spec.num_leaves == 1:  # a tensor rather than a tuple of one
         signature.out_spec = pytree.tree_structure(0)
     with quiet():
-        torch.export.save(program.exported, buffer, extra_files={METADATA: json.dumps(metadata)})
+        torch.export.save(exported, buffer, extra_files={METADATA: json.dumps(metadata)})
     _write(path, repacked(buffer.getvalue()))
 
 

@@ -70,7 +70,7 @@ def _encode(array: np.ndarray) -> dict[str, Any]:
     head: dict[str, Any] = {"shape": list(array.shape), "type": kind}
     floats = kind.startswith("float")
     if kind == "float32":
-        bytes_ = np.clip(np.round(np.nan_to_num(flat) * 255), 0, 255).astype(np.uint8)
+        bytes_ = np.round(np.clip(np.nan_to_num(flat), 0, 1) * 255).astype(np.uint8)
         if np.array_equal(bytes_ / np.float32(255), flat):  # an 8-bit image: a fifth of the size
             return {**head, "divide_by": 255, "data": bytes_.tolist()}
     if flat.size > LARGE or kind == "complex64" or (floats and not np.isfinite(flat).all()):

@@ -1,5 +1,6 @@
 """Checks before an export: wrappers, modes, weights and statistics of the network, then its traced graph."""
 
+import random
 import sys
 import threading
 import warnings
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from bnmodel.deploy.copying import detached_copy, unregistered
-from bnmodel.deploy.errors import ExportError
+from bnmodel.deploy.errors import ExportError, as_export_error
 from bnmodel.deploy.nodes import branch_of, layer_name, named_arguments, operator_name
 
 WRAPPERS = {
@@ -27,6 +29,18 @@ WRAPPERS = {
 """Class of a wrapper → attribute that holds the wrapped network."""
 PASS_ON = ("QuantStub", "DeQuantStub", "QuantWrapper", "FloatFunctional")
 """Modules of torch's quantisation that have no effect before `prepare` adds observers, which are refused."""
+
+
+@contextmanager
+def isolated(what: str) -> Iterator[None]:
+    """`as_export_error`, and the global random states are restored: networks may draw numbers while they are run."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 – the state of legacy calls
+    with as_export_error(what), torch.random.fork_rng(devices=[]):  # networks are run on the CPU
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
 
 
 def exportable(module: nn.Module) -> nn.Module:

@@ -91,11 +91,24 @@ def arguments(module: nn.Module, example: Any, names: str | Sequence[str] | None
             found.append(_input_name(path, parameters))
             tensors.append(leaf)
             indices.append(index)
+        elif _holds_tensors(leaf):
+            raise ExportError(
+                f"example: expected tensors in tuples, lists or dicts, received {type(leaf).__name__} for "
+                f"{_input_name(path, parameters)}, whose tensors would become constants; pass them as arguments"
+            )
         leaves.append(None if isinstance(leaf, Tensor) else leaf)
     if not tensors:
         raise ExportError(f"example: expected at least one tensor, received {type(example).__name__} without any")
     chosen = _chosen("input", names, found)
     return Arguments(chosen, tuple(tensors), tuple(leaves), tuple(indices), spec)
+
+
+def _holds_tensors(leaf: Any) -> bool:
+    """Whether an argument is an object of another class with tensors inside, such as a dataclass or a UserDict."""
+    if isinstance(leaf, (nn.Module, type)):
+        return False
+    inside = list(leaf.values()) if isinstance(leaf, Mapping) else list(getattr(leaf, "__dict__", {}).values())
+    return any(isinstance(value, Tensor) for value in pytree.tree_leaves(inside))
 
 
 def _from_numpy(array: np.ndarray) -> Tensor:

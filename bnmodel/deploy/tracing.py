@@ -67,9 +67,23 @@ def _traceable() -> Iterator[None]:
     ]
     if torchvision := sys.modules.get("torchvision.transforms._functional_tensor"):
         replaced.append((torchvision, "normalize", _normalize))
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
+    with _replaced(replaced):
+        yield
+
+
+@contextmanager
+def dynamic_linspace() -> Iterator[None]:
+    """Let decompositions, such as affine_grid's, call torch.linspace with a dynamic size, which it would fix."""
+    with _replaced([(torch, "linspace", _linspace)]):
+        yield
+
+
+@contextmanager
+def _replaced(attributes: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """attributes: owner, name, and the value while the block runs."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in attributes]
     try:
-        for owner, name, value in replaced:
+        for owner, name, value in attributes:
             setattr(owner, name, value)
         yield
     finally:

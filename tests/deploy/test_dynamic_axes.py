@@ -2,6 +2,7 @@
 
 import math
 import operator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,59 @@ def test_a_branch_on_a_size_that_was_asked_to_vary_is_refused_and_one_that_makes
         with pytest.raises(ExportError, match=r"W = 128 than at 9, since its control flow depends on sizes"):
             exported(Wider().eval())
         exported(Chunked().eval())
+
+
+class SingleRow(Body):
+    """Treats an image of one row in another way; a tracer takes every dynamic size for 2 or more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(F.pad(x, (1, 1, 1, 1)))
+        return y if x.shape[2] > 1 else self.after(y)
+
+
+class Halves(Body):
+    """Returns two tensors, or one for an image that is one pixel wide."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.body(F.pad(x, (1, 1, 1, 1))).chunk(2, -1)
+
+
+def test_a_branch_for_a_size_of_1_is_refused_and_another_number_of_outputs_there_is_not_compared(tmp_path):
+    with pytest.raises(ExportError, match=r"something else at H = 1 than at 9"):
+        fold(SingleRow().eval(), X, (2,))
+    fold(Halves().eval(), X, (3,))
+
+
+class Sampled(Body):
+    """Samples its input on a grid, whose decomposition calls torch.linspace with the image's size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved = torch.tensor([[1.0, 0.1, 0], [0, 1, 0.1]]).expand(len(x), 2, 3)
+        return self.body(F.grid_sample(x, F.affine_grid(moved, x.shape, align_corners=False), align_corners=False))
+
+
+class Projected(nn.Module):
+    """An LSTM with projections, which torch's ONNX exporter writes wrongly and for one length of the sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.LSTM(9, 4, proj_size=3, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, (_, cell) = self.recurrent(x[:, 0])
+        return y, cell[0]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize(("make", "lacks"), [(Sampled, None), (Projected, "an invalid LSTM .*dimension 2")])
+def test_what_the_onnx_exporter_fixes_is_not_fixed_in_the_other_files(make, lacks, tmp_path):
+    network, other = make().eval(), torch.rand(3, 3, 12, 9)
+    with pytest.warns(UserWarning, match=lacks) if lacks else nullcontext():
+        certify(network, X, tmp_path, dynamic=(0, 2))
+    for format in FORMATS if lacks is None else ("torchscript", "pt2"):
+        received, expected = load(tmp_path, format=format)(other.numpy()).values(), network(other)
+        for one, tensor in zip(received, expected if isinstance(expected, tuple) else [expected], strict=True):
+            np.testing.assert_allclose(one, tensor.detach(), rtol=1e-4, atol=1e-5)
 
 
 class Coordinates(Body):

@@ -1,6 +1,8 @@
 """A network that cannot be exported is refused with an ExportError that names the layer, the reason and the remedy."""
 
 import copy
+import dataclasses
+from collections import UserDict
 
 import numpy as np
 import pytest
@@ -324,6 +326,18 @@ def test_the_default_recogniser_is_exportable_after_it_was_refused():
         fold(network, torch.rand(2, 1, 28, 28))
     assert network.block1.norm.training
     assert fold(network.eval(), torch.rand(2, 1, 28, 28)).kept == {}
+
+
+@dataclasses.dataclass
+class Request:
+    image: Tensor
+
+
+@pytest.mark.parametrize("wrap", [Request, lambda image: UserDict(image=image)])
+def test_an_argument_of_another_class_is_refused_since_its_tensors_would_become_constants(wrap):
+    for example in (wrap(X), (wrap(X),), {"input": [wrap(X)]}):
+        with pytest.raises(ExportError, match=r"in tuples, lists or dicts, received (Request|UserDict) for input"):
+            fold(conv().eval(), example)
 
 
 def test_an_example_without_samples_is_refused():

@@ -109,3 +109,18 @@ def test_a_forward_of_the_instance_and_data_of_tensors_are_exported(make, dynami
     other = torch.rand(3 if dynamic is False else 5, 4)
     torch.testing.assert_close(folded.module(other), network(other))
     certify(network, X, tmp_path, dynamic=dynamic, formats=["onnx", "pt2", "torchscript"])
+
+
+class Noisy(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.rand(4) * in_python() * in_numpy()
+
+
+def test_the_global_random_states_are_left_as_they_were(tmp_path):
+    network = Noisy(4, 4).eval()
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[2]  # noqa: NPY002
+    for export in (fold, lambda *given: certify(*given, tmp_path)):
+        with pytest.raises(ExportError, match="random numbers"):
+            export(network, X)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (random.getstate(), np.random.get_state()[2]) == before[1:]  # noqa: NPY002

@@ -340,6 +340,12 @@ class ToComplex(Body):
         return torch.complex(y, -y)
 
 
+class NarrowOutput(Body):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.body(x)
+        return y, y.bfloat16()
+
+
 @pytest.mark.parametrize(
     ("make", "dtype", "reason"),
     [
@@ -348,6 +354,7 @@ class ToComplex(Body):
         (ToComplex, torch.float32, r"takes no complex tensors \(output\); .*view_as_real"),
         (ThroughComplex, torch.float32, r"no aten\.zeros_like of complex numbers; compute with real and imaginary"),
         (lambda: nn.Conv2d(3, 4, 3).double(), torch.float64, r"it has no Conv for .*network\.float\(\)"),
+        (NarrowOutput, torch.float32, r"no bfloat16 to NumPy or from it \(output_1\); convert in forward"),
         (lambda: nn.Conv2d(3, 4, 3).bfloat16(), torch.bfloat16, r"ONNX's Conv takes no bfloat16; .*network\.float\(\)"),
     ],
 )

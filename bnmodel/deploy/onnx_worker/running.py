@@ -1,6 +1,5 @@
 """Run a model on a sample alone and in two batches: its output must not depend on the rest of the batch."""
 
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +8,7 @@ import onnx
 import onnxruntime
 from feeding import NOT_A_BATCH, Feed, batch_axes, batch_name, dims_of, feed, fixed_size, inputs_of, tries
 from graph import Graph, attribute, first_line, opset
+from messages import without_preamble
 from onnx import ModelProto
 
 TOLERANCE = 1e-3  # relative to the largest output: more than rounding, far less than the effect of batch statistics
@@ -17,11 +17,6 @@ BATCH = 4
 ONE = "it accepts one sample at a time"
 OLDEST = 7  # opset: ONNX Runtime lacks operators of older ones
 RUNS = 9  # opset to which older files are converted
-PREAMBLE = re.compile(
-    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^.*Status Message: |^Exception during initialization: "
-    r"|^\S*onnxruntime\S*:\d+ |^(\w+ )?onnxruntime::.*?\)( const)? (.*? was false\. )?",
-    re.DOTALL,
-)
 
 
 @dataclass
@@ -86,10 +81,7 @@ def session(model: ModelProto, optimised: bool = True) -> onnxruntime.InferenceS
 
 def message_of(error: Exception) -> str:
     """What went wrong, without the places in ONNX Runtime through which the message came."""
-    text = str(error)
-    while (shorter := PREAMBLE.sub("", text, count=1)) != text and shorter.strip():
-        text = shorter
-    message: str = first_line(RuntimeError(text))
+    message: str = first_line(RuntimeError(without_preamble(str(error))))
     return message
 
 
