@@ -206,7 +206,7 @@ def _reason(error: Exception) -> str:
     if refused := TYPE_UNKNOWN_TO_ONNX.search(str(cause)):
         return f"ONNX's {refused[1]} takes no {refused[2]}; convert the network with network.float()"
     if invalid := INVALID_ONNX.search(str(cause)):
-        return f"torch's ONNX exporter writes an invalid {invalid[1]} ({invalid[2][:150]}); compute it with other operators"
+        return f"torch's ONNX exporter writes an invalid {invalid[1]} ({invalid[2][:150]}); use other operators"
     return f"torch cannot write it ({type(cause).__name__}: {first_line(cause, 200)}); use other operators"
 
 

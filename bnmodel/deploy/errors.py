@@ -26,6 +26,8 @@ def as_path(name: str, value: Path | str) -> Path:
     """The path of an argument; ExportError if it is of another type."""
     if not isinstance(value, (str, os.PathLike)):
         raise ExportError(f"{name}: expected a path, received {value!r}")
+    if "\0" in os.fsdecode(value):
+        raise ExportError(f"{name}: expected a path, received {value!r}, which has a null character")
     return Path(value)
 
 

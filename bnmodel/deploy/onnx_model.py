@@ -47,8 +47,9 @@ def finished(
         try:
             model = onnx.version_converter.convert_version(model, wanted)
         except RuntimeError as error:
+            reason = re.sub(r"^.*Assertion .* failed: ", "", first_line(error))  # after a line of onnx's source
             raise ExportError(
-                f"opset: onnx cannot convert this network to {wanted} ({first_line(error)}); ask for {lowest} or more"
+                f"opset: onnx cannot convert this network to {wanted} ({reason}); ask for {lowest} or more"
             ) from error
         for graph in _graphs(model):
             _drop_defaults(graph)

@@ -183,7 +183,7 @@ def test_an_input_that_is_changed_in_place_may_be_a_result(tmp_path: Path) -> No
         ({"input": "é"}, "input: expected 1 distinct identifiers"),
         ({"formats": True}, "formats: expected some of"),
         ({"dynamic": {0: ""}}, "expected a name of axis 0"),
-        ({"formats": "onnx", "opset": 9}, "opset: onnx cannot convert this network to 9"),
+        ({"formats": "onnx", "opset": 9}, r"opset: onnx cannot convert this network to 9 \(No Adapter From Version"),
     ],
 )
 def test_a_wrong_argument_is_named_and_leaves_no_folder(tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -219,9 +219,9 @@ def test_a_folder_in_the_way_of_a_file_leaves_the_certificate_as_it_was(folder: 
 
 
 @pytest.mark.parametrize("use", [load, verify, inspect, lambda path: certify(network(), X, path)])
-@pytest.mark.parametrize("path", [None, 5])
+@pytest.mark.parametrize("path", [None, 5, "a\0b"])
 def test_what_is_no_path_is_named(use: Any, path: Any) -> None:
-    with pytest.raises(ExportError, match=f": expected a path, received {path}"):
+    with pytest.raises(ExportError, match=f": expected a path, received {path!r}".replace("\\", r"\\")):
         use(path)
 
 

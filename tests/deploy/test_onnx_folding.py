@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from bnmodel.deploy import inspect
+from bnmodel.deploy import ExportError, inspect
 from tests.deploy.onnx_helpers import (
     EVAL,
     RNG,
@@ -193,3 +193,26 @@ def test_a_file_saved_by_onnx_runtime_after_its_optimisations_is_read(tmp_path: 
     inspection = inspect(tmp_path / "optimised.onnx")
     assert inspection.sound
     assert inspection.batch_invariance["checked"]
+
+
+def test_a_bias_of_zeros_as_long_as_the_weight_is_folded(tmp_path: Path) -> None:
+    """As torch's exporter writes a convolution without bias if it does not optimise the file."""
+    bias = "s = Shape<start=0, end=1>(w)\nt = CastLike(zero, x)\nb = Expand(t, s)\nh = Conv(x, w, b)\n"
+    path = saved(tmp_path, model(bias + EVAL, {"w": weights(4, 3, 3, 3), "zero": np.float16(0), **statistics()}))
+    assert inspect(path, fold_to=tmp_path / "folded.onnx").folded["batch_norms"] == 1
+    x = RNG.normal(size=(2, 3, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(answers(tmp_path / "folded.onnx", x), answers(path, x), rtol=1e-4, atol=1e-5)
+
+
+def test_an_infinite_scale_is_not_folded(tmp_path: Path) -> None:
+    parts = {"w": weights(4, 3, 3, 3), **statistics(), "var": np.float32([1, 0, 1, 1])}
+    path = saved(tmp_path, model("h = Conv(x, w)\n" + EVAL.replace("tion(", "tion<epsilon=0.0>("), parts))
+    assert inspect(path, fold_to=tmp_path / "folded.onnx").folded["batch_norms"] == 0
+
+
+def test_a_model_that_takes_a_sequence_is_not_folded_and_the_input_is_named(tmp_path: Path) -> None:
+    nodes = "x = SequenceAt(many, zero)\nh = Conv(x, w)\n" + EVAL
+    parts = {"w": weights(4, 3, 3, 3), "zero": np.int64(0), **statistics()}
+    path = saved(tmp_path, model(nodes, parts, inputs="seq(float[N,3,8,8]) many"))
+    with pytest.raises(ExportError, match="only tensors can be made up as inputs, not many"):
+        inspect(path, fold_to=tmp_path / "folded.onnx")

@@ -359,3 +359,14 @@ def test_the_findings_are_printed_even_if_folding_fails(tmp_path: Path, capsys: 
     printed = capsys.readouterr()
     assert "training-mode" in printed.out
     assert "error:" in printed.err
+
+
+@pytest.mark.parametrize("nodes", ["y = CumSum(x, zero)", "f = Gather<axis=0>(x, zero)\ny = Sub(x, f)"])
+def test_a_dependence_on_earlier_samples_of_the_batch_is_found(tmp_path: Path, nodes: str) -> None:
+    parsed = model(nodes, {"zero": np.int64(0)}, inputs="float[N,3] x", output="float[N,3] y")
+    assert codes(saved(tmp_path, parsed), "error") == {"batch-dependent"}
+
+
+def test_a_batch_norm_without_channels_was_not_forgotten(tmp_path: Path) -> None:
+    parsed = model("y = BatchNormalization(x, gamma, beta, mean, var)", statistics(0), inputs="float[N,0,8,8] x")
+    assert not codes(saved(tmp_path, parsed))

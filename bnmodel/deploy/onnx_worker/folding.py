@@ -63,9 +63,10 @@ def affine_of(graph: Graph, norm: NodeProto) -> Affine | None:
     gamma, beta, mean, var = (np.asarray(array, np.float64) for array in arrays)
     if var.ndim != 1 or len({array.shape for array in (gamma, beta, mean, var)}) > 1:  # several axes: spatial=0
         return None
-    if (var < 0).any() or not all(np.isfinite(array).all() for array in (gamma, beta, mean, var)):
+    spread = var + float(attribute(norm, "epsilon", 1e-5))
+    if (var < 0).any() or (spread <= 0).any() or not np.isfinite([gamma, beta, mean, var]).all():
         return None
-    scale = gamma / np.sqrt(var + float(attribute(norm, "epsilon", 1e-5)))
+    scale = gamma / np.sqrt(spread)
     return scale, beta - mean * scale
 
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 import onnx
@@ -132,13 +133,14 @@ class Graph:
             for name in names:
                 self.consumers[name].append(node)
         self.outputs = {value.name for value in proto.output}
+        self._types = {value.name: value.type.tensor_type.elem_type for value in (*proto.input, *proto.value_info)}
         self._constants = {tensor.name: tensor for tensor in proto.initializer}
         self.inputs = {value.name for value in proto.input} - self._constants.keys()
         if outer is not None:
             self.inputs |= outer.inputs
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The values of an initialiser or constant, also through Identity and Cast; None for a computed value."""
+        """The values of an initialiser or constant, also through a few operators; None for a computed value."""
         types: list[np.dtype] = []  # of the casts, from the last to the first
         for _ in range(8):
             if name in self._constants:
@@ -147,24 +149,35 @@ class Graph:
             if node is None:
                 known = None if self.outer is None or name in self.inputs else self.outer.constant(name)
                 return None if known is None else _cast(known, types)
-            if node.op_type in ("Constant", "ConstantOfShape"):
-                known = _stored(node) if node.op_type == "Constant" else self._filled(node)
+            if node.op_type in ("Constant", "ConstantOfShape", "Shape", "Expand"):
+                known = _stored(node) if node.op_type == "Constant" else self._computed(node)
                 return None if known is None else _cast(known, types)
-            if node.op_type not in ("Identity", "Cast"):
+            if node.op_type not in ("Identity", "Cast", "CastLike"):
                 return None
-            if node.op_type == "Cast":
-                types.append(onnx.helper.tensor_dtype_to_np_dtype(int(attribute(node, "to", 1))))  # type: ignore[call-overload]
+            if node.op_type != "Identity":
+                kind: Any = attribute(node, "to", 1) if node.op_type == "Cast" else self._types.get(node.input[1])
+                if not kind:
+                    return None
+                types.append(onnx.helper.tensor_dtype_to_np_dtype(kind))
             name = node.input[0]
         return None
 
-    def _filled(self, node: NodeProto) -> np.ndarray | None:
-        """The values of a ConstantOfShape; None if it is huge or its shape is computed."""
-        shape = self.constant(node.input[0])
-        if shape is None or (shape < 0).any() or np.prod(shape, dtype=float) > LARGEST:
+    def _computed(self, node: NodeProto) -> np.ndarray | None:
+        """The values of a ConstantOfShape, Shape or Expand; None if they are huge or depend on a computed value."""
+        given: Any = [self.constant(name) for name in node.input]
+        if any(array is None for array in given):
             return None
-        value = attribute(node, "value")
-        fill = np.zeros(1, np.float32) if value is None else numpy_helper.to_array(value)  # type: ignore[arg-type]
-        return np.full(shape.tolist(), fill.reshape(-1)[0], fill.dtype)
+        value: Any = attribute(node, "value")
+        first, shape = given[0], given[-1]
+        if node.op_type == "Shape":
+            start: Any = attribute(node, "start", 0)
+            end: Any = attribute(node, "end")
+            return np.array(first.shape[start:end], np.int64)
+        if node.op_type == "ConstantOfShape":
+            first = np.zeros((), np.float32) if value is None else numpy_helper.to_array(value).reshape(-1)[0]
+        if (shape < 0).any() or np.prod(shape, dtype=float) * first.size > LARGEST:
+            return None
+        return np.array(np.broadcast_to(first, np.broadcast_shapes(first.shape, shape.tolist())))
 
     def label(self, node: NodeProto) -> str:
         """The node's name, or the name of its first output."""

@@ -62,7 +62,7 @@ def statistics(graph: Graph, version: int) -> Iterator[Found]:
                 message += ", or a variance of 0 without ε"
             yield found("invalid-statistics", "error", name, message, remedy)
             continue
-        if not mean.any() and (var == 1).all():
+        if mean.size and not mean.any() and (var == 1).all():
             message = f"running mean 0 and variance 1 in all {mean.size} channels, as at initialisation"
             yield found("never-updated", "error", name, message, remedy)
             continue

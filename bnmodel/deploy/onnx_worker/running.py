@@ -30,7 +30,7 @@ class Invariance:
 
 
 def measure(model: ModelProto, seed: int = 0) -> Invariance:
-    """Compare the first sample's outputs alone and in two batches."""
+    """Compare a sample's outputs alone, as the first of a batch, and as the last of another batch."""
     inputs = inputs_of(model)
     if not inputs:
         return Invariance(False, "the model has no inputs")
@@ -90,12 +90,12 @@ def _compare(
 ) -> Invariance:
     rng, axes, name = np.random.default_rng(seed), batch_axes(inputs), batch_name(inputs)
     one, spread = feed(inputs, size, sizes, rng, 1.0), feed(inputs, size, sizes, rng, 3.0)
-    pair = _samples(one, axes, slice(1)), _samples(spread, axes, slice(1, None))
-    other = {key: np.concatenate([each[key] for each in pair], axes[key]) if key in axes else one[key] for key in one}
+    sample, rest = _samples(one, axes, slice(1)), _samples(spread, axes, slice(1, None))
+    other = {key: np.concatenate([rest[key], sample[key]], axes[key]) if key in axes else one[key] for key in one}
     first, again, second = (outputs_of(runner, given, name) for given in (one, one, other))
     per_sample = [k for k, rows in enumerate(first) if isinstance(rows, np.ndarray) and rows.ndim and len(rows) == size]
     if resizable:  # leave out axes that happen to be as long as the batch
-        alone = outputs_of(runner, pair[0], name)
+        alone = outputs_of(runner, sample, name)
         alone = [_as_batch(row, rows) for row, rows in zip(alone, first, strict=True)]
         per_sample = [k for k in per_sample if alone[k] is not None]
     if size == 1:
@@ -105,7 +105,7 @@ def _compare(
     per_sample = [k for k in per_sample if _has_numbers(first[k]) or _has_numbers(second[k])]
     if not per_sample:
         return Invariance(False, "no output with a batch axis has finite real numbers")
-    pairs = [(first[k][0], second[k][0]) for k in per_sample]
+    pairs = [(first[k][0], second[k][-1]) for k in per_sample]
     if resizable:
         pairs += [(first[k][0], alone[k][0]) for k in per_sample]
     random = any(difference_of(first[k], again[k]) > TOLERANCE for k in per_sample)
