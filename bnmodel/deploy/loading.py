@@ -41,6 +41,14 @@ class ExportedFile:
         return frozenset(self.list_operators())
 
 
+@contextmanager
+def on_cpu() -> Iterator[None]:
+    """Without the caller's autocast and default device."""
+    device = torch.device("cpu") if torch.get_default_device().type != "cpu" else nullcontext()
+    with device, torch.autocast("cpu", enabled=False):
+        yield
+
+
 def load_file(path: Path, threads: int | None = None, lean: bool = False, optimised: bool = True) -> ExportedFile:
     """Load one exported file; its suffix gives the format.
 
@@ -61,7 +69,8 @@ def load_file(path: Path, threads: int | None = None, lean: bool = False, optimi
     try:
         if path.suffix == ".onnx":
             return _load_onnx(path, threads, lean, optimised)
-        return _load_pt2(path) if path.suffix == ".pt2" else _load_torchscript(path)
+        with on_cpu():
+            return _load_pt2(path) if path.suffix == ".pt2" else _load_torchscript(path)
     except ModuleNotFoundError as error:
         raise ExportError(f"{path}: {not_installed(error.name)}") from error
     except Exception as error:  # runtimes have no common base class of errors
@@ -173,7 +182,7 @@ def _run_torch(module: Callable[..., Any], metadata: dict[str, Any]) -> Run:
 
     def run(*arrays: np.ndarray) -> list[np.ndarray]:
         tensors = [torch.from_numpy(np.asarray(array, order="C")) for array in arrays]
-        with torch.inference_mode():
+        with torch.inference_mode(), on_cpu():
             outputs = module(*(tensor.bfloat16() if i in narrow else tensor for i, tensor in enumerate(tensors)))
         return [as_array(tensor) for tensor in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
 

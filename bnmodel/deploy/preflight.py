@@ -18,6 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from bnmodel.deploy.copying import detached_copy, unregistered
 from bnmodel.deploy.errors import ExportError, as_export_error
+from bnmodel.deploy.loading import on_cpu
 from bnmodel.deploy.nodes import branch_of, layer_name, named_arguments, operator_name
 
 WRAPPERS = {
@@ -33,9 +34,12 @@ PASS_ON = ("QuantStub", "DeQuantStub", "QuantWrapper", "FloatFunctional")
 
 @contextmanager
 def isolated(what: str) -> Iterator[None]:
-    """`as_export_error`, and the global random states are restored: networks may draw numbers while they are run."""
+    """`as_export_error`, without the caller's autocast and default device; global random states are restored.
+
+    Networks are run on the CPU, and may draw numbers.
+    """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 – the state of legacy calls
-    with as_export_error(what), torch.random.fork_rng(devices=[]):  # networks are run on the CPU
+    with as_export_error(what), torch.random.fork_rng(devices=[]), on_cpu():
         try:
             yield
         finally:

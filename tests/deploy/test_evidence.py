@@ -1,7 +1,9 @@
 """The evidence of a certificate: an example for which a wrong file gives the same answers is not enough."""
 
 import math
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from norm_helpers import Body, X
@@ -71,3 +73,18 @@ def test_a_mixture_of_samples_that_the_network_does_not_take_is_left_out(tmp_pat
     boxes = torch.tensor([[number, 1, 1, 5 + number, 6] for number in range(4)], dtype=torch.float32)
     with pytest.warns(UserWarning, match="batch size is fixed at 4"):
         certify(Regions().eval(), (X, boxes), tmp_path, formats="pt2")
+
+
+def test_golden_vectors_hold_infinities_and_the_largest_numbers_without_a_warning(tmp_path):
+    values = torch.tensor([3e38, math.inf, -math.inf, math.nan, 0.5]).numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        golden.write(tmp_path / "golden.json", {"model": golden.Golden([[values]], [[values]])})
+    np.testing.assert_array_equal(golden.read(tmp_path / "golden.json")["model"].inputs[0][0], values)
+
+
+def test_a_failed_check_has_the_runtimes_message_without_the_place_in_its_source():
+    def check() -> checks.Result:
+        raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : Status Message: /src/onnxruntime/a.h:5 Bad shape")
+
+    assert checks.held("shapes", "a.onnx", check).detail == "Bad shape"

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnmodel.deploy import ExportError, certify, fold
+from bnmodel.deploy import ExportError, certify, fold, load, verify
+from bnmodel.deploy.loading import FORMATS
 
 X = torch.rand(3, 4)
 
@@ -124,3 +125,14 @@ def test_the_global_random_states_are_left_as_they_were(tmp_path):
             export(network, X)
         assert torch.equal(torch.get_rng_state(), before[0])
         assert (random.getstate(), np.random.get_state()[2]) == before[1:]  # noqa: NPY002
+
+
+@pytest.mark.parametrize("context", [lambda: torch.autocast("cpu", dtype=torch.bfloat16), lambda: torch.device("meta")])
+def test_autocast_and_the_default_device_of_the_caller_do_not_enter_the_files(context, tmp_path):
+    network = Skips(in_python, True).eval()
+    with context():
+        certify(network, X, tmp_path, formats=FORMATS)
+        assert all(check.passed for check in verify(tmp_path))
+    for format in FORMATS:
+        received = load(tmp_path, format=format)(X.numpy())["output"]
+        np.testing.assert_allclose(received, network(X).detach(), rtol=1e-5, atol=1e-6)
