@@ -26,7 +26,7 @@ from bnmodel.deploy.signature import Arguments, FlatNetwork, output_names
 from bnmodel.deploy.tracing import quiet
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1001, 1536, 2049, 4097)
-TRIES = 4  # per axis
+TRIES = 4  # per axis, of smaller and of larger sizes
 LARGEST = 1 << 22  # input elements per try
 CLOSE = 1e-3  # relative; the other side of a branch differs by more
 
@@ -92,7 +92,7 @@ def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence
     """
     batch = captured.inputs[0].shape[0] if captured.batched else None  # golden vectors are single samples
     for label, size in sizes_of(captured.axes, tensors).items():
-        tried = untried = 0
+        tried, untried = {False: 0, True: 0}, 0  # by whether the size is larger than the example's
         candidates = {*SIZES, size, size - 1, size + 1, size // 2, 2 * size} - {0}
         for other in sorted(candidates, key=lambda one: (abs(one - size), one)):
             case = _resized(captured, tensors, label, size, other)
@@ -101,14 +101,14 @@ def require_one_path(network: FlatNetwork, captured: Captured, tensors: Sequence
                 continue
             if sum(tensor.numel() for tensor in case) > LARGEST:
                 untried = untried or other
-            elif (tried < TRIES or single) and (same := _same(network, captured, case)) is not None:
-                tried += not single
+            elif (tried[other > size] < TRIES or single) and (same := _same(network, captured, case)) is not None:
+                tried[other > size] += not single
                 if not same:
                     raise OneSize(
                         f"dynamic: the network computes something else at {label} = {other} than at {size}, since "
                         f"{_cause(captured)}; compute with sizes as tensors, or leave the axis fixed"
                     )
-        if untried and not tried:
+        if untried and not tried[True]:
             captured.notes.append(f"sizes of {label} from {untried} on, where the network may branch, were not tried")
 
 

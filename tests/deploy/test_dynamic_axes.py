@@ -145,6 +145,18 @@ class Halves(Body):
         return self.body(F.pad(x, (1, 1, 1, 1))).chunk(2, -1)
 
 
+class Strips(Body):
+    """Goes through strips of four columns, three in the example; a graph of three is right for any smaller image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([strip * 2 for strip in self.body(F.pad(x, (1, 1, 1, 1))).split(4, 3)], 3)
+
+
+def test_larger_sizes_are_compared_although_many_smaller_ones_agree(tmp_path):
+    with pytest.raises(ExportError, match=r"something else at W = 16 than at 10"):
+        fold(Strips().eval(), torch.rand(4, 3, 9, 10), (3,))
+
+
 def test_a_branch_for_a_size_of_1_is_refused_and_another_number_of_outputs_there_is_not_compared(tmp_path):
     with pytest.raises(ExportError, match=r"something else at H = 1 than at 9"):
         fold(SingleRow().eval(), X, (2,))
