@@ -32,15 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     try:
         model = load_model(options.model, options.weights, options.train_mode)
+        floating = (each.dtype for each in model.parameters() if each.is_floating_point())
+        options.dtype = next(floating, torch.float32)
         batches = read_data(options.data, options)
         reference = None if options.reference is None else read_data(options.reference, options)
         try:
             report = diagnose(model, batches, reference=reference)
-        except Exception as error:  # the model's forward may raise anything
+        except (Exception, SystemExit) as error:  # the model's forward may raise anything
             remedy = "; convert them to float32 and scale them as in training" if _are_bytes(batches) else ""
-            raise UseError(f"{named(error)}; the inputs were {_described(batches)}{remedy}") from error
-        _say(report.to_json() if options.json == "-" else str(report), sys.stdout)
-        if options.json not in (None, "-"):
+            others = "" if reference is None else f", those of the reference {_described(reference)}"
+            raise UseError(f"{named(error)}; the inputs were {_described(batches)}{others}{remedy}") from error
+        _say(report.to_json() if options.json == Path("-") else str(report), sys.stdout)
+        if options.json not in (None, Path("-")):
             with atomic_write(options.json) as temporary:
                 temporary.write_text(report.to_json() + "\n", encoding="utf-8")
         if options.recalibrated is not None:
@@ -60,7 +63,8 @@ def _write_recalibrated(model: nn.Module, batches: list[Any], path: Path) -> Non
         if path.suffix == ".safetensors":
             safetensors().save_file({name: tensor.clone() for name, tensor in state.items()}, temporary)
         else:
-            torch.save(state, temporary)
+            with temporary.open("wb") as file:  # torch's own writer refuses names without a suffix
+                torch.save(state, file)
     _say(f"{path}: the weights with new running statistics", sys.stderr)
 
 
@@ -106,13 +110,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--train-mode", action="store_true", help="check the model in train mode")
     add(
         "--recalibrated",
-        type=Path,
+        type=_file,
         metavar="FILE",
         help="write the weights with running statistics of --reference (of --data without it), .pt or .safetensors",
     )
-    add("--html", type=Path, metavar="FILE", help="write a page with figures")
-    add("--json", metavar="FILE", help="write the report as JSON; - for standard output")
+    add("--html", type=_file, metavar="FILE", help="write a page with figures")
+    add("--json", type=_file, metavar="FILE", help="write the report as JSON; - for standard output")
     return parser
+
+
+def _file(text: str) -> Path:
+    if not text or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"expected the name of a file to write, received {text or 'none'}")
+    return Path(text)
 
 
 def _positive(text: str) -> int:

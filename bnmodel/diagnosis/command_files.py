@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 FACTORY = "a function or class that builds the network without arguments"
-PREFIXES = ("_orig_mod.", "module.", "model.")  # of torch.compile, of wrappers, and of Lightning
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -60,7 +59,7 @@ def _built(target: str, module_name: str, factory_name: str, weights: Path | Non
         raise UseError(f"model: {module_name} has no {factory_name}; expected {FACTORY}")
     try:
         model: Any = factory if isinstance(factory, nn.Module) else factory()  # type: ignore[operator]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UseError(f"model: {target} failed: {named(error)}; expected {FACTORY}") from error
     if not isinstance(model, nn.Module):
         raise UseError(f"model: expected {target} to return an nn.Module, received {type(model).__name__}")
@@ -93,10 +92,17 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         raise UseError(f"weights: expected a state_dict, received {type(state).__name__}; save model.state_dict()")
     state.pop("n_averaged", None)  # of an AveragedModel
     own = set(model.state_dict())
-    while prefix := next((each for each in PREFIXES if state and all(key.startswith(each) for key in state)), None):
-        if own & set(state):
+    while state and not own & set(state) and all("." in key for key in state):
+        if len({key.partition(".")[0] for key in state}) > 1:
             break
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
+        state = {key.partition(".")[2]: value for key, value in state.items()}  # within torch.compile's or own wrappers
+    sizes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    for key, value in state.items():
+        if isinstance(value, Tensor) and list(value.shape) != sizes.get(key, list(value.shape)):
+            raise UseError(
+                f"weights: {path} does not fit the model: expected {key} of shape {sizes[key]}, received "
+                f"{list(value.shape)}; build the network with the sizes that it was trained with"
+            )
     missing, unexpected = model.load_state_dict(state, strict=False)
     buffers = {name for name, _ in model.named_buffers()}
     lost = [name for name in missing if name not in buffers]
@@ -150,20 +156,22 @@ def read_data(path: Path, options: argparse.Namespace) -> list[Any]:
             raise UseError(f"data: expected an array {name} with a sample per row in {path}, received a single value")
         if not len(content[name]):
             raise UseError(f"data: expected at least one sample in {path}, received an empty {name}")
-    if content["x"].dtype.kind not in "fiu":
-        raise UseError(f"data: expected numbers as x in {path}, received {content['x'].dtype}")
+    for name, kinds in (("x", "fiu"), ("y", "fiub")):
+        if name in content and content[name].dtype.kind not in kinds:
+            raise UseError(f"data: expected numbers as {name} in {path}, received {content[name].dtype}")
     # in random order, as those of a folder: rows are often sorted by class
     chosen = torch.randperm(len(content["x"]), generator=torch.Generator().manual_seed(0))[: options.samples].numpy()
     x = torch.from_numpy(content["x"][chosen])
-    if x.dtype == torch.float64:
-        x = x.float()
+    if x.is_floating_point():
+        x = x.to(options.dtype)
+    size = min(options.batch_size, len(x))
     if "y" not in content:
-        return list(x.split(options.batch_size))
+        return list(x.split(size))
     if len(content["x"]) != len(content["y"]):
         raise UseError(f"data: expected as many y as x, received {len(content['y'])} and {len(content['x'])}")
     y = content["y"][chosen]
     y = torch.from_numpy(y.astype(np.int64) if y.dtype.kind == "u" else y)
-    return list(zip(x.split(options.batch_size), y.split(options.batch_size), strict=True))
+    return list(zip(x.split(size), y.split(size), strict=True))
 
 
 def _folder_batches(path: Path, options: argparse.Namespace) -> Iterator[tuple[Tensor, Tensor]]:
@@ -201,12 +209,14 @@ def _folder_batches(path: Path, options: argparse.Namespace) -> Iterator[tuple[T
                     pixels = image.convert("L" if len(mean) == 1 else "RGB").resize(
                         (size[1], size[0]), Image.Resampling.BILINEAR
                     )
+            except (OverflowError, MemoryError) as error:
+                raise UseError(f"data: {file} cannot be resized to {size[0]} × {size[1]} pixels; use 224") from error
             except (OSError, SyntaxError, Image.DecompressionBombError) as error:
                 raise UseError(f"data: {file} is no readable image ({error})") from error
             array = np.asarray(pixels, dtype=np.float32) / 255
             images.append((torch.from_numpy(np.atleast_3d(array)).permute(2, 0, 1) - mean) / std)
             labels.append(label)
-        yield torch.stack(images), torch.tensor(labels)
+        yield torch.stack(images).to(options.dtype), torch.tensor(labels)
 
 
 def safetensors() -> ModuleType:

@@ -101,10 +101,16 @@ def test_a_folder_per_class_is_read(cnn: nn.Module, digits: zoo.Data, tmp_path: 
     assert "received none in 00 empty" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("prefix", ["module._orig_mod.", "_orig_mod.module.", "model."])
+@pytest.mark.parametrize("prefix", ["module._orig_mod.", "_orig_mod.module.", "net."])
 def test_prefixes_of_wrappers_are_removed(cnn: nn.Module, data: Path, tmp_path: Path, prefix: str) -> None:
     torch.save({f"{prefix}{name}": value for name, value in cnn.state_dict().items()}, tmp_path / "wrapped.pt")
     assert main([FACTORY, "--weights", str(tmp_path / "wrapped.pt"), "--data", str(data)]) == 0
+
+
+def test_inputs_get_the_type_of_the_network(cnn: nn.Module, digits: zoo.Data, tmp_path: Path) -> None:
+    np.savez(tmp_path / "half.npz", x=digits.test[0].numpy().astype(np.float16), y=digits.test[1].numpy())
+    arguments = ["--data", str(tmp_path / "half.npz"), "--batch-size", str(10**20)]  # that is, all at once
+    assert main([FACTORY, "--weights", str(weights(cnn, tmp_path)), *arguments]) == 0
 
 
 def test_safetensors_are_read(cnn: nn.Module, data: Path, tmp_path: Path) -> None:
@@ -113,7 +119,7 @@ def test_safetensors_are_read(cnn: nn.Module, data: Path, tmp_path: Path) -> Non
     assert main([FACTORY, "--weights", str(tmp_path / "weights.safetensors"), "--data", str(data)]) == 0
 
 
-@pytest.mark.parametrize("name", ["cured.safetensors", "cured.pt"])
+@pytest.mark.parametrize("name", ["cured.safetensors", "cured"])
 def test_recalibrated_weights_are_written_and_sound(
     drifted: nn.Module, digits: zoo.Data, data: Path, tmp_path: Path, capsys: Any, name: str
 ) -> None:
@@ -150,6 +156,8 @@ class Pickled:
         ("broken:cnn", {}, "importing broken failed: NameError"),
         ("script:cnn", {}, "importing script failed: SystemExit"),
         ("os:getcwd", {}, "to return an nn.Module"),
+        ("sys:exit", {}, "sys:exit failed: SystemExit"),
+        ("exits:Net", {}, "SystemExit: 0; the inputs were"),
         (FACTORY, {"--data": "absent.npz"}, "does not exist"),
         (FACTORY, {"--data": "absent.npz"}, "bnmodel.diagnose(model, loader)"),
         (FACTORY, {"--data": "array.npy"}, "np.savez"),
@@ -157,6 +165,8 @@ class Pickled:
         (FACTORY, {"--data": "bytes.npz"}, "convert them to float32 and scale them as in training"),
         (FACTORY, {"--data": "empty.npz"}, "at least one sample in empty.npz"),
         (FACTORY, {"--data": "words.npz"}, "expected numbers as x in words.npz"),
+        (FACTORY, {"--data": "classes.npz"}, "expected numbers as y in classes.npz"),
+        (FACTORY, {"--reference": "bytes.npz"}, "those of the reference uint8 [4, 1, 8, 8]"),
         (FACTORY, {"--data": "net.png"}, "expected an .npz file or a folder, received net.png"),
         (FACTORY, {"--data": "pickled.npz"}, "without pickled objects"),
         (FACTORY, {"--data": "other.npz"}, "expected an array x"),
@@ -168,6 +178,9 @@ class Pickled:
         (FACTORY, {"--weights": "damaged.pt"}, "not a file of tensors"),
         (FACTORY, {"--weights": "damaged.safetensors"}, "not a file of tensors"),
         (FACTORY, {"--weights": "other.pt"}, "does not fit the model"),
+        (FACTORY, {"--weights": "wide.pt"}, "expected 0.weight of shape [12, 1, 3, 3], received [16, 1, 3, 3]; build"),
+        (FACTORY, {"--json": ""}, "expected the name of a file to write, received none"),
+        (FACTORY, {"--recalibrated": "."}, "expected the name of a file to write, received ."),
         (FACTORY, {"--samples": "0"}, "at least 1"),
         (FACTORY, {"--batch-size": "many"}, "expected an integer of at least 1, received many"),
         (FACTORY, {"--mean": "dark"}, "expected a finite number, received dark"),
@@ -181,6 +194,7 @@ def test_wrong_use_exits_with_2_and_a_remedy(
     np.savez("pickled.npz", x=np.array([Pickled()], dtype=object))
     np.savez("empty.npz", x=np.zeros((0, 1, 8, 8), np.float32))
     np.savez("words.npz", x=np.array([["a"]]))
+    np.savez("classes.npz", x=np.zeros((1, 1, 8, 8), np.float32), y=np.array(["a"]))
     Path("net.png").write_bytes(b"")
     np.savez("other.npz", images=np.zeros(3))
     np.savez("single.npz", x=np.float32(1))
@@ -189,8 +203,13 @@ def test_wrong_use_exits_with_2_and_a_remedy(
     np.savez("bytes.npz", x=np.zeros((4, 1, 8, 8), np.uint8))
     Path("broken.py").write_text("undefined_name")
     Path("script.py").write_text("import sys; sys.exit(2)")
+    Path("exits.py").write_text(
+        "from torch import nn\nclass Net(nn.BatchNorm2d):\n"
+        " def __init__(self): super().__init__(1)\n def forward(self, x): raise SystemExit(0)"
+    )
     torch.save(Pickled(), "pickled.pt")
     torch.save({"a": torch.zeros(1)}, "other.pt")
+    torch.save({"0.weight": torch.zeros(16, 1, 3, 3)}, "wide.pt")
     for name in ("damaged.pt", "damaged.safetensors"):
         Path(name).write_bytes(b"PK\x03\x04 and no more")
     options = {"--data": str(data), **change}
