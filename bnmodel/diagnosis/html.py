@@ -13,15 +13,17 @@ from bnmodel.plotting import plot_style
 
 STYLE = """
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+  overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: 0.85rem; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; overflow-wrap: normal; }
 th, td { padding: 0.2rem 0.6rem; text-align: right; border-bottom: 1px solid #8886; }
 th:first-child, td:first-child { text-align: left; }
 article { border-left: 0.3rem solid #888; padding: 0.1rem 1rem; margin: 1rem 0; }
 article.error { border-color: #d55e00; } article.warning { border-color: #e69f00; }
-code { background: #8882; padding: 0.1rem 0.3rem; overflow-wrap: anywhere; }
+code { background: #8882; padding: 0.1rem 0.3rem; }
 svg { max-width: 100%; height: auto; }
+.wide svg { min-width: 40rem; }
 figure { background: #fff; margin: 1rem 0; padding: 0.5rem; border-radius: 0.5rem; }
 """
 
@@ -34,7 +36,7 @@ def page(report: Report, title: str) -> str:
     body += ["<h2>Findings</h2>"] + ([_article(group) for group in grouped(report.findings)] or ["<p>None.</p>"])
     layers = [layer for layer in report.layers if layer.calls]
     if layers:
-        body += ["<h2>Layers</h2>", f"<figure>{_svg(layers_figure(report))}</figure>", _table(layers)]
+        body += ["<h2>Layers</h2>", f'<figure class="wide">{_svg(layers_figure(report))}</figure>', _table(layers)]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

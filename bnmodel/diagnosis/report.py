@@ -148,9 +148,8 @@ def summary(report: Report) -> str:
             f"no batch norm found, {report.samples} samples: nothing was checked\n"
             "expected layers of torch's batch norm classes or of subclasses; a folded network has none left"
         )
-    head = (
-        f"{norms} batch norm{'s' if norms != 1 else ''}, {report.samples} samples: {', '.join(words) or 'no findings'}"
-    )
+    samples = f"{report.samples} sample{'s' if report.samples != 1 else ''}"
+    head = f"{norms} batch norm{'s' if norms != 1 else ''}, {samples}: {', '.join(words) or 'no findings'}"
     outcomes = {
         "eval mode": report.eval_outcome,
         "batch statistics": report.train_outcome,
@@ -191,7 +190,7 @@ def cells(layer: LayerRecord) -> tuple[str, ...]:
         "–" if layer.variance_ratio is None else f"×{layer.variance_ratio:.3g}",
         _number(layer.batch_noise, " σ"),
         str(layer.dead_channels or "–"),
-        "–" if layer.amplification is None else f"{layer.amplification:.3g}",
+        "–" if layer.amplification is None or math.isnan(layer.amplification) else f"{layer.amplification:.3g}",
         "–" if layer.share is None else f"{layer.share:.0%}",
     )
 
