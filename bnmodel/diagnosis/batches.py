@@ -32,6 +32,13 @@ class Batch:
     number: int = 0
 
 
+def require_functions(**functions: object) -> None:
+    """Raise TypeError if an argument is neither None nor a function."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name}: expected a function, received {function!r}")
+
+
 def required_inputs(model: nn.Module) -> int:
     """How many positional inputs the model's forward needs, at least 1."""
     try:
@@ -62,14 +69,15 @@ def read_batches(batches: Iterable[Any], device: torch.device | None, wanted: in
     if isinstance(batches, (Mapping, str)):
         raise ValueError(f"{name}: expected an iterable of batches, received {type(batches).__name__}; use [batch]")
     if not isinstance(batches, Iterable):
-        raise ValueError(f"{name}: expected an iterable of batches, received {type(batches).__name__}")
+        remedy = "; use torch.utils.data.DataLoader(dataset, batch_size=64)" if hasattr(batches, "__getitem__") else ""
+        raise ValueError(f"{name}: expected an iterable of batches, received {type(batches).__name__}{remedy}")
     if _is_one_batch(batches):
         raise ValueError(f"{name}: expected a list of batches, received one pair; use [(inputs, targets)]")
     found: list[Batch] = []
     held = 0
     for each in batches:
         batch = _read(each, device, wanted, name)
-        held += sum(tensor.nbytes for tensor in tensors(batch.inputs))
+        held += sum(_bytes(tensor) for tensor in tensors(batch.inputs))
         if held > MOST_BYTES:
             raise ValueError(
                 f"{name}: expected at most {MOST_BYTES >> 30} GiB, all held in memory, received more; a few hundred "
@@ -80,6 +88,12 @@ def read_batches(batches: Iterable[Any], device: torch.device | None, wanted: in
     if not found:
         raise ValueError(f"{name}: expected at least one batch, received none; a generator can be used only once")
     return found
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Memory of the values; a sparse tensor has no `nbytes`."""
+    values = tensor._nnz() if tensor.is_sparse else tensor.numel()
+    return values * tensor.element_size()
 
 
 def _is_one_batch(batches: Any) -> bool:
@@ -224,7 +238,7 @@ def mixed(batches: list[Batch], size: int, most: int) -> list[Batch] | None:
     result = []
     for part in range(parts):
         index = chosen[part::parts]
-        picked = {name: tensor[index.to(tensor.device)] for name, tensor in joined.items()}
+        picked = {name: tensor.index_select(0, index.to(tensor.device)) for name, tensor in joined.items()}
         inputs = map_leaves(batches[0].inputs, picked.get)
         result.append(Batch(inputs, None, len(index)))
     return result

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from bnmodel.diagnosis import state
-from bnmodel.diagnosis.batches import Batch, Forward, read_batches, required_inputs
+from bnmodel.diagnosis.batches import Batch, Forward, read_batches, require_functions, required_inputs
 from bnmodel.diagnosis.batchnorms import amplification, batches_tracked, named_batch_norms
 from bnmodel.diagnosis.borrowing import bare, borrowed, device_of, random_state_kept
 from bnmodel.diagnosis.examination import Examination
@@ -60,9 +60,7 @@ def diagnose(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
-    for name, function in (("loss", loss), ("forward", forward)):
-        if function is not None and not callable(function):
-            raise TypeError(f"{name}: expected a function, received {function!r}")
+    require_functions(loss=loss, forward=forward)
     inner = bare(model)
     device = device_of(inner)
     norms = named_batch_norms(model)
@@ -161,7 +159,7 @@ def _state_findings(examination: Examination) -> list[Finding]:
         own = state.batch_statistics(name, norm, name in examination.seen.dependent)
         own = own or state.invalid(name, norm, examination.model) or state.never_updated(name, norm)
         findings.append(own)
-        findings.append(state.dead(name, norm, examination.dead[name]))
+        findings.append(state.dead(name, norm, examination.dead[name], name in examination.seen.features))
         if own is None:
             findings.append(state.exploding(name, norm, examination.seen.peaks.get(name)))
     if not any(finding and finding.code == "invalid-statistics" for finding in findings):
@@ -173,6 +171,9 @@ def _state_findings(examination: Examination) -> list[Finding]:
 
 def _record(examination: Examination, name: str, shares: dict[str, float], consequence_of: str) -> LayerRecord:
     norm, seen, found = examination.norms[name], name in examination.seen, examination.deviations.get(name)
+    strength = None if found is None else float(amplification(norm).max())
+    if seen and not np.isfinite(np.add(*examination.population(name))).any():
+        found = None  # no channel could be compared
     return LayerRecord(
         name=name,
         kind=type(norm).__name__,
@@ -189,7 +190,7 @@ def _record(examination: Examination, name: str, shares: dict[str, float], conse
         batch_noise=examination.batch_noise(name) if seen else None,
         values_per_batch=examination.seen.values.get(name) if seen else None,
         dead_channels=int(examination.dead[name].sum()) if seen else 0,
-        amplification=None if found is None else float(amplification(norm).max()),
+        amplification=strength,
         share=shares.get(name),
         consequence_of=consequence_of,
     )

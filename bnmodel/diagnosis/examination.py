@@ -105,7 +105,8 @@ class Examination:
         populations = [(whole.mean, whole.var)]
         if name in self.pooled:
             populations.append(self.pooled[name])
-        return state.dead_channels(self.norms[name], whole.samples, *populations)
+        features = name in self.seen.features
+        return state.dead_channels(self.norms[name], whole.samples, *populations, features=features)
 
     def batch_noise(self, name: str) -> float | None:
         """Standard deviation of a batch's mean in standard deviations of its values."""

@@ -7,7 +7,7 @@ needs a GPU (SyncBatchNorm) work as well.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, TypeAlias
@@ -62,6 +62,26 @@ def before_each_call(
             handle.remove()
 
 
+@contextmanager
+def layers_of_features(model: nn.Module, norms: Mapping[str, nn.Module], found: set[str]) -> Iterator[None]:
+    """While active, add to `found` the norms that are called before any other module with parameters."""
+    used: list[nn.Module] = []
+
+    def norm_called(name: str) -> Callable[..., None]:
+        return lambda *_: None if used else found.add(name)
+
+    norm_modules = set(norms.values())
+    handles = [norm.register_forward_pre_hook(norm_called(name)) for name, norm in norms.items()]
+    for module in model.modules():
+        if module not in norm_modules and next(module.parameters(recurse=False), None) is not None:
+            handles.append(module.register_forward_pre_hook(lambda module, _: used.append(module)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @dataclass
 class Observed:
     """Measurements of one pass in eval mode.
@@ -76,6 +96,7 @@ class Observed:
         values: layer → values per channel in the largest batch.
         dependent: layers whose output for a sample depends on the rest of the batch.
         functional: other modules that call F.batch_norm with batch statistics.
+        features: layers that are called before any other module with parameters, so that their input is the data.
     """
 
     order: list[str] = field(default_factory=list)
@@ -87,6 +108,7 @@ class Observed:
     values: dict[str, int] = field(default_factory=dict)
     dependent: set[str] = field(default_factory=set)
     functional: list[str] = field(default_factory=list)
+    features: set[str] = field(default_factory=set)
 
     def __contains__(self, layer: str) -> bool:
         return layer in self.whole
@@ -125,7 +147,10 @@ def observe(
             samples = batch.samples
             counts.clear()
             same_random_numbers(batch)
-            with functional if number == 0 else nullcontext():
+            with ExitStack() as stack:
+                if number == 0:
+                    stack.enter_context(functional)
+                    stack.enter_context(layers_of_features(model, norms, result.features))
                 outputs = call(model, batch, forward)
             consume(batch, outputs)
     result.functional = list(functional.found)

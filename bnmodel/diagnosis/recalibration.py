@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bnmodel.deploy.copying import detached_copy
-from bnmodel.diagnosis.batches import Batch, Forward, call, read_batches, required_inputs
+from bnmodel.diagnosis.batches import Batch, Forward, call, read_batches, require_functions, required_inputs
 from bnmodel.diagnosis.batchnorms import Norm, batches_tracked, named_batch_norms, running_statistics
 from bnmodel.diagnosis.borrowing import bare, borrowed, device_of, random_state_kept
 from bnmodel.diagnosis.deviation import expected_in_training
@@ -50,12 +50,13 @@ def recalibrate(
         keep no running statistics, with a warning.
 
     Raises:
-        TypeError: `model` is no module.
+        TypeError: `model` is no module, or `forward` no function.
         ValueError: no batches, or an input is not finite; no statistics are changed then.
         ExportError: the model cannot be copied; use `inplace`.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
+    require_functions(forward=forward)
     result = model if inplace else detached_copy(model)
     inner = bare(result)
     norms = named_batch_norms(result)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 import torch.nn.functional as F
@@ -119,6 +119,8 @@ def _own_losses(loss: Loss, outputs: Any, batch: Batch) -> Tensor:
     total = loss(outputs, batch.targets)
     if isinstance(total, Tensor) and total.numel() != 1:
         raise ValueError(f"loss: expected a scalar, received {list(total.shape)}; return its .mean()")
+    if not isinstance(total, (Tensor, SupportsFloat)):
+        raise ValueError(f"loss: expected a function that returns a scalar, received {type(total).__name__} from it")
     whole = float(total)
     try:
         each = torch.tensor(

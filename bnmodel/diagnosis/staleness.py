@@ -12,6 +12,7 @@ from bnmodel.diagnosis.examination import Examination, per_layer
 from bnmodel.diagnosis.moments import array
 from bnmodel.diagnosis.observing import HIGH_AMPLIFICATION
 from bnmodel.diagnosis.outcome import ERROR, WARNING, Gain, worst
+from bnmodel.diagnosis.train_mode import FITS_IN_TRAIN_MODE, fits_in_train_mode
 from bnmodel.findings import Finding, Severity
 
 FEW = 100  # samples below which only a large deviation is judged by changed predictions
@@ -220,14 +221,16 @@ def _finding(
     else:
         averaged = (2 - norm.momentum) / norm.momentum if norm.momentum else float("inf")
     remaining = f"{100 * initial_weight(norm):.3g}% of the initial values remain"
+    explained = f"{momentum} after {seen} batches explains {noise:.2f} σ"
+    shifted = code == "stale-statistics" and not follows and fits_in_train_mode(examination, name)
     why = {
-        "stale-statistics": f"{momentum} after {seen} batches explains {noise:.2f} σ",
+        "stale-statistics": FITS_IN_TRAIN_MODE if shifted else explained,
         "different-data": "they fit the reference batches: these are different data",
         "noisy-statistics": f"{momentum} averages {averaged:.3g} batches",
         "unconverged-average": f"{momentum}, {seen} batches: {remaining}",
     }[code]
     remedy = {
-        "stale-statistics": state.RECALIBRATE,
+        "stale-statistics": state.RECALIBRATE + ("  # or move dropout behind the last batch norm" if shifted else ""),
         "different-data": "model = bnmodel.recalibrate(model, batches)  # adapts it; or preprocess as in training",
         "noisy-statistics": f"{state.RECALIBRATE}  # in training: momentum=0.1 or larger batches",
         "unconverged-average": f"{state.RECALIBRATE}  # in training: a larger momentum (0.1) or more steps",

@@ -68,16 +68,18 @@ def invalid(name: str, norm: Norm, model: nn.Module) -> Finding | None:
 
 
 def invalid_input(populations: Mapping[str, Statistics], order: Iterable[str]) -> Finding | None:
-    """NaN or infinite values in the input of the first layer that receives some."""
+    """NaN, infinite values or values whose squares overflow in the input of the first layer that receives some."""
     for name in order:
-        broken = ~np.isfinite(populations[name].mean)
+        population = populations[name]
+        broken = ~(np.isfinite(population.mean) & np.isfinite(population.var))
         if broken.any():
+            what = "values too large for a variance" if np.isfinite(population.mean).all() else "NaN or infinite values"
             return Finding(
                 "invalid-statistics",
                 "error",
                 name,
-                f"the layer's input holds NaN or infinite values in {int(broken.sum())} of {len(broken)} channels, so "
-                "that its statistics cannot be checked",
+                f"the layer's input holds {what} in {int(broken.sum())} of {len(broken)} channels, so that its "
+                "statistics cannot be checked",
                 "assert all(x.isfinite().all() for x in inputs)  # if they are: an overflow before the layer, as in "
                 "half precision",
             )
@@ -168,11 +170,14 @@ def negligible(size: np.ndarray) -> np.ndarray:
     return found
 
 
-def dead_channels(norm: Norm, samples: int, *populations: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def dead_channels(
+    norm: Norm, samples: int, *populations: tuple[np.ndarray, np.ndarray], features: bool = False
+) -> np.ndarray:
     """(C,) bool: γ ≈ 0, or an input that is constant in all `populations` (mean, variance).
 
     A constant channel with a running variance may be a rectified one that is merely inactive on these samples. It is
-    dead if it is constant at another value than 0, or if the layer's inputs are not rectified.
+    dead if it is constant at another value than 0, or if the layer's inputs are not rectified. If the inputs are
+    `features` of the data, such as pixels at the border, it may be constant here at any value.
     """
     scale = scale_of(norm)
     dead = np.zeros(norm.num_features, dtype=bool) if scale is None else negligible(np.abs(array(scale)))
@@ -184,27 +189,46 @@ def dead_channels(norm: Norm, samples: int, *populations: tuple[np.ndarray, np.n
     remaining = initial_weight(norm)  # of the initial variance, 1
     limit = max(10 * norm.eps, 2 * remaining if remaining < 0.01 else 0.0)
     inactive = array(running[1]) > limit
-    if samples >= LEAST_SAMPLES:
+    if samples >= LEAST_SAMPLES and not features:
         means = np.stack([mean for mean, _ in populations])
         inactive &= (means >= 0).all() & (means == 0).all(0)  # only after a rectifier
     dead |= constant & ~inactive
     return dead
 
 
-def dead(name: str, norm: Norm, found: np.ndarray) -> Finding | None:
-    """A note for a few dead channels, a warning from a quarter of the layer on."""
+def dead(name: str, norm: Norm, found: np.ndarray, features: bool = False) -> Finding | None:
+    """A note for a few dead channels, a warning from a quarter of the layer on.
+
+    Constant `features` of the data, and a γ of exactly 0 in all channels, as at the start of a residual branch, count
+    as notes only.
+    """
     count, channels = int(found.sum()), len(found)
     if not count:
         return None
+    scale = scale_of(norm)
+    if scale is not None and not bool(scale.any()):
+        return Finding(
+            "dead-channels",
+            "note",
+            name,
+            f"γ is 0 in all {channels} channels, as at the start of a residual branch: the layer's output is constant",
+            f"model.get_submodule({name!r}).weight.requires_grad_()  # then train on; or prune the branch",
+        )
+    serious = found if not features else np.zeros_like(found) if scale is None else negligible(np.abs(array(scale)))
+    remedy = (
+        "optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)"
+        "  # train again: lower learning rate, no weight decay on γ; or prune these channels"
+        if serious.any()
+        else "x = x[:, training_x.std(0) > 0]  # or keep them: features that are constant in the data do no harm"
+    )
     return Finding(
         "dead-channels",
-        "warning" if count >= MANY * channels else "note",
+        "warning" if serious.sum() >= MANY * channels else "note",
         name,
         f"{count} of {channels} channels have a constant output (γ ≈ 0, or constant input): "
         + ", ".join(map(str, np.flatnonzero(found)[:8]))
         + (" …" if count > 8 else ""),
-        "optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)"
-        "  # train again: lower learning rate, no weight decay on γ; or prune these channels",
+        remedy,
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from bnmodel.diagnosis import state
+from bnmodel.diagnosis.batches import require_functions
 from bnmodel.diagnosis.batchnorms import batches_tracked, initial_weight, named_batch_norms, running_statistics, takes
 from bnmodel.diagnosis.borrowing import bare
 from bnmodel.diagnosis.deviation import NOTEWORTHY
@@ -267,14 +268,15 @@ def watch(
         on_finding: called with each certain finding; the default logs a warning.
 
     Raises:
-        TypeError: `model` is no module.
-        ValueError: `every` below 1, or a file with another ending.
+        TypeError: `model` is no module, or `on_finding` no function.
+        ValueError: `every` is no integer of at least 1, or a file with another ending.
         ImportError: a folder for TensorBoard, which is not installed.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
-    if every < 1:
-        raise ValueError(f"every: expected at least 1 step, received {every}")
+    require_functions(on_finding=on_finding)
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"every: expected an integer of at least 1 step, received {every!r}")
     if file is not None and Path(file).suffix not in (".csv", ".json"):
         raise ValueError(f"file: expected .csv or .json, received {Path(file).name}")
     return Watch(model, every, None if file is None else Path(file), tensorboard, on_finding)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from benchmarks.diagnosis import networks as zoo
 from bnmodel.diagnosis import Report, diagnose
@@ -159,6 +160,7 @@ def test_unsigned_targets_are_classes(cnn: nn.Module, digits: zoo.Data) -> None:
         ({"x": torch.zeros(2)}, r"use \[batch\]"),
         ([3], "forward=lambda"),
         (None, "expected an iterable of batches, received NoneType"),
+        (TensorDataset(torch.zeros(4, 1, 8, 8)), r"received TensorDataset; use torch.utils.data.DataLoader\(dataset"),
         ((torch.zeros(4, 1, 8, 8), torch.zeros(4).long()), r"received one pair; use \[\(inputs, targets\)\]"),
     ],
 )
@@ -171,6 +173,19 @@ def test_an_endless_iterator_is_refused(cnn: nn.Module, digits: zoo.Data, monkey
     monkeypatch.setattr("bnmodel.diagnosis.batches.MOST_BYTES", 1 << 20)
     with pytest.raises(ValueError, match="islice"):
         diagnose(cnn, itertools.cycle(digits.batches()))
+
+
+class Sparse(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to_dense())
+
+
+def test_sparse_inputs_are_read_also_one_by_one(digits: zoo.Data) -> None:
+    x, y = digits.test[0][:64].flatten(1), digits.test[1][:64]
+    model = Sparse(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Linear(16, 10)).eval()
+    one_by_one = list(zip(x.split(1), y.split(1), strict=True))
+    expected = diagnose(model, one_by_one)
+    assert diagnose(model, [(each.to_sparse(), target) for each, target in one_by_one]) == expected
 
 
 @dataclass(frozen=True)

@@ -123,15 +123,18 @@ def test_data_on_which_recalibration_costs_accuracy_are_to_be_preprocessed(cnn: 
     assert finding.remedy.startswith("x = preprocess_as_in_training(x)")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])  # the square of the last overflows
 def test_an_input_that_is_not_finite_is_invalid_at_the_first_layer_only(
     value: float, cnn: nn.Module, digits: zoo.Data
 ) -> None:
     inputs = digits.batches()[0][0].clone()
     inputs[3, 0, 2, 2] = value
-    (finding,) = diagnose(cnn, [inputs]).findings
+    report = diagnose(cnn, [inputs])
+    (finding,) = report.findings
+    assert [layer.distance for layer in report.layers] == [None] * 3  # no channel can be compared
     assert (finding.code, finding.severity) == ("invalid-statistics", "error")
-    assert "the layer's input holds NaN or infinite values" in finding.message
+    expected = "values too large for a variance" if value == 1e30 else "NaN or infinite values"
+    assert f"the layer's input holds {expected}" in finding.message
     assert finding.layer == next(name for name, part in cnn.named_modules() if isinstance(part, nn.BatchNorm2d))
 
 
@@ -194,6 +197,33 @@ def test_a_few_dead_channels_are_a_note(cnn: nn.Module, digits: zoo.Data) -> Non
     (finding,) = [f for f in diagnose(cnn, digits.batches()).findings if f.code == "dead-channels"]
     assert (finding.severity, finding.layer) == ("note", "5")
     assert finding.message.startswith("1 of 24 channels")
+
+
+def test_residual_branches_that_start_at_zero_are_a_note(digits: zoo.Data) -> None:
+    model = pass_through(zoo.built(lambda: zoo.resnet(zero_init=True), digits), digits.batches(), lambda x: x, 40)
+    dead = [f for f in diagnose(model.eval(), digits.batches()).findings if f.code == "dead-channels"]
+    assert [(f.layer, f.severity) for f in dead] == [("3.bn2", "note"), ("4.bn2", "note")]
+
+
+def test_constant_features_of_the_data_are_a_note() -> None:
+    x = torch.rand(64, 8, generator=torch.Generator().manual_seed(0)) - 1
+    x[:, :3] = -0.4
+    model = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 2))
+    with torch.no_grad():
+        model[0].running_var[:] = 0.1  # type: ignore[index, union-attr, operator]
+        model[0].running_var[0] = 1e-8  # type: ignore[index, union-attr, operator]  # the others varied in training
+        model[0].running_mean[:] = -0.5  # type: ignore[index, union-attr, operator]
+    (dead,) = [f for f in diagnose(model.eval(), [x]).findings if f.code == "dead-channels"]
+    assert dead.message.startswith("1 of 8 channels")
+    model[0].running_var[:3] = 1e-8  # type: ignore[index, union-attr, operator]
+    (dead,) = [f for f in diagnose(model, [x]).findings if f.code == "dead-channels"]
+    assert dead.message.startswith("3 of 8 channels")
+    assert dead.severity == "note"
+    assert "training_x" in dead.remedy
+    with torch.no_grad():
+        model[0].weight[:4] = 0  # type: ignore[index, union-attr, operator]
+    (dead,) = [f for f in diagnose(model, [x]).findings if f.code == "dead-channels"]
+    assert dead.severity == "warning"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
@@ -458,3 +488,23 @@ def test_other_data_that_no_recalibration_cures_is_told_by_the_accuracy_on_the_r
 def test_a_loss_that_is_no_scalar_is_refused_in_words(cnn: nn.Module, digits: zoo.Data) -> None:
     with pytest.raises(ValueError, match=r"loss: expected a scalar.*\[64, 10\].*\.mean\(\)"):
         diagnose(cnn, digits.batches(), loss=lambda outputs, _: outputs)
+    with pytest.raises(ValueError, match=r"returns a scalar, received NoneType"):
+        diagnose(cnn, digits.batches(), loss=lambda *_: None)  # type: ignore[arg-type, return-value]
+
+
+class Functional(nn.Sequential):
+    """Dropout that no module shows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(x, 0.5, self.training))
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_variance_shift_is_traced_to_dropout(functional: bool, digits: zoo.Data) -> None:
+    layers = [nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Linear(32, 10)]
+    torch.manual_seed(0)
+    model = Functional(*layers) if functional else nn.Sequential(nn.Dropout(0.5), *layers)
+    (finding,) = diagnose(pass_through(model, digits.batches(), lambda x: x, 60).eval(), digits.batches()).findings
+    assert finding.code == "stale-statistics"
+    assert "they fit its input in train mode: dropout" in finding.message
+    assert "dropout behind the last batch norm" in finding.remedy

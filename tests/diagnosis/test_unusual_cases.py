@@ -157,6 +157,8 @@ def test_a_model_without_values_is_refused() -> None:
 def test_a_name_in_place_of_a_function_is_refused(options: dict[str, str]) -> None:
     with pytest.raises(TypeError, match=r"expected a function, received '\w+'"):
         diagnose(nn.BatchNorm1d(3).eval(), [torch.rand(8, 3)], **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"forward: expected a function, received 'call'"):
+        recalibrate(nn.BatchNorm1d(3), [torch.rand(8, 3)], forward="call")  # type: ignore[arg-type]
 
 
 def test_batch_statistics_of_torchs_operator_are_found(digits: zoo.Data) -> None:

@@ -183,9 +183,11 @@ def test_scalars_go_to_a_writer(digits: zoo.Data) -> None:
     assert "batch norm distance/5" in Writer.tags
 
 
-@pytest.mark.parametrize("options", [{"every": 0}, {"file": "norms.txt"}])
+@pytest.mark.parametrize(
+    "options", [{"every": 0}, {"every": "often"}, {"every": 2.5}, {"file": "norms.txt"}, {"on_finding": "print"}]
+)
 def test_wrong_options_are_refused(cnn: nn.Module, options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises((ValueError, TypeError), match="expected"):
         watch(cnn, **options)
 
 
