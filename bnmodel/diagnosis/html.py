@@ -16,8 +16,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: 0.85rem; }
-.wide { overflow-x: auto; overflow-wrap: normal; }
-th, td { padding: 0.2rem 0.6rem; text-align: right; border-bottom: 1px solid #8886; }
+.wide { overflow-x: auto; }
+th, td { padding: 0.2rem 0.6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #8886; }
 th:first-child, td:first-child { text-align: left; }
 article { border-left: 0.3rem solid #888; padding: 0.1rem 1rem; margin: 1rem 0; }
 article.error { border-color: #d55e00; } article.warning { border-color: #e69f00; }

@@ -1,4 +1,4 @@
-"""Variance shift: running statistics that fit the input in train mode, as behind dropout (Li et al. 2019, arXiv 1801.05134)."""
+"""Variance shift: running statistics that fit the input in train mode, as behind dropout (arXiv 1801.05134)."""
 
 from itertools import accumulate
 

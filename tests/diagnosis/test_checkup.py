@@ -17,6 +17,7 @@ from benchmarks.diagnosis.healthy import HEALTHY, Healthy, flipped, handed_in
 from bnmodel.diagnosis import Report, diagnose
 from bnmodel.diagnosis.deviation import cause, deviation_of
 from bnmodel.diagnosis.moments import Moments
+from bnmodel.diagnosis.report import cells
 from bnmodel.nn.batchnorm import CustomBatchNorm
 
 
@@ -231,6 +232,7 @@ def test_one_invalid_value_is_an_error_of_that_layer_alone(cnn: nn.Module, digit
     cnn.get_submodule("5").running_var[2] = value
     report = diagnose(cnn, digits.batches())
     assert [(f.code, f.layer) for f in report.findings if f.severity == "error"] == [("invalid-statistics", "5")]
+    assert not any("nan" in cells(layer) for layer in report.layers)
 
 
 def test_the_answer_does_not_depend_on_how_the_data_are_split(drifted: nn.Module, digits: zoo.Data) -> None:
