@@ -122,7 +122,8 @@ def _read(batch: Any, device: torch.device | None, wanted: int | None, name: str
         if not pair:
             raise ValueError(
                 f"{name}: expected inputs or (inputs, targets), received {len(batch)} items; "
-                "pass forward=lambda model, batch: model(...)"
+                + ("write (images,) for a list of images, or " if _are_images(batch) else "")
+                + "pass forward=lambda model, batch: model(...)"
             )
         return Batch(batch[0], batch[1], samples)
     if not isinstance(batch, (Tensor, Mapping)):
@@ -169,7 +170,7 @@ def call(model: nn.Module, batch: Batch, forward: Forward | None) -> Any:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors within tuples, lists, dicts and dataclasses."""
+    """All tensors within tuples, lists, dicts, dataclasses and objects of a batch class of one's own."""
     return (tensor for _, tensor in named_tensors(value))
 
 
@@ -183,9 +184,18 @@ def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, (tuple, list)):
         for index, item in enumerate(value):
             yield from named_tensors(item, f"{prefix}.{index}" if prefix else str(index))
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from named_tensors(getattr(value, field.name), f"{prefix}.{field.name}" if prefix else field.name)
+    else:
+        for name in _attributes(value):
+            yield from named_tensors(getattr(value, name), f"{prefix}.{name}" if prefix else name)
+
+
+def _attributes(value: Any) -> list[str]:
+    """Names of the fields of a dataclass, or of the tensors that another object has as attributes."""
+    if isinstance(value, (type, nn.Module, Tensor)):
+        return []
+    if is_dataclass(value):
+        return [field.name for field in fields(value)]
+    return [name for name, each in getattr(value, "__dict__", {}).items() if isinstance(each, (Tensor, np.ndarray))]
 
 
 def map_leaves(value: Any, change: Callable[[str, Any], Any], prefix: str = "") -> Any:
@@ -198,12 +208,13 @@ def map_leaves(value: Any, change: Callable[[str, Any], Any], prefix: str = "") 
         return _rebuilt(value, {key: inner(key, item) for key, item in value.items()})
     if isinstance(value, (tuple, list)):
         return _rebuilt(value, [inner(index, item) for index, item in enumerate(value)])
-    if is_dataclass(value) and not isinstance(value, type):
-        changed = copy.copy(value)
-        for field in fields(value):
-            object.__setattr__(changed, field.name, inner(field.name, getattr(value, field.name)))  # may be frozen
-        return changed
-    return change(prefix, value)
+    names = _attributes(value)
+    if not names:
+        return change(prefix, value)
+    changed = copy.copy(value)
+    for name in names:
+        object.__setattr__(changed, name, inner(name, getattr(value, name)))  # may be frozen
+    return changed
 
 
 def _rebuilt(original: Any, items: Any) -> Any:

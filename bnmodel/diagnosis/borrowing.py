@@ -54,14 +54,16 @@ def _eagerly() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def _contents(attributes: Iterable[dict[str, Any]], files: set[str]) -> tuple[list[Any], list[Tensor], list[Any]]:
-    """Lists, deques, dicts and sets among `attributes` and inside them; tensors and random generators in these.
+def _contents(
+    attributes: Iterable[dict[str, Any]], files: set[str]
+) -> tuple[list[Any], list[Tensor | np.ndarray], list[Any]]:
+    """Lists, deques, dicts and sets among `attributes` and inside them; tensors, arrays and random generators in these.
 
     The attributes of an object are such a dict if it is a data class or its class is defined in one of the Python
     modules `files`. Other objects, such as a trainer, may refer to anything.
     """
     found: dict[int, Any] = {}
-    tensors: dict[int, Tensor] = {}
+    tensors: dict[int, Tensor | np.ndarray] = {}
     generators: list[Any] = []
     waiting = [value for own in attributes for value in own.values()]
     while waiting:
@@ -72,7 +74,7 @@ def _contents(attributes: Iterable[dict[str, Any]], files: set[str]) -> tuple[li
                 waiting += value.values() if isinstance(value, dict) else value
         elif type(value) in PLAIN:
             continue
-        elif isinstance(value, Tensor):
+        elif isinstance(value, (Tensor, np.ndarray)):
             tensors[id(value)] = value
         elif isinstance(value, GENERATORS):
             generators.append(value)
@@ -106,7 +108,9 @@ def borrowed(model: nn.Module) -> Iterator[None]:
     registered = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     others = [tensor for tensor in tensors if id(tensor) not in registered]
     restorers = [_restorer(generator) for generator in generators]
-    contents = [(tensor, tensor.detach().clone()) for tensor in (*model.buffers(), *others)]
+    arrays = [(array, array.copy()) for array in others if isinstance(array, np.ndarray)]
+    kept = (*model.buffers(), *(tensor for tensor in others if isinstance(tensor, Tensor)))
+    contents = [(tensor, tensor.detach().clone()) for tensor in kept]
     with random_state_kept(), torch.no_grad(), _eagerly():
         try:
             for module, _ in attributes:
@@ -121,6 +125,9 @@ def borrowed(model: nn.Module) -> Iterator[None]:
                 container.extend(before) if isinstance(container, (list, deque)) else container.update(before)
             for restore in restorers:
                 restore()
+            for array, values in arrays:
+                if array.flags.writeable:
+                    array[...] = values
             for tensor, content in contents:
                 if not torch.equal(tensor, content):
                     tensor.detach().copy_(content)

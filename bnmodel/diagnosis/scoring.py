@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, SupportsFloat
 
 import torch
@@ -54,18 +54,16 @@ def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
     """Score the outputs that fit the targets; if there are none, all outputs."""
     if type(outputs) in (list, tuple) and len(outputs) == batch.samples:
         outputs = _joined(outputs)
+    targets = [(name, t.long() if t.dtype in UNSIGNED else t) for name, t in named_tensors(batch.targets) if t.dim()]
+    if batch.targets is batch.inputs:
+        targets = [(name, t) for name, t in targets if name.rpartition(".")[2].lower() in LABELS]
     found = [
         (name, tensor.detach())
         for name, tensor in named_tensors(outputs)
-        if tensor.dim() and tensor.size(0) == batch.samples and not tensor.is_complex()
+        if tensor.dim() and tensor.layout == torch.strided and not tensor.is_complex()
     ]
-    targets = [
-        (name, t.long() if t.dtype in UNSIGNED else t)
-        for name, t in named_tensors(batch.targets)
-        if t.dim() and t.size(0) == batch.samples
-    ]
-    if batch.targets is batch.inputs:
-        targets = [(name, t) for name, t in targets if name.rpartition(".")[2].lower() in LABELS]
+    batch = replace(batch, samples=_rows(batch, [o for _, o in found], [t for _, t in targets]))
+    found, targets = ([(name, t) for name, t in part if t.size(0) == batch.samples] for part in (found, targets))
     heads = []
     if len(targets) == 1 and loss is None:
         heads = [head for _, output in found if (head := _fit(output, targets[0][1])) is not None][:1]
@@ -83,6 +81,13 @@ def score(batch: Batch, outputs: Any, loss: Loss | None) -> list[Head]:
         head.losses = _own_losses(loss, outputs, batch)
         heads = [head]
     return heads or [_unlabelled(output) for _, output in found]
+
+
+def _rows(batch: Batch, outputs: list[Tensor], targets: list[Tensor]) -> int:
+    """How many rows the outputs to score have: one per sample, or one per target, as for graphs of several nodes."""
+    sizes = {output.size(0) for output in outputs}
+    fitting = [batch.samples, *(target.size(0) for target in targets)]
+    return next((rows for rows in fitting if rows in sizes), batch.samples)
 
 
 def _joined(outputs: Sequence[Any]) -> Any:

@@ -73,15 +73,18 @@ def invalid_input(populations: Mapping[str, Statistics], order: Iterable[str]) -
         population = populations[name]
         broken = ~(np.isfinite(population.mean) & np.isfinite(population.var))
         if broken.any():
-            what = "values too large for a variance" if np.isfinite(population.mean).all() else "NaN or infinite values"
+            large = np.isfinite(population.mean).all()
+            what = "values too large for a variance" if large else "NaN or infinite values"
             return Finding(
                 "invalid-statistics",
                 "error",
                 name,
                 f"the layer's input holds {what} in {int(broken.sum())} of {len(broken)} channels, so that its "
                 "statistics cannot be checked",
-                "assert all(x.isfinite().all() for x in inputs)  # if they are: an overflow before the layer, as in "
-                "half precision",
+                "assert all(x.abs().max() < 1e6 for x in inputs)  # if it holds: the weights have diverged"
+                if large
+                else "assert all(x.isfinite().all() for x in inputs)  # if they are: an overflow before the layer, "
+                "as in half precision",
             )
     return None
 

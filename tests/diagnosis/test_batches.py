@@ -157,6 +157,7 @@ def test_unsigned_targets_are_classes(cnn: nn.Module, digits: zoo.Data) -> None:
         ([], "at least one batch"),
         (torch.zeros(4, 1, 8, 8), "split it"),
         ([(torch.zeros(2), torch.zeros(2), torch.zeros(2))], "forward=lambda"),
+        ([[torch.zeros(1, 8, 8)] * 3], r"write \(images,\) for a list of images"),
         ({"x": torch.zeros(2)}, r"use \[batch\]"),
         ([3], "forward=lambda"),
         (None, "expected an iterable of batches, received NoneType"),

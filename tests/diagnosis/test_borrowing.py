@@ -72,7 +72,7 @@ class Collecting(Remembering):
         self.ordered: OrderedDict[str, int] = OrderedDict(first=0)
         self.seen: set[int] = set()
         self.sizes.append(self.sizes)  # a cycle
-        self.sums, self.kept = torch.zeros(3), [torch.zeros(2)]
+        self.sums, self.kept, self.array = torch.zeros(3), [torch.zeros(2)], np.zeros(2)
         self.generators = [torch.Generator(), random.Random(0), np.random.default_rng(0)]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,6 +82,7 @@ class Collecting(Remembering):
         self.seen.add(len(x))
         self.sums.add_(1)
         self.kept[0].add_(1)
+        self.array += 1
         torch.rand(1, generator=self.generators[0])
         self.generators[1].random()
         self.generators[2].random()
@@ -104,6 +105,7 @@ def test_containers_of_all_kinds_are_restored(drifted: nn.Module, digits: zoo.Da
     assert model.counted[8] is inner
     assert model.sums.tolist() == [1, 1, 1]
     assert model.kept[0].tolist() == [1, 1]
+    assert model.array.tolist() == [1, 1]
     assert torch.equal(model.generators[0].get_state(), expected[1])
     assert drawn(model.generators[1:]) == expected[0]
 

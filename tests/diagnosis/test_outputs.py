@@ -152,6 +152,27 @@ def supervised_contrastive(embeddings: Tensor, classes: Tensor) -> Tensor:
     return -(similar.log_softmax(1) * same).sum(1).div(same.sum(1).clamp(min=1)).mean()
 
 
+class Graphs:
+    """A batch class of one's own: three nodes per graph, one target per graph."""
+
+    def __init__(self, nodes: Tensor, y: Tensor) -> None:
+        self.nodes, self.y = nodes, y
+
+
+def test_graphs_with_several_nodes_are_scored_by_their_targets() -> None:
+    torch.manual_seed(0)
+    y = torch.arange(200) % 3
+    nodes = torch.randn(200, 3, 4) + 4 * nn.functional.one_hot(y, 4).unsqueeze(1)
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Identity()).eval()
+    with torch.no_grad():
+        model[0].running_mean[0] = 40  # type: ignore[index, union-attr, operator]
+    batches = [Graphs(x.flatten(0, 1), t) for x, t in zip(nodes.split(25), y.split(25), strict=True)]
+    report = diagnose(model, batches, forward=lambda model, batch: model(batch.nodes).view(-1, 3, 4).mean(1))
+    assert report.eval_outcome.samples == 200
+    assert report.eval_outcome.accuracy < 0.7 < report.train_outcome.accuracy  # type: ignore[operator, union-attr]
+    assert "stale-statistics" in serious(report)
+
+
 def test_embeddings_with_classes_as_targets_are_compared_by_their_values(digits: zoo.Data) -> None:
     def build() -> nn.Module:
         return nn.Sequential(zoo.cnn(), nn.ReLU(), nn.Linear(10, 64))
