@@ -7,6 +7,7 @@ Per channel, over the batch and every spatial axis (Ioffe & Szegedy 2015, arXiv 
 `batchnorm_autograd.py`, synchronisation over processes in `sync_batchnorm.py`, conversion in `convert.py`.
 """
 
+from numbers import Integral
 from typing import Optional, Tuple
 
 import torch
@@ -91,7 +92,7 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
     Forward pass, gradient and statistics are its own. γ and β are the parameters `weight` and `bias`.
 
     Args:
-        num_features: C, the number of channels, ≥ 1.
+        num_features: C, the number of channels, an integer ≥ 1.
         eps: added to the variance, ≥ 0.
         momentum: weight of the newest batch in [0, 1]; None for the cumulative average of all batches.
         affine: learn γ and β; otherwise they are 1 and 0.
@@ -124,6 +125,8 @@ class CustomBatchNorm(nn.modules.batchnorm._BatchNorm):
         *,
         bias: bool = True,
     ) -> None:
+        if not isinstance(num_features, (int, Integral)):
+            raise TypeError(f"num_features: expected an integer, received {num_features!r}; for example width // 2")
         if num_features < 1:
             raise ValueError(f"num_features: expected at least 1 channel, received {num_features}")
         if not eps >= 0:  # nor NaN

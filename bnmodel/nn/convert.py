@@ -41,12 +41,14 @@ def convert_batchnorm(
     Raises:
         ValueError: `to` or `dimensions` is none of these, `dimensions` is needed and not given, or a lazy batch norm
             would be copied.
-        TypeError: `model` is a TorchScript module, which cannot be changed.
+        TypeError: `model` is no module, or a TorchScript module, which cannot be changed.
     """
     if to not in ("custom", "torch"):
         raise ValueError(f"to: expected 'custom' or 'torch', received {to!r}")
     if dimensions is not None:
         _require_dimensions(dimensions)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("model: expected a plain module, received TorchScript; convert the model before scripting it")
     if not inplace:

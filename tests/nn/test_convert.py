@@ -241,6 +241,11 @@ def test_from_torch_refuses_another_kind_of_layer(layer: nn.Module) -> None:
         CustomBatchNorm.from_torch(layer)
 
 
+def test_what_is_no_module_is_not_converted() -> None:
+    with pytest.raises(TypeError, match=r"model: expected an nn\.Module, received dict"):
+        convert_batchnorm({})  # type: ignore[arg-type]
+
+
 def test_to_torch_refuses_four_dimensions() -> None:
     with pytest.raises(ValueError, match="expected 1, 2 or 3, received 4"):
         CustomBatchNorm(3).to_torch(4)
