@@ -81,7 +81,9 @@ class Watch:
         self._exit.close()
         for layer in self._latest:
             self._judge_at_end(layer)
-        if not self.step:
+        if not self.norms:
+            logger.warning("watch: no batch norm found; expected layers of torch's batch norm classes or of subclasses")
+        elif not self.step:
             logger.warning("watch: no training step was seen; watch the module that the training loop calls")
         if self.file is not None:
             self.write(self.file)

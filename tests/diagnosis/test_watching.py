@@ -225,6 +225,9 @@ def test_a_loop_that_never_calls_the_watched_module_is_reported(cnn: nn.Module, 
     with watch(cnn):
         pass
     assert "no training step was seen" in caplog.text
+    with watch(nn.Linear(3, 3)):
+        pass
+    assert "no batch norm found" in caplog.text
 
 
 class Repeated(nn.Module):
