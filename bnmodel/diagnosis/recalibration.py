@@ -47,7 +47,7 @@ def recalibrate(
 
     Returns:
         The copy, or `model` if in place. Layers that are not called are unchanged, and without `track` also those that
-        keep no running statistics, with a warning.
+        keep no running statistics, with a warning. Another warning says if no layer is found or called.
 
     Raises:
         TypeError: `model` is no module, or `forward` no function.
@@ -78,6 +78,9 @@ def recalibrate(
             norm._buffers.update(buffers)
             norm.track_running_stats = False
         raise
+    if not new and not without:
+        called = "was called" if norms else "was found"
+        warnings.warn(f"no batch norm {called}, so that there are no statistics to recalibrate", stacklevel=2)
     for name, (mean, var) in new.items():
         norms[name].get_buffer("running_mean").copy_(mean)
         norms[name].get_buffer("running_var").copy_(var)

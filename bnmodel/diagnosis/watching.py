@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -277,7 +278,7 @@ def watch(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, received {type(model).__name__}")
     require_functions(on_finding=on_finding)
-    if not isinstance(every, int) or every < 1:
+    if not isinstance(every, (int, Integral)) or every < 1:
         raise ValueError(f"every: expected an integer of at least 1 step, received {every!r}")
     if file is not None and Path(file).suffix not in (".csv", ".json"):
         raise ValueError(f"file: expected .csv or .json, received {Path(file).name}")

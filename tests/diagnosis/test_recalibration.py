@@ -104,6 +104,13 @@ def test_layers_without_running_statistics_get_some_if_asked_for(digits: zoo.Dat
     assert tracked.get_buffer("1.num_batches_tracked") > 0
 
 
+def test_a_recalibration_of_nothing_warns(cnn: nn.Module, digits: zoo.Data) -> None:
+    with pytest.warns(UserWarning, match="no batch norm was called"):
+        recalibrate(cnn, digits.batches(), forward=lambda *_: None)
+    with pytest.warns(UserWarning, match="no batch norm was found"):
+        recalibrate(nn.Flatten(), digits.batches())
+
+
 def test_invalid_inputs_are_refused_and_no_statistics_are_changed(cnn: nn.Module, digits: zoo.Data) -> None:
     with torch.no_grad():
         cnn.get_submodule("4").weight[0] = float("nan")
