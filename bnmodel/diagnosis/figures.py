@@ -58,7 +58,7 @@ def _bars(axes: Axes, layers: Sequence[LayerRecord], values: Sequence[float | No
     axes.barh(range(len(layers)), [value if value is not None else 0.0 for value in values], color=EVAL)
     step = -(-len(layers) // MOST_NAMES) if layers else 1
     axes.set_yticks(range(0, len(layers), step), [_short(layer.name) for layer in layers[::step]])
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(layers), 3) - 0.5, -0.5)  # room for the legend
     axes.set_xlabel(label)
 
 
