@@ -225,11 +225,16 @@ def speckled(strokes: Strokes, rng: Rng) -> np.ndarray:
     return p.rgba(p.inked(sheet, p.coverage(strokes, pen(rng, side, side), rng), rng.uniform(0, 60)))
 
 
-def tight(strokes: Strokes, rng: Rng) -> np.ndarray:
+def thick_and_tight(strokes: Strokes, rng: Rng) -> np.ndarray:
+    """Cropped to the ink of a pen so thick that a third to a half of the picture is ink."""
+    return tight(strokes, rng, brush=0.8 * rng.uniform(0.16, 0.24))
+
+
+def tight(strokes: Strokes, rng: Rng, **changes: float) -> np.ndarray:
     """Cropped to the ink, with almost no paper around it."""
     side = int(rng.integers(60, 300))
     sheet = np.full((side, side), rng.uniform(200, 255))
-    drawing = pen(rng, side, side, size=0.8, centre=(0.5, 0.5))
+    drawing = pen(rng, side, side, size=0.8, centre=(0.5, 0.5), **changes)
     covered = p.coverage(strokes, drawing, rng)
     rows, columns = np.flatnonzero(covered.max(1) > 0.3), np.flatnonzero(covered.max(0) > 0.3)
     margin = int(rng.uniform(0, 0.05) * side)
@@ -263,6 +268,7 @@ def clean(strokes: Strokes, rng: Rng) -> np.ndarray:
 SINGLE: dict[str, Callable[[Strokes, Rng], np.ndarray]] = {
     "clean canvas": clean,
     "tight crop": tight,
+    "tight crop, thick pen": thick_and_tight,
     "vignette": on_vignette,
     "underlined": underlined,
     "thin frame": framed,

@@ -61,7 +61,10 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
     uncertain = ruling.ruled | (found.shadow > 0)
     edges = (found.limits[:, 1] - found.limits[:, 0] > 0.05).to(cells.dtype).t()  # of shadows
     edges = around(around(around(edges[None])))[0]
-    chosen = _choose(mask, kept_ink, uncertain, edges, cells, insets, sheet)
+    # ink of full contrast is no shadow, nor is strong ink on paper of one colour, unless it consists of grains
+    strong = pen > torch.where(found.unevenness > 0, 0.9, 0.4)
+    solid = strong & (found.contrast.sum() > 6 * pen * mask.sum())
+    chosen = _choose(mask, kept_ink, uncertain, edges, cells, insets, sheet, solid)
     # small and faint parts within its bounding box belong to it, but do not extend the box
     box = box_around(chosen)
     # walls around the drawing stay dropped where their remains form the edge of this box
@@ -107,14 +110,21 @@ def _insets(sheet: Sheet) -> Insets:
 
 
 def _choose(
-    mask: Tensor, kept: Tensor, uncertain: Tensor, edges: Tensor, cells: Tensor, insets: Insets, sheet: Sheet
+    mask: Tensor,
+    kept: Tensor,
+    uncertain: Tensor,
+    edges: Tensor,
+    cells: Tensor,
+    insets: Insets,
+    sheet: Sheet,
+    solid: Tensor,
 ) -> Tensor:
     """The components that do not touch the border, except those much smaller than the largest one.
 
     If these are tiny, or only a small part of the ink inside the picture and not enclosed by the rest, the drawing
     itself touches the border, and all ink is returned. Nothing is returned if the ink covers a square of 0.35 of the
-    picture's longer side, which is a shadow; if all ink is small or flat, on ruled paper or under a shadow
-    (`uncertain`); or if it is only at a shadow's `edges`.
+    picture's longer side, which is a shadow unless the ink is `solid`; if all ink is small or flat, on ruled paper or
+    under a shadow (`uncertain`); or if it is only at a shadow's `edges`.
     """
     found = components(kept)
     size = torch.maximum(found.bottom - found.top, found.right - found.left)
@@ -142,7 +152,8 @@ def _choose(
     rim = (mask * (1 - insets.by_cell)).sum()
     along = (rim >= 0.5 * torch.minimum(sheet.height, sheet.width)) & (rim < 1.5 * (sheet.height + sheet.width))
     beside = along & ((mask * insets.by_20).sum() == 0)
-    chosen = torch.where(enough, parts, mask * torch.logical_not(grains | beside | _has_square(mask, longest)))
+    shadow = _has_square(mask, longest) & torch.logical_not(solid)
+    chosen = torch.where(enough, parts, mask * torch.logical_not(grains | beside | shadow))
     height = found.bottom - found.top  # remains of ruled lines are flat
     return chosen * torch.logical_not(uncertain & ((height * kept * (1 - edges)).max() < 0.12 * longest))
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnmodel.data.components import Components, box_around, components, surrounds
-from bnmodel.data.ruled_lines import around, thickened
+from bnmodel.data.ruled_lines import around, distances, following, runs, thickened
 
 
 def find_forms(cells: Tensor, columns: Tensor) -> Tensor:
@@ -47,31 +47,6 @@ def find_forms(cells: Tensor, columns: Tensor) -> Tensor:
     return form * (digits & torch.logical_not(ruled))
 
 
-def distances(side: int) -> Tensor:
-    """(side, side): at (i, j), how far cell j of a line is after cell i; very far if it is before."""
-    index = torch.arange(side, dtype=torch.float32)
-    return torch.where(index >= index[:, None], index - index[:, None], 1e6)
-
-
-def runs(masks: Tensor, after: Tensor, length: Tensor, share: float = 0.95) -> Tensor:
-    """1 in runs along the rows of at least `length` cells, more than a `share` of them filled, 0 elsewhere.
-
-    Args:
-        masks: (n, side, side).
-        after: distances of cells, (side, side).
-        length: () or (n, 1, 1).
-    """
-    length = length.floor()
-    window = _next(after, length)
-    full = (masks @ window.transpose(-1, -2) > share * length).to(masks.dtype)  # runs start here
-    return (full @ window > 0).to(masks.dtype)
-
-
-def _next(after: Tensor, length: Tensor) -> Tensor:
-    """(i, j): 1 if cell j of a line is cell i or one of the `length` - 1 cells after it. `after`: j - i."""
-    return (after < length).to(after.dtype)
-
-
 def _slanted(masks: Tensor, tall: Tensor) -> Tensor:
     """Maximum over as many rows as a slightly turned line of `tall` cells covers."""
     rows = thickened(masks)
@@ -80,7 +55,7 @@ def _slanted(masks: Tensor, tall: Tensor) -> Tensor:
 
 def _lines(mask: Tensor, flat: Tensor, after: Tensor, length: Tensor, thick: Tensor) -> Tensor:
     """Lines along the rows, without the strokes that cross them."""
-    gap, rows = _next(after, 0.15 * length), _next(after, thick + 1)
+    gap, rows = following(after, 0.15 * length), following(after, thick + 1)
     found = flat * runs(thickened(flat[None]), after, length, 0.85)[0]
     band = (found @ (gap + gap.t()) > 0).to(mask.dtype)
     rest = mask * (1 - band)
@@ -106,14 +81,14 @@ def _walls(both: Tensor, printed: Tensor, thin: Tensor, after: Tensor, tall: Ten
     crossings = around(walls[None])[0] * torch.maximum(long[0], long[1].t())
     walls = torch.maximum(walls, crossings)
     rest = both[0] * (1 - around(walls[None])[0])
-    columns = _next(after, 1.6 * tall)
+    columns = following(after, 1.6 * tall)
     inside = (rest * _within(lying, after, tall) * (upright @ columns > 0) * (upright @ columns.t() > 0)).sum()
     return walls * ((inside >= 0.7 * rest.sum()) & (inside >= 0.5 * tall))
 
 
 def _continued(lines: Tensor, thin: Tensor, after: Tensor, length: Tensor) -> Tensor:
     """`lines` along the rows and their continuation in the next rows: `thin` ink in runs of at least `length` ()."""
-    near = _next(after, length)
+    near = following(after, length)
     beside = around(lines) @ (near + near.t()) > 0
     return torch.maximum(lines, thin * runs(thickened(thin), after, length) * beside)
 
@@ -126,7 +101,7 @@ def _is_pair(lines: Tensor, mask: Tensor, after: Tensor, tall: Tensor) -> Tensor
 
 def _within(lines: Tensor, after: Tensor, tall: Tensor) -> Tensor:
     """Where there is a line above and a line below, no farther than a cell is high."""
-    rows = _next(after, 1.1 * tall)
+    rows = following(after, 1.1 * tall)
     return (rows @ lines > 0) & (rows.t() @ lines > 0)
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnmodel.data.colours import biweight, common_colours
+from bnmodel.data.colours import biweight, common_colours, paper_colours
 from bnmodel.data.notes import find_notes, middle_of, note_area
 from bnmodel.data.shadows import light_at, light_on
 
@@ -92,8 +92,8 @@ class InkFinder(nn.Module):
     def paper(self, mean: Tensor, valid: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Estimate the paper.
 
-        If at least half of the pixels have the same colour, as on a screen, the paper is exactly that colour. Otherwise
-        it may be a note on another background.
+        If at least half of the pixels have the same colour, as on a screen, the paper is exactly that colour; a quarter
+        is enough if few others are close to it and the ink is strong. Otherwise it may be a note on another background.
 
         Args:
             mean: every second working pixel, (SIDE / 2, 4, SIDE / 2).
@@ -108,9 +108,12 @@ class InkFinder(nn.Module):
         cells = _cells(mean * valid[:, None]) / present.clamp(min=1e-6)
         some, shown = mean[::2, :, ::2].transpose(0, 1), valid[None, ::2, ::2]
         weights = torch.cat((middle_of(shown), shown))
-        inner, colour = common_colours(some, weights[:, None]).unbind()
-        alike = ((mean - colour[:, 0]).abs().amax(dim=1) < 0.5 / 255).to(mean.dtype) * valid
-        flat = alike.sum() >= 0.5 * valid.sum()
+        inner, colour, strong = paper_colours(some, weights[:1], shown)
+        rest = (mean - colour[:, 0]).abs().amax(dim=1)
+        alike = (rest < 0.5 / 255).to(mean.dtype) * valid
+        near = ((rest < 0.1).to(mean.dtype) * valid).sum()
+        share = alike.sum() / valid.sum()
+        flat = (share >= 0.5) | (strong & (share >= 0.25) & (near < 1.7 * alike.sum()))
         other = common_colours(some, (shown * (biweight(some - colour, 0.2) <= 0))[None])[0]
         notes, regions = find_notes(some, shown, weights, colour, torch.stack((inner, other)))
         in_middle, anywhere = notes.unbind()

@@ -99,7 +99,42 @@ def _lines(masks: Tensor, ruling: Ruling) -> tuple[Tensor, Tensor]:
     # a slanted line continues in neighbouring rows, towards one end
     part = torch.maximum(start[0], end[0]) * (covered[0] >= 0.15 * ruling.length[..., 0])
     band, level = torch.maximum(found, part * _widened(found, 2)).unbind()
-    return band, level
+    return band * (1 - _strokes(band, ruling) * torch.logical_not(ruling.ruled)), level
+
+
+def _strokes(band: Tensor, ruling: Ruling) -> Tensor:
+    """1 for rows of a band (2, masks, CELLS) that is too thick for a line, unless it adjoins the border."""
+    index = torch.arange(80, device=band.device, dtype=band.dtype)
+    length = ruling.length[:, 0]
+    other = (band <= 0) & (index < torch.cat((length[1:], length[:1])))  # rows in the picture, but not in the band
+    first, last = torch.where(other, index, 80.0).amin(dim=2), torch.where(other, index, -1.0).amax(dim=2)
+    inner = (index > first[..., None]) & (index < last[..., None])
+    return runs(band, distances(80).to(band), 0.125 * length + 1) * inner
+
+
+def distances(side: int) -> Tensor:
+    """(side, side): at (i, j), how far cell j of a line is after cell i; very far if it is before."""
+    index = torch.arange(side, dtype=torch.float32)
+    return torch.where(index >= index[:, None], index - index[:, None], 1e6)
+
+
+def runs(masks: Tensor, after: Tensor, length: Tensor, share: float = 0.95) -> Tensor:
+    """1 in runs along the rows of at least `length` cells, more than a `share` of them filled, 0 elsewhere.
+
+    Args:
+        masks: (n, side, side).
+        after: distances of cells, (side, side).
+        length: () or (n, 1, 1).
+    """
+    length = length.floor()
+    window = following(after, length)
+    full = (masks @ window.transpose(-1, -2) > share * length).to(masks.dtype)  # runs start here
+    return (full @ window > 0).to(masks.dtype)
+
+
+def following(after: Tensor, length: Tensor) -> Tensor:
+    """(i, j): 1 if cell j of a line is cell i or one of the `length` - 1 cells after it. `after`: j - i."""
+    return (after < length).to(after.dtype)
 
 
 def _crossing(masks: Tensor, band: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from preprocessing_helpers import STROKES, drawn, painted, sketch
 from torch import Tensor
 
 from bnmodel.data.content import highest_of_cells
-from bnmodel.data.forms import distances, find_forms, runs
+from bnmodel.data.forms import find_forms
 from bnmodel.data.ink import InkFinder, enlarged
+from bnmodel.data.ruled_lines import distances, runs
 
 
 def rectangle(ink: np.ndarray, left: int, width: int) -> None:
