@@ -35,6 +35,8 @@ def recogniser(result: dict[str, Any]) -> str:
         "test accuracy": [f"{model['test_accuracy']:.2%} ({model['test_wrong']} wrong)" for model in models.values()],
         "calibration error, validation": [f"{model['validation_calibration_error']:.2%}" for model in models.values()],
     }
+    others = [model["scikit_learn_digits"] for model in models.values()]
+    rows["scikit-learn's digits, 8 × 8 pixels"] = [f"{other['accuracy']:.1%}" for other in others]
     for kind in next(iter(models.values()))["non_digits"]:
         rows[f"non-digits accepted: {kind}"] = [
             f"{model['non_digits'][kind]['not_doubtful']:.0%}" for model in models.values()

@@ -7,6 +7,7 @@ take None for a sheet without a digit.
 from collections.abc import Callable
 
 import numpy as np
+from PIL import Image
 
 from benchmarks import paper as p
 from benchmarks.note_scenes import on_note, on_small_note
@@ -225,9 +226,14 @@ def speckled(strokes: Strokes, rng: Rng) -> np.ndarray:
     return p.rgba(p.inked(sheet, p.coverage(strokes, pen(rng, side, side), rng), rng.uniform(0, 60)))
 
 
-def thick_and_tight(strokes: Strokes, rng: Rng) -> np.ndarray:
-    """Cropped to the ink of a pen so thick that a third to a half of the picture is ink."""
-    return tight(strokes, rng, brush=0.8 * rng.uniform(0.16, 0.24))
+def tiny_and_tight(strokes: Strokes, rng: Rng) -> np.ndarray:
+    """Cropped to the ink and reduced to 8 … 14 pixels, such as scikit-learn's digits."""
+    canvas = tight(strokes, rng, brush=0.8 * rng.uniform(0.1, 0.16))
+    if rng.random() < 0.5:
+        canvas[:, :, :3] = 255 - canvas[:, :, :3]
+    side = int(rng.integers(8, 15))
+    sides = [max(8, round(side * length / max(canvas.shape[:2]))) for length in canvas.shape[1::-1]]
+    return np.array(Image.fromarray(canvas).resize((sides[0], sides[1]), Image.Resampling.BOX))
 
 
 def tight(strokes: Strokes, rng: Rng, **changes: float) -> np.ndarray:
@@ -268,7 +274,7 @@ def clean(strokes: Strokes, rng: Rng) -> np.ndarray:
 SINGLE: dict[str, Callable[[Strokes, Rng], np.ndarray]] = {
     "clean canvas": clean,
     "tight crop": tight,
-    "tight crop, thick pen": thick_and_tight,
+    "tight crop, 8 … 14 pixels": tiny_and_tight,
     "vignette": on_vignette,
     "underlined": underlined,
     "thin frame": framed,
