@@ -128,9 +128,12 @@ def seconds_to_usable(page: Page, url: str, start: float | None = None) -> float
 
 
 def answer_times(page: Page, place: str, drawings: int) -> tuple[list[float], list[float]]:
-    """Milliseconds from pen-up to the answer on the pad, and to the new content of `place`, for each drawing."""
+    """Milliseconds from pen-up to the answer on the pad, and to the new content of `place`, for each drawing.
+
+    Every call draws other strokes, since the server keeps its answers.
+    """
     page.evaluate(CLOCK, place)
-    jitter = random.Random(0)
+    jitter = random.Random(f"{place} {drawings}")
     pad, panel = [], []
     for number in range(drawings):
         stroke = (ONE, SEVEN, ZERO)[number % 3]
