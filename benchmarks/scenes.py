@@ -242,20 +242,17 @@ def tight(strokes: Strokes, rng: Rng, **changes: float) -> np.ndarray:
     sheet = np.full((side, side), rng.uniform(200, 255))
     drawing = pen(rng, side, side, size=0.8, centre=(0.5, 0.5), **changes)
     covered = p.coverage(strokes, drawing, rng)
-    rows, columns = np.flatnonzero(covered.max(1) > 0.3), np.flatnonzero(covered.max(0) > 0.3)
     margin = int(rng.uniform(0, 0.05) * side)
-    cut = np.s_[
-        max(rows[0] - margin, 0) : rows[-1] + 1 + margin, max(columns[0] - margin, 0) : columns[-1] + 1 + margin
-    ]
+    inked = (np.flatnonzero(covered.max(axis) > 0.3) for axis in (1, 0))
+    cut = tuple(slice(max(at[0] - margin, 0), at[-1] + 1 + margin) for at in inked)
     canvas = p.rgba(p.inked(sheet, covered, rng.uniform(0, 80))[cut])
-    short = 8 - min(canvas.shape[:2])
-    return np.pad(canvas, ((0, max(short, 0)), (0, max(short, 0)), (0, 0)), "edge") if short > 0 else canvas
+    short = max(8 - min(canvas.shape[:2]), 0)
+    return np.pad(canvas, ((0, short), (0, short), (0, 0)), "edge")
 
 
 def small_on_large(strokes: Strokes, rng: Rng) -> np.ndarray:
     """A small digit on a large photo."""
-    height, width = (900, 1200) if rng.random() < 0.5 else (1200, 900)
-    size = (height, width)
+    height, width = size = (900, 1200) if rng.random() < 0.5 else (1200, 900)
     sheet = rng.uniform(170, 220) * p.vignette(size, rng.uniform(0.75, 1))
     drawing = pen(rng, width, height, size=rng.uniform(0.08, 0.25))
     sheet = p.inked(sheet, p.coverage(strokes, drawing, rng), rng.uniform(30, 90))

@@ -49,7 +49,7 @@ class InkFinder(nn.Module):
     """canvas: uint8 (H, W, 4) RGBA → Ink.
 
     The paper is modelled as a smooth surface: a local mean of the pixels close to it, estimated iteratively, starting
-    from the median of the picture (M-estimation with Tukey's biweight: Beaton & Tukey, Technometrics 16, 1974).
+    from the common colour of the picture (M-estimation with Tukey's biweight: Beaton & Tukey, Technometrics 16, 1974).
     Contrast is the largest difference from it over premultiplied red, green, blue and alpha, so that black on white,
     white on black, red on green and any colour on transparent are treated alike.
     """

@@ -104,11 +104,10 @@ def arguments(module: nn.Module, example: Any, names: str | Sequence[str] | None
 
 
 def _holds_tensors(leaf: Any) -> bool:
-    """Whether an argument is an object of another class with tensors inside, such as a dataclass or a UserDict."""
-    if isinstance(leaf, (nn.Module, type)):
-        return False
-    inside = list(leaf.values()) if isinstance(leaf, Mapping) else list(getattr(leaf, "__dict__", {}).values())
-    return any(isinstance(value, Tensor) for value in pytree.tree_leaves(inside))
+    """Whether an argument is an object of another class that contains tensors, such as a dataclass or a UserDict."""
+    inside = leaf if isinstance(leaf, Mapping) else getattr(leaf, "__dict__", {})
+    found = any(isinstance(value, Tensor) for value in pytree.tree_leaves(list(inside.values())))
+    return found and not isinstance(leaf, (nn.Module, type))
 
 
 def _from_numpy(array: np.ndarray) -> Tensor:

@@ -95,7 +95,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     while state and not own & set(state) and all("." in key for key in state):
         if len({key.partition(".")[0] for key in state}) > 1:
             break
-        state = {key.partition(".")[2]: value for key, value in state.items()}  # within torch.compile's or own wrappers
+        state = {key.partition(".")[2]: value for key, value in state.items()}  # of torch.compile or another wrapper
     sizes = {key: list(value.shape) for key, value in model.state_dict().items()}
     for key, value in state.items():
         if isinstance(value, Tensor) and list(value.shape) != sizes.get(key, list(value.shape)):
@@ -210,7 +210,9 @@ def _folder_batches(path: Path, options: argparse.Namespace) -> Iterator[tuple[T
                         (size[1], size[0]), Image.Resampling.BILINEAR
                     )
             except (OverflowError, MemoryError) as error:
-                raise UseError(f"data: {file} cannot be resized to {size[0]} × {size[1]} pixels; use 224") from error
+                raise UseError(
+                    f"data: {file} cannot be resized to {size[0]} × {size[1]} pixels; choose a smaller --size"
+                ) from error
             except (OSError, SyntaxError, Image.DecompressionBombError) as error:
                 raise UseError(f"data: {file} is no readable image ({error})") from error
             array = np.asarray(pixels, dtype=np.float32) / 255

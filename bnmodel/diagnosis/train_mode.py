@@ -27,7 +27,7 @@ def _may_differ(module: nn.Module) -> bool:
 def fits_in_train_mode(examination: Examination, name: str) -> bool:
     """Whether the layer's running statistics fit its input if all modules but the batch norms are in train mode.
 
-    Dropout adds variance, so that only running variances that are too large are worth the pass.
+    Dropout adds variance. So the additional pass is made only if the running variances are too large.
     """
     model, norms, found = examination.model, examination.norms, examination.deviations[name]
     others = [module for module in model.modules() if module not in norms.values()]

@@ -214,5 +214,5 @@ def test_a_model_that_takes_a_sequence_is_not_folded_and_the_input_is_named(tmp_
     nodes = "x = SequenceAt(many, zero)\nh = Conv(x, w)\n" + EVAL
     parts = {"w": weights(4, 3, 3, 3), "zero": np.int64(0), **statistics()}
     path = saved(tmp_path, model(nodes, parts, inputs="seq(float[N,3,8,8]) many"))
-    with pytest.raises(ExportError, match="only tensors can be made up as inputs, not many"):
+    with pytest.raises(ExportError, match="random inputs are generated for tensors only, not for many; export"):
         inspect(path, fold_to=tmp_path / "folded.onnx")

@@ -53,7 +53,9 @@ def _answers(a: ModelProto, b: ModelProto, seed: int) -> tuple[Outputs, Outputs,
     """The outputs of `a` without optimisations, once more, with optimisations, and of `b`."""
     inputs = inputs_of(a)
     if other := [value.name for value in inputs if not value.type.HasField("tensor_type")]:
-        raise RuntimeError(f"only tensors can be made up as inputs, not {', '.join(other)}")
+        raise RuntimeError(
+            f"random inputs are generated for tensors only, not for {', '.join(other)}; export it with tensor inputs"
+        )
     reason: Exception = RuntimeError("it has no inputs")
     try:
         plain, own, other = session(a, False), session(a), session(b)

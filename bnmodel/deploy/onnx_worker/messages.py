@@ -1,4 +1,4 @@
-"""Messages of ONNX Runtime without the places in its source through which they came."""
+"""Messages of ONNX Runtime without its error codes and references to its source files."""
 
 import re
 

@@ -80,7 +80,7 @@ def session(model: ModelProto, optimised: bool = True) -> onnxruntime.InferenceS
 
 
 def message_of(error: Exception) -> str:
-    """What went wrong, without the places in ONNX Runtime through which the message came."""
+    """The first line of the message, without references to ONNX Runtime's source files."""
     message: str = first_line(RuntimeError(without_preamble(str(error))))
     return message
 
