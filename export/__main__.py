@@ -14,6 +14,8 @@ from export import verification
 from export.bench import bench, table, write_rows
 from export.pipeline import export_checkpoint
 
+COMMANDS = ("verify", "bench")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     replace_unprintable()
@@ -25,13 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Export a checkpoint and certify it.",
         epilog="An ONNX file of any origin: python -m export inspect FILE.onnx",
     )
-    parser.add_argument("command", nargs="?", choices=("verify", "bench"), help="re-check or time the exported files")
+    parser.add_argument("command", nargs="?", choices=COMMANDS, help="re-check or time the exported files")
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of best.pt and the exported files")
     default = default_data_root()
     parser.add_argument("--data-root", type=Path, default=default, help="folder with MNIST/raw, used if it exists")
     parser.add_argument("--canvas", type=_size, metavar="HxW", help="export sketch and numbers for one canvas size")
     parser.add_argument("--json", action="store_true", help="print the checks as a JSON object")
     options = parser.parse_args(arguments)
+    if options.command is None and str(options.folder) in COMMANDS and not options.folder.exists():
+        parser.error(f"{options.folder}: expected a folder after it: python -m export {options.folder} DIR")
     try:
         if options.command == "bench":
             rows = bench(options.folder)

@@ -203,6 +203,12 @@ def test_verify_prints_a_table_and_exits_with_zero_or_with_one(folder, capsys, m
     assert "FAILED  unchanged" in capsys.readouterr().out
 
 
+def test_a_command_without_its_folder_is_no_folder(capsys):
+    with pytest.raises(SystemExit):
+        export.__main__.main(["verify"])
+    assert "python -m export verify DIR" in capsys.readouterr().err
+
+
 def test_verify_prints_its_table_in_an_encoding_without_arrows(folder, monkeypatch):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", terminal)
