@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmarks import paper as p
 from benchmarks.form_scenes import digit, in_form, marked
+from benchmarks.plotted_scenes import plotted_number
 from benchmarks.strokes import Strokes
 
 Rng = np.random.Generator
@@ -79,6 +80,7 @@ NUMBERS: dict[str, tuple[int, int, Scene]] = {
     "separate boxes": (2, 6, lambda digits, rng: in_form(digits, rng, "boxes")),
     "comb": (2, 6, lambda digits, rng: in_form(digits, rng, "comb")),
     "underlined number": (2, 6, lambda digits, rng: marked(digits, rng, "underline")),
+    "plotted images": (2, 6, plotted_number),
     "circled number": (2, 4, lambda digits, rng: marked(digits, rng, "ellipse")),
 }
 """Condition → smallest and largest number of digits, the picture of given digits."""

@@ -11,6 +11,7 @@ from PIL import Image
 
 from benchmarks import paper as p
 from benchmarks.note_scenes import on_note, on_small_note
+from benchmarks.plotted_scenes import on_label, plotted
 from benchmarks.rasteriser import Drawing
 from benchmarks.strokes import Strokes
 
@@ -290,6 +291,8 @@ SINGLE: dict[str, Callable[[Strokes, Rng], np.ndarray]] = {
     "small on a large photo": small_on_large,
     "note on something else": on_note,
     "small note": on_small_note,
+    "plotted image": plotted,
+    "flat label": on_label,
 }
 BLANK: dict[str, Callable[[Strokes | None, Rng], np.ndarray]] = {
     "blank, vignette": on_vignette,

@@ -35,10 +35,9 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
         The mask of the drawing (CELLS, CELLS); the contrast () that drawn pixels exceed; the contrast of the drawing
         alone (SIDE, SIDE).
     """
-    fine = highest_of_cells(found.contrast, side)
+    fine = highest_of_cells(found.contrast, side) * enlarged(found.area, side)
     form = find_forms(fine, found.columns)
     cells, forms = highest_of_cells(fine * (1 - form), 80), highest_of_cells(fine * form, 80)
-    cells = cells * found.area  # (CELLS, CELLS)
     sheet = Sheet(found.rows.view(80, 4).amax(dim=1).sum(), found.columns.view(80, 4).amax(dim=1).sum())
     insets = _insets(sheet)
     ruling = find_ruling(cells, sheet)
@@ -70,8 +69,8 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
     # walls around the drawing stay dropped where their remains form the edge of this box
     walls, edge = (forms > cells).to(mask.dtype), around(around(around(1 - box[None])))[0]
     other = torch.maximum(mask, walls * edge * surrounds(walls, box * (1 - edge)))
-    chosen = torch.maximum(chosen, box * (1 - other))
-    dropped = other * (1 - chosen)
+    chosen = torch.maximum(chosen, box * (1 - other) * found.area)
+    dropped = torch.maximum(other * (1 - chosen), 1 - found.area)
     # grown by a cell or a canvas pixel for soft edges, but not into what was dropped
     area = chosen
     for cell in (0.0, 4.0, 8.0, 12.0):  # working pixels

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bnmodel.data.colours import biweight, common_colours, paper_colours
 from bnmodel.data.notes import find_notes, middle_of, note_area
+from bnmodel.data.ruled_lines import around
 from bnmodel.data.shadows import light_at, light_on
 
 SIDE = 320  # working pixels; the longer side of a picture fills more than half of them
@@ -115,10 +116,11 @@ class InkFinder(nn.Module):
         share = alike.sum() / valid.sum()
         flat = (share >= 0.5) | (strong & (share >= 0.25) & (near < 1.7 * alike.sum()))
         other = common_colours(some, (shown * (biweight(some - colour, 0.2) <= 0))[None])[0]
-        notes, regions = find_notes(some, shown, weights, colour, torch.stack((inner, other)))
+        notes, even, regions = find_notes(some, shown, weights, colour, torch.stack((inner, other)), flat)
         in_middle, anywhere = notes.unbind()
         inner, region = torch.where(in_middle, inner, other), torch.where(in_middle, regions[0], regions[1])
-        note = (in_middle | anywhere) & torch.logical_not(flat)
+        even_margin = (in_middle & even[0]) | (torch.logical_not(in_middle) & even[1])
+        note, flat = in_middle | anywhere, flat & torch.logical_not(in_middle | anywhere)
         paper = torch.where(note, inner[:, 0], colour[:, 0]).expand_as(cells)
         for scale in (0.3, 0.2, 0.15, 0.12, 0.10, 0.08):
             rest = cells - paper
@@ -134,6 +136,7 @@ class InkFinder(nn.Module):
             rests = rests - correction * weights
         weight = weight[:, 0]
         inside = note_area((weight[::2, ::2] > 0.3).to(mean.dtype), region, shown[0])
+        inside = torch.where(even_margin, 1 - around(1 - region[None])[0], inside)
         paper = torch.where(flat, colour[:, 0], paper)
         light = paper[:, :3].mean(dim=1) * (present[:, 0] > 0.5)
         unevenness = light.max() - (light + (present[:, 0] <= 0.5)).min()

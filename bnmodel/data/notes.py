@@ -1,4 +1,4 @@
-"""A note, label or plate on another background: only the ink on the note counts.
+"""A note, label, plate or plotted image on another background: only the ink on it counts.
 
 Works on 80 × 80 pixels, columns first; `valid` is 1 on the picture and 0 outside.
 """
@@ -16,11 +16,14 @@ def middle_of(valid: Tensor) -> Tensor:
     return valid * _closeness(valid[0, :, :1])[:, None] * _closeness(valid[0, :1])
 
 
-def find_notes(pixels: Tensor, valid: Tensor, weights: Tensor, outer: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+def find_notes(
+    pixels: Tensor, valid: Tensor, weights: Tensor, outer: Tensor, inner: Tensor, flat: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Notes of n colours `inner` on a background with the common colour `outer`.
 
     There is one if a solid region of its colour, about as large as its bounding box, encloses a third colour, the ink.
-    Thick ink on plain paper encloses nothing but paper and, at its edges, mixtures of both.
+    Thick ink on plain paper encloses nothing but paper and, at its edges, mixtures of both. In an upright rectangle
+    with an even margin, such as a plotted image, or in several side by side, the ink may have any colour.
 
     Args:
         pixels: (4, 80, 80).
@@ -28,27 +31,42 @@ def find_notes(pixels: Tensor, valid: Tensor, weights: Tensor, outer: Tensor, in
         weights: of the pixels that each region has to fill, (n, 80, 80).
         outer: common colour of the picture, (4, 1, 1).
         inner: other common colours, (n, 4, 1, 1).
+        flat: whether the background is of one colour, (); then the margin of a note must be even.
 
     Returns:
-        Whether there is each note, (n,); its region, (n, 80, 80).
+        Whether there is each note, (n,); whether its margin is even, (n,); its region, (n, 80, 80).
     """
     across = inner - outer
     rest = pixels - outer
     share = (rest * across).sum(dim=1, keepdim=True) / (across * across).sum(dim=1, keepdim=True).clamp(min=1e-6)
     # if few pixels have the colour `outer`, it is itself a mixture of paper and ink, and neither is a third colour
     frequent = ((biweight(rest, 0.09) * valid > 0).sum() > 0.1 * valid.sum()).to(pixels.dtype)
-    third = (rest - torch.maximum(share, frequent - 1) * across).abs().amax(dim=1) > 0.12
+    other = (rest - torch.maximum(share, frequent - 1) * across).abs().amax(dim=1) > 0.12
     alike = ((biweight(pixels - inner, 0.09) * valid)[:, 0] > 0).to(pixels.dtype)
     index = torch.arange(80, device=pixels.device)
     beside = ((index[:, None] - index).abs() <= 1).to(pixels.dtype)
-    hull = _hull(alike * (beside @ alike @ beside >= 5))  # without lines
+    thick = alike * (beside @ alike @ beside >= 5)  # without lines
+    hull = _hull(alike) * _box(alike * around(thick))
     region = around(1 - around(1 - hull))
     weight = hull * weights
-    areas = torch.stack((weight * alike, weight, region, box_around(region), hull * third, hull)).sum(dim=(2, 3))
-    filled, most, size, box, coloured, inside = areas.unbind()
+    frame = _box(region)
+    # the margin is two pixels wide, along the edge of the region, the rim one pixel, along the edge of its box
+    margin, rim = region * around(around(1 - region)), frame * around(1 - frame)
+    ink = hull * frame * (1 - alike)
+    areas = torch.stack(
+        (weight * alike, weight, region, box_around(region), hull * other, hull, ink, _box(ink), margin, margin * alike,
+         rim, rim * alike)
+    ).sum(dim=(2, 3))  # fmt: skip
+    filled, most, size, box, coloured, inside, inked, ink_box, edge, even, around_box, even_around = areas.unbind()
     apart = across.abs().amax(dim=(1, 2, 3)) > 0.12
-    large = (size > 0.02 * valid.sum()) & (size > 0.65 * box)
-    return (filled > 0.65 * most) & large & apart & (coloured > 0.012 * inside), region
+    # the ink is no rectangle, which a thick digit of straight lines encloses
+    upright = (even_around > 0.8 * around_box) & (inked < 0.9 * ink_box)
+    compact = flat & (size > 0.76 * box) & (even > 0.95 * edge)
+    third = coloured > 0.012 * inside
+    written = (third & (compact | torch.logical_not(flat))) | (upright & (inked > 0.012 * inside))
+    solid = upright | ((size > 0.65 * box) & (filled > 0.65 * most))
+    found = solid & (filled > 0.55 * most) & (size > 0.02 * valid.sum()) & apart & written
+    return found, upright | compact, torch.where(upright[:, None, None], frame, region)
 
 
 def note_area(paper: Tensor, region: Tensor, valid: Tensor) -> Tensor:
@@ -73,6 +91,11 @@ def _closeness(line: Tensor) -> Tensor:
     away = (index / line.sum() - 0.5) / 0.25
     inside = (1 - away * away).clamp(min=0)
     return inside * inside
+
+
+def _box(region: Tensor) -> Tensor:
+    """1 where both the row and the column contain some of `region` (n, 80, 80)."""
+    return region.amax(dim=2, keepdim=True) * region.amax(dim=1, keepdim=True)
 
 
 def _hull(region: Tensor) -> Tensor:
