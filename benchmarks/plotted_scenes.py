@@ -1,4 +1,4 @@
-"""Random figures of matplotlib that show digits, and labels of one colour, as RGBA canvases, uint8 (H, W, 4)."""
+"""Random matplotlib figures of digits, and digits on flat labels, as RGBA canvases, uint8 (H, W, 4)."""
 
 from collections.abc import Sequence
 
@@ -60,7 +60,7 @@ def on_label(strokes: Strokes, rng: Rng) -> np.ndarray:
 
 
 def _image(strokes: Strokes, rng: Rng) -> np.ndarray:
-    """As in MNIST: (28, 28), ink bright."""
+    """Strokes → an image as in MNIST, (28, 28) in [0, 1], ink bright."""
     return p.coverage(strokes, Drawing(width=28, height=28, size=20 / 28, brush=rng.uniform(0.07, 0.12)), rng)
 
 
@@ -71,7 +71,7 @@ def _drawn(figure: Figure) -> np.ndarray:
 
 
 def _colours(rng: Rng) -> np.ndarray:
-    """Ground, label and ink, (3, 3), the label clearly different from both others, which may be alike."""
+    """RGB of ground, label and ink, (3, 3) in 0 … 255. The label differs clearly from both others."""
     while True:
         colours = rng.integers(0, 256, (3, 3)).astype(float)
         if abs(colours[1] - colours[0]).max() > 70 and abs(colours[1] - colours[2]).max() > 110:

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the checks as a JSON object")
     options = parser.parse_args(arguments)
     if options.command is None and str(options.folder) in COMMANDS and not options.folder.exists():
-        parser.error(f"{options.folder}: expected a folder after it: python -m export {options.folder} DIR")
+        parser.error(f"DIR: expected a folder, received none; run python -m export {options.folder} DIR")
     try:
         if options.command == "bench":
             rows = bench(options.folder)

@@ -64,14 +64,14 @@ def find_content(found: Ink, side: int = 80) -> tuple[Tensor, Tensor, Tensor]:
     strong = pen > torch.where(found.unevenness > 0, 0.9, 0.4)
     solid = strong & (found.contrast.sum() > 6 * pen * mask.sum())
     chosen = _choose(mask, kept_ink, uncertain, edges, cells, insets, sheet, solid)
-    # small and faint parts within its bounding box belong to it, but do not extend the box
+    # small and faint parts within its bounding box and on the same note belong to it, but do not extend the box
     box = box_around(chosen)
     # walls around the drawing stay dropped where their remains form the edge of this box
     walls, edge = (forms > cells).to(mask.dtype), around(around(around(1 - box[None])))[0]
     other = torch.maximum(mask, walls * edge * surrounds(walls, box * (1 - edge)))
     chosen = torch.maximum(chosen, box * (1 - other) * found.area)
     dropped = torch.maximum(other * (1 - chosen), 1 - found.area)
-    # grown by a cell or a canvas pixel for soft edges, but not into what was dropped
+    # grown by a cell or a canvas pixel for soft edges, but not into what was dropped or off the note
     area = chosen
     for cell in (0.0, 4.0, 8.0, 12.0):  # working pixels
         near = torch.maximum(area, around(area[None])[0] * (1 - dropped))

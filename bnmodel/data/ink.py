@@ -120,7 +120,8 @@ class InkFinder(nn.Module):
         in_middle, anywhere = notes.unbind()
         inner, region = torch.where(in_middle, inner, other), torch.where(in_middle, regions[0], regions[1])
         even_margin = (in_middle & even[0]) | (torch.logical_not(in_middle) & even[1])
-        note, flat = in_middle | anywhere, flat & torch.logical_not(in_middle | anywhere)
+        note = in_middle | anywhere
+        flat = flat & torch.logical_not(note)
         paper = torch.where(note, inner[:, 0], colour[:, 0]).expand_as(cells)
         for scale in (0.3, 0.2, 0.15, 0.12, 0.10, 0.08):
             rest = cells - paper

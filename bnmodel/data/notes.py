@@ -31,17 +31,17 @@ def find_notes(
         weights: of the pixels that each region has to fill, (n, 80, 80).
         outer: common colour of the picture, (4, 1, 1).
         inner: other common colours, (n, 4, 1, 1).
-        flat: whether the background is of one colour, (); then the margin of a note must be even.
+        flat: whether the background has a single colour, (); the margin of a note must then be even.
 
     Returns:
-        Whether there is each note, (n,); whether its margin is even, (n,); its region, (n, 80, 80).
+        Whether each note exists, (n,); whether its margin is even, (n,); its region, (n, 80, 80).
     """
     across = inner - outer
     rest = pixels - outer
     share = (rest * across).sum(dim=1, keepdim=True) / (across * across).sum(dim=1, keepdim=True).clamp(min=1e-6)
     # if few pixels have the colour `outer`, it is itself a mixture of paper and ink, and neither is a third colour
     frequent = ((biweight(rest, 0.09) * valid > 0).sum() > 0.1 * valid.sum()).to(pixels.dtype)
-    other = (rest - torch.maximum(share, frequent - 1) * across).abs().amax(dim=1) > 0.12
+    third = (rest - torch.maximum(share, frequent - 1) * across).abs().amax(dim=1) > 0.12
     alike = ((biweight(pixels - inner, 0.09) * valid)[:, 0] > 0).to(pixels.dtype)
     index = torch.arange(80, device=pixels.device)
     beside = ((index[:, None] - index).abs() <= 1).to(pixels.dtype)
@@ -50,20 +50,20 @@ def find_notes(
     region = around(1 - around(1 - hull))
     weight = hull * weights
     frame = _box(region)
-    # the margin is two pixels wide, along the edge of the region, the rim one pixel, along the edge of its box
+    # inside the edge of the region, two pixels wide; inside the edge of its box, one pixel wide
     margin, rim = region * around(around(1 - region)), frame * around(1 - frame)
     ink = hull * frame * (1 - alike)
     areas = torch.stack(
-        (weight * alike, weight, region, box_around(region), hull * other, hull, ink, _box(ink), margin, margin * alike,
+        (weight * alike, weight, region, box_around(region), hull * third, hull, ink, _box(ink), margin, margin * alike,
          rim, rim * alike)
     ).sum(dim=(2, 3))  # fmt: skip
-    filled, most, size, box, coloured, inside, inked, ink_box, edge, even, around_box, even_around = areas.unbind()
+    filled, most, size, box, coloured, inside, inked, ink_box, margins, even_margins, rims, even_rims = areas.unbind()
     apart = across.abs().amax(dim=(1, 2, 3)) > 0.12
-    # the ink is no rectangle, which a thick digit of straight lines encloses
-    upright = (even_around > 0.8 * around_box) & (inked < 0.9 * ink_box)
-    compact = flat & (size > 0.76 * box) & (even > 0.95 * edge)
-    third = coloured > 0.012 * inside
-    written = (third & (compact | torch.logical_not(flat))) | (upright & (inked > 0.012 * inside))
+    # rectangular holes are those of a thick digit of straight lines, rather than ink
+    upright = (even_rims > 0.8 * rims) & (inked < 0.9 * ink_box)
+    compact = flat & (size > 0.76 * box) & (even_margins > 0.95 * margins)
+    in_third = (coloured > 0.012 * inside) & (compact | torch.logical_not(flat))
+    written = in_third | (upright & (inked > 0.012 * inside))
     solid = upright | ((size > 0.65 * box) & (filled > 0.65 * most))
     found = solid & (filled > 0.55 * most) & (size > 0.02 * valid.sum()) & apart & written
     return found, upright | compact, torch.where(upright[:, None, None], frame, region)

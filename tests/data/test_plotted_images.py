@@ -89,7 +89,7 @@ def test_a_thick_digit_is_no_label_with_its_hole_as_ink(label: int, pen: int) ->
 
 
 @pytest.mark.parametrize(("digit", "grey"), [(29, 170), (204, 190)])
-def test_a_grey_strip_at_the_border_is_no_label_with_the_edges_of_a_stroke_as_its_rim(digit: int, grey: int) -> None:
+def test_a_grey_strip_at_the_border_is_no_label(digit: int, grey: int) -> None:
     ink = Image.fromarray((SAMPLE.images[digit, 0] * 255).byte().numpy()).resize((48, 48), Image.Resampling.BICUBIC)
     sheet = np.where(np.arange(63) < 2, float(grey), 255.0)
     found = InkFinder()(opaque(sheet * (1 - np.pad(np.asarray(ink) / 255, ((7, 8), (8, 7))))))
